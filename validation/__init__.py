@@ -1,0 +1,1 @@
+"""What is refused: the data contract, its suites and checkpoints, and the gates of promotion."""

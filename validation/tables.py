@@ -1,0 +1,273 @@
+"""The data contract: tables, columns, types and the action vocabulary (docs/architecture.md, "The data contract").
+
+Two layers of names live here and nowhere else:
+
+* the *contract* layer, what a user brings: Parquet tables with int64 or string ids and UTC timestamps;
+* the *lake* layer, what is kept after the door: the same columns with every id an int64 (0 is padding),
+  `action` an int8 code of the data set's vocabulary and `event_id` filled in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, field_validator
+
+PADDING_ID = 0
+
+USER_ID = "user_id"
+PIN_ID = "pin_id"
+BOARD_ID = "board_id"
+TOPIC_ID = "topic_id"
+REQUEST_ID = "request_id"
+EVENT_ID = "event_id"
+ACTION = "action"
+TIMESTAMP = "timestamp"
+CREATED_AT = "created_at"
+POSITION = "position"
+SOURCE = "source"
+PROPENSITY = "propensity"
+SURFACE = "surface"
+DAY = "day"
+
+TIME = pa.timestamp("us", tz="UTC")
+VECTOR = pa.list_(pa.float32())
+IDS = pa.list_(pa.int64())
+
+
+class Polarity(StrEnum):
+    """What an action says of the pin it was taken on."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    NEUTRAL = "neutral"
+
+
+class EntityKind(StrEnum):
+    """The kinds of id that a string may stand for; each has its own map to int64."""
+
+    USER = "user"
+    PIN = "pin"
+    BOARD = "board"
+    TOPIC = "topic"
+
+
+class Vocabulary(BaseModel):
+    """The actions a data set may hold, in order; the code of an action is its place counted from 1.
+
+    Code 0 is padding. The order is part of the contract: an ingest may append actions, never reorder them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    actions: dict[str, Polarity]
+
+    @field_validator("actions")
+    @classmethod
+    def _bounded(cls, actions: dict[str, Polarity]) -> dict[str, Polarity]:
+        if not 1 <= len(actions) <= 126:
+            raise ValueError(f"a vocabulary holds 1 to 126 actions, this one {len(actions)}")
+        if Polarity.POSITIVE not in actions.values():
+            raise ValueError("a vocabulary needs at least one positive action: nothing could be learned")
+        return actions
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.actions)
+
+    def code(self, action: str) -> int:
+        """The int8 code of `action` (1-based). Raises KeyError for an action outside the vocabulary."""
+        if action not in self.actions:
+            raise KeyError(f"unknown action {action!r}; allowed: {', '.join(self.actions)}")
+        return self.names.index(action) + 1
+
+    def name(self, code: int) -> str:
+        """The action of `code`. Raises IndexError outside 1..len."""
+        if not 1 <= code <= len(self.actions):
+            raise IndexError(f"action code {code} outside 1..{len(self.actions)}")
+        return self.names[code - 1]
+
+    def codes(self, polarity: Polarity) -> tuple[int, ...]:
+        """Codes of every action of `polarity`, in order."""
+        return tuple(i for i, p in enumerate(self.actions.values(), start=1) if p is polarity)
+
+
+DEFAULT_VOCABULARY = Vocabulary(
+    actions={
+        "closeup": Polarity.POSITIVE,
+        "click": Polarity.POSITIVE,
+        "long_click": Polarity.POSITIVE,
+        "save": Polarity.POSITIVE,
+        "download": Polarity.POSITIVE,
+        "hide": Polarity.NEGATIVE,
+        "report": Polarity.NEGATIVE,
+    }
+)
+
+
+class Contract(BaseModel):
+    """What one data set declares about itself; written once beside the lake and read by every room.
+
+    A source folder may carry `contract.yaml` with any of these keys. `string_ids` is found at the door
+    and fixed by the first ingest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "tables"
+    vocabulary: Vocabulary = DEFAULT_VOCABULARY
+    string_ids: frozenset[EntityKind] = frozenset()
+    board_name: str = "board"
+    """What a board is called in this data set (a basket, a list)."""
+    notes: str = ""
+    """One paragraph for the model cards: how impressions, boards and negatives came to be."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One contract table in its lake form."""
+
+    name: str
+    required: tuple[str, ...]
+    """Columns the source must bring."""
+    schema: pa.Schema
+    """The lake schema: every column, optional ones nullable."""
+    key: tuple[str, ...]
+    """Columns that make a row the same row again."""
+    ids: dict[str, EntityKind]
+    """Which columns hold entity ids of which kind (list columns map element by element)."""
+    by_day: bool = False
+    """True for event tables, which are kept one folder a UTC day of `timestamp`."""
+
+
+PINS = Table(
+    name="pins",
+    required=(PIN_ID, CREATED_AT),
+    schema=pa.schema(
+        [
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(CREATED_AT, TIME, nullable=False),
+            ("title", pa.string()),
+            ("description", pa.string()),
+            ("topics", IDS),
+            ("link_domain", pa.string()),
+            ("image", pa.string()),
+            ("visual_embedding", VECTOR),
+            ("text_embedding", VECTOR),
+        ]
+    ),
+    key=(PIN_ID,),
+    ids={PIN_ID: EntityKind.PIN, "topics": EntityKind.TOPIC},
+)
+
+ACTIONS = Table(
+    name="actions",
+    required=(USER_ID, PIN_ID, ACTION, TIMESTAMP),
+    schema=pa.schema(
+        [
+            pa.field(EVENT_ID, pa.int64(), nullable=False),
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(ACTION, pa.int8(), nullable=False),
+            pa.field(TIMESTAMP, TIME, nullable=False),
+            (SURFACE, pa.string()),
+            ("duration_s", pa.float32()),
+            (BOARD_ID, pa.int64()),
+            ("query", pa.string()),
+            (REQUEST_ID, pa.int64()),
+        ]
+    ),
+    key=(EVENT_ID,),
+    ids={USER_ID: EntityKind.USER, PIN_ID: EntityKind.PIN, BOARD_ID: EntityKind.BOARD},
+    by_day=True,
+)
+
+IMPRESSIONS = Table(
+    name="impressions",
+    required=(REQUEST_ID, USER_ID, PIN_ID, POSITION, TIMESTAMP),
+    schema=pa.schema(
+        [
+            pa.field(REQUEST_ID, pa.int64(), nullable=False),
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(POSITION, pa.int32(), nullable=False),
+            pa.field(TIMESTAMP, TIME, nullable=False),
+            (SURFACE, pa.string()),
+            (SOURCE, pa.string()),
+            ("source_topic", pa.int64()),
+            (PROPENSITY, pa.float32()),
+            ("stage", pa.string()),
+        ]
+    ),
+    key=(REQUEST_ID, PIN_ID),
+    ids={USER_ID: EntityKind.USER, PIN_ID: EntityKind.PIN, "source_topic": EntityKind.TOPIC},
+    by_day=True,
+)
+
+BOARDS = Table(
+    name="boards",
+    required=(BOARD_ID, USER_ID),
+    schema=pa.schema(
+        [
+            pa.field(BOARD_ID, pa.int64(), nullable=False),
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            ("title", pa.string()),
+        ]
+    ),
+    key=(BOARD_ID,),
+    ids={BOARD_ID: EntityKind.BOARD, USER_ID: EntityKind.USER},
+)
+
+TOPICS = Table(
+    name="topics",
+    required=(TOPIC_ID, "name"),
+    schema=pa.schema(
+        [
+            pa.field(TOPIC_ID, pa.int64(), nullable=False),
+            pa.field("name", pa.string(), nullable=False),
+            ("parent_id", pa.int64()),
+        ]
+    ),
+    key=(TOPIC_ID,),
+    ids={TOPIC_ID: EntityKind.TOPIC, "parent_id": EntityKind.TOPIC},
+)
+
+FOLLOWS = Table(
+    name="follows",
+    required=(USER_ID, TIMESTAMP),
+    schema=pa.schema(
+        [
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            pa.field(TIMESTAMP, TIME, nullable=False),
+            (TOPIC_ID, pa.int64()),
+            (BOARD_ID, pa.int64()),
+        ]
+    ),
+    key=(USER_ID, TOPIC_ID, BOARD_ID),
+    ids={USER_ID: EntityKind.USER, TOPIC_ID: EntityKind.TOPIC, BOARD_ID: EntityKind.BOARD},
+)
+
+USERS = Table(
+    name="users",
+    required=(USER_ID,),
+    schema=pa.schema(
+        [
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            ("country", pa.string()),
+            ("language", pa.string()),
+            (CREATED_AT, TIME),
+            ("state", pa.string()),
+        ]
+    ),
+    key=(USER_ID,),
+    ids={USER_ID: EntityKind.USER},
+)
+
+TABLES: dict[str, Table] = {
+    t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, IMPRESSIONS, ACTIONS)
+}
+"""Every contract table, in the order in which they pass the door (what is pointed at before what points)."""
+
+REQUIRED_TABLES = (PINS.name, ACTIONS.name)
