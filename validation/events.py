@@ -1,0 +1,76 @@
+"""One record of the durable event log: what the services write and the next training run reads.
+
+The log is a folder of segments, `<segment>.jsonl`, appended to and never rewritten; segments sort by name in
+the order in which they were begun. One line is one record, UTF-8 JSON, ended by `\\n`: a last line without
+its newline was never acknowledged and is not a record. Ids are the lake's int64 ids (`validation.ids`),
+actions are the vocabulary's names, times are Unix milliseconds, UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+SEGMENT_SUFFIX = ".jsonl"
+
+Id = Annotated[int, Field(gt=0, lt=2**63)]
+UnixMs = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
+"""Milliseconds since 1970 UTC, before the year 10000."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    event_id: Id
+    """Makes the record the same record again: appending it twice counts once."""
+    user_id: Id
+    pin_id: Id
+    timestamp_ms: UnixMs
+    """When it happened, by the client's word or, failing that, the server's clock."""
+    surface: str | None = None
+    release: int | None = None
+    """Version of the release that served the answer this belongs to."""
+
+
+class ActionRecord(_Record):
+    """What a user did to a pin."""
+
+    kind: Literal["action"] = "action"
+    action: str
+    duration_s: float | None = Field(default=None, ge=0)
+    board_id: Id | None = None
+    query: str | None = None
+    request_id: Id | None = None
+    """The answer in which the user saw the pin."""
+
+
+class ImpressionRecord(_Record):
+    """One pin of one answer."""
+
+    kind: Literal["impression"] = "impression"
+    request_id: Id
+    position: int = Field(ge=0, lt=2**31)
+    """0 is the first place of the answer."""
+    source: str | None = None
+    """Candidate source that brought the pin."""
+    source_topic: Id | None = None
+    propensity: float | None = Field(default=None, gt=0, le=1)
+    """Probability with which the policy put this pin in this place."""
+    stage: str | None = None
+    """Funnel stage that decided the place (`ranked`, `exploration`)."""
+    score: float | None = None
+
+
+Record = Annotated[ActionRecord | ImpressionRecord, Field(discriminator="kind")]
+RECORD: TypeAdapter[ActionRecord | ImpressionRecord] = TypeAdapter(Record)
+
+
+def to_line(record: ActionRecord | ImpressionRecord) -> bytes:
+    """The record as one line of the log, newline included; absent fields are left out."""
+    return record.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+def from_line(line: bytes | str) -> ActionRecord | ImpressionRecord:
+    """The record of one line. Raises pydantic.ValidationError naming the field that is wrong."""
+    return RECORD.validate_json(line)
