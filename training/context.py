@@ -1,0 +1,37 @@
+"""Where one training run reads and writes: the only thing every pipeline is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+Progress = Callable[[str], None]
+"""Called with one line of plain text when something worth a line has happened."""
+
+
+def silent(message: str) -> None:
+    """Progress that goes nowhere."""
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """Paths, addresses, the clock and the seed of a training run. Creating it touches nothing."""
+
+    lake: Path
+    """Validated tables (`validation.lake.Lake`)."""
+    features: Path
+    """Parquet tables of the feature jobs, which Feast's offline store reads."""
+    training_sets: Path
+    """Folder of point-in-time training sets, one folder a set."""
+    feast_home: str
+    """Value of CORKBOARD_HOME under which Feast finds its registry and stores."""
+    mlflow_uri: str
+    mlflow_artifacts: Path
+    """Artifact folder of experiments this run creates (a server chooses its own)."""
+    milvus_uri: str
+    seed: int = 7
+    as_of: datetime | None = None
+    """Train on what was known before this UTC instant; None is the end of the lake's actions."""
+    progress: Progress = silent
