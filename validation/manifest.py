@@ -72,6 +72,8 @@ class CollectionCheck(Frozen):
     """Mean over held queries, against brute force on the same vectors."""
     filtered_fill: float
     """Share of the k asked for that a topic-filtered search returned, capped by what exists."""
+    filtered_recall_at_100: float | None = None
+    """The same recall for topic-filtered searches; None where it was not measured."""
 
 
 class ReleaseManifest(Frozen):
