@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import pairwise
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 

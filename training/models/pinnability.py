@@ -38,6 +38,8 @@ class FeatureSpec(BaseModel):
     user: tuple[str, ...] = USER_SCALARS
     pin: tuple[str, ...] = PIN_SCALARS
     interactions: tuple[str, ...] = INTERACTION_FEATURES
+    space: str | None = None
+    """The space whose vectors the interactions compare, `content@7`: serve with vectors of no other."""
     position: bool = True
     serving_position: float = Field(0.0, ge=0)
     """The position every candidate is scored at when serving."""

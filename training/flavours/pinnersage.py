@@ -1,0 +1,35 @@
+"""MLflow loads PinnerSage by running this file: one user's actions in, interests out."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from training.models.pinnersage import History, PinnerSageConfig, user_interests
+
+
+class PinnerSage(mlflow.pyfunc.PythonModel):
+    def load_context(self, context: Any) -> None:
+        text = (Path(context.artifacts["model"]) / "pinnersage.json").read_text()
+        self.config = PinnerSageConfig.model_validate_json(text)
+
+    def predict(self, context: Any, model_input, params=None) -> pd.DataFrame:
+        actions = pd.DataFrame(model_input)
+        history = History(
+            actions["pin_id"].to_numpy(np.int64),
+            np.stack(actions["vector"].to_list()).astype(np.float32),
+            actions["timestamp_ms"].to_numpy(np.int64),
+        )
+        interests = user_interests(history, int(history.times_ms.max()) + 1, self.config)
+        return pd.DataFrame(
+            {
+                "medoid_pin_id": interests.medoid_pin_ids,
+                "importance": interests.importances,
+                "pins": interests.sizes,
+            }
+        )
+
+
+mlflow.models.set_model(PinnerSage())

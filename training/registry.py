@@ -1,0 +1,335 @@
+"""The model registry: one MLflow run and one model version for everything that is trained.
+
+A version holds weights and configuration, never a pickled class, together with what a reader needs to trust
+it: parameters, metrics, the data's interval and digest, the code's commit, the signature, the requirements
+and a model card. Plain MLflow underneath: `mlflow ui`, aliases and `models:/name@alias` work as ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property, lru_cache
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.models import MODEL_FILES
+
+if TYPE_CHECKING:
+    import mlflow
+    from matplotlib.figure import Figure
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+EXPERIMENT = "corkboard"
+
+INPUTS_TAG = "corkboard.inputs"
+"""Digest of everything a version was made from; a pipeline whose digest is already here has nothing to do."""
+
+COMMIT_TAG = "git_commit"
+CARD = "model_card.md"
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FLAVOURS = Path(__file__).resolve().parent / "flavours"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set a model was trained on."""
+
+    name: str
+    source: str
+    """Where it lies: a path or URI."""
+    digest: str
+    """Of its content (`digest_files`)."""
+    context: str = "training"
+
+
+@dataclass(frozen=True)
+class ModelLog:
+    """Everything there is to say of one trained model."""
+
+    name: str
+    """Registered model name."""
+    files: Path
+    """Folder of weights and configuration; it becomes `MODEL_FILES` of the version."""
+    flavour: Path
+    """Script by which MLflow loads the files, in training/flavours."""
+    description: str
+    """What it is and does, the card's first paragraph."""
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    interval: tuple[datetime, datetime]
+    """Of the actions it was trained on, UTC; the end is exclusive."""
+    datasets: tuple[Dataset, ...]
+    signature: ModelSignature
+    requirements: tuple[str, ...]
+    """Pinned pip requirements (`pinned`)."""
+    inputs: str
+    """Digest of data, parameters and upstream versions together."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    notes: str = ""
+    """The card's limits: what the data cannot say, what the model must not be used for."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """One MLflow tracking server or database. Creating the object touches nothing and imports nothing."""
+
+    uri: str
+    artifacts: Path | None = None
+    """Artifact folder of an experiment created here; a tracking server (http) chooses its own."""
+
+    @cached_property
+    def client(self) -> mlflow.MlflowClient:
+        self._use()
+        with _quiet():
+            from mlflow import MlflowClient
+
+            client = MlflowClient(self.uri, self.uri)
+            client.get_experiment("0")  # a SQLite database is made on its first use
+        return client
+
+    def log_model_version(self, log: ModelLog) -> int:
+        """Log one run with its model and register the model's version; the version's number.
+
+        Raises mlflow.MlflowException where the store refuses; nothing is registered then.
+        """
+        self._use()
+        import mlflow
+
+        start, end = log.interval
+        tags = {
+            **log.tags,
+            COMMIT_TAG: git_commit(),
+            "mlflow.source.git.commit": git_commit(),
+            "data_start": start.isoformat(),
+            "data_end": end.isoformat(),
+            INPUTS_TAG: log.inputs,
+        }
+        card = model_card(log)
+        with mlflow.start_run(experiment_id=self.experiment(), run_name=log.name, tags=tags) as run, _quiet():
+            mlflow.log_params({k: str(v)[:5000] for k, v in log.params.items()})
+            for data in log.datasets:
+                mlflow.log_input(_mlflow_dataset(data), data.context)
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(log.flavour),
+                artifacts={"model": str(_named_model(log.files))},
+                signature=log.signature,
+                pip_requirements=list(log.requirements),
+                metadata={INPUTS_TAG: log.inputs, COMMIT_TAG: git_commit()},
+            )
+            mlflow.log_metrics({k: float(v) for k, v in log.metrics.items()}, model_id=info.model_id)
+            mlflow.log_text(card, CARD)
+            for name, figure in log.figures.items():
+                mlflow.log_figure(figure, f"figures/{name}.png")
+        self.ensure_model(log.name, log.description)
+        version = self.client.create_model_version(
+            log.name, info.model_uri, run.info.run_id, tags=tags, description=card, model_id=info.model_id
+        )
+        return int(version.version)
+
+    def ensure_model(self, name: str, description: str = "") -> None:
+        """Create the registered model where it does not exist yet."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name, description=description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def experiment(self) -> str:
+        """Id of the experiment, created on first use with its artifacts under `artifacts`."""
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self.artifacts is not None and not self.uri.startswith("http"):
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+            location = self.artifacts.resolve().as_uri()
+        return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def version(self, name: str, version: int) -> ModelVersion:
+        """The registry's record of one version. Raises KeyError naming what there is instead."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(name, str(version))
+        except MlflowException as error:
+            known = ", ".join(str(v) for v in self.versions(name)) or "none"
+            raise KeyError(f"{name} has no version {version}; versions: {known}") from error
+
+    def versions(self, name: str) -> list[int]:
+        """Versions of a model, oldest first; empty for a model never registered."""
+        found = self.client.search_model_versions(f"name = '{name}'", max_results=10_000)
+        return sorted(int(v.version) for v in found)
+
+    def latest(self, name: str) -> int | None:
+        """The newest version, or None."""
+        versions = self.versions(name)
+        return versions[-1] if versions else None
+
+    def find(self, name: str, inputs: str) -> int | None:
+        """The newest version made from exactly these inputs, or None."""
+        found = self.client.search_model_versions(f"name = '{name}'", max_results=10_000)
+        same = [int(v.version) for v in found if v.tags.get(INPUTS_TAG) == inputs]
+        return max(same, default=None)
+
+    def metrics(self, name: str, version: int) -> dict[str, float]:
+        """Metrics of the run that made a version."""
+        run_id = self.version(name, version).run_id
+        return dict(self.client.get_run(run_id).data.metrics)
+
+    def params(self, name: str, version: int) -> dict[str, str]:
+        """Parameters of the run that made a version."""
+        run_id = self.version(name, version).run_id
+        return dict(self.client.get_run(run_id).data.params)
+
+    def download(self, name: str, version: int) -> Path:
+        """Folder of the version's weights and configuration, what the model's `load` takes.
+
+        With a local artifact folder this is that folder itself: read, do not write.
+        """
+        self._use()
+        import mlflow
+
+        self.version(name, version)
+        root = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", tracking_uri=self.uri)
+        return Path(root) / MODEL_FILES
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """The version an alias points at, or None."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self.client.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Point `alias` at a version."""
+        self.client.set_registered_model_alias(name, alias, str(version))
+
+    def _use(self) -> None:
+        """Make this the process's tracking store, its folder created where it is a SQLite file."""
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+
+
+def pinned(*packages: str) -> tuple[str, ...]:
+    """Requirements of exactly the installed versions, without local parts: ("numpy==2.4.6", ...)."""
+    return tuple(f"{name}=={installed_version(name).partition('+')[0]}" for name in packages)
+
+
+def columns_signature(inputs: Mapping[str, str], output: str = "float") -> ModelSignature:
+    """Signature of named columns of MLflow types to one column of type `output`."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    columns = [ColSpec(kind, name) for name, kind in inputs.items()]
+    return ModelSignature(Schema(columns), Schema([ColSpec(output)]))
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Commit of the code that runs, with `+changes` where tracked files differ; `unknown` outside git."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return "unknown"
+    return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """Content digest of files and folders (32 hex digits): equal files give equal digests wherever they lie."""
+    total = hashlib.sha256()
+    for root in sorted(paths):
+        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+        for file in files:
+            with file.open("rb") as handle:
+                content = hashlib.file_digest(handle, "sha256").hexdigest()
+            name = file.name if file == root else file.relative_to(root.parent).as_posix()
+            total.update(f"{name}\0{content}\n".encode())
+    return total.hexdigest()[:32]
+
+
+def digest_of(*parts: object) -> str:
+    """Digest of values by their text (32 hex digits), for combining digests, parameters and versions."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def model_card(log: ModelLog) -> str:
+    """The model card, Markdown."""
+    start, end = log.interval
+    lines = [f"# {log.name}", "", log.description, ""]
+    span = f"Actions from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC (end exclusive)."
+    lines += ["## Data", "", span, ""]
+    lines += [f"- {d.name}: digest `{d.digest}`" for d in log.datasets]
+    lines += ["", "## Metrics", "", "| metric | value |", "|---|---|"]
+    lines += [f"| {name} | {value:.5g} |" for name, value in sorted(log.metrics.items())]
+    lines += ["", "## Parameters", "", "| parameter | value |", "|---|---|"]
+    lines += [f"| {name} | {str(value)[:200]} |" for name, value in log.params.items()]
+    if log.notes:
+        lines += ["", "## Limits", "", log.notes]
+    lines += ["", "## Made by", "", f"Commit `{git_commit()}`; inputs `{log.inputs}`.", ""]
+    return "\n".join(lines)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no git here: an unpacked archive, a slim image
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _named_model(folder: Path) -> Path:
+    """`folder` itself; MLflow keeps its last name, and MODEL_FILES says it is `model`."""
+    if folder.name != Path(MODEL_FILES).name:
+        raise ValueError(f"{folder}: the folder of a model's files is to be named {Path(MODEL_FILES).name!r}")
+    return folder
+
+
+def _mlflow_dataset(data: Dataset) -> Any:
+    from mlflow.data.http_dataset_source import HTTPDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    source = Path(data.source).resolve().as_uri() if "://" not in data.source else data.source
+    return MetaDataset(HTTPDatasetSource(source), name=data.name, digest=data.digest)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back MLflow's and alembic's lines of progress, and the plea for an example: signatures are ours."""
+    import mlflow  # noqa: F401  (its import sets the level of its loggers)
+
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(input example|Type hint|type hint)")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
