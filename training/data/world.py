@@ -57,8 +57,9 @@ _MS_DAY = 86_400_000
 _LAST_SESSION_MS = _MS_DAY - 2 * 3_600_000
 """No session starts in a day's last two hours: a day's rows all lie within the day."""
 _NOTES = (
-    "A simulated world. Impressions are everything the simulated logging policy showed, with the true probability "
-    "that the pin was on that page; actions follow from planted interests, pin quality and the position on the page."
+    "A simulated world. Impressions are everything the simulated logging policy showed, with the true "
+    "probability that the pin was on that page; actions follow from planted interests, pin quality and the "
+    "position on the page."
 )
 
 Progress = Callable[[str, float], None]
@@ -90,7 +91,7 @@ def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress | None = 
     """
     paths = WorldPaths(Path(out_dir))
     if paths.tables.exists():
-        raise FileExistsError(f"{paths.tables} already exists; remove it or choose another folder for the world")
+        raise FileExistsError(f"{paths.tables} already exists; remove it or choose another folder")
     for folder in (paths.tables / "actions", paths.tables / "impressions", paths.truth):
         folder.mkdir(parents=True)
     tell = progress or (lambda _what, _share: None)
@@ -115,7 +116,9 @@ def _write_contract(folder: Path) -> None:
     import yaml
 
     contract = Contract(name="demo-world", vocabulary=VOCABULARY, notes=_NOTES)
-    text = yaml.safe_dump(contract.model_dump(mode="json", exclude={"string_ids"}), sort_keys=False)
+    text = yaml.safe_dump(
+        contract.model_dump(mode="json", include={"name", "vocabulary", "notes"}), sort_keys=False
+    )
     (folder / "contract.yaml").write_text(text)
 
 
@@ -123,15 +126,18 @@ def _topics(tree: TopicTree) -> pa.Table:
     roots = len(tree.roots)
     parents = [None] * roots + (tree.leaf_root.astype(int) + 1).tolist()
     ids = list(range(1, roots + len(tree.leaves) + 1))
-    return pa.table({"topic_id": ids, "name": [*tree.roots, *tree.leaves], "parent_id": parents},
-                    schema=TOPICS.schema)
+    return pa.table(
+        {"topic_id": ids, "name": [*tree.roots, *tree.leaves], "parent_id": parents}, schema=TOPICS.schema
+    )
 
 
 def _write_pins(paths: WorldPaths, config: WorldConfig, tree: TopicTree, tell: Progress) -> Pins:
     catalogue = Catalogue(config, tree)
     parts: list[Pins] = []
-    with pq.ParquetWriter(paths.tables / "pins.parquet", world_pins.PIN_SCHEMA, compression="zstd") as rows, \
-            pq.ParquetWriter(paths.truth / "pins.parquet", _TRUE_PIN_SCHEMA, compression="zstd") as truth:
+    with (
+        pq.ParquetWriter(paths.tables / "pins.parquet", world_pins.PIN_SCHEMA, compression="zstd") as rows,
+        pq.ParquetWriter(paths.truth / "pins.parquet", _TRUE_PIN_SCHEMA, compression="zstd") as truth,
+    ):
         for block, (start, stop) in enumerate(world_pins.blocks(config)):
             tell("pins", start / config.pins)
             part = world_pins.traits(config, tree, block, stop - start)
@@ -144,18 +150,30 @@ def _write_pins(paths: WorldPaths, config: WorldConfig, tree: TopicTree, tell: P
     return pins
 
 
-_TRUE_PIN_SCHEMA = pa.schema([
-    ("pin_id", pa.int64()), ("topic_id", pa.int64()), ("second_topic_id", pa.int64()), ("mix", pa.float32()),
-    ("style", pa.int8()), ("quality", pa.float32()),
-])
+_TRUE_PIN_SCHEMA = pa.schema(
+    [
+        ("pin_id", pa.int64()),
+        ("topic_id", pa.int64()),
+        ("second_topic_id", pa.int64()),
+        ("mix", pa.float32()),
+        ("style", pa.int8()),
+        ("quality", pa.float32()),
+    ]
+)
 
 
 def _true_pins(pins: Pins, first: int, tree: TopicTree) -> pa.Table:
-    return pa.table({
-        "pin_id": np.arange(first + 1, first + len(pins) + 1), "topic_id": tree.topic_id(pins.leaf),
-        "second_topic_id": tree.topic_id(pins.second), "mix": pins.mix, "style": pins.style,
-        "quality": pins.quality,
-    }, schema=_TRUE_PIN_SCHEMA)
+    return pa.table(
+        {
+            "pin_id": np.arange(first + 1, first + len(pins) + 1),
+            "topic_id": tree.topic_id(pins.leaf),
+            "second_topic_id": tree.topic_id(pins.second),
+            "mix": pins.mix,
+            "style": pins.style,
+            "quality": pins.quality,
+        },
+        schema=_TRUE_PIN_SCHEMA,
+    )
 
 
 def _write_users(folder: Path, config: WorldConfig, users: Users) -> None:
@@ -165,11 +183,18 @@ def _write_users(folder: Path, config: WorldConfig, users: Users) -> None:
     with pq.ParquetWriter(folder / "users.parquet", USERS.schema, compression="zstd") as out:
         for start, stop in world_users.blocks(config):
             rows = slice(start, stop)
-            out.write_table(pa.table({
-                "user_id": np.arange(start + 1, stop + 1), "country": pa.array(countries[users.country[rows]]),
-                "language": pa.array(languages[users.country[rows]]), "created_at": _times(users.created_ms[rows]),
-                "state": pa.array(states[users.state[rows]]),
-            }, schema=USERS.schema))
+            out.write_table(
+                pa.table(
+                    {
+                        "user_id": np.arange(start + 1, stop + 1),
+                        "country": pa.array(countries[users.country[rows]]),
+                        "language": pa.array(languages[users.country[rows]]),
+                        "created_at": _times(users.created_ms[rows]),
+                        "state": pa.array(states[users.state[rows]]),
+                    },
+                    schema=USERS.schema,
+                )
+            )
 
 
 def _boards(users: Users, tree: TopicTree) -> pa.Table:
@@ -179,9 +204,13 @@ def _boards(users: Users, tree: TopicTree) -> pa.Table:
 
 def _board_rows(board: np.ndarray, who: np.ndarray, leaf: np.ndarray, tree: TopicTree) -> pa.Table:
     forms = ("{}", "{} ideas", "{} to try", "My {}", "{} inspiration")
-    titles = [forms[b % len(forms)].format(tree.leaves[x]) for b, x in zip(board.tolist(), leaf.tolist(), strict=True)]
-    return pa.table({"board_id": board.astype(np.int64), "user_id": who + 1, "title": pa.array(titles, pa.string())},
-                    schema=BOARDS.schema)
+    titles = [
+        forms[b % len(forms)].format(tree.leaves[x]) for b, x in zip(board.tolist(), leaf.tolist(), strict=True)
+    ]
+    return pa.table(
+        {"board_id": board.astype(np.int64), "user_id": who + 1, "title": pa.array(titles, pa.string())},
+        schema=BOARDS.schema,
+    )
 
 
 def _first_follows(
@@ -217,14 +246,24 @@ def _follow_rows(
     who: np.ndarray, at_ms: np.ndarray, topic: np.ndarray | None, board: np.ndarray | None
 ) -> pa.Table:
     none = pa.nulls(len(who), pa.int64())
-    return pa.table({
-        "user_id": who + 1, "timestamp": _times(at_ms), "topic_id": none if topic is None else pa.array(topic),
-        "board_id": none if board is None else pa.array(board),
-    }, schema=FOLLOWS.schema)
+    return pa.table(
+        {
+            "user_id": who + 1,
+            "timestamp": _times(at_ms),
+            "topic_id": none if topic is None else pa.array(topic),
+            "board_id": none if board is None else pa.array(board),
+        },
+        schema=FOLLOWS.schema,
+    )
 
 
 def _run_days(
-    paths: WorldPaths, config: WorldConfig, tree: TopicTree, pins: Pins, users: Users, writers: _Writers,
+    paths: WorldPaths,
+    config: WorldConfig,
+    tree: TopicTree,
+    pins: Pins,
+    users: Users,
+    writers: _Writers,
     tell: Progress,
 ) -> None:
     start_ms = int(config.start_time.timestamp() * 1000)
@@ -236,13 +275,18 @@ def _run_days(
         shelves.open(day_ms)
         positives = np.zeros(len(pins), dtype=np.int64)
         name = f"{(config.start_time + timedelta(days=day)).date()}.parquet"
-        with pq.ParquetWriter(paths.tables / "impressions" / name, IMPRESSION_SCHEMA, compression="zstd") as shown, \
-                pq.ParquetWriter(paths.tables / "actions" / name, ACTION_SCHEMA, compression="zstd") as done:
+        with (
+            pq.ParquetWriter(
+                paths.tables / "impressions" / name, IMPRESSION_SCHEMA, compression="zstd"
+            ) as shown,
+            pq.ParquetWriter(paths.tables / "actions" / name, ACTION_SCHEMA, compression="zstd") as done,
+        ):
             for block, (start, stop) in enumerate(world_users.blocks(config)):
                 rng = np.random.default_rng([config.seed, 12, day, block])
                 if day:
-                    counters.next_board += _drift(users, slice(start, stop), day, day_ms, counters.next_board,
-                                                  config, tree, writers, rng)
+                    counters.next_board += _drift(
+                        users, slice(start, stop), day, day_ms, counters.next_board, config, tree, writers, rng
+                    )
                 visits = _Visits.draw(users, start, stop, day_ms, config, tree, rng)
                 if len(visits.who):
                     _serve(visits, users, pins, shelves, config, tree, counters, shown, done, positives, rng)
@@ -259,8 +303,15 @@ class _Counters:
 
 
 def _drift(
-    users: Users, rows: slice, day: int, day_ms: int, next_board: int, config: WorldConfig, tree: TopicTree,
-    writers: _Writers, rng: np.random.Generator,
+    users: Users,
+    rows: slice,
+    day: int,
+    day_ms: int,
+    next_board: int,
+    config: WorldConfig,
+    tree: TopicTree,
+    writers: _Writers,
+    rng: np.random.Generator,
 ) -> int:
     """Let a block's interests drift and write what changed; returns how many boards were opened."""
     change = world_users.drift(users, rows, day, next_board, config, tree, rng)
@@ -276,26 +327,53 @@ def _drift(
 
 
 def _interest_rows(
-    who: np.ndarray, leaf: np.ndarray, style: np.ndarray, weight: np.ndarray, since: np.ndarray, until: int,
-    config: WorldConfig, tree: TopicTree,
+    who: np.ndarray,
+    leaf: np.ndarray,
+    style: np.ndarray,
+    weight: np.ndarray,
+    since: np.ndarray,
+    until: int,
+    config: WorldConfig,
+    tree: TopicTree,
 ) -> pa.Table:
     start_ms = int(config.start_time.timestamp() * 1000)
     row, slot = np.nonzero(leaf >= 0)
-    return pa.table({
-        "user_id": who[row] + 1, "topic_id": tree.topic_id(leaf[row, slot]), "style": style[row, slot],
-        "weight": weight[row, slot], "start": _times(start_ms + since[row].astype(np.int64) * _MS_DAY),
-        "end": _times(np.full(len(row), start_ms + until * _MS_DAY)),
-    }, schema=_INTEREST_SCHEMA)
+    return pa.table(
+        {
+            "user_id": who[row] + 1,
+            "topic_id": tree.topic_id(leaf[row, slot]),
+            "style": style[row, slot],
+            "weight": weight[row, slot],
+            "start": _times(start_ms + since[row].astype(np.int64) * _MS_DAY),
+            "end": _times(np.full(len(row), start_ms + until * _MS_DAY)),
+        },
+        schema=_INTEREST_SCHEMA,
+    )
 
 
 def _write_open_interests(users: Users, config: WorldConfig, writers: _Writers, tree: TopicTree) -> None:
     for start, stop in world_users.blocks(config):
         rows = slice(start, stop)
-        writers.write("interests", _interest_rows(
-            np.arange(start, stop), users.leaf[rows], users.style[rows], users.weight[rows], users.since[rows],
-            config.days, config, tree))
-        writers.write("users", pa.table({"user_id": np.arange(start + 1, stop + 1), "bias": users.bias[rows],
-                                         "rate": users.rate[rows]}, schema=_TRUE_USER_SCHEMA))
+        writers.write(
+            "interests",
+            _interest_rows(
+                np.arange(start, stop),
+                users.leaf[rows],
+                users.style[rows],
+                users.weight[rows],
+                users.since[rows],
+                config.days,
+                config,
+                tree,
+            ),
+        )
+        writers.write(
+            "users",
+            pa.table(
+                {"user_id": np.arange(start + 1, stop + 1), "bias": users.bias[rows], "rate": users.rate[rows]},
+                schema=_TRUE_USER_SCHEMA,
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -314,7 +392,13 @@ class _Visits:
 
     @classmethod
     def draw(
-        cls, users: Users, start: int, stop: int, day_ms: int, config: WorldConfig, tree: TopicTree,
+        cls,
+        users: Users,
+        start: int,
+        stop: int,
+        day_ms: int,
+        config: WorldConfig,
+        tree: TopicTree,
         rng: np.random.Generator,
     ) -> _Visits:
         rate = np.where(users.created_ms[start:stop] < day_ms, users.rate[start:stop], 0.0)
@@ -330,26 +414,49 @@ class _Visits:
         nth = np.arange(len(session)) - np.repeat(np.cumsum(pages) - pages, pages)
         gap = 300_000 + (rng.random(len(session)) * 60_000).astype(np.int64)
         return cls(
-            who=session_user[session], at_ms=begins[session] + nth * gap, intent=intent[session],
-            search=rng.random(len(session)) < config.search_share, word=rng.integers(0, 20, len(session)),
+            who=session_user[session],
+            at_ms=begins[session] + nth * gap,
+            intent=intent[session],
+            search=rng.random(len(session)) < config.search_share,
+            word=rng.integers(0, 20, len(session)),
         )
 
 
 def _serve(
-    visits: _Visits, users: Users, pins: Pins, shelves: Shelves, config: WorldConfig, tree: TopicTree,
-    counters: _Counters, shown: pq.ParquetWriter, done: pq.ParquetWriter, positives: np.ndarray,
+    visits: _Visits,
+    users: Users,
+    pins: Pins,
+    shelves: Shelves,
+    config: WorldConfig,
+    tree: TopicTree,
+    counters: _Counters,
+    shown: pq.ParquetWriter,
+    done: pq.ParquetWriter,
+    positives: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
     """Show pages to a block's visits, draw the answers, and write both."""
     who = visits.who
     query_leaf = np.where(visits.search, users.leaf[who, visits.intent], -1)
-    requests = Requests(believed=users.believed[who], followed=users.followed[who],
-                        remembered=users.remembered[who], query_leaf=query_leaf)
+    requests = Requests(
+        believed=users.believed[who],
+        followed=users.followed[who],
+        remembered=users.remembered[who],
+        query_leaf=query_leaf,
+    )
     page = draw_pages(requests, shelves, config.policy, rng)
     row, pin = page.request, page.pin
     law = config.behaviour
-    matches = match(users.leaf[who[row]], users.style[who[row]], pins.leaf[pin], pins.second[pin], pins.mix[pin],
-                    pins.style[pin], tree.leaf_root, law)
+    matches = match(
+        users.leaf[who[row]],
+        users.style[who[row]],
+        pins.leaf[pin],
+        pins.second[pin],
+        pins.mix[pin],
+        pins.style[pin],
+        tree.leaf_root,
+        law,
+    )
     affinity = (matches * strength(users.weight[who], visits.intent, law)[row]).max(axis=1)
     answers = answer(affinity, pins.quality[pin], users.bias[who[row]], page.position, law, rng)
 
@@ -366,29 +473,47 @@ def _serve(
 
 
 IMPRESSION_SCHEMA = pa.schema([f for f in IMPRESSIONS.schema if f.name != "stage"])
-ACTION_SCHEMA = ACTIONS.schema.set(ACTIONS.schema.get_field_index("action"), pa.field("action", pa.string(), False))
+ACTION_SCHEMA = ACTIONS.schema.set(
+    ACTIONS.schema.get_field_index("action"), pa.field("action", pa.string(), False)
+)
 
 
 def _impressions(page: Page, visits: _Visits, first_request: int, tree: TopicTree, pins: Pins) -> pa.Table:
     row = page.request
     by_topic = np.isin(page.source, (0, 1, 4))
-    return pa.table({
-        "request_id": row + first_request, "user_id": visits.who[row] + 1, "pin_id": page.pin + 1,
-        "position": page.position.astype(np.int32), "timestamp": _times(visits.at_ms[row]),
-        "surface": _words((HOMEFEED, SEARCH), visits.search[row].astype(np.int8)),
-        "source": _words(SOURCE_NAMES, page.source.astype(np.int8)),
-        "source_topic": pa.array(tree.topic_id(pins.leaf[page.pin]), mask=~by_topic),
-        "propensity": page.propensity.astype(np.float32),
-    }, schema=IMPRESSION_SCHEMA)
+    return pa.table(
+        {
+            "request_id": row + first_request,
+            "user_id": visits.who[row] + 1,
+            "pin_id": page.pin + 1,
+            "position": page.position.astype(np.int32),
+            "timestamp": _times(visits.at_ms[row]),
+            "surface": _words((HOMEFEED, SEARCH), visits.search[row].astype(np.int8)),
+            "source": _words(SOURCE_NAMES, page.source.astype(np.int8)),
+            "source_topic": pa.array(tree.topic_id(pins.leaf[page.pin]), mask=~by_topic),
+            "propensity": page.propensity.astype(np.float32),
+        },
+        schema=IMPRESSION_SCHEMA,
+    )
 
 
 def _actions(
-    page: Page, visits: _Visits, answers: Answers, affinity: np.ndarray, users: Users, slot: np.ndarray,
-    counters: _Counters, tree: TopicTree, pins: Pins, rng: np.random.Generator,
+    page: Page,
+    visits: _Visits,
+    answers: Answers,
+    affinity: np.ndarray,
+    users: Users,
+    slot: np.ndarray,
+    counters: _Counters,
+    tree: TopicTree,
+    pins: Pins,
+    rng: np.random.Generator,
 ) -> pa.Table:
     """Rows of every answer, sorted by time. A closeup comes some seconds after the page, the rest after it."""
     n = len(page.pin)
-    opened = visits.at_ms[page.request] + 1_500 + 2_000 * page.position + (rng.random(n) * 1_500).astype(np.int64)
+    opened = (
+        visits.at_ms[page.request] + 1_500 + 2_000 * page.position + (rng.random(n) * 1_500).astype(np.int64)
+    )
     dwell = rng.lognormal(1.1 + affinity, 0.6)
     stay = np.where(answers.long_click, rng.uniform(12, 180, n), rng.uniform(1, 9, n))
     after = {
@@ -413,16 +538,32 @@ def _actions(
     row = page.request[index]
     who = visits.who[row]
     saved = kind == VOCABULARY.names.index("save")
-    query = [query_text(tree, int(users.leaf[w, visits.intent[r]]), int(users.style[w, visits.intent[r]]),
-                        int(visits.word[r])) if visits.search[r] else None for w, r in zip(who, row, strict=True)]
-    return pa.table({
-        "event_id": np.arange(counters.next_event, counters.next_event + len(index)), "user_id": who + 1,
-        "pin_id": page.pin[index] + 1, "action": _words(tuple(kinds), kind), "timestamp": _times(when),
-        "surface": _words((HOMEFEED, SEARCH), visits.search[row].astype(np.int8)),
-        "duration_s": pa.array(duration.astype(np.float32), mask=np.isnan(duration)),
-        "board_id": pa.array(users.board[who, slot[index]].astype(np.int64), mask=~saved),
-        "query": pa.array(query, pa.string()), "request_id": row + counters.next_request,
-    }, schema=ACTION_SCHEMA)
+    query = [
+        query_text(
+            tree,
+            int(users.leaf[w, visits.intent[r]]),
+            int(users.style[w, visits.intent[r]]),
+            int(visits.word[r]),
+        )
+        if visits.search[r]
+        else None
+        for w, r in zip(who, row, strict=True)
+    ]
+    return pa.table(
+        {
+            "event_id": np.arange(counters.next_event, counters.next_event + len(index)),
+            "user_id": who + 1,
+            "pin_id": page.pin[index] + 1,
+            "action": _words(tuple(kinds), kind),
+            "timestamp": _times(when),
+            "surface": _words((HOMEFEED, SEARCH), visits.search[row].astype(np.int8)),
+            "duration_s": pa.array(duration.astype(np.float32), mask=np.isnan(duration)),
+            "board_id": pa.array(users.board[who, slot[index]].astype(np.int64), mask=~saved),
+            "query": pa.array(query, pa.string()),
+            "request_id": row + counters.next_request,
+        },
+        schema=ACTION_SCHEMA,
+    )
 
 
 def _words(names: tuple[str, ...], code: np.ndarray) -> pa.Array:
@@ -433,10 +574,16 @@ def _times(ms: np.ndarray) -> pa.Array:
     return pa.array(np.asarray(ms, dtype=np.int64) * 1000).cast(TIME)
 
 
-_INTEREST_SCHEMA = pa.schema([
-    ("user_id", pa.int64()), ("topic_id", pa.int64()), ("style", pa.int8()), ("weight", pa.float32()),
-    ("start", TIME), ("end", TIME),
-])
+_INTEREST_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.int64()),
+        ("topic_id", pa.int64()),
+        ("style", pa.int8()),
+        ("weight", pa.float32()),
+        ("start", TIME),
+        ("end", TIME),
+    ]
+)
 _TRUE_USER_SCHEMA = pa.schema([("user_id", pa.int64()), ("bias", pa.float32()), ("rate", pa.float32())])
 
 

@@ -19,8 +19,14 @@ def examination(position: np.ndarray, law: Behaviour) -> np.ndarray:
 
 
 def match(
-    interest_leaf: np.ndarray, interest_style: np.ndarray, leaf: np.ndarray, second: np.ndarray, mix: np.ndarray,
-    style: np.ndarray, leaf_root: np.ndarray, law: Behaviour,
+    interest_leaf: np.ndarray,
+    interest_style: np.ndarray,
+    leaf: np.ndarray,
+    second: np.ndarray,
+    mix: np.ndarray,
+    style: np.ndarray,
+    leaf_root: np.ndarray,
+    law: Behaviour,
 ) -> np.ndarray:
     """How well pins match interests, float32 in [0, 1].
 
@@ -65,7 +71,11 @@ class Answers:
 
 
 def answer(
-    affinity: np.ndarray, quality: np.ndarray, bias: np.ndarray, position: np.ndarray, law: Behaviour,
+    affinity: np.ndarray,
+    quality: np.ndarray,
+    bias: np.ndarray,
+    position: np.ndarray,
+    law: Behaviour,
     rng: np.random.Generator,
 ) -> Answers:
     """Draw the answers to n impressions; `affinity` in [0, 1], `position` 0-based."""

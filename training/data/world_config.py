@@ -97,7 +97,14 @@ class WorldConfig(_Frozen):
     def tiny(cls, **changes: object) -> WorldConfig:
         """200 users, 1,500 pins, 14 days: about a second, for tests."""
         return cls(
-            **{"users": 200, "pins": 1_500, "days": 14, "leaves_per_root": 3, "sessions_per_day": 0.9, **changes}
+            **{
+                "users": 200,
+                "pins": 1_500,
+                "days": 14,
+                "leaves_per_root": 3,
+                "sessions_per_day": 0.9,
+                **changes,
+            }
         )
 
     @classmethod

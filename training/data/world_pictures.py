@@ -24,7 +24,7 @@ _STYLE_LAWS = (
     (0.38, 0.80, 0.45, 0.46, 24),  # rustic
     (0.16, 0.93, 0.30, 0.62, 14),  # minimal
     (0.42, 0.84, 0.48, 0.55, 60),  # vintage
-    (0.90, 0.62, 0.92, 0.50, 150),  # bold
+    (0.72, 0.60, 0.82, 0.54, 110),  # bold
     (0.70, 0.92, 0.62, 0.79, 70),  # pastel
     (0.38, 0.17, 0.55, 0.50, 40),  # dark
     (0.30, 0.86, 0.38, 0.48, 50),  # natural
@@ -37,9 +37,7 @@ def palettes(leaf_root: np.ndarray) -> list[list[list[tuple[str, ...]]]]:
     out = []
     for leaf, root in enumerate(leaf_root):
         hue = 360 / 8 * int(root) + 15 + 11 * (leaf % 6)
-        out.append(
-            [[_palette(hue + 17 * v, law) for v in range(PALETTE_VARIANTS)] for law in _STYLE_LAWS]
-        )
+        out.append([[_palette(hue + 17 * v, law) for v in range(PALETTE_VARIANTS)] for law in _STYLE_LAWS])
     return out
 
 
@@ -73,18 +71,22 @@ def picture(root: int, colours: tuple[str, ...], n: list[int]) -> str:
     top, bottom, a, b, c = colours
     return (
         f"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{h}'%3E"
-        f"%3ClinearGradient id='g' y2='1'%3E%3Cstop stop-color='{top}'/%3E%3Cstop offset='1' stop-color='{bottom}'/%3E"
-        f"%3C/linearGradient%3E%3Cpath fill='url(%23g)' d='M0 0h{WIDTH}v{h}H0'/%3E"
+        f"%3ClinearGradient id='g' y2='1'%3E%3Cstop stop-color='{top}'/%3E"
+        f"%3Cstop offset='1' stop-color='{bottom}'/%3E%3C/linearGradient%3E"
+        f"%3Cpath fill='url(%23g)' d='M0 0h{WIDTH}v{h}H0'/%3E"
         f"{_SCENES[root](h, a, b, c, n)}%3C/svg%3E"
     )
+
+
+_ROUND = " stroke-linecap='round'"
 
 
 def _path(d: str, fill: str) -> str:
     return f"%3Cpath fill='{fill}' d='{d}'/%3E"
 
 
-def _line(d: str, colour: str, width: int) -> str:
-    return f"%3Cpath fill='none' stroke='{colour}' stroke-width='{width}' d='{d}'/%3E"
+def _line(d: str, colour: str, width: int, ends: str = "") -> str:
+    return f"%3Cpath fill='none' stroke='{colour}' stroke-width='{width}'{ends} d='{d}'/%3E"
 
 
 def _dot(x: int, y: int, r: int, fill: str) -> str:
@@ -94,64 +96,95 @@ def _dot(x: int, y: int, r: int, fill: str) -> str:
 def _food(h: int, a: str, b: str, c: str, n: list[int]) -> str:
     x, y, r = 98 + n[1] % 40, h // 2 - 12 + n[2] % 24, 66 + n[3] % 14
     d = n[4] % 26
-    return (_dot(x, y, r, c) + _dot(x, y, r - 13, b) + _dot(x - 18, y - d + 8, 24, a)
-            + _dot(x + 22, y + d - 16, 15 + n[5] % 8, c) + _dot(x + 4 - d, y + 26, 10 + n[6] % 6, a))
+    return (
+        _dot(x, y, r, c)
+        + _dot(x, y, r - 13, b)
+        + _dot(x - 18, y - d + 8, 24, a)
+        + _dot(x + 22, y + d - 16, 15 + n[5] % 8, c)
+        + _dot(x + 4 - d, y + 26, 10 + n[6] % 6, a)
+    )
 
 
 def _home(h: int, a: str, b: str, c: str, n: list[int]) -> str:
     x, w, f = 24 + n[1] % 90, 60 + n[2] % 30, h - 44 - n[3] % 20
     s = 118 + n[4] % 50
-    return (_path(f"M{x} {f}V{f - 62}a{w // 2} {w // 2} 0 0 1 {w} 0v62", c) + _path(f"M0 {f}h236v99H0", b)
-            + _path(f"M{s - 70} {f + 14}q0-42 16-42h88q16 0 16 42", a) + _line(f"M{s + 30} {f - 28}V0", a, 3)
-            + _path(f"M{s + 8} {48 + n[5] % 20}h44l-10-26h-24", c))
+    return (
+        _path(f"M{x} {f}V{f - 62}a{w // 2} {w // 2} 0 0 1 {w} 0v62", c)
+        + _path(f"M0 {f}h236v99H0", b)
+        + _path(f"M{s - 70} {f + 14}q0-42 16-42h88q16 0 16 42", a)
+        + _line(f"M{s + 30} {f - 28}V0", a, 3)
+        + _path(f"M{s + 8} {48 + n[5] % 20}h44l-10-26h-24", c)
+    )
 
 
 def _garden(h: int, a: str, b: str, c: str, n: list[int]) -> str:
     x, y = 88 + n[1] % 60, 30 + n[2] % 40
     s = 34 + n[3] % 26
-    m = (h + y) // 2
-    return (_dot(x, y + 26, 44 + n[4] % 20, c) + _line(f"M{x} {h}V{y}", a, 4)
-            + _path(f"M{x} {m}q{-s}-8{-s - 22}-56q{s + 8} 0 {s + 22} 56m0 34q{s}-8 {s + 22}-56q{-s - 8} 0{-s - 22} 56", a)
-            + _path(f"M{x} {y + 40}q-38-26 0-64q38 38 0 64", b))
+    m, t = (h + y) // 2, s + 22
+    return (
+        _dot(x, y + 26, 44 + n[4] % 20, c)
+        + _line(f"M{x} {h}V{y}", a, 4)
+        + _path(f"M{x} {m}q{-s}-8{-t}-56q{s + 8} 0 {t} 56m0 34q{s}-8 {t}-56q{-s - 8} 0{-t} 56", a)
+        + _path(f"M{x} {y + 40}q-38-26 0-64q38 38 0 64", b)
+    )
 
 
 def _travel(h: int, a: str, b: str, c: str, n: list[int]) -> str:
     p, q = 50 + n[1] % 60, 150 + n[2] % 50
     y = h - 120 - n[3] % 30
-    return (_dot(40 + n[4] % 156, 46 + n[5] % 24, 22 + n[6] % 10, c)
-            + _path(f"M-30 {h}L{p} {y + 20}L{p + 110} {h}", b) + _path(f"M40 {h}L{q} {y}L290 {h}", a)
-            + _path(f"M{q} {y}l-18 34 12-7 8 10 10-12 9 6", c) + _path(f"M0 {h}v-30q60-26 118-8t118-8v46", b))
+    return (
+        _dot(40 + n[4] % 156, 46 + n[5] % 24, 22 + n[6] % 10, c)
+        + _path(f"M-30 {h}L{p} {y + 20}L{p + 110} {h}", b)
+        + _path(f"M40 {h}L{q} {y}L290 {h}", a)
+        + _path(f"M{q} {y}l-18 34 12-7 8 10 10-12 9 6", c)
+        + _path(f"M0 {h}v-30q60-26 118-8t118-8v46", b)
+    )
 
 
 def _fashion(h: int, a: str, b: str, c: str, n: list[int]) -> str:
     x, s = 40 + n[1] % 40, 18 + n[2] % 30
     w = 44 + n[3] % 30
-    return (_path(f"M{x} 0q{s} {h // 2} 0 {h}h{w}q{s}-{h // 2} 0-{h}", a)
-            + _path(f"M{x + w + 26} 0q{-s} {h // 2} 0 {h}h{w // 2}q{-s}-{h // 2} 0-{h}", b)
-            + _line(f"M{x + w + 10} 0q{s} {h // 2} 0 {h}", c, 3)
-            + "".join(_dot(x + w // 2, 40 + n[4] % 30 + 52 * i, 6, c) for i in range(2)))
+    return (
+        _path(f"M{x} 0q{s} {h // 2} 0 {h}h{w}q{s}-{h // 2} 0-{h}", a)
+        + _path(f"M{x + w + 26} 0q{-s} {h // 2} 0 {h}h30q{-s}-{h // 2} 0-{h}", b)
+        + _line(f"M{x + w + 10} 0q{s} {h // 2} 0 {h}", c, 3)
+        + _dot(x + w // 2, 40 + n[4] % 60, 8, c)
+    )
 
 
 def _art(h: int, a: str, b: str, c: str, n: list[int]) -> str:
     x, y, r = 70 + n[1] % 100, 60 + n[2] % 50, 40 + n[3] % 26
     z = h - 60 - n[4] % 30
-    return (_dot(x, y, r, a) + _path(f"M{210 - x} {z}a{r} {r} 0 0 1 {2 * r} 0", b)
-            + _line(f"M20 {z}q50-{60 + n[5] % 50} 98 0t98 0", c, 9) + _dot(236 - x, y + 44, 14, c))
+    return (
+        _dot(x, y, r, a)
+        + _path(f"M{210 - x} {z}a{r} {r} 0 0 1 {2 * r} 0", b)
+        + _line(f"M20 {z}q50-{60 + n[5] % 50} 98 0t98 0", c, 9, _ROUND)
+        + _dot(236 - x, y + 44, 14, c)
+    )
 
 
 def _wellness(h: int, a: str, b: str, c: str, n: list[int]) -> str:
     x, y, r = 78 + n[1] % 80, h // 2 - 30 + n[2] % 20, 36 + n[3] % 16
     z = y + r - n[4] % 20
-    return (_dot(x, y, r + 24, c) + _dot(x, y, r, a) + _path(f"M0 {z}q59-40 118 0t118 0v{h}H0", b)
-            + _path(f"M0 {z + 30 + n[5] % 16}q59 36 118 0t118 0v{h}H0", a))
+    return (
+        _dot(x, y, r + 24, c)
+        + _dot(x, y, r, a)
+        + _path(f"M0 {z}q59-40 118 0t118 0v{h}H0", b)
+        + _path(f"M0 {z + 30 + n[5] % 16}q59 36 118 0t118 0v{h}H0", a)
+    )
 
 
 def _making(h: int, a: str, b: str, c: str, n: list[int]) -> str:
-    x, y, s = 30 + n[1] % 30, 32 + n[2] % 30, 60 + n[3] % 16
+    s = 52 + n[3] % 20
     t = s + 14
-    return (_path(f"M{x} {y}h{s}v{s}h-{s}", a) + _dot(x + t + s // 2, y + s // 2, s // 2, b)
-            + _path(f"M{x} {y + t + s}l{s // 2}-{s} {s // 2} {s}", c) + _path(f"M{x + t} {y + t}h{s}v{s}h-{s}", a)
-            + _dot(x + t + s // 2, y + t + s // 2, 12 + n[4] % 10, c))
+    x, y = 36 + n[1] % 50, h // 2 - s - 20 + n[2] % 26
+    return (
+        _path(f"M{x} {y}h{s}v{s}h-{s}", a)
+        + _dot(x + t + s // 2, y + s // 2, s // 2, b)
+        + _path(f"M{x} {y + t + s}l{s // 2}-{s} {s // 2} {s}", c)
+        + _path(f"M{x + t} {y + t}h{s}v{s}h-{s}", a)
+        + _dot(x + t + s // 2, y + t + s // 2, 12 + n[4] % 10, c)
+    )
 
 
 _SCENES = (_food, _home, _garden, _travel, _fashion, _art, _wellness, _making)

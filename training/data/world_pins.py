@@ -1,4 +1,4 @@
-"""The planted catalogue: pins with a topic, a style and a quality, and the text, vector and picture they lead to.
+"""The planted catalogue: pins with a topic, a style and a quality, and the text, vector and picture of each.
 
 Pins are made in blocks, each from its own seed; what the simulation needs of them (`Pins`) is about 24 bytes
 a pin and stays in memory, the rest goes straight to disk.
@@ -21,8 +21,16 @@ _HISTORY_DAYS = 365
 _MADE_BEFORE = 0.75
 """Share of the catalogue that is older than the first day of the log."""
 
-_TITLE_FORMS = ("{s} {w}", "{w} in a {s} mood", "{s} {w} ideas", "how to: {w}", "{w}, {s} and simple",
-                "my {s} {w}", "{w} inspiration", "{s} {w} for beginners")
+_TITLE_FORMS = (
+    "{s} {w}",
+    "{w} in a {s} mood",
+    "{s} {w} ideas",
+    "how to: {w}",
+    "{w}, {s} and simple",
+    "my {s} {w}",
+    "{w} inspiration",
+    "{s} {w} for beginners",
+)
 _DESCRIPTION_FORMS = (
     "Everything about {w} and {v}. A {s} take on {leaf}.",
     "{s} {leaf}: start with {w}, then try {v}.",
@@ -110,7 +118,9 @@ class Geometry:
     def vectors(self, pins: Pins, noise: float, rng: np.random.Generator) -> np.ndarray:
         """Content vectors float32 (n, d): topic mixture + style + noise, unit rows."""
         rest = (1 - pins.mix)[:, None] * (pins.second >= 0)[:, None]
-        signal = pins.mix[:, None] * self.leaf[pins.leaf] + rest * self.leaf[pins.second] + self.style[pins.style]
+        signal = (
+            pins.mix[:, None] * self.leaf[pins.leaf] + rest * self.leaf[pins.second] + self.style[pins.style]
+        )
         dim = self.leaf.shape[1]
         vectors = signal + noise / np.sqrt(dim) * rng.standard_normal((len(pins), dim), dtype=np.float32)
         return _unit(vectors).astype(np.float32)

@@ -35,7 +35,7 @@ class Shelves:
         self.order = np.argsort(pins.leaf, kind="stable").astype(np.int32)
         self.bounds = np.searchsorted(pins.leaf[self.order], np.arange(leaves + 1))
         self.score = np.where(pins.created_ms < start_ms, _PAST * np.exp(_PAST_SPREAD * pins.quality), 0.0)
-        """Decayed count of positive answers; pins older than the log begin with a past that their quality earned."""
+        """Decayed count of positive answers; pins older than the log begin with what their quality earned."""
 
     def open(self, day_start_ms: int) -> None:
         """Set the day's weights from what is known at `day_start_ms`."""
@@ -107,8 +107,9 @@ class Page:
     """float64: probability that the pin was on this page."""
 
 
-def mixture_chance(requests: Requests, row: np.ndarray, pin: np.ndarray, shelves: Shelves,
-                   policy: LoggingPolicy) -> np.ndarray:
+def mixture_chance(
+    requests: Requests, row: np.ndarray, pin: np.ndarray, shelves: Shelves, policy: LoggingPolicy
+) -> np.ndarray:
     """Chance float64 (n,) that one draw for request `row` is `pin`, over every source that could bring it."""
     leaf = shelves.pins.leaf[pin][:, None]
     own = shelves.topic_chance(pin)
@@ -158,8 +159,9 @@ def draw_pages(requests: Requests, shelves: Shelves, policy: LoggingPolicy, rng:
     row, pin, source, chance = row[order], pin[order], source[order], chance[order]
     lengths = np.bincount(row, minlength=n)
     position = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return Page(request=row, pin=pin, position=position, source=source,
-                propensity=1 - (1 - chance) ** policy.draws)
+    return Page(
+        request=row, pin=pin, position=position, source=source, propensity=1 - (1 - chance) ** policy.draws
+    )
 
 
 def _draw_sources(

@@ -19,7 +19,8 @@ from training.data.world_topics import TopicTree
 def write_laws(folder: Path, config: WorldConfig, tree: TopicTree) -> None:
     """Keep the world's configuration, laws included, beside its truth tables."""
     (folder / "world.json").write_text(config.model_dump_json(indent=2) + "\n")
-    (folder / "topics.json").write_text(json.dumps({"roots": tree.roots, "leaves": tree.leaves}, indent=2) + "\n")
+    names = {"roots": tree.roots, "leaves": tree.leaves}
+    (folder / "topics.json").write_text(json.dumps(names, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class WorldTruth:
 
     @cached_property
     def interests(self) -> pd.DataFrame:
-        """user_id, topic_id, style, weight, start, end: one row an interest and the time it held, end exclusive."""
+        """user_id, topic_id, style, weight, start, end: one row an interest and its time, end exclusive."""
         return pd.read_parquet(self.folder / "interests.parquet")
 
     @cached_property
@@ -70,8 +71,14 @@ class WorldTruth:
         pins = self.pins.loc[pin_ids]
         second = self.tree.leaf_of(pins["second_topic_id"].to_numpy())
         matches = match(
-            leaf, style, self.tree.leaf_of(pins["topic_id"].to_numpy()), second, pins["mix"].to_numpy(),
-            pins["style"].to_numpy(), self.tree.leaf_root, self.config.behaviour,
+            leaf,
+            style,
+            self.tree.leaf_of(pins["topic_id"].to_numpy()),
+            second,
+            pins["mix"].to_numpy(),
+            pins["style"].to_numpy(),
+            self.tree.leaf_root,
+            self.config.behaviour,
         )
         return (matches * strength(weight, None, self.config.behaviour)).max(axis=1)
 

@@ -19,8 +19,16 @@ FOLLOWED_TOPICS = 8
 REMEMBERED = 32
 """Pins a user acted on last, which the logging policy does not show again."""
 
-COUNTRIES = {"US": (0.38, "en"), "BR": (0.13, "pt"), "MX": (0.10, "es"), "GB": (0.10, "en"), "DE": (0.10, "de"),
-             "FR": (0.08, "fr"), "JP": (0.05, "ja"), "IN": (0.06, "en")}
+COUNTRIES = {
+    "US": (0.38, "en"),
+    "BR": (0.13, "pt"),
+    "MX": (0.10, "es"),
+    "GB": (0.10, "en"),
+    "DE": (0.10, "de"),
+    "FR": (0.08, "fr"),
+    "JP": (0.05, "ja"),
+    "IN": (0.06, "en"),
+}
 """Country -> share of users and language."""
 
 STATES = {"core": (0.35, 1.9), "casual": (0.50, 0.6), "dormant": (0.15, 0.15)}
@@ -103,16 +111,18 @@ def _create_block(config: WorldConfig, tree: TopicTree, block: int, n: int) -> U
 
     start_ms = int(config.start_time.timestamp() * 1000)
     before = rng.random(n) >= _JOINED_DURING
-    created = start_ms + np.where(
-        before, -rng.exponential(300, n) - _NEW_DAYS / 2, rng.random(n) * config.days
-    ) * _MS_DAY
+    created = (
+        start_ms
+        + np.where(before, -rng.exponential(300, n) - _NEW_DAYS / 2, rng.random(n) * config.days) * _MS_DAY
+    )
     state = np.where(created > start_ms + (config.days - _NEW_DAYS) * _MS_DAY, len(STATES), state)
 
     followed = np.full((n, FOLLOWED_TOPICS), -1, dtype=np.int16)
     follows = rng.integers(0, 6, n)
     truthful = rng.random((n, 5)) < 0.8
     picks = np.where(
-        truthful, np.take_along_axis(leaf, rng.integers(0, count[:, None], (n, 5)), 1),
+        truthful,
+        np.take_along_axis(leaf, rng.integers(0, count[:, None], (n, 5)), 1),
         rng.integers(0, len(tree.leaves), (n, 5)),
     )
     followed[:, :5] = np.where(np.arange(5) < follows[:, None], picks, -1)
@@ -166,7 +176,12 @@ class Drift:
 
 
 def drift(
-    users: Users, rows: slice, day: int, next_board: int, config: WorldConfig, tree: TopicTree,
+    users: Users,
+    rows: slice,
+    day: int,
+    next_board: int,
+    config: WorldConfig,
+    tree: TopicTree,
     rng: np.random.Generator,
 ) -> Drift:
     """Change the interests of some users of a block, in place, before the day begins.
