@@ -328,7 +328,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(input example|Type hint|type hint)")
+            warnings.filterwarnings("ignore", message=".*(input example|[Tt]ype hint)")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -15,8 +15,8 @@ class Content(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.encoder = ContentEncoder.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
-        return self.encoder.encode(pd.DataFrame(model_input))
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
+        return self.encoder.encode(model_input)
 
 
 mlflow.models.set_model(Content())

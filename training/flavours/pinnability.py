@@ -15,9 +15,9 @@ class Pinnability(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.ranker = load_ranker(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
         columns = list(self.ranker.spec.names)
-        return self.ranker.score(pd.DataFrame(model_input)[columns].to_numpy(np.float32))
+        return self.ranker.score(model_input[columns].to_numpy(np.float32))
 
 
 mlflow.models.set_model(Pinnability())

@@ -15,8 +15,8 @@ class PinnerSage(mlflow.pyfunc.PythonModel):
         text = (Path(context.artifacts["model"]) / "pinnersage.json").read_text()
         self.config = PinnerSageConfig.model_validate_json(text)
 
-    def predict(self, context: Any, model_input, params=None) -> pd.DataFrame:
-        actions = pd.DataFrame(model_input)
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+        actions = model_input
         history = History(
             actions["pin_id"].to_numpy(np.int64),
             np.stack(actions["vector"].to_list()).astype(np.float32),

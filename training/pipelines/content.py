@@ -1,0 +1,191 @@
+"""Train the content space: fit the encoder on the catalogue, measure it, register it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feature_repo.schema import CONTENT_SERVICE, PIN_TOPICS
+from training.context import TrainingContext
+from training.models import content as content_model
+from training.models.content import PIN_COLUMNS, ContentConfig, ContentEncoder, without_content
+from training.models.interactions import Pins
+from training.registry import (
+    FLAVOURS,
+    Dataset,
+    ModelLog,
+    Registry,
+    digest_files,
+    digest_of,
+    pinned,
+)
+from validation.lake import Lake
+from validation.manifest import Part, Space
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+MODEL = "content"
+
+CODE = (Path(content_model.__file__), Path(__file__))
+"""Files whose change makes a new version even on the same data."""
+
+EVALUATED_PINS = 500
+NEIGHBOURS = 10
+
+
+def train_content(
+    ctx: TrainingContext, config: ContentConfig | None = None, *, force: bool = False
+) -> Part:
+    """Fit and register the content encoder; the part whose space is `content@<version>`.
+
+    The version already made from the same pins, topics, configuration and code is returned as it is, unless
+    `force`. Raises LakeError where there is no pins table.
+    """
+    lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    config = config or ContentConfig(seed=ctx.seed)
+    data = lake.digest(("pins", "topics"))
+    inputs = digest_of(MODEL, data, config.model_dump_json(), digest_files(CODE))
+    version = None if force else registry.find(MODEL, inputs)
+    if version is not None:
+        ctx.progress(f"content: unchanged, {MODEL}@{version}")
+        return content_part(registry, version)
+    ctx.progress(f"content: fitting on {lake.rows('pins')} pins")
+    encoder = ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake))
+    pins = catalogue(lake, encoder)
+    metrics = evaluate(pins, ctx.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "model"
+        encoder.save(files)
+        log = ModelLog(
+            name=MODEL,
+            files=files,
+            flavour=FLAVOURS / "content.py",
+            description="One unit vector a pin from its words, topics, link domain and given embeddings.",
+            params=config.model_dump(),
+            metrics=metrics,
+            interval=lake.interval(),
+            datasets=(Dataset("pins", str(ctx.lake), data),),
+            signature=_signature(config.dim),
+            requirements=pinned("numpy", "pandas", "pydantic", "safetensors", "scipy"),
+            inputs=inputs,
+            tags={"feature_service": CONTENT_SERVICE},
+            notes="Learned from what pins say, never from actions: it knows likeness, not appeal. "
+            "Pins without words, topics, domain or vector have no vector and are not retrieved by it. "
+            + lake.contract().notes,
+        )
+        version = registry.log_model_version(log)
+    ctx.progress(f"content: registered {MODEL}@{version}")
+    return content_part(registry, version)
+
+
+def content_part(registry: Registry, version: int) -> Part:
+    """The release part of one content version."""
+    space = Space(model=MODEL, version=version)
+    return Part(
+        model=MODEL,
+        version=version,
+        space=str(space),
+        collection=space.collection,
+        feature_service=CONTENT_SERVICE,
+        metrics=registry.metrics(MODEL, version),
+    )
+
+
+def load_catalogue(ctx: TrainingContext, part: Part) -> Pins:
+    """Every pin of the lake in the part's space; `catalogue` with the registered encoder."""
+    folder = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).download(part.model, part.version)
+    return catalogue(Lake(ctx.lake), ContentEncoder.load(folder))
+
+
+def catalogue(lake: Lake, encoder: ContentEncoder) -> Pins:
+    """Every pin of the lake, ascending by id: vectors of `encoder`, topics, creation time."""
+    ids, vectors, topics, created = [], [], [], []
+    for frame in pin_frames(lake, ("pin_id", "created_at", *PIN_COLUMNS)):
+        ids.append(frame["pin_id"].to_numpy(np.int64))
+        vectors.append(encoder.encode(frame))
+        topics.append(first_topics(frame["topics"]))
+        created.append(unix_ms(frame["created_at"]))
+    joined = np.concatenate(ids)
+    order = np.argsort(joined, kind="stable")
+    return Pins(
+        joined[order],
+        np.concatenate(vectors)[order],
+        np.concatenate(topics)[order],
+        np.concatenate(created)[order],
+    )
+
+
+def pin_frames(
+    lake: Lake, columns: tuple[str, ...] = PIN_COLUMNS, rows: int = 20_000
+) -> Iterator[pd.DataFrame]:
+    """The lake's pins in frames of at most `rows`, in file order."""
+    for batch in lake.dataset("pins").to_batches(columns=list(columns), batch_size=rows):
+        if batch.num_rows:
+            yield batch.to_pandas()
+
+
+def topic_parents(lake: Lake) -> dict[int, int]:
+    """Parent of each topic that has one; empty without a topics table."""
+    if not lake.has("topics"):
+        return {}
+    topics = lake.read("topics", ["topic_id", "parent_id"]).dropna()
+    return dict(zip(topics["topic_id"].astype(int), topics["parent_id"].astype(int), strict=True))
+
+
+def first_topics(topics: pd.Series) -> NDArray[np.int64]:
+    """The first PIN_TOPICS topics of each pin, (n, PIN_TOPICS) int64, zero-padded; a missing list is none."""
+    out = np.zeros((len(topics), PIN_TOPICS), np.int64)
+    for row, listed in enumerate(topics):
+        if listed is not None and not isinstance(listed, float):
+            out[row, : min(len(listed), PIN_TOPICS)] = listed[:PIN_TOPICS]
+    return out
+
+
+def unix_ms(times: pd.Series) -> NDArray[np.int64]:
+    """Unix milliseconds of a column of zoned timestamps, (n,) int64."""
+    return times.dt.as_unit("ms").astype("int64").to_numpy()
+
+
+def evaluate(pins: Pins, seed: int) -> dict[str, float]:
+    """How many pins have a vector, and how often neighbours share a topic, beside what chance would give."""
+    empty = without_content(pins.vectors)
+    metrics = {"pins": float(len(pins.ids)), "content_coverage": float(1 - empty.mean())}
+    known = np.flatnonzero(~empty & (pins.topics[:, 0] != 0))
+    if len(known) <= NEIGHBOURS:
+        return metrics
+    rng = np.random.default_rng(seed)
+    sampled = np.sort(rng.choice(known, min(EVALUATED_PINS, len(known)), replace=False))
+    similarity = pins.vectors[sampled] @ pins.vectors[known].T
+    similarity[np.arange(len(sampled)), np.searchsorted(known, sampled)] = -np.inf
+    nearest = known[np.argpartition(-similarity, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]]
+    chance = rng.choice(known, (len(sampled), NEIGHBOURS))
+    metrics["topic_agreement_at_10"] = _agreement(pins.topics, sampled, nearest)
+    metrics["topic_agreement_by_chance"] = _agreement(pins.topics, sampled, chance)
+    return metrics
+
+
+def _agreement(topics: NDArray[np.int64], rows: NDArray[np.int64], others: NDArray[np.int64]) -> float:
+    """Share of (row, other) pairs with a topic in common; `others` is (rows, k)."""
+    mine = topics[rows][:, None, :, None]  # (q, 1, t, 1)
+    theirs = topics[others][:, :, None, :]  # (q, k, 1, t)
+    return float(((mine == theirs) & (mine != 0)).any(axis=(2, 3)).mean())
+
+
+def _signature(dim: int) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+
+    text = [ColSpec(DataType.string, c, required=False) for c in ("title", "description", "link_domain")]
+    topics = [ColSpec(Array(DataType.long), "topics", required=False)]
+    vectors = [
+        ColSpec(Array(DataType.float), c, required=False) for c in ("visual_embedding", "text_embedding")
+    ]
+    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])
+    return ModelSignature(Schema([*text, *topics, *vectors]), outputs)
