@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -59,15 +60,14 @@ def processes(home: Home, *, with_mlflow: bool = False) -> list[Process]:
 
 def milvus(home: Home) -> Process:
     """The embedded Milvus Lite server; it listens on 127.0.0.1 only, since it has no authentication."""
+    from feature_repo.vectors.server import command
+
     port = home.ports()["milvus"]
     return Process(
         name="milvus",
-        command=(
-            *(_script("milvus-lite"), "server", "--host", "127.0.0.1", "--port", str(port)),
-            *("--data-dir", str(home.milvus)),
-        ),
+        command=tuple(command(home.milvus, port)),
         environment=home.environment(),
-        ready=lambda: _milvus_answers(f"http://127.0.0.1:{port}"),
+        ready=lambda: _listens(port),
         address=f"http://127.0.0.1:{port}",
     )
 
@@ -228,7 +228,9 @@ def _http_ok(url: str) -> bool:
         return False
 
 
-def _milvus_answers(uri: str) -> bool:
-    from feature_repo.vectors.milvus import answers
-
-    return answers(uri)
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            return True
+    except OSError:
+        return False
