@@ -54,3 +54,10 @@ TOPIC_POPULAR = 200
 
 BOARD_RECENT = 50
 """Newest pins kept per board."""
+
+CONTENT_SERVICE = "content_v1"
+PINNERSAGE_SERVICE = "pinnersage_v1"
+POPULAR_SERVICE = "popular_v1"
+BOARDS_SERVICE = "boards_v1"
+PINNABILITY_SERVICE = "pinnability_v1"
+"""Feature services by model; each name is stored on the model versions that read it."""

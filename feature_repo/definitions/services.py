@@ -1,0 +1,47 @@
+"""What each model version reads: its feature service, whose name is stored on the MLflow model version.
+
+A change of a model's inputs is a new service (`_v2`), so that the old version keeps reading what it learned on.
+"""
+
+from __future__ import annotations
+
+from feast import FeatureService
+
+from feature_repo import schema
+from feature_repo.definitions.on_demand import pin_age
+from feature_repo.definitions.views import (
+    board_features,
+    pin_content,
+    pin_embedding,
+    pin_stats,
+    topic_features,
+    user_interests,
+    user_profile,
+    user_sequence,
+)
+
+content = FeatureService(
+    name=schema.CONTENT_SERVICE,
+    features=[pin_content],
+    description="Content vectors: what the pin says and shows",
+)
+pinnersage = FeatureService(
+    name=schema.PINNERSAGE_SERVICE,
+    features=[user_sequence, user_interests],
+    description="PinnerSage: long-term interests, and the sequence for the short-term ones",
+)
+popular = FeatureService(
+    name=schema.POPULAR_SERVICE,
+    features=[topic_features, user_profile[["followed_topics"]]],
+    description="Popular by topic, and the topics the user follows",
+)
+boards = FeatureService(
+    name=schema.BOARDS_SERVICE,
+    features=[board_features, user_profile[["followed_boards"]]],
+    description="Newest pins of the boards the user follows",
+)
+pinnability = FeatureService(
+    name=schema.PINNABILITY_SERVICE,
+    features=[user_profile, user_sequence, pin_stats, pin_embedding, pin_age],
+    description="Pinnability rankers: user and pin counters, and what the interaction features are made of",
+)

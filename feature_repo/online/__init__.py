@@ -1,0 +1,1 @@
+"""Features as services read them: one packed row a key, bulk reads, freshness."""

@@ -1,0 +1,118 @@
+"""The online store beyond one machine: packed rows in Redis, one string key a row, read by MGET."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from feast import Entity, FeatureView, RepoConfig
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, RedisType
+from pydantic import StrictStr
+
+from feature_repo.online.layout import stamp
+from feature_repo.online.packed import PackedOnlineStore
+
+_WRITE_KEYS = 500
+"""Rows a script call: Redis serves nobody else while a script runs."""
+
+_WRITE = """
+local expiry = tonumber(ARGV[1])
+local written = 0
+for i, key in ipairs(KEYS) do
+  local row = ARGV[i + 1]
+  local event, created = struct.unpack('<i8i8', row)
+  local stored = redis.call('GETRANGE', key, 0, 15)
+  local newer = true
+  if #stored == 16 then
+    local old_event, old_created = struct.unpack('<i8i8', stored)
+    newer = event > old_event or (event == old_event and created >= old_created)
+  end
+  if newer then
+    if expiry > 0 then redis.call('SET', key, row, 'EX', expiry) else redis.call('SET', key, row) end
+    written = written + 1
+  end
+end
+return written
+"""
+"""Compare and set in one step: two writers of one row end with the newer one, whatever their order.
+Times are below 2^53 us, so that Lua's doubles hold them exactly."""
+
+
+class PackedRedisOnlineStoreConfig(RedisOnlineStoreConfig):
+    """Store configuration: `type` is this store's full name; the rest as in Feast's Redis store."""
+
+    type: StrictStr = "feature_repo.online.redis.PackedRedisOnlineStore"  # type: ignore[assignment]
+
+
+class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
+    """Rows under `<project>:<view>:<entity key>`."""
+
+    def read_rows(self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes]) -> list[bytes | None]:
+        if not keys:
+            return []
+        client, prefix = self._get_client(config.online_store), _prefix(config, view)
+        names = [prefix + key for key in keys]
+        if config.online_store.redis_type == RedisType.redis_cluster:
+            return client.mget_nonatomic(names)
+        return client.mget(names)
+
+    def write_rows(
+        self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], rows: Sequence[bytes]
+    ) -> None:
+        client, prefix = self._get_client(config.online_store), _prefix(config, view)
+        expiry = config.online_store.key_ttl_seconds or 0
+        latest: dict[bytes, bytes] = {}
+        for key, row in zip(keys, rows, strict=True):
+            if key not in latest or stamp(row) >= stamp(latest[key]):
+                latest[key] = row
+        # A script may only touch keys of one slot: in a cluster each row goes alone.
+        size = 1 if config.online_store.redis_type == RedisType.redis_cluster else _WRITE_KEYS
+        items = list(latest.items())
+        script = client.register_script(_WRITE)
+        for start in range(0, len(items), size):
+            some = items[start : start + size]
+            script(keys=[prefix + key for key, _ in some], args=[expiry, *(row for _, row in some)])
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        for view in tables_to_keep:
+            self.layout(view)  # a view that cannot be packed is refused at apply, not at the first write
+        if config.online_store.full_scan_for_deletion:
+            for view in tables_to_delete:
+                self.delete_table(config, view)
+
+    def delete_table(self, config: RepoConfig, table: FeatureView) -> None:
+        client = self._get_client(config.online_store)
+        for names in _batches(client.scan_iter(_escaped(_prefix(config, table)) + b"*", count=1000)):
+            client.unlink(*names)
+
+    def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
+        for table in tables:
+            self.delete_table(config, table)
+
+
+def _prefix(config: RepoConfig, view: FeatureView) -> bytes:
+    return f"{config.project}:{view.name}:".encode()
+
+
+def _escaped(prefix: bytes) -> bytes:
+    """`prefix` as a literal inside a Redis glob."""
+    return b"".join(b"\\" + bytes([c]) if c in b"*?[]\\" else bytes([c]) for c in prefix)
+
+
+def _batches(names: Iterator[bytes], size: int = 1000) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for name in names:
+        batch.append(name)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
