@@ -110,8 +110,8 @@ DEFAULT_VOCABULARY = Vocabulary(
 class Contract(BaseModel):
     """What one data set declares about itself; written once beside the lake and read by every room.
 
-    A source folder may carry `contract.yaml` with any of these keys. `string_ids` is found at the door
-    and fixed by the first ingest.
+    A source folder may carry `contract.yaml` with any of these keys. `string_ids` and `vector_dims` are
+    found at the door and fixed by the first ingest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,6 +119,8 @@ class Contract(BaseModel):
     name: str = "tables"
     vocabulary: Vocabulary = DEFAULT_VOCABULARY
     string_ids: frozenset[EntityKind] = frozenset()
+    vector_dims: dict[str, int] = {}
+    """Dimension of each vector column of `pins`; found at the door and fixed by the first ingest."""
     board_name: str = "board"
     """What a board is called in this data set (a basket, a list)."""
     notes: str = ""
