@@ -12,15 +12,13 @@ from training.models.pinnersage import History, PinnerSageConfig, user_interests
 
 class PinnerSage(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
-        text = (Path(context.artifacts["model"]) / "pinnersage.json").read_text()
-        self.config = PinnerSageConfig.model_validate_json(text)
+        self.config = PinnerSageConfig.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        actions = model_input
         history = History(
-            actions["pin_id"].to_numpy(np.int64),
-            np.stack(actions["vector"].to_list()).astype(np.float32),
-            actions["timestamp_ms"].to_numpy(np.int64),
+            model_input["pin_id"].to_numpy(np.int64),
+            np.stack(model_input["vector"].to_list()).astype(np.float32),
+            model_input["timestamp_ms"].to_numpy(np.int64),
         )
         interests = user_interests(history, int(history.times_ms.max()) + 1, self.config)
         return pd.DataFrame(

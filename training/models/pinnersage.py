@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+CONFIG = "pinnersage.json"
 MS_PER_DAY = 86_400_000
 
 
@@ -29,6 +31,8 @@ class PinnerSageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    space: str | None = None
+    """The space whose vectors are clustered, `content@7`; alpha means nothing in another."""
     alpha: float = Field(1.0, gt=0)
     """Largest Ward height (squared distance) of a merge that is kept; `choose_alpha` picks it."""
     decay_per_day: float = Field(0.01, ge=0)
@@ -41,6 +45,16 @@ class PinnerSageConfig(BaseModel):
     """Actions of the current day that the online run clusters."""
     sampled: int = Field(3, ge=1)
     """Medoids sampled per request; relevance tapers past three (paper, section 5)."""
+
+    def save(self, folder: Path) -> None:
+        """Write `pinnersage.json` into `folder`: PinnerSage has no weights, its parameters are the model."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(self.model_dump_json(indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> PinnerSageConfig:
+        """The parameters saved in `folder`. Raises FileNotFoundError where there are none."""
+        return cls.model_validate_json((folder / CONFIG).read_text())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,254 @@
+"""Train PinnerSage: choose alpha, walk forward to measure it, register the parameters, cluster every user."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.schema import PINNERSAGE_SERVICE
+from training.context import TrainingContext
+from training.models import pinnersage as pinnersage_model
+from training.models.interactions import Pins
+from training.models.pinnersage import (
+    AlphaChoice,
+    Interests,
+    PinnerSageConfig,
+    choose_alpha,
+    sample_medoids,
+    user_interests,
+)
+from training.pipelines import user_actions as user_actions_module
+from training.pipelines.content import load_catalogue
+from training.pipelines.user_actions import UserActions
+from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
+from validation.lake import Lake
+from validation.manifest import Part
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow.models import ModelSignature
+
+MODEL = "pinnersage"
+
+CODE = (Path(pinnersage_model.__file__), Path(user_actions_module.__file__), Path(__file__))
+
+TUNED_USERS = 300
+EVALUATED_USERS = 1000
+RETRIEVED = 100
+"""Pins retrieved per user in the walk forward, over all sampled medoids."""
+RELEVANT = 0.8
+"""Cosine from which a recommended pin counts as relevant to one acted on (paper, section 5)."""
+
+MS_PER_DAY = 86_400_000
+
+
+def train_pinnersage(
+    ctx: TrainingContext, content: Part, config: PinnerSageConfig | None = None, *, force: bool = False
+) -> Part:
+    """Choose alpha in the content space and register PinnerSage; the part searches content's collection.
+
+    With `config` its alpha is kept. The version already made from the same actions, content version,
+    configuration and code is returned as it is, unless `force`. Raises LakeError without an actions table.
+    """
+    lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    end = ctx.as_of or lake.interval()[1]
+    wanted = (config or PinnerSageConfig()).model_copy(update={"space": content.space})
+    data = lake.digest(("actions",))
+    chosen = "given" if config else "chosen"
+    inputs = digest_of(MODEL, data, end, chosen, wanted.model_dump_json(), ctx.seed, digest_files(CODE))
+    version = None if force else registry.find(MODEL, inputs)
+    if version is not None:
+        ctx.progress(f"pinnersage: unchanged, {MODEL}@{version}")
+        return _part(registry, version, content)
+    actions = read_actions(ctx, content, wanted)
+    ctx.progress(f"pinnersage: {len(actions)} users, {len(actions.pin_rows)} positive actions")
+    holdout_ms = _ms(end) - MS_PER_DAY
+    choice = None if config else _choose(actions, wanted, holdout_ms, ctx.seed)
+    if choice is not None:
+        wanted = wanted.model_copy(update={"alpha": choice.alpha})
+        ctx.progress(f"pinnersage: alpha {choice.alpha:g}, {choice.interests[choice.alpha]:.1f} interests a user")
+    metrics = walk_forward(actions, wanted, holdout_ms, ctx.seed)
+    if choice is not None:
+        metrics |= {"tuned_users": float(choice.users), "tuned_similarity": choice.similarity[choice.alpha]}
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "model"
+        wanted.save(files)
+        log = ModelLog(
+            name=MODEL,
+            files=files,
+            flavour=FLAVOURS / "pinnersage.py",
+            description="Users as several medoid pins: exact Ward clusters of what they acted on, weighed by "
+            "recency (arXiv 2007.03634).",
+            params={**wanted.model_dump(), "alpha_was": chosen, "evaluated_from_ms": holdout_ms},
+            metrics=metrics,
+            interval=(max(lake.interval()[0], end - timedelta(days=wanted.window_days)), end),
+            datasets=(Dataset("actions", str(ctx.lake), data),),
+            signature=_signature(actions.pins.vectors.shape[1]),
+            requirements=pinned("numba", "numpy", "pandas", "pydantic"),
+            inputs=inputs,
+            tags={"feature_service": PINNERSAGE_SERVICE, "space": content.space or ""},
+            figures={"alpha": _alpha_figure(choice)} if choice is not None else {},
+            notes="Nothing is learned: quality is bounded by the content space. Metrics are of the last day, "
+            "which alpha was not chosen on; sampling is seeded. " + lake.contract().notes,
+        )
+        version = registry.log_model_version(log)
+    ctx.progress(f"pinnersage: registered {MODEL}@{version}")
+    return _part(registry, version, content)
+
+
+def read_actions(ctx: TrainingContext, content: Part, config: PinnerSageConfig) -> UserActions:
+    """Positive actions of the window before the run's end, on pins of the content space."""
+    lake = Lake(ctx.lake)
+    end = ctx.as_of or lake.interval()[1]
+    return UserActions.read(lake, load_catalogue(ctx, content), end - timedelta(days=config.window_days), end)
+
+
+def load_config(ctx: TrainingContext, part: Part) -> PinnerSageConfig:
+    """The registered parameters of a PinnerSage part."""
+    return PinnerSageConfig.load(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).download(part.model, part.version))
+
+
+def all_interests(
+    actions: UserActions, config: PinnerSageConfig, now: datetime
+) -> Iterator[tuple[int, Interests]]:
+    """(user id, interests as of `now`) of every user who has any, ascending."""
+    now_ms = _ms(now)
+    for user, user_id in enumerate(actions.users.tolist()):
+        interests = user_interests(actions.history(user), now_ms, config)
+        if len(interests):
+            yield user_id, interests
+
+
+@dataclass
+class _Tally:
+    """Sums of the walk forward for one way to recommend."""
+
+    held: int = 0
+    relevant: int = 0
+    recalled: int = 0
+
+    def add(self, vectors: NDArray[np.float32], held: NDArray[np.int64], shown: NDArray[np.int64]) -> None:
+        self.held += len(held)
+        self.recalled += int(np.isin(held, shown).sum())
+        if len(shown):
+            best = (vectors[held] @ vectors[shown].T).max(axis=1)
+            self.relevant += int((best >= RELEVANT).sum())
+
+    def metrics(self, suffix: str = "") -> dict[str, float]:
+        total = max(self.held, 1)
+        return {
+            f"relevance_at_{RETRIEVED}{suffix}": self.relevant / total,
+            f"recall_at_{RETRIEVED}{suffix}": self.recalled / total,
+        }
+
+
+def walk_forward(
+    actions: UserActions, config: PinnerSageConfig, holdout_ms: int, seed: int
+) -> dict[str, float]:
+    """The paper's retrieval protocol on the actions from `holdout_ms` on, beside popularity and the last pin.
+
+    Interests are those as of `holdout_ms`; `config.sampled` medoids share RETRIEVED nearest pins, found
+    exactly. Relevance is the share of held-out pins with cosine >= 0.8 to a recommended one, recall the share
+    recommended themselves; pins the user acted on before are neither held out nor recommended.
+    """
+    pins, ours, popular, last = actions.pins, _Tally(), _Tally(), _Tally()
+    top = actions.popular(holdout_ms - 30 * MS_PER_DAY, holdout_ms, 2 * RETRIEVED)
+    users, interests_found = 0, 0
+    for user in actions.sample(EVALUATED_USERS, seed):
+        past = actions.history(user, holdout_ms)
+        known = np.searchsorted(pins.ids, np.unique(past.pin_ids))
+        held = np.setdiff1d(actions.since(user, holdout_ms), known)
+        if len(held) == 0 or len(past.pin_ids) == 0:
+            continue
+        interests = user_interests(past, holdout_ms, config)
+        drawn = sample_medoids(interests, config.sampled, seed=seed + user)
+        users += 1
+        interests_found += len(interests)
+        ours.add(pins.vectors, held, nearest(pins, interests.vectors[drawn], known, RETRIEVED))
+        last.add(pins.vectors, held, nearest(pins, past.vectors[-1:], known, RETRIEVED))
+        popular.add(pins.vectors, held, top[~np.isin(top, known)][:RETRIEVED])
+    return {
+        "evaluated_users": float(users),
+        "held_out_pins": float(ours.held),
+        "interests_per_user": interests_found / max(users, 1),
+        **ours.metrics(),
+        **popular.metrics("_popular"),
+        **last.metrics("_last_pin"),
+    }
+
+
+def nearest(
+    pins: Pins, queries: NDArray[np.float32], known: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Rows of the `count` pins nearest to `queries` (q, d), an equal share each, without the rows `known`."""
+    if len(queries) == 0:
+        return np.empty(0, np.int64)
+    similarity = queries @ pins.vectors.T  # (q, p)
+    similarity[:, known] = -np.inf
+    share = min(count // len(queries), len(pins.ids))
+    rows = np.argpartition(-similarity, share - 1, axis=1)[:, :share]
+    found = np.take_along_axis(similarity, rows, axis=1) > -np.inf
+    return np.unique(rows[found])
+
+
+def _choose(actions: UserActions, config: PinnerSageConfig, before_ms: int, seed: int) -> AlphaChoice | None:
+    """Alpha from the users' histories before the evaluated day; None where nobody has two active days."""
+    histories = [actions.history(user, before_ms) for user in actions.sample(TUNED_USERS, seed + 1)]
+    try:
+        return choose_alpha(histories, config, seed=seed)
+    except ValueError:  # no user has two active days: the default stands, and the card says it was not chosen
+        return None
+
+
+def _part(registry: Registry, version: int, content: Part) -> Part:
+    return Part(
+        model=MODEL,
+        version=version,
+        space=content.space,
+        collection=content.collection,
+        feature_service=PINNERSAGE_SERVICE,
+        metrics=registry.metrics(MODEL, version),
+    )
+
+
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
+
+
+def _alpha_figure(choice: AlphaChoice) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    left = figure.subplots()
+    alphas = sorted(choice.similarity)
+    left.plot(alphas, [choice.similarity[a] for a in alphas], marker="o", color="#c8102e")
+    left.axvline(choice.alpha, color="#888888", linestyle=":")
+    left.set(xscale="log", xlabel="alpha", ylabel="similarity of held-out pins to sampled medoids")
+    right = left.twinx()
+    right.plot(alphas, [choice.interests[a] for a in alphas], marker=".", color="#4a6fa5")
+    right.set_ylabel("interests per user", color="#4a6fa5")
+    return figure
+
+
+def _signature(dim: int) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+    columns = [
+        ColSpec(DataType.long, "pin_id"),
+        ColSpec(Array(DataType.float), "vector"),
+        ColSpec(DataType.long, "timestamp_ms"),
+    ]
+    interests = [
+        ColSpec(DataType.long, "medoid_pin_id"),
+        ColSpec(DataType.float, "importance"),
+        ColSpec(DataType.long, "pins"),
+    ]
+    return ModelSignature(Schema(columns), Schema(interests))

@@ -1,0 +1,79 @@
+"""Positive actions on pins of a space, grouped by user: what PinnerSage clusters and is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.models.interactions import Pins
+from training.models.pinnersage import History
+from validation.lake import Lake
+from validation.tables import Polarity
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class UserActions:
+    """User `users[u]` owns rows `offsets[u]:offsets[u + 1]`, oldest first; 16 bytes an action."""
+
+    users: Ints  # (U,) ascending
+    offsets: Ints  # (U + 1,)
+    pin_rows: Ints  # (A,) row in `pins`
+    times_ms: Ints  # (A,)
+    pins: Pins
+
+    @classmethod
+    def read(cls, lake: Lake, pins: Pins, start: datetime, end: datetime) -> UserActions:
+        """Positive actions in [start, end) on pins that have a vector. `pins.ids` must ascend."""
+        positive = lake.contract().vocabulary.codes(Polarity.POSITIVE)
+        rows = lake.read("actions", ["user_id", "pin_id", "action", "timestamp"], start, end)
+        rows = rows[rows["action"].isin(positive)]
+        return cls.of(rows, pins)
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, pins: Pins) -> UserActions:
+        """From rows of user_id, pin_id and timestamp, in any order."""
+        ids = rows["pin_id"].to_numpy(np.int64)
+        places = np.minimum(np.searchsorted(pins.ids, ids), max(len(pins.ids) - 1, 0))
+        known = (pins.ids[places] == ids) & pins.vectors[places].any(axis=1)
+        user_ids = rows["user_id"].to_numpy(np.int64)[known]
+        times = rows["timestamp"].dt.as_unit("ms").astype("int64").to_numpy()[known]
+        order = np.lexsort((places[known], times, user_ids))
+        users, counts = np.unique(user_ids, return_counts=True)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return cls(users, offsets, places[known][order], times[order], pins)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def history(self, user: int, before_ms: int | None = None) -> History:
+        """Actions of `users[user]`, those at or after `before_ms` left out."""
+        start, end = self.offsets[user], self.offsets[user + 1]
+        if before_ms is not None:
+            end = start + np.searchsorted(self.times_ms[start:end], before_ms)
+        rows = self.pin_rows[start:end]
+        return History(self.pins.ids[rows], self.pins.vectors[rows], self.times_ms[start:end])
+
+    def since(self, user: int, from_ms: int) -> Ints:
+        """Distinct rows of pins that `users[user]` acted on at or after `from_ms`."""
+        start, end = self.offsets[user], self.offsets[user + 1]
+        start += np.searchsorted(self.times_ms[start:end], from_ms)
+        return np.unique(self.pin_rows[start:end])
+
+    def popular(self, from_ms: int, before_ms: int, count: int) -> Ints:
+        """Rows of the `count` pins with the most actions in [from, before), most first."""
+        inside = (self.times_ms >= from_ms) & (self.times_ms < before_ms)
+        counts = np.bincount(self.pin_rows[inside], minlength=len(self.pins.ids))
+        return np.argsort(-counts, kind="stable")[:count]
+
+    def sample(self, count: int, seed: int) -> Iterator[int]:
+        """Positions of at most `count` users drawn evenly, ascending."""
+        rng = np.random.default_rng(seed)
+        drawn = rng.choice(len(self), min(count, len(self)), replace=False)
+        return iter(np.sort(drawn).tolist())
