@@ -122,11 +122,24 @@ def _write(milvus: Milvus, index: MilvusIndex, rows: PinRows, progress: Progress
     if len(gone):
         progress(f"removing {len(gone)} pins")
         index.delete(gone)
-    index.upsert(rows.take(missing), lambda done: progress(f"{done}/{len(missing)} pins written"))
+    index.upsert(rows.take(missing), _by_tenths(len(missing), progress))
     progress("flushing")
     index.flush()
     milvus.wait_indexed(index.name)
     return True
+
+
+def _by_tenths(total: int, progress: Progress) -> Callable[[int], None]:
+    """A counter that speaks each time another tenth of `total` is done."""
+    said = 0
+
+    def count(done: int) -> None:
+        nonlocal said
+        if done * 10 // total > said:
+            said = done * 10 // total
+            progress(f"{done}/{total} pins written")
+
+    return count
 
 
 def _filtered(

@@ -182,6 +182,9 @@ class MilvusIndex:
         return len(passing)
 
     def _pages(self, where: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        # An iterator reads at its own time whatever level is asked for, and misses the latest writes; a count
+        # at this object's level waits for them first.
+        _ = self.rows
         pages = self._client.query_iterator(
             self._name,
             batch_size=SCAN_BATCH,

@@ -1,0 +1,107 @@
+"""Milvus processes for tests: Lite's server, and the real standalone server where it is installed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from feature_repo.vectors import server
+
+ROOT = Path(__file__).resolve().parents[3]
+MILVUS_VENV = Path(os.environ.get("CORKBOARD_MILVUS_VENV") or ROOT / ".milvus-venv")
+"""Environment holding `milvus==2.3.5` and `setuptools<80`."""
+
+_LOCK = Path("/tmp/corkboard-milvus-server.lock")
+_LOCK_WAIT_S = 240.0
+_START_WAIT_S = 120.0
+
+
+@contextmanager
+def milvus_lite(folder: Path) -> Iterator[str]:
+    """URI of a Milvus Lite server process over `folder`, stopped on leaving."""
+    port = _free_port()
+    uri = f"http://{server.HOST}:{port}"
+    process = server.start(folder / "data", port, folder / "milvus.log")
+    try:
+        server.wait(uri, 60.0, process, folder / "milvus.log")
+        yield uri
+    finally:
+        server.stop(process)
+
+
+@contextmanager
+def milvus_standalone() -> Iterator[str]:
+    """URI of the real server, empty, stopped on leaving. Skips the test, saying why, where it cannot run.
+
+    One instance fits in a network namespace (a second one crashes both), so a file lock covers the server's
+    life; the server inherits it, and one that outlived its test run keeps it until killed.
+    """
+    program = MILVUS_VENV / "bin" / "milvus-server"
+    if not program.exists():
+        pytest.skip(
+            f"no real Milvus at {MILVUS_VENV}: python3.11 -m venv {MILVUS_VENV} && "
+            f"{MILVUS_VENV}/bin/pip install milvus==2.3.5 'setuptools<80'  (or set CORKBOARD_MILVUS_VENV)"
+        )
+    with _LOCK.open("a") as lock:
+        _lock(lock.fileno())
+        folder = MILVUS_VENV / "server"
+        folder.mkdir(exist_ok=True)
+        for stale in folder.iterdir():
+            if stale.name != "bin":  # the unpacked programs, 250 MB, seconds of CPU
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        port = _free_port()
+        uri = f"http://{server.HOST}:{port}"
+        log = folder / "launcher.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [str(program), "--data", str(folder), "--proxy-port", str(port)],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd=folder,
+                pass_fds=(lock.fileno(),),
+            )
+        try:
+            server.wait(uri, _START_WAIT_S, process, log)
+            yield uri
+        finally:
+            _stop_group(process)
+
+
+def _lock(fd: int) -> None:
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                pytest.skip(f"another real Milvus holds {_LOCK} (one runs per machine); stop it and try again")
+            time.sleep(0.5)
+
+
+def _stop_group(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt the launcher, which stops its server, then end whatever of its session is left."""
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):  # the session is killed next
+        process.wait(15)
+    with suppress(ProcessLookupError):  # all of it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind((server.HOST, 0))
+        return int(s.getsockname()[1])
