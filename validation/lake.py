@@ -18,17 +18,30 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from validation.ids import IdMap
-from validation.tables import ACTIONS, DAY, EVENT_ID, POSITION, REQUEST_ID, TABLES, TIMESTAMP, Contract, Table
+from validation.tables import (
+    ACTIONS,
+    DAY,
+    EVENT_ID,
+    IMPRESSIONS,
+    PADDING_ID,
+    POSITION,
+    REQUEST_ID,
+    TABLES,
+    TIMESTAMP,
+    Contract,
+    Table,
+)
 
 PART = "part.parquet"
 
 EVENT_ORDER = {
     ACTIONS.name: (TIMESTAMP, EVENT_ID),
-    "impressions": (TIMESTAMP, REQUEST_ID, POSITION),
+    IMPRESSIONS.name: (TIMESTAMP, REQUEST_ID, POSITION),
 }
 """Columns by which a day of an event table is sorted."""
 
@@ -106,12 +119,16 @@ class Lake:
     ) -> pd.DataFrame:
         """Rows of `table` with `start` <= timestamp < `end` (zoned), in time order for event tables.
 
-        Entity tables keep the order in which they came. Raises LakeError for an absent table, and ValueError
-        for bounds on a table without timestamps or bounds without a zone.
+        Entity tables keep the order in which they came. An absent optional id is 0, so that every id is an
+        int64 (as floats, pandas' own reading, request ids would lose their last digits). Raises LakeError for
+        an absent table, and ValueError for bounds on a table without timestamps or bounds without a zone.
         """
         spec = _table(table)
         names = list(columns) if columns is not None else spec.schema.names
         rows = self.dataset(table).to_table(columns=names, filter=_between(spec, start, end))
+        for place, name in enumerate(names):
+            if pa.types.is_integer(rows.schema.field(name).type) and rows.column(name).null_count:
+                rows = rows.set_column(place, name, pc.fill_null(rows.column(name), PADDING_ID))
         return rows.to_pandas()
 
     def glob(self, table: str) -> str:

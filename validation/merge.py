@@ -15,12 +15,15 @@ import pyarrow.parquet as pq
 
 from validation.fingerprint import key_of, row_hash
 from validation.lake import EVENT_ORDER, Lake
-from validation.settle import Status, settle
+from validation.settle import Status, contains, settle
 from validation.staging import ROW, Staged, spool_name
 from validation.tables import ACTIONS, EVENT_ID, TIMESTAMP, Table
 
 _GROUP_ROWS = 100_000
 """Rows of one Parquet row group."""
+
+ENTERING = (Status.NEW, Status.UPDATED)
+"""Rows that will be written."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class Verdicts:
 def weigh(lake: Lake, staged: Staged) -> Verdicts:
     """Settles the staged rows among themselves and against the lake. Changes nothing."""
     spec = staged.source.spec
-    wanted = np.unique(staged.keys)
-    known_keys, known_content = _known(lake, staged, wanted)
+    known_keys, known_content = _known(lake, staged)
     settled = settle(
         staged.keys, staged.content, known_keys, known_content, first_stays=TIMESTAMP in spec.schema.names
     )
@@ -62,6 +64,14 @@ def commit(lake: Lake, verdicts: Verdicts) -> None:
         _commit_whole(lake, verdicts)
 
 
+def entering_sample(verdicts: Verdicts) -> pa.Table:
+    """Those of the staged sample's rows that will enter, in lake form."""
+    spec = verdicts.staged.source.spec
+    if verdicts.staged.sample is None:
+        return spec.schema.empty_table()
+    return _select(verdicts.staged.sample, verdicts, ENTERING).select(spec.schema.names)
+
+
 def conflicts(verdicts: Verdicts) -> Iterator[tuple[int, Path, pa.Table, np.ndarray]]:
     """(number of the first row, file, rows, places refused) for each batch that holds conflicting rows."""
     if not verdicts.count(Status.CONFLICT):
@@ -73,22 +83,24 @@ def conflicts(verdicts: Verdicts) -> Iterator[tuple[int, Path, pa.Table, np.ndar
             yield first, path, batch, places
 
 
-def _known(lake: Lake, staged: Staged, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _known(lake: Lake, staged: Staged) -> tuple[np.ndarray, np.ndarray]:
     """Keys and fingerprints of the lake's rows that share a key with a staged row."""
     spec = staged.source.spec
     keys, content = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-    for path in _files_to_search(lake, staged):
+    files = _files_to_search(lake, staged)
+    wanted = np.unique(staged.keys) if files else staged.keys
+    for path in files:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=list(spec.key)):
                 key = key_of(pa.Table.from_batches([batch]), spec.key)
-                if np.isin(key, wanted).any():
+                if contains(wanted, key).any():
                     break
             else:
                 continue
             for batch in file.iter_batches(batch_size=_GROUP_ROWS):
                 rows = pa.Table.from_batches([batch]).select(spec.schema.names)
                 key = key_of(rows, spec.key)
-                hit = np.isin(key, wanted)
+                hit = contains(wanted, key)
                 keys.append(key[hit])
                 content.append(row_hash(rows, spec.schema.names)[hit])
     return np.concatenate(keys), np.concatenate(content)
@@ -105,7 +117,7 @@ def _files_to_search(lake: Lake, staged: Staged) -> list[Path]:
 def _commit_day(lake: Lake, verdicts: Verdicts, day: date) -> None:
     spec = verdicts.staged.source.spec
     staged = verdicts.staged.spool.read(spool_name(spec.name, day))
-    fresh = _select(staged, verdicts, (Status.NEW,))
+    fresh = _select(staged, verdicts, ENTERING)
     if not fresh.num_rows:
         return
     path = lake.file(spec.name, day)
@@ -128,10 +140,10 @@ def _commit_whole(lake: Lake, verdicts: Verdicts) -> None:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=spec.schema.names):
                     rows = pa.Table.from_batches([batch])
-                    stays = ~np.isin(key_of(rows, spec.key), verdicts.replaced)
+                    stays = ~contains(verdicts.replaced, key_of(rows, spec.key))
                     _write(writer, spec, rows.filter(pa.array(stays)))
         for piece in verdicts.staged.spool.pieces(spool_name(spec.name, None)):
-            _write(writer, spec, _select(piece, verdicts, (Status.NEW, Status.UPDATED)))
+            _write(writer, spec, _select(piece, verdicts, ENTERING))
 
 
 def _select(rows: pa.Table, verdicts: Verdicts, wanted: Iterable[Status]) -> pa.Table:

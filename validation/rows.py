@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from validation.fingerprint import row_hash
 from validation.ids import IdMap, hash_ids
+from validation.settle import contains
 from validation.source import LABELS, plain
 from validation.tables import (
     ACTION,
@@ -40,9 +41,6 @@ IDENTITY = (USER_ID, PIN_ID, ACTION, TIMESTAMP, BOARD_ID, REQUEST_ID)
 """What makes an action without an event_id the same action again; its fingerprint becomes the event_id."""
 
 VECTORS = ("visual_embedding", "text_embedding")
-
-_EMBEDDED_PINS = ("actions", "impressions")
-"""Tables whose pins must be known."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,9 @@ def _checker(spec: Table, name: str) -> _Check:
     if name in VECTORS:
         return _vector
     if name in spec.ids or name in LABELS:
-        pointed = name == PIN_ID and spec.name in _EMBEDDED_PINS
-        return _known_pin if pointed else (_required_id if required else _optional_id)
+        if _points_at_pins(spec, name):
+            return _known_pin
+        return _required_id if required else _optional_id
     if name == ACTION:
         return _action
     if pa.types.is_timestamp(spec.schema.field(name).type):
@@ -157,6 +156,11 @@ def _checker(spec: Table, name: str) -> _Check:
     if pa.types.is_floating(spec.schema.field(name).type):
         return _not_negative
     return _text
+
+
+def _points_at_pins(spec: Table, name: str) -> bool:
+    """True for the pins of events, which must exist and are looked up while they are checked."""
+    return spec.by_day and name == PIN_ID
 
 
 def _required_id(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
@@ -183,11 +187,7 @@ def _known_pin(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> 
         ids = rules.ids.encode(EntityKind.PIN, pc.fill_null(column, ""), assign=False)
     else:
         ids = pc.fill_null(column, 0).to_numpy()
-    places = np.searchsorted(rules.pins, ids)
-    known = np.zeros(len(ids), bool)
-    inside = places < len(rules.pins)
-    known[inside] = rules.pins[places[inside]] == ids[inside]
-    verdict.refuse(~known, "unknown pin")
+    verdict.refuse(~contains(rules.pins, ids), "unknown pin")
     return pa.array(ids)
 
 
@@ -276,7 +276,7 @@ def _lake_form(spec: Table, columns: dict[str, pa.Array], rows: int, rules: Rule
         column = columns.get(field_.name)
         if column is None:
             column = pa.nulls(rows, field_.type)
-        elif field_.name in spec.ids:
+        elif field_.name in spec.ids and not _points_at_pins(spec, field_.name):
             column = _encoded(column, spec.ids[field_.name], rules.ids)
         elif field_.name in LABELS and _is_text(column):
             column = _hashed(column)

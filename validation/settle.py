@@ -63,6 +63,13 @@ def settle(
     return status
 
 
+def contains(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Which of `wanted` are in `known`, which is sorted: (n,) bool. The fast case of numpy.isin."""
+    if not len(known):
+        return np.zeros(len(wanted), bool)
+    return known[np.minimum(np.searchsorted(known, wanted), len(known) - 1)] == wanted
+
+
 def _find(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each of `wanted` is in `known`, and its place there (0 where it is not)."""
     if not len(known):

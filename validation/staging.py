@@ -72,7 +72,7 @@ class Staged:
     days: tuple[date, ...] = ()
     """UTC days that the rows of an event table fall on."""
     sample: pa.Table | None = None
-    """At most SAMPLE_ROWS rows in lake form."""
+    """At most SAMPLE_ROWS rows in lake form, and ROW; None where no row passed."""
 
 
 def spool_name(table: str, day: date | None) -> str:
@@ -95,8 +95,8 @@ def stage(source: SourceTable, rules: Rules, spool: Spool, quarantine: Quarantin
         by_name["rows"].append(numbers)
         by_name["keys"].append(key_of(checked.rows, spec.key))
         by_name["content"].append(row_hash(checked.rows, spec.schema.names))
-        by_name["sample"].append(checked.rows.filter(pa.array(numbers % stride == 0)))
         rows = checked.rows.append_column(ROW, pa.array(numbers))
+        by_name["sample"].append(rows.filter(pa.array(numbers % stride == 0)))
         if spec.by_day:
             for day, piece in _by_day(rows):
                 spool.append(spool_name(spec.name, day), piece)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
 PADDING_ID = 0
 
@@ -125,6 +125,10 @@ class Contract(BaseModel):
     """What a board is called in this data set (a basket, a list)."""
     notes: str = ""
     """One paragraph for the model cards: how impressions, boards and negatives came to be."""
+
+    @field_serializer("string_ids")
+    def _in_order(self, kinds: frozenset[EntityKind]) -> list[str]:
+        return sorted(kind.value for kind in kinds)
 
 
 @dataclass(frozen=True)
