@@ -73,7 +73,8 @@ def train_pinnersage(
     choice = None if config else _choose(actions, wanted, holdout_ms, ctx.seed)
     if choice is not None:
         wanted = wanted.model_copy(update={"alpha": choice.alpha})
-        ctx.progress(f"pinnersage: alpha {choice.alpha:g}, {choice.interests[choice.alpha]:.1f} interests a user")
+        found = choice.interests[choice.alpha]
+        ctx.progress(f"pinnersage: alpha {choice.alpha:g}, {found:.1f} interests a user")
     metrics = walk_forward(actions, wanted, holdout_ms, ctx.seed)
     if choice is not None:
         metrics |= {"tuned_users": float(choice.users), "tuned_similarity": choice.similarity[choice.alpha]}
@@ -112,7 +113,8 @@ def read_actions(ctx: TrainingContext, content: Part, config: PinnerSageConfig) 
 
 def load_config(ctx: TrainingContext, part: Part) -> PinnerSageConfig:
     """The registered parameters of a PinnerSage part."""
-    return PinnerSageConfig.load(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).download(part.model, part.version))
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    return PinnerSageConfig.load(registry.download(part.model, part.version))
 
 
 def all_interests(
