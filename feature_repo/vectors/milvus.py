@@ -42,7 +42,8 @@ def connect(uri: str, *, timeout_s: float = 10.0) -> Milvus:
     # rising id and written by one process, so the fallback it names is right.
     logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
     try:
-        client = MilvusClient(uri=uri, timeout=timeout_s)
+        # Not pymilvus' shared connection of this address, which may belong to a server that is gone.
+        client = MilvusClient(uri=uri, timeout=timeout_s, dedicated=True)
         version = client.get_server_version()
     except MilvusException as refused:
         raise MilvusUnreachable(f"no Milvus answers at {uri}: {refused.message}") from refused

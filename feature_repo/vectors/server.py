@@ -71,7 +71,7 @@ def wait(
                 f"the Milvus process at {uri} ended with code {process.returncode}{_tail(log)}"
             )
         try:
-            client = MilvusClient(uri=uri, timeout=3)
+            client = MilvusClient(uri=uri, timeout=3, dedicated=True)
         except MilvusException as refused:
             if time.monotonic() > deadline:
                 raise MilvusUnreachable(
