@@ -40,9 +40,7 @@ EVALUATED_PINS = 500
 NEIGHBOURS = 10
 
 
-def train_content(
-    ctx: TrainingContext, config: ContentConfig | None = None, *, force: bool = False
-) -> Part:
+def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, force: bool = False) -> Part:
     """Fit and register the content encoder; the part whose space is `content@<version>`.
 
     The version already made from the same pins, topics, configuration and code is returned as it is, unless

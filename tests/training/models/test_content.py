@@ -60,7 +60,9 @@ def test_rows_are_unit_float32_and_neighbours_share_a_topic(pins: pd.DataFrame, 
     assert same_topic_share(vectors, topics) > 0.95
 
 
-@pytest.mark.parametrize("columns", [["title"], ["topics"], ["visual_embedding"], ["description", "link_domain"]])
+@pytest.mark.parametrize(
+    "columns", [["title"], ["topics"], ["visual_embedding"], ["description", "link_domain"]]
+)
 def test_any_one_field_is_enough(pins: pd.DataFrame, columns: list[str]):
     vectors = ContentEncoder.fit([pins[columns]], CONFIG).encode(pins[columns])
     assert not without_content(vectors).any()

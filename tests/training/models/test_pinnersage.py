@@ -194,9 +194,7 @@ def some(ids: list[int], weights: list[float]) -> Interests:
 def test_merging_ages_the_batch_and_adds_what_is_in_both():
     merged = merge_interests(some([1, 2], [10.0, 4.0]), some([2, 3], [5.0, 1.0]), 2.0, 0.01)
     assert merged.medoid_pin_ids.tolist() == [1, 2, 3]
-    np.testing.assert_allclose(
-        merged.importances, [10 * np.exp(-0.02), 5 + 4 * np.exp(-0.02), 1.0], rtol=1e-6
-    )
+    np.testing.assert_allclose(merged.importances, [10 * np.exp(-0.02), 5 + 4 * np.exp(-0.02), 1.0], rtol=1e-6)
     assert merged.sizes.tolist() == [1, 2, 1]
     np.testing.assert_array_equal(merged.vectors, np.eye(8)[[1, 2, 3]])
 
