@@ -1,0 +1,85 @@
+"""Candidates of one request as parallel arrays: bulk work on columns, no object a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n candidates, best first within what ordered them."""
+
+    pin_ids: Ints  # (n,)
+    scores: Floats  # (n,) what the source ordered by; comparable within one source only
+    sources: NDArray[np.str_]  # (n,) name of the source
+    anchors: Ints  # (n,) the pin, board or topic the candidate follows from; 0 = none
+    kinds: NDArray[np.str_]  # (n,) what the anchor is: interest, recent, board, topic, popular, similar
+
+    def __len__(self) -> int:
+        return len(self.pin_ids)
+
+    @classmethod
+    def none(cls) -> Candidates:
+        return _NONE
+
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        pin_ids: Sequence[int] | Ints,
+        scores: Sequence[float] | Floats,
+        anchors: int | Sequence[int] | Ints,
+        kinds: str | Sequence[str] | NDArray[np.str_],
+    ) -> Candidates:
+        """Candidates of one source; a single anchor or kind stands for all. Padding ids (0) are dropped."""
+        ids = np.asarray(pin_ids, np.int64)
+        made = cls(
+            pin_ids=ids,
+            scores=np.asarray(scores, np.float32),
+            sources=np.full(len(ids), source),
+            anchors=np.broadcast_to(np.asarray(anchors, np.int64), ids.shape),
+            kinds=np.broadcast_to(np.asarray(kinds, np.str_), ids.shape),
+        )
+        return made if ids.all() else made.take(ids != 0)
+
+    def take(self, index: NDArray[np.bool_] | Ints | slice) -> Candidates:
+        """The candidates a mask, positions or a slice names, in that order."""
+        return Candidates(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def scored(self, scores: Floats) -> Candidates:
+        """The same candidates with other scores, (n,) float32."""
+        return replace(self, scores=np.asarray(scores, np.float32))
+
+    def best_first(self) -> Candidates:
+        """Ordered by falling score; equal scores keep their order."""
+        return self.take(np.argsort(-self.scores, kind="stable"))
+
+
+def concatenate(parts: Sequence[Candidates]) -> Candidates:
+    """One after the other."""
+    if not parts:
+        return Candidates.none()
+    return Candidates(
+        **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Candidates)}
+    )
+
+
+def interleave(rank: Ints, group: Ints) -> Ints:
+    """Positions in round-robin order: every group's first, then every group's second, and so on."""
+    return np.lexsort((group, rank))
+
+
+_NONE = Candidates(
+    np.empty(0, np.int64),
+    np.empty(0, np.float32),
+    np.empty(0, "U1"),
+    np.empty(0, np.int64),
+    np.empty(0, "U1"),
+)

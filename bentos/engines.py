@@ -1,0 +1,172 @@
+"""Where a stage's work runs: in this process, or in a service of its own reached through BentoML."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from bentos import ranking_features
+from bentos.candidates import Candidates
+from bentos.features import Floats
+from bentos.messages import RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
+from bentos.pool import Pool, why_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from bentos.feed import Feed
+    from bentos.stages import Source
+
+logger = logging.getLogger("corkboard.funnel")
+
+
+class RetrievalEngine(Protocol):
+    """Fills `feed.parts` and `feed.sources`."""
+
+    async def retrieve(self, feed: Feed, sources: Sequence[Source]) -> None: ...
+
+
+class RankingEngine(Protocol):
+    """Scores `feed.candidates`, (n,) float32."""
+
+    async def rank(self, feed: Feed, deadline_ms: float) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What the stages of one process call."""
+
+    pool: Pool
+    retrieval: RetrievalEngine
+    ranking: RankingEngine
+
+
+@dataclass(frozen=True)
+class LocalRetrieval:
+    """Runs the sources on this process's threads."""
+
+    pool: Pool
+
+    async def retrieve(self, feed: Feed, sources: Sequence[Source]) -> None:
+        answers = await asyncio.gather(*(self._ask(feed, source) for source in sources))
+        for part, report in answers:
+            feed.parts.append(part)
+            feed.sources.append(report)
+            if report.missing and report.missing != "skipped":
+                feed.missing.append(f"{report.name}: {report.missing}")
+
+    async def _ask(self, feed: Feed, source: Source) -> tuple[Candidates, SourceReport]:
+        if not feed.release.serves(source.name) and source.name != "content_neighbours":
+            return Candidates.none(), SourceReport(name=source.name, count=0, ms=0.0, missing="skipped")
+        started = time.perf_counter()
+        part, missing = Candidates.none(), None
+        try:
+            found = await self.pool.call(source.name, source.deadline_ms, lambda: source.candidates(feed))
+            part = found.take(slice(source.budget))
+        except Exception as error:
+            # Whatever goes wrong in one source costs its candidates, never the answer.
+            missing = why_missing(error)
+            logger.warning("source %s brought nothing to request %d: %r", source.name, feed.request_id, error)
+        ms = round((time.perf_counter() - started) * 1000, 3)
+        return part, SourceReport(name=source.name, count=len(part), ms=ms, missing=missing)
+
+
+@dataclass(frozen=True)
+class LocalRanking:
+    """Runs the release's ranker on this process's threads."""
+
+    pool: Pool
+
+    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
+        return await self.pool.call("rank", deadline_ms, lambda: ranking_features.score(feed))
+
+
+@dataclass(frozen=True)
+class RemoteRetrieval:
+    """Asks a retrieval service for the candidates of the same release."""
+
+    ask: Callable[[RetrieveRequest], Awaitable[RetrieveAnswer]]
+
+    async def retrieve(self, feed: Feed, sources: Sequence[Source]) -> None:
+        request = RetrieveRequest(
+            surface=feed.surface.value,
+            user_id=feed.user_id,
+            pin_id=feed.pin_id,
+            release=feed.release.version,
+            seed=feed.seed,
+            now_ms=feed.now_ms,
+        )
+        deadline_s = max(source.deadline_ms for source in sources) / 1000 + HOP_S
+        try:
+            answer = await asyncio.wait_for(_twice(lambda: self.ask(request)), deadline_s)
+        except Exception as error:
+            # A retrieval service that is down empties the feed; the answer says which service it was.
+            feed.missing.append(f"retrieval: {why_missing(error)}")
+            logger.warning("request %d has no candidates: %r", feed.request_id, error)
+            return
+        feed.parts = parts_of(answer, [source.name for source in sources])
+        feed.sources.extend(answer.reports)
+        feed.fallback = feed.fallback or answer.fallback
+        feed.missing.extend(
+            f"{r.name}: {r.missing}" for r in answer.reports if r.missing and r.missing != "skipped"
+        )
+
+
+@dataclass(frozen=True)
+class RemoteRanking:
+    """Asks a ranking service for the scores of the same release."""
+
+    ask: Callable[[RankRequest], Awaitable[RankAnswer]]
+
+    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
+        request = RankRequest(
+            user_id=feed.user_id,
+            pin_ids=feed.candidates.pin_ids.tolist(),
+            release=feed.release.version,
+            now_ms=feed.now_ms,
+        )
+        answer = await asyncio.wait_for(_twice(lambda: self.ask(request)), deadline_ms / 1000 + HOP_S)
+        return np.array(answer.scores, np.float32)
+
+
+HOP_S = 0.1
+"""What a hop between processes may add to a deadline."""
+
+
+async def _twice(ask: Callable[[], Awaitable[object]]) -> object:
+    """Ask again once when the connection broke under the call: both services only read."""
+    try:
+        return await ask()
+    except OSError:
+        return await ask()
+
+
+def answer_of(feed: Feed) -> RetrieveAnswer:
+    """A retrieval service's answer: the candidates of every source, source after source."""
+    return RetrieveAnswer(
+        release=feed.release.version,
+        pin_ids=[i for part in feed.parts for i in part.pin_ids.tolist()],
+        scores=[s for part in feed.parts for s in part.scores.tolist()],
+        sources=[s for part in feed.parts for s in part.sources.tolist()],
+        anchors=[a for part in feed.parts for a in part.anchors.tolist()],
+        kinds=[k for part in feed.parts for k in part.kinds.tolist()],
+        reports=feed.sources,
+        fallback=feed.fallback,
+    )
+
+
+def parts_of(answer: RetrieveAnswer, names: Sequence[str]) -> list[Candidates]:
+    """The candidates of an answer by source, in the order of `names`."""
+    whole = Candidates(
+        np.array(answer.pin_ids, np.int64),
+        np.array(answer.scores, np.float32),
+        np.array(answer.sources, np.str_),
+        np.array(answer.anchors, np.int64),
+        np.array(answer.kinds, np.str_),
+    )
+    return [whole.take(whole.sources == name) for name in names]

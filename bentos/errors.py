@@ -1,0 +1,149 @@
+"""Errors of a request: each has a name, a status and a sentence that names the offending thing and the mend."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, ClassVar, TypeVar
+
+import orjson
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class RequestError(Exception):
+    """A request that cannot be answered; its class name is the error's name in the answer."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class LimitOutOfRange(RequestError):
+    """More items asked for, or sent, than one request may carry."""
+
+
+class BadId(RequestError):
+    """An id of the wrong kind: a name where the data set counts, zero, or a negative number."""
+
+
+class UnknownAction(RequestError):
+    """An action outside the data set's vocabulary."""
+
+
+class FutureTimestamp(RequestError):
+    """An event that claims to happen after now."""
+
+
+class PinNotFound(RequestError):
+    """A pin that the data set does not hold."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class UserNotFound(RequestError):
+    """A user that has neither features nor actions, where one is needed."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class ReleaseMismatch(RequestError):
+    """A request bound to a release that this process no longer, or not yet, serves."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class NoRelease(RequestError):
+    """No release is loaded yet."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class LogUnavailable(RequestError):
+    """The event log cannot take records; nothing of the request was kept."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def body(name: str, message: str, **more: Any) -> bytes:
+    """The JSON body of every refusal: `{"error": {"name": ..., "message": ...}}`."""
+    return orjson.dumps({"error": {"name": name, "message": message, **more}})
+
+
+F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+
+
+def named_errors(api: F) -> F:
+    """Turn RequestError into its JSON answer, so that BentoML neither logs a traceback nor hides the name."""
+
+    @functools.wraps(api)
+    async def answered(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await api(*args, **kwargs)
+        except RequestError as error:
+            content = body(type(error).__name__, error.message)
+            return Response(content, status_code=error.status, media_type="application/json")
+
+    # BentoML evaluates the annotations in the module of the function it is given.
+    answered.__signature__ = inspect.signature(api)  # type: ignore[attr-defined]
+    return answered  # type: ignore[return-value]
+
+
+class NamedErrors:
+    """ASGI middleware: give the framework's own refusals (bad JSON, wrong type) the shape of ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start: Message | None = None
+        chunks: list[bytes] = []
+
+        async def reshaped(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start" and _is_json_refusal(message):
+                start = message
+                return
+            if start is None:
+                await send(message)
+                return
+            chunks.append(message.get("body", b""))
+            if not message.get("more_body"):
+                content = _reshape(start["status"], b"".join(chunks))
+                headers = [(k, v) for k, v in start["headers"] if k.lower() != b"content-length"]
+                headers.append((b"content-length", str(len(content)).encode()))
+                await send({**start, "headers": headers})
+                await send({"type": "http.response.body", "body": content})
+
+        await self.app(scope, receive, reshaped)
+
+
+def _is_json_refusal(message: Message) -> bool:
+    kind = dict(message["headers"]).get(b"content-type", b"")
+    return message["status"] >= HTTPStatus.BAD_REQUEST and kind.startswith(b"application/json")
+
+
+def _reshape(status: int, content: bytes) -> bytes:
+    """BentoML answers `{"error": text, "detail": [...]}` or `[{"error": text}]`; ours pass through unchanged."""
+    try:
+        told = json.loads(content)
+    except ValueError:
+        return body(HTTPStatus(status).phrase.replace(" ", ""), content.decode(errors="replace"))
+    if isinstance(told, list) and told:
+        told = told[0]
+    error = told.get("error") if isinstance(told, dict) else None
+    if isinstance(error, dict):
+        return content
+    details = told.get("detail") if isinstance(told, dict) else None
+    if details:
+        where = "; ".join(f"{'.'.join(map(str, d['loc'])) or 'body'}: {d['msg']}" for d in details[:5])
+        return body("InvalidRequest", where, count=len(details))
+    return body(HTTPStatus(status).phrase.replace(" ", ""), str(error or told))

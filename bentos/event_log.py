@@ -1,0 +1,339 @@
+"""The durable event log: what is acknowledged here is never lost and never kept twice.
+
+Contract. A log is one *stream* of records (`validation.events`) as JSON lines in numbered segments,
+`<stream>-00000001.jsonl`, written by one process (a lock says so). `append` returns a future that is done only
+after the records, and those of every other caller that came meanwhile (group commit), were written and
+fsynced. A record whose event id is among the last `remembered` ids is not written again and is acknowledged
+with the batch that made it durable; older repeats are dropped by the ingest, which keys on the event id.
+
+Recovery. Only bytes written after the last fsync can be damaged by a crash, and they are the end of the
+last segment: on opening, that segment is cut at its first damaged line and the cut bytes are kept beside it
+as `.torn`. A damaged line in any earlier segment is not a crash but a broken disk: LogDamaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from validation.events import SEGMENT_SUFFIX, ActionRecord, ImpressionRecord, from_line, to_line
+
+Record = ActionRecord | ImpressionRecord
+
+SEGMENT_BYTES = 64 << 20
+REMEMBERED_IDS = 200_000
+
+CLOCK_SKEW_MS = 5 * 60_000
+"""How far ahead of the server's clock an event's own time may run."""
+
+
+class LogClosed(RuntimeError):
+    """Appended to a log that was closed, or that failed to reach the disk and must be reopened."""
+
+
+class LogInUse(RuntimeError):
+    """Another process writes this stream."""
+
+
+class LogDamaged(RuntimeError):
+    """A line that was once acknowledged cannot be read."""
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What became of one `append`: for each record, was it new?"""
+
+    fresh: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    event_ids: tuple[int, ...]
+    lines: tuple[bytes, ...]
+    done: Future[Appended]
+
+
+class EventLog:
+    """One stream of a durable log, open for writing. Build it with `EventLog.open`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        stream: str,
+        *,
+        lock: int,
+        segment: Path,
+        recent: dict[int, None],
+        segment_bytes: int,
+        remembered: int,
+        sync: Callable[[int], None],
+    ) -> None:
+        self.folder, self.stream = folder, stream
+        self._lock, self._segment = lock, segment
+        self._recent, self._remembered = recent, remembered
+        self._segment_bytes, self._sync = segment_bytes, sync
+        self._file = -1
+        self._size = 0
+        self._failed: Exception | None = None
+        self._closed = False
+        self._door = threading.Lock()
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"event-log-{stream}", daemon=True)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        stream: str,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        remembered: int = REMEMBERED_IDS,
+        sync: Callable[[int], None] = os.fsync,
+    ) -> EventLog:
+        """Lock the stream, recover its last segment and start writing after it.
+
+        Raises LogInUse if another process holds the stream, LogDamaged as the module says.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder / f"{stream}.lock")
+        try:
+            segments = segments_of(folder, stream)
+            if segments:
+                recover(segments[-1])
+            recent = _recent_ids(segments, remembered)
+        except BaseException:
+            os.close(lock)
+            raise
+        log = cls(
+            folder,
+            stream,
+            lock=lock,
+            segment=segments[-1] if segments else folder / _segment_name(stream, 1),
+            recent=recent,
+            segment_bytes=segment_bytes,
+            remembered=remembered,
+            sync=sync,
+        )
+        log._open_segment(log._segment)
+        log._thread.start()
+        return log
+
+    def append(self, records: Sequence[Record]) -> Future[Appended]:
+        """Queue records; the future is done when all of them are on disk.
+
+        Raises LogClosed at once, or through the future, when they could not be kept.
+        """
+        entry = _Entry(
+            event_ids=tuple(r.event_id for r in records),
+            lines=tuple(to_line(r) for r in records),
+            done=Future(),
+        )
+        with self._door:
+            if self._closed or self._failed:
+                why = f": {self._failed}" if self._failed else ""
+                raise LogClosed(
+                    f"the event log {self.stream!r} takes no more records{why}; restart the service"
+                )
+            self._queue.put(entry)
+        return entry.done
+
+    def close(self) -> None:
+        """Write what is queued, then release the stream. Safe to call twice."""
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            batch = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    batch.append(self._queue.get_nowait())
+            closing = None in batch
+            entries = [entry for entry in batch if entry is not None]
+            if entries:
+                self._commit(entries)
+
+    def _commit(self, entries: list[_Entry]) -> None:
+        """One group: drop the known, write once, sync once, answer everyone."""
+        if self._failed:
+            for entry in entries:
+                entry.done.set_exception(LogClosed(f"the event log {self.stream!r} failed: {self._failed}"))
+            return
+        fresh: dict[int, None] = {}
+        lines: list[bytes] = []
+        answers: list[Appended] = []
+        for entry in entries:
+            flags = []
+            for event_id, line in zip(entry.event_ids, entry.lines, strict=True):
+                new = event_id not in self._recent and event_id not in fresh
+                if new:
+                    fresh[event_id] = None
+                    lines.append(line)
+                flags.append(new)
+            answers.append(Appended(tuple(flags)))
+        try:
+            if lines:
+                self._write(b"".join(lines))
+        except OSError as error:
+            for entry in entries:
+                entry.done.set_exception(error)
+            return
+        self._remember(fresh)
+        for entry, answer in zip(entries, answers, strict=True):
+            entry.done.set_result(answer)
+
+    def _write(self, data: bytes) -> None:
+        """Append `data` and sync. A failed write is undone; a failed sync ends the log, since the kernel may
+        drop dirty pages after reporting it once, and a second sync would then claim what is not there."""
+        if self._size and self._size + len(data) > self._segment_bytes:
+            number = int(self._segment.stem.rpartition("-")[2]) + 1
+            os.close(self._file)
+            self._open_segment(self.folder / _segment_name(self.stream, number))
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        try:
+            self._sync(self._file)
+        except OSError as error:
+            self._failed = error
+            raise
+        self._size += len(data)
+
+    def _open_segment(self, path: Path) -> None:
+        self._segment = path
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._size = os.fstat(self._file).st_size
+        sync_folder(self.folder)
+
+    def _remember(self, fresh: dict[int, None]) -> None:
+        self._recent.update(fresh)
+        excess = max(0, len(self._recent) - self._remembered)
+        for event_id in list(itertools.islice(self._recent, excess)):
+            del self._recent[event_id]
+
+
+def segments_of(folder: Path, stream: str) -> list[Path]:
+    """The stream's segments, oldest first."""
+    return sorted(folder.glob(f"{stream}-[0-9]*{SEGMENT_SUFFIX}"))
+
+
+def read(folder: Path, stream: str, *, since_ms: int = 0) -> Iterator[Record]:
+    """Records of a stream in the order they were acknowledged, from `timestamp_ms >= since_ms` on.
+
+    Segments last written well before `since_ms` are skipped unread: an event is logged after it happened, but
+    for a clock that runs ahead by up to CLOCK_SKEW_MS. A torn end of the last segment (a writer at work, or a
+    crash not yet recovered) ends the reading quietly; any other bad line raises LogDamaged.
+    """
+    segments = segments_of(folder, stream)
+    for place, path in enumerate(segments):
+        if path.stat().st_mtime * 1000 + CLOCK_SKEW_MS < since_ms:
+            continue
+        good = 0
+        for record, end in _lines(path):
+            good = end
+            if record.timestamp_ms >= since_ms:
+                yield record
+        if place < len(segments) - 1 and good < path.stat().st_size:
+            raise LogDamaged(f"{path}: the line at byte {good} cannot be read; restore the segment from a copy")
+
+
+def recover(path: Path) -> int:
+    """Cut a segment at its first damaged line; returns the bytes cut, which are kept as `<segment>.torn`."""
+    good = 0
+    for _, end in _lines(path):
+        good = end
+    torn = path.stat().st_size - good
+    if torn:
+        with path.open("r+b") as segment:
+            segment.seek(good)
+            with path.with_suffix(".torn").open("ab") as kept:
+                kept.write(segment.read())
+            segment.truncate(good)
+            os.fsync(segment.fileno())
+    return torn
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new or renamed entry of `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _lines(path: Path) -> Iterator[tuple[Record, int]]:
+    """Whole lines with the byte each ends at, up to the first that is cut short or is no JSON.
+
+    A line that is whole JSON and yet no record was not torn by a crash (another version wrote it): LogDamaged.
+    """
+    end = 0
+    with path.open("rb") as segment:
+        for line in segment:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                orjson.loads(line)
+            except orjson.JSONDecodeError:
+                return
+            try:
+                record = from_line(line)
+            except ValidationError as error:
+                raise LogDamaged(
+                    f"{path}: the line at byte {end} is no record of this version: {error}"
+                ) from error
+            end += len(line)
+            yield record, end
+
+
+def _recent_ids(segments: list[Path], remembered: int) -> dict[int, None]:
+    """The last `remembered` event ids, oldest first."""
+    newest_first: list[list[int]] = []
+    count = 0
+    for path in reversed(segments):
+        if count >= remembered:
+            break
+        ids = [record.event_id for record, _ in _lines(path)]
+        newest_first.append(ids)
+        count += len(ids)
+    ids = [event_id for chunk in reversed(newest_first) for event_id in chunk]
+    return dict.fromkeys(ids[-remembered:] if remembered else [])
+
+
+def _segment_name(stream: str, number: int) -> str:
+    return f"{stream}-{number:08d}{SEGMENT_SUFFIX}"
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise LogInUse(
+            f"{path}: another process writes this stream; one process writes a home's events"
+            " (stop the other service, or give this one its own CORKBOARD_HOME)"
+        ) from error
+    return handle

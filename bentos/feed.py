@@ -1,0 +1,81 @@
+"""One request on its way through the funnel: what it asked, what is known so far, and what each stage did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from bentos.candidates import Candidates
+from bentos.features import Ints, PinTable, User
+from bentos.messages import SourceReport, StageReport
+from bentos.release import ServingRelease
+
+
+class Surface(StrEnum):
+    """Where an answer is shown."""
+
+    HOMEFEED = "homefeed"
+    RELATED = "related"
+
+
+_NOTHING: Ints = np.empty(0, np.int64)
+
+
+@dataclass
+class Feed:
+    """The state of one request; owned by one task, changed only by the funnel's stages."""
+
+    surface: Surface
+    release: ServingRelease
+    now_ms: int
+    limit: int
+    request_id: int = 0
+    seed: int = 0
+    """Seeds every draw of this request (medoids, topics)."""
+    user_id: int = 0
+    """0 = nobody known."""
+    pin_id: int = 0
+    """The pin related pins are asked for; 0 on the home feed."""
+    exclude: Ints = field(default_factory=_NOTHING.copy)
+    """Pins already on the screen."""
+    served: Ints = field(default_factory=_NOTHING.copy)
+    """Pins of the user's last answers, oldest first."""
+
+    user: User = field(default_factory=User.unknown)
+    candidates: Candidates = field(default_factory=Candidates.none)
+    parts: list[Candidates] = field(default_factory=list)
+    """Candidates by source, before the merge."""
+    pins: PinTable = field(default_factory=PinTable.empty)
+    """Features of the candidates and of the pins in the user's sequence."""
+    ranked: bool = False
+    stages: list[StageReport] = field(default_factory=list)
+    sources: list[SourceReport] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    fallback: str | None = None
+
+    def rng(self, stream: int) -> np.random.Generator:
+        """A generator of this request; each caller takes a `stream` number of its own."""
+        return np.random.default_rng([self.seed, stream])
+
+    def positive_rows(self) -> Ints:
+        """Rows of the user's sequence that are positive actions, newest first."""
+        return np.flatnonzero(self.release.signs[self.user.sequence.actions] > 0)
+
+    def negative_rows(self) -> Ints:
+        """Rows of the user's sequence that are negative actions, newest first."""
+        return np.flatnonzero(self.release.signs[self.user.sequence.actions] < 0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and report the candidates left after it."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            ms = (time.perf_counter() - started) * 1000
+            self.stages.append(StageReport(name=name, count=len(self.candidates), ms=round(ms, 3)))

@@ -1,0 +1,233 @@
+"""The home feed without its HTTP: requests in, answers out. `homefeed.py` puts it behind BentoML."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bentos import why
+from bentos.candidates import Candidates
+from bentos.engines import Engines
+from bentos.errors import LimitOutOfRange, PinNotFound
+from bentos.features import Card
+from bentos.feed import Feed, Surface
+from bentos.funnel import FUNNELS
+from bentos.impressions import Impressions, new_request_id
+from bentos.messages import (
+    MAX_IDS,
+    MAX_LIMIT,
+    ExternalId,
+    FeedAnswer,
+    FeedPin,
+    FeedRequest,
+    Pin,
+    PinsAnswer,
+    PinsRequest,
+    RelatedRequest,
+    Topic,
+)
+from bentos.metrics import observe
+from bentos.pool import Pool, why_missing
+from bentos.release import ServingRelease
+from validation.tables import EntityKind
+
+logger = logging.getLogger("corkboard.feed")
+
+CARDS_DEADLINE_MS = 800
+LOOKUP_DEADLINE_MS = 2_000
+
+
+def _clock_ms() -> int:
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True)
+class FeedService:
+    """Answers feeds, related pins and pins. Every answer runs on the one release that `release` gave it."""
+
+    release: Callable[[], ServingRelease]
+    """The release being served; raises NoRelease before the first is loaded."""
+    engines: Engines
+    impressions: Impressions
+    clock_ms: Callable[[], int] = _clock_ms
+
+    async def homefeed(self, request: FeedRequest) -> FeedAnswer:
+        """A feed for a user; a stranger gets what is popular.
+
+        Raises LimitOutOfRange, BadId, NoRelease.
+        """
+        release = self.release()
+        check_limit(request.limit)
+        check_count("exclude", request.exclude)
+
+        def lookup() -> tuple[int, np.ndarray]:
+            user = release.ids.inside(EntityKind.USER, request.user_id)
+            return user, release.ids.all_inside(EntityKind.PIN, request.exclude)
+
+        user_id, exclude = await self._pool.call("ids", LOOKUP_DEADLINE_MS, lookup)
+        feed = self._feed(release, Surface.HOMEFEED, request.limit)
+        feed.user_id, feed.exclude = user_id, exclude
+        feed.served = self.impressions.served(user_id)
+        return await self._answer(feed, request.user_id)
+
+    async def related(self, request: RelatedRequest) -> FeedAnswer:
+        """Pins related to a pin.
+
+        Raises PinNotFound for a pin the catalogue does not hold, LimitOutOfRange, BadId, NoRelease.
+        """
+        release = self.release()
+        check_limit(request.limit)
+
+        def lookup() -> tuple[int, int, bool]:
+            pin = release.ids.inside(EntityKind.PIN, request.pin_id)
+            known = bool(pin) and pin in release.features.cards(np.array([pin], np.int64))
+            user = 0 if request.user_id is None else release.ids.inside(EntityKind.USER, request.user_id)
+            return pin, user, known
+
+        pin_id, user_id, known = await self._pool.call("ids", LOOKUP_DEADLINE_MS, lookup)
+        if not known:
+            raise PinNotFound(f"pin {request.pin_id!r} is not in the catalogue of release {release.version}")
+        feed = self._feed(release, Surface.RELATED, request.limit)
+        feed.user_id, feed.pin_id = user_id, pin_id
+        return await self._answer(feed, request.user_id)
+
+    async def pins(self, request: PinsRequest) -> PinsAnswer:
+        """Cards of pins, in the order asked for; unknown ones are named apart.
+
+        Raises LimitOutOfRange, BadId, NoRelease.
+        """
+        release = self.release()
+        check_count("pin_ids", request.pin_ids, least=1)
+
+        def read() -> PinsAnswer:
+            ids = release.ids.all_inside(EntityKind.PIN, request.pin_ids)
+            cards = release.features.cards(np.unique(ids[ids > 0]))
+            pairs = list(zip(request.pin_ids, ids.tolist(), strict=True))
+            known = [cards[i] for _, i in pairs if i in cards]
+            return PinsAnswer(
+                pins=as_pins(release, known), unknown=[given for given, i in pairs if i not in cards]
+            )
+
+        return await self._pool.call("cards", LOOKUP_DEADLINE_MS, read)
+
+    @property
+    def _pool(self) -> Pool:
+        return self.engines.pool
+
+    def _feed(self, release: ServingRelease, surface: Surface, limit: int) -> Feed:
+        now = self.clock_ms()
+        request_id = new_request_id(now)
+        return Feed(surface, release, now, limit, request_id=request_id, seed=request_id)
+
+    async def _answer(self, feed: Feed, user_id: ExternalId | None) -> FeedAnswer:
+        started = time.perf_counter()
+        await run(feed, self.engines)
+        with feed.stage("cards"):
+            pins = await self._shown(feed)
+        with feed.stage("log"):
+            self.impressions.record(feed)
+        seconds = time.perf_counter() - started
+        observe(feed, seconds)
+        return FeedAnswer(
+            request_id=feed.request_id,
+            user_id=user_id,
+            release=feed.release.version,
+            spaces=feed.release.spaces,
+            pins=pins,
+            stages=feed.stages,
+            sources=feed.sources,
+            missing=feed.missing,
+            fallback=feed.fallback,
+            ms=round(seconds * 1000, 3),
+        )
+
+    async def _shown(self, feed: Feed) -> list[FeedPin]:
+        """The answer's pins with their cards and reasons; pins that left the catalogue are dropped."""
+        release = feed.release
+
+        def read() -> tuple[Candidates, list[FeedPin]]:
+            anchors = np.array(why.anchor_pins(feed.candidates), np.int64)
+            wanted = np.union1d(feed.candidates.pin_ids, anchors)
+            cards = release.features.cards(wanted) if len(wanted) else {}
+            kept = feed.candidates.take(np.isin(feed.candidates.pin_ids, list(cards)))
+            return kept, as_feed_pins(release, kept, cards)
+
+        try:
+            feed.candidates, pins = await self._pool.call("cards", CARDS_DEADLINE_MS, read)
+        except Exception as error:
+            # Ids in the right order are still an answer; whoever asked may hold the cards.
+            feed.missing.append(f"cards: {why_missing(error)}")
+            logger.warning("request %d has no cards: %r", feed.request_id, error)
+            bare = {pin_id: Card(pin_id) for pin_id in feed.candidates.pin_ids.tolist()}
+            return as_feed_pins(release, feed.candidates, bare)
+        return pins
+
+
+async def run(feed: Feed, engines: Engines) -> None:
+    """Take a feed through the funnel of its surface."""
+    for stage in FUNNELS[feed.surface]:
+        with feed.stage(stage.name):
+            await stage.run(feed, engines)
+
+
+def run_blocking(feed: Feed, engines: Engines) -> Feed:
+    """`run` on a loop of its own, for a thread that has none (warming a release)."""
+    asyncio.run(run(feed, engines))
+    return feed
+
+
+def check_limit(limit: int) -> None:
+    """Raises LimitOutOfRange."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise LimitOutOfRange(f"limit is {limit}; ask for 1 to {MAX_LIMIT} pins")
+
+
+def check_count(name: str, values: Sequence[object], *, least: int = 0) -> None:
+    """Raises LimitOutOfRange."""
+    if not least <= len(values) <= MAX_IDS:
+        raise LimitOutOfRange(f"{name} names {len(values)} pins; name {least} to {MAX_IDS}")
+
+
+def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
+    """Cards as the outside sees them, in order."""
+    outside = release.ids.outside(EntityKind.PIN, [card.pin_id for card in cards])
+    topics = topics_of(release, cards)
+    return [
+        Pin(
+            pin_id=pin_id,
+            title=card.title,
+            description=card.description,
+            link_domain=card.link_domain,
+            image=card.image,
+            topics=[topics[t] for t in card.topics if t in topics],
+        )
+        for pin_id, card in zip(outside, cards, strict=True)
+    ]
+
+
+def as_feed_pins(release: ServingRelease, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
+    """Candidates as the outside sees them; `cards` holds every one of them."""
+    pins = as_pins(release, [cards[i] for i in candidates.pin_ids.tolist()])
+    columns = zip(
+        pins,
+        candidates.sources.tolist(),
+        candidates.scores.tolist(),
+        why.reasons(release, candidates, cards),
+        strict=True,
+    )
+    return [
+        FeedPin(**dict(pin), position=position, source=source, score=score, why=reason)
+        for position, (pin, source, score, reason) in enumerate(columns)
+    ]
+
+
+def topics_of(release: ServingRelease, cards: Sequence[Card]) -> dict[int, Topic]:
+    """Named topics of `cards`, by lake id; topics without a name are left out."""
+    named = sorted({t for card in cards for t in card.topics if t in release.topics})
+    outside = release.ids.outside(EntityKind.TOPIC, named)
+    return {t: Topic(topic_id=o, name=release.topics[t].name) for t, o in zip(named, outside, strict=True)}

@@ -1,0 +1,59 @@
+"""Filters of the funnel: each says which candidates may stay, (n,) bool. Cheap ones run first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bentos.feed import Feed
+
+Flags = NDArray[np.bool_]
+
+SAME_PIN = 0.995
+"""Cosine from which two pins count as one: content vectors of one text with another picture are below it."""
+
+
+def unseen(feed: Feed) -> Flags:
+    """Not on the screen, not acted on lately, not in the user's last answers.
+
+    Where that leaves fewer than the answer needs, pins served longest ago come back: a small catalogue must
+    not end the feed.
+    """
+    ids = feed.candidates.pin_ids
+    acted = feed.user.sequence.pin_ids[feed.positive_rows()]
+    blocked = np.isin(ids, feed.exclude) | np.isin(ids, acted)
+    served = np.isin(ids, feed.served) & ~blocked
+    short = feed.limit - int((~blocked & ~served).sum())
+    if short > 0 and served.any():
+        age = {int(pin): place for place, pin in enumerate(feed.served.tolist())}  # the last serving counts
+        oldest = sorted(np.flatnonzero(served).tolist(), key=lambda i: age[int(ids[i])])
+        served[oldest[:short]] = False
+    return ~(blocked | served)
+
+
+def not_hidden(feed: Feed) -> Flags:
+    """Not a pin the user acted on negatively, nor the pin related pins are asked for."""
+    negative = feed.user.sequence.pin_ids[feed.negative_rows()]
+    return ~np.isin(feed.candidates.pin_ids, np.append(negative, feed.pin_id))
+
+
+def distinct(feed: Feed) -> Flags:
+    """Not nearly the same as an earlier candidate, as a pin the user hid, or as the pin asked about.
+
+    Near is a cosine of SAME_PIN in the content space; pins without a vector are distinct.
+    """
+    vectors = feed.pins.vectors[feed.pins.rows(feed.candidates.pin_ids)]  # (n, d)
+    hidden = feed.user.sequence.pin_ids[feed.negative_rows()]
+    known = vectors.any(axis=1)
+    keep = np.ones(len(vectors), bool)
+    if len(hidden):
+        against = feed.pins.vectors[feed.pins.rows(hidden)]
+        keep &= ~((vectors @ against.T) >= SAME_PIN).any(axis=1)
+    close = np.triu(vectors @ vectors.T >= SAME_PIN, k=1)  # (n, n): [i, j] with i before j
+    for first in np.flatnonzero(close.any(axis=1)):
+        if keep[first] and known[first]:
+            keep[close[first]] = False
+    return keep

@@ -1,0 +1,62 @@
+"""The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
+
+features -> candidate sources -> merge -> filters (cheap first) -> shortlist -> heavy ranking -> diversity.
+The side effect, logging what was shown, follows in `feed_service.py`.
+"""
+
+from __future__ import annotations
+
+from bentos import filters
+from bentos.feed import Surface
+from bentos.sources import content_neighbours, followed_boards, followed_topics, pinnersage, popular_by_topic
+from bentos.stages import (
+    Keep,
+    Merge,
+    Rank,
+    ReadPins,
+    ReadUser,
+    Retrieve,
+    Shortlist,
+    Source,
+    Stage,
+    Take,
+    TopicCap,
+)
+
+HOMEFEED: tuple[Stage, ...] = (
+    ReadUser(deadline_ms=500),
+    Retrieve(
+        (
+            Source(pinnersage.NAME, pinnersage.candidates, budget=480, deadline_ms=400),
+            Source(followed_boards.NAME, followed_boards.candidates, budget=160, deadline_ms=300),
+            Source(followed_topics.NAME, followed_topics.candidates, budget=240, deadline_ms=300),
+            Source(popular_by_topic.NAME, popular_by_topic.candidates, budget=240, deadline_ms=300),
+        )
+    ),
+    Merge(budget=900),
+    Keep("unseen", filters.unseen),
+    Keep("not_hidden", filters.not_hidden),
+    ReadPins(deadline_ms=500),
+    Keep("distinct", filters.distinct),
+    Shortlist(budget=500),
+    Rank(deadline_ms=800),
+    TopicCap(window=8, at_most=3),
+    Take(),
+)
+
+RELATED: tuple[Stage, ...] = (
+    ReadUser(deadline_ms=500),
+    Retrieve((Source(content_neighbours.NAME, content_neighbours.candidates, budget=300, deadline_ms=400),)),
+    Merge(budget=300),
+    Keep("not_hidden", filters.not_hidden),
+    ReadPins(deadline_ms=500),
+    Keep("distinct", filters.distinct),
+    Take(),
+)
+
+FUNNELS: dict[Surface, tuple[Stage, ...]] = {Surface.HOMEFEED: HOMEFEED, Surface.RELATED: RELATED}
+
+
+def sources_of(surface: Surface) -> tuple[Source, ...]:
+    """The candidate sources of a surface's funnel, for a process that only retrieves."""
+    return next(stage.sources for stage in FUNNELS[surface] if isinstance(stage, Retrieve))

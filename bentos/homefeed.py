@@ -1,0 +1,125 @@
+"""The `Homefeed` service: feeds, related pins, events and the page.
+
+    bentoml serve bentos.homefeed:Homefeed
+
+In the default profile one process holds everything. With `CORKBOARD_PROFILE=separate`, events, retrieval and
+ranking are services of their own behind `bentoml.depends`, and this process keeps the funnel and the page.
+"""
+
+from __future__ import annotations
+
+import bentoml
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from bentos.engines import RemoteRanking, RemoteRetrieval
+from bentos.errors import NamedErrors, named_errors
+from bentos.events import Events
+from bentos.loader import WHOLE, Role
+from bentos.messages import (
+    EventsAnswer,
+    EventsRequest,
+    FeedAnswer,
+    FeedRequest,
+    PinsAnswer,
+    PinsRequest,
+    RelatedRequest,
+    UsersAnswer,
+    UsersRequest,
+)
+from bentos.opening import Opening
+from bentos.page_app import front_door, page
+from bentos.parts import HomefeedParts, open_homefeed
+from bentos.ranking import Ranking
+from bentos.retrieval import Retrieval
+from bentos.service_config import CONFIG
+from bentos.settings import Profile, Settings, profile, service_url
+
+USERS_DEADLINE_MS = 10_000
+
+SEPARATE = profile() is Profile.SEPARATE
+
+
+@bentoml.service(**CONFIG)
+@bentoml.asgi_app(front_door(), path="/", name="front_door")
+@bentoml.asgi_app(page(), path="/ui", name="page")
+class Homefeed:
+    """Home feeds and related pins, with why each pin is there, what each stage did and which release chose."""
+
+    if SEPARATE:
+        events_service = bentoml.depends(Events, url=service_url("events"))
+        retrieval_service = bentoml.depends(Retrieval, url=service_url("retrieval"))
+        ranking_service = bentoml.depends(Ranking, url=service_url("ranking"))
+
+    def __init__(self) -> None:
+        settings = Settings.from_environment()
+        self._parts = Opening(lambda: self._open(settings), HomefeedParts.close)
+
+    def _open(self, settings: Settings) -> HomefeedParts:
+        if not SEPARATE:
+            return open_homefeed(settings, role=WHOLE, with_events=True)
+        return open_homefeed(
+            settings,
+            role=Role.FEED,
+            retrieval=RemoteRetrieval(lambda request: self.retrieval_service.retrieve(request)),
+            ranking=RemoteRanking(lambda request: self.ranking_service.rank(request)),
+            with_events=False,
+        )
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        self._parts.start()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        self._parts.close()
+
+    async def __is_ready__(self) -> bool:
+        return self._parts.opened and self._parts.get().holder.ready
+
+    @bentoml.api(route="/homefeed")
+    @named_errors
+    async def homefeed(self, request: FeedRequest, /) -> FeedAnswer:
+        """A feed for a user. A user never seen gets what is popular, and the answer says so in `fallback`."""
+        return _written(await self._parts.get().feed.homefeed(request))
+
+    @bentoml.api(route="/related")
+    @named_errors
+    async def related(self, request: RelatedRequest, /) -> FeedAnswer:
+        """Pins related to a pin. A pin never seen is a 404 named PinNotFound."""
+        return _written(await self._parts.get().feed.related(request))
+
+    @bentoml.api(route="/pins")
+    @named_errors
+    async def pins(self, request: PinsRequest, /) -> PinsAnswer:
+        """Cards of pins, in the order asked for."""
+        return _written(await self._parts.get().feed.pins(request))
+
+    @bentoml.api(route="/users")
+    @named_errors
+    async def users(self, request: UsersRequest, /) -> UsersAnswer:
+        """Users to pick from, from the busiest of the last day to the quietest."""
+        parts = self._parts.get()
+        release = parts.holder.current()
+        return _written(
+            await parts.pool.call(
+                "users", USERS_DEADLINE_MS, lambda: parts.users.sketch(release, request.limit)
+            )
+        )
+
+    @bentoml.api(route="/events")
+    @named_errors
+    async def events(self, request: EventsRequest, /) -> EventsAnswer:
+        """Keep events. The answer means that they are on disk; a repeat of an event id changes nothing."""
+        parts = self._parts.get()
+        if parts.intake is None:
+            return await self.events_service.events(request)
+        return _written(await parts.intake.accept(request, release=parts.holder.current().version))
+
+
+Homefeed.add_asgi_middleware(NamedErrors)
+
+
+def _written(answer: BaseModel) -> Response:
+    """The answer as JSON, without validating a second time what was built as the answer's own type."""
+    return Response(answer.model_dump_json(), media_type="application/json")

@@ -1,0 +1,59 @@
+"""Ids at the service's edge: the data set's own outside, int64 inside (0 = nobody, nothing)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from bentos.errors import BadId
+from bentos.messages import ExternalId
+from validation.ids import MAX_ID, IdMap
+from validation.tables import EntityKind
+
+JSON_SAFE = 2**53 - 1
+"""Largest whole number that every JSON reader keeps exactly."""
+
+
+class Ids:
+    """Translates ids of one data set. Thread-safe, as IdMap is."""
+
+    def __init__(self, id_map: IdMap, string_ids: frozenset[EntityKind]) -> None:
+        self._map = id_map
+        self._string_ids = string_ids
+
+    def inside(self, kind: EntityKind, value: ExternalId) -> int:
+        """The lake id of `value`; 0 for a string never seen.
+
+        Raises BadId for text where the data set counts, and for numbers outside 1..2^63-1.
+        """
+        if kind in self._string_ids:
+            return self._map.lookup(kind, str(value)) or 0
+        return _number(kind, value)
+
+    def inside_or_new(self, kind: EntityKind, value: ExternalId) -> int:
+        """The lake id of `value`, given out now if it is a string never seen. Raises BadId as `inside`."""
+        if kind in self._string_ids:
+            if str(value) == "":
+                raise BadId(f"{kind} id '' is empty")
+            return self._map.assign(kind, str(value))
+        return _number(kind, value)
+
+    def outside(self, kind: EntityKind, ids: Sequence[int] | np.ndarray) -> list[ExternalId]:
+        """The data set's own ids, in order; whole numbers past 2^53 as strings."""
+        values = self._map.decode(kind, ids) if kind in self._string_ids else [int(i) for i in ids]
+        return [str(v) if isinstance(v, int) and v > JSON_SAFE else v for v in values]
+
+    def all_inside(self, kind: EntityKind, values: Iterable[ExternalId]) -> np.ndarray:
+        """(n,) int64 lake ids, 0 for strings never seen."""
+        return np.array([self.inside(kind, value) for value in values], np.int64)
+
+
+def _number(kind: EntityKind, value: ExternalId) -> int:
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit()):
+            raise BadId(f"{kind} id {value!r}: {kind} ids of this data set are whole numbers")
+        value = int(value)
+    if not 0 < value <= MAX_ID:
+        raise BadId(f"{kind} id {value}: ids are whole numbers from 1 to 2^63-1; 0 is padding")
+    return value

@@ -1,0 +1,137 @@
+"""What was shown: logged with position, source, propensity and release, and left out of the next answers."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from concurrent.futures import Future
+
+import numpy as np
+
+from bentos.event_log import Appended, EventLog, LogClosed
+from bentos.features import Ints
+from bentos.feed import Feed
+from bentos.why import TOPIC_KINDS
+from validation.events import ImpressionRecord
+
+logger = logging.getLogger("corkboard.impressions")
+
+STREAM = "impressions"
+USERS = 100_000
+PER_USER = 300
+
+_EPOCH_MS = 1_577_836_800_000  # 2020-01-01
+_COUNTER = itertools.count(secrets.randbelow(1 << 12))
+
+
+def new_request_id(now_ms: int | None = None) -> int:
+    """A request id below 2^53, so that every JSON reader keeps it: 41 bits of time, 12 of a counter."""
+    now = int(time.time() * 1000) if now_ms is None else now_ms
+    return ((now - _EPOCH_MS) << 12) | (next(_COUNTER) & 0xFFF)
+
+
+class ServedPins:
+    """The last pins each user was shown, oldest first; the least recently seen users are forgotten."""
+
+    def __init__(self, users: int = USERS, per_user: int = PER_USER) -> None:
+        self._users, self._per_user = users, per_user
+        self._pins: OrderedDict[int, deque[int]] = OrderedDict()
+        self._door = threading.Lock()
+
+    def add(self, user_id: int, pin_ids: list[int]) -> None:
+        """Remember that `user_id` was shown `pin_ids`."""
+        if user_id == 0:
+            return
+        with self._door:
+            shown = self._pins.setdefault(user_id, deque(maxlen=self._per_user))
+            shown.extend(pin_ids)
+            self._pins.move_to_end(user_id)
+            while len(self._pins) > self._users:
+                self._pins.popitem(last=False)
+
+    def of(self, user_id: int) -> Ints:
+        """Pins shown to `user_id`, oldest first; empty for a stranger."""
+        with self._door:
+            return np.array(self._pins.get(user_id, ()), np.int64)
+
+
+class Impressions:
+    """Writes an answer's pins to the log behind the answer: a log that is full or closed never costs a feed."""
+
+    def __init__(self, log: EventLog | None, served: ServedPins) -> None:
+        self._log = log
+        self._served = served
+
+    def served(self, user_id: int) -> Ints:
+        return self._served.of(user_id)
+
+    def record(self, feed: Feed) -> None:
+        """Remember and log `feed.candidates`, in their order.
+
+        Nobody's impressions are not logged: training needs a user.
+        """
+        if feed.user_id == 0 or len(feed.candidates) == 0:
+            return
+        if feed.surface == "homefeed":
+            self._served.add(feed.user_id, feed.candidates.pin_ids.tolist())
+        if self._log is None:
+            return
+        try:
+            self._log.append(records_of(feed)).add_done_callback(_report)
+        except LogClosed as error:
+            logger.error("impressions of request %d are lost: %s", feed.request_id, error)
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+
+def records_of(feed: Feed) -> list[ImpressionRecord]:
+    """One record a pin shown.
+
+    The propensity is 1: given the user's medoids drawn for this request, the policy has no choice left.
+    """
+    columns = feed.candidates
+    rows = zip(
+        columns.pin_ids.tolist(),
+        columns.sources.tolist(),
+        columns.kinds.tolist(),
+        columns.anchors.tolist(),
+        columns.scores.tolist(),
+        strict=True,
+    )
+    return [
+        ImpressionRecord(
+            event_id=impression_id(feed.request_id, pin_id),
+            user_id=feed.user_id,
+            pin_id=pin_id,
+            timestamp_ms=feed.now_ms,
+            surface=feed.surface.value,
+            release=feed.release.version,
+            request_id=feed.request_id,
+            position=position,
+            source=source,
+            source_topic=anchor if kind in TOPIC_KINDS and anchor else None,
+            propensity=1.0,
+            stage="ranked" if feed.ranked else "merged",
+            score=score,
+        )
+        for position, (pin_id, source, kind, anchor, score) in enumerate(rows)
+    ]
+
+
+def impression_id(request_id: int, pin_id: int) -> int:
+    """A 63-bit id that the same showing always has."""
+    digest = hashlib.blake2b(b"%d:%d" % (request_id, pin_id), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 1) or 1
+
+
+def _report(done: Future[Appended]) -> None:
+    error = done.exception()
+    if error is not None:
+        logger.error("impressions are lost: %s", error)

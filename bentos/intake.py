@@ -1,0 +1,153 @@
+"""Events in: checked, durably logged, merged into the user's sequence, and only then answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from bentos.errors import BadId, FutureTimestamp, LimitOutOfRange, LogUnavailable, PinNotFound, UnknownAction
+from bentos.event_log import CLOCK_SKEW_MS, EventLog, LogClosed
+from bentos.features import Features
+from bentos.ids import Ids
+from bentos.messages import MAX_EVENTS, Event, EventsAnswer, EventsRequest, ExternalId
+from bentos.pool import Pool
+from bentos.sequences import SequenceWriter, by_user
+from validation.events import ActionRecord
+from validation.ids import MAX_ID, hash_id
+from validation.tables import EntityKind, Vocabulary
+
+logger = logging.getLogger("corkboard.events")
+
+STREAM = "actions"
+APPLY_DEADLINE_S = 1.0
+"""How long an answer waits for the sequence; the log has the events either way."""
+CHECK_DEADLINE_MS = 2_000
+
+
+def _clock_ms() -> int:
+    return int(time.time() * 1000)
+
+
+class EventIntake:
+    """Takes requests of events. `log` and `writer` are open; both are closed with it."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        writer: SequenceWriter,
+        features: Features,
+        ids: Ids,
+        vocabulary: Vocabulary,
+        pool: Pool,
+        *,
+        clock_ms: Callable[[], int] = _clock_ms,
+    ) -> None:
+        self._log, self._writer, self._features = log, writer, features
+        self._ids, self._vocabulary, self._pool = ids, vocabulary, pool
+        self._clock_ms = clock_ms
+
+    async def accept(self, request: EventsRequest, *, release: int | None = None) -> EventsAnswer:
+        """Keep all events of the request or none.
+
+        Raises LimitOutOfRange, UnknownAction, BadId, FutureTimestamp or PinNotFound naming the first event
+        that is wrong, LogUnavailable when the log cannot take them.
+        """
+        if not 1 <= len(request.events) <= MAX_EVENTS:
+            raise LimitOutOfRange(f"{len(request.events)} events; send 1 to {MAX_EVENTS} a request")
+        records = await self._pool.call(
+            "events", CHECK_DEADLINE_MS, lambda: self._records(request.events, release)
+        )
+        try:
+            appended = await asyncio.wrap_future(self._log.append(records))
+        except (LogClosed, OSError) as error:
+            raise LogUnavailable(f"nothing was kept: {error}") from error
+        # A repeat is merged again too: its first delivery may have died between the log and the store.
+        applied = await self._apply(records)
+        accepted = sum(appended.fresh)
+        return EventsAnswer(accepted=accepted, duplicates=len(records) - accepted, applied=applied)
+
+    async def _apply(self, records: list[ActionRecord]) -> bool:
+        stored = asyncio.wrap_future(self._writer.submit(by_user(records, self._vocabulary)))
+        try:
+            await asyncio.wait_for(asyncio.shield(stored), APPLY_DEADLINE_S)
+        except TimeoutError:
+            stored.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return False
+        except Exception as error:
+            # The writer keeps the events in line; the answer says that they are not in the feed yet.
+            logger.warning("events are logged but not yet applied: %r", error)
+            return False
+        return True
+
+    def _records(self, events: list[Event], release: int | None) -> list[ActionRecord]:
+        now = self._clock_ms()
+        pins = np.zeros(len(events), np.int64)
+        for place, event in enumerate(events):
+            if event.action not in self._vocabulary.actions:
+                allowed = ", ".join(self._vocabulary.actions)
+                raise UnknownAction(f"event {place}: unknown action {event.action!r}; allowed: {allowed}")
+            if event.timestamp_ms is not None and not 0 < event.timestamp_ms <= now + CLOCK_SKEW_MS:
+                raise FutureTimestamp(
+                    f"event {place}: timestamp_ms {event.timestamp_ms} is not between 1 and the server's clock"
+                    f" {now} plus five minutes; send Unix milliseconds, UTC"
+                )
+            pins[place] = _at(place, lambda e=event: self._ids.inside(EntityKind.PIN, e.pin_id))
+        known = self._features.cards(np.unique(pins[pins > 0]))
+        for place, event in enumerate(events):
+            if int(pins[place]) not in known:
+                raise PinNotFound(f"event {place}: pin {event.pin_id!r} is not in the catalogue")
+        return [
+            self._record(place, event, int(pin), now, release)
+            for place, (event, pin) in enumerate(zip(events, pins, strict=True))
+        ]
+
+    def _record(self, place: int, event: Event, pin_id: int, now: int, release: int | None) -> ActionRecord:
+        board = event.board_id
+        return ActionRecord(
+            event_id=_event_id(place, event.event_id),
+            user_id=_at(place, lambda: self._ids.inside_or_new(EntityKind.USER, event.user_id)),
+            pin_id=pin_id,
+            action=event.action,
+            timestamp_ms=event.timestamp_ms or now,
+            surface=event.surface,
+            duration_s=event.duration_s,
+            board_id=None
+            if board is None
+            else _at(place, lambda: self._ids.inside_or_new(EntityKind.BOARD, board)),
+            query=event.query,
+            request_id=None if event.request_id is None else _event_id(place, event.request_id),
+            release=release,
+        )
+
+    def close(self) -> None:
+        """Finish what was taken in: the log first, then the sequences."""
+        self._log.close()
+        self._writer.close()
+
+
+def _event_id(place: int, value: ExternalId | None) -> int:
+    """A given id (text is hashed, unless it is a whole number), or a new random one."""
+    if value is None:
+        return secrets.randbits(62) + 1
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit()):
+            if not value:
+                raise BadId(f"event {place}: event_id '' is empty; leave it out for a new one")
+            return hash_id(value)
+        value = int(value)
+    if not 0 < value <= MAX_ID:
+        raise BadId(f"event {place}: event_id {value} is not a whole number from 1 to 2^63-1")
+    return value
+
+
+def _at(place: int, translate: Callable[[], int]) -> int:
+    """`translate()`, with the event's place in the message of a bad id."""
+    try:
+        return translate()
+    except BadId as error:
+        raise BadId(f"event {place}: {error.message}") from error

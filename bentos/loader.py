@@ -1,0 +1,158 @@
+"""Builds a `ServingRelease` from a release's manifest, and answers with it once before anyone else may."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bentos.catalogue import topic_names
+from bentos.engines import Engines, LocalRanking, LocalRetrieval
+from bentos.features import Features
+from bentos.feed import Feed, Surface
+from bentos.feed_service import run_blocking
+from bentos.ids import Ids
+from bentos.pool import Pool
+from bentos.registry import ModelRegistry
+from bentos.release import ServingRelease
+from bentos.serving import ReleaseRejected
+from bentos.settings import Settings
+from feature_repo.vectors.index import VectorIndex
+from training.models.pinnersage import PinnerSageConfig
+from validation.lake import Lake
+from validation.manifest import ReleaseManifest
+
+logger = logging.getLogger("corkboard.release")
+
+
+class Role(enum.Flag):
+    """What a process does with a release; it loads no more than that."""
+
+    FEED = 0
+    RETRIEVE = enum.auto()
+    RANK = enum.auto()
+
+
+WHOLE = Role.RETRIEVE | Role.RANK
+
+
+@dataclass
+class ReleaseLoader:
+    """Loads releases of one home. The feature store is opened once and shared by all of them."""
+
+    settings: Settings
+    registry: ModelRegistry
+    features: Features
+    role: Role = WHOLE
+    _indexes: dict[str, VectorIndex] = field(default_factory=dict)
+    """Indexes of the release loaded last: a new release of the same space shares them."""
+
+    def newest(self) -> int | None:
+        """The version the followed alias names."""
+        return self.registry.version_of(self.settings.alias)
+
+    def load(self, version: int) -> ServingRelease:
+        """Everything of release `version` that this process's role needs.
+
+        Raises ReleaseRejected for a manifest this code cannot serve, and whatever the registry or the vector
+        store raises when it is down.
+        """
+        manifest = self.registry.manifest(version)
+        lake = Lake(self.settings.lake)
+        contract = lake.contract()
+        content = manifest.parts.get("content")
+        release = ServingRelease(
+            version=version,
+            manifest=manifest,
+            contract=contract,
+            ids=Ids(lake.id_map(), contract.string_ids),
+            features=self.features,
+            topics=topic_names(lake),
+            space=content.space if content else None,
+        )
+        if self.role & Role.RETRIEVE:
+            self._indexes = self._open_indexes(manifest)
+            release = replace(release, indexes=self._indexes, pinnersage=self._pinnersage(manifest))
+        if self.role & Role.RANK:
+            release = self._with_ranker(release)
+        return release
+
+    def _open_indexes(self, manifest: ReleaseManifest) -> dict[str, VectorIndex]:
+        opened = {}
+        for check in manifest.collections:
+            kept = self._indexes.get(check.space)
+            index = kept if kept is not None else self._open_index(check.collection, check.rows)
+            if index.rows != check.rows or index.dim != check.dim:
+                raise ReleaseRejected(
+                    f"collection {check.collection} holds {index.rows} rows of {index.dim} dimensions, the"
+                    f" manifest says {check.rows} of {check.dim}; build the collection again and release it"
+                )
+            opened[check.space] = index
+        return opened
+
+    def _open_index(self, collection: str, rows: int) -> VectorIndex:
+        from feature_repo.vectors.milvus import connect
+        from feature_repo.vectors.replica import from_milvus
+
+        if self.settings.milvus_uri is None:
+            raise ReleaseRejected(
+                "CORKBOARD_MILVUS_URI is not set, and the release searches a Milvus collection"
+            )
+        index = connect(self.settings.milvus_uri).open(collection)
+        if rows > self.settings.replica_rows:
+            return index
+        return from_milvus(index, cache=self.settings.home / "replicas")
+
+    def _pinnersage(self, manifest: ReleaseManifest) -> PinnerSageConfig | None:
+        part = manifest.parts.get("pinnersage")
+        if part is None:
+            return None
+        return PinnerSageConfig.load(self.registry.files(part.model, part.version))
+
+    def _with_ranker(self, release: ServingRelease) -> ServingRelease:
+        from training.models.pinnability import load_ranker
+
+        part = release.manifest.parts.get("ranker")
+        if part is None:
+            return release
+        ranker = load_ranker(self.registry.files(part.model, part.version))
+        return replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+
+    def check(self, release: ServingRelease) -> None:
+        """Answer a stranger, and a pin, with the release: warms every code path and proves that it answers.
+
+        Raises ReleaseRejected naming what is wrong.
+        """
+        if self.role is not WHOLE:
+            return
+        pool = Pool(4)
+        engines = Engines(pool, LocalRetrieval(pool), LocalRanking(pool))
+        try:
+            feed = run_blocking(self._trial(release, Surface.HOMEFEED), engines)
+            _check_answer(feed)
+            related = self._trial(release, Surface.RELATED)
+            related.pin_id = int(feed.candidates.pin_ids[0])
+            _check_answer(run_blocking(related, engines))
+        finally:
+            pool.close()
+
+    @staticmethod
+    def _trial(release: ServingRelease, surface: Surface) -> Feed:
+        return Feed(surface, release, now_ms=int(release.manifest.data_end.timestamp() * 1000), limit=20)
+
+
+def _check_answer(feed: Feed) -> None:
+    version = feed.release.version
+    broken = [part for part in feed.missing if not part.startswith("stale")]
+    if feed.release.ranker is None:
+        broken = [part for part in broken if not part.startswith("rank")]
+    if broken:
+        raise ReleaseRejected(f"release {version} answers its trial without {', '.join(broken)}")
+    if len(feed.candidates) == 0:
+        raise ReleaseRejected(
+            f"release {version} answers its {feed.surface} trial with no pins; materialize the features"
+        )
+    if not np.isfinite(feed.candidates.scores).all():
+        raise ReleaseRejected(f"release {version} gives scores that are not numbers")

@@ -1,0 +1,227 @@
+"""Requests and answers of the services: what OpenAPI shows and what the page reads.
+
+Ids are the data set's own: whole numbers or strings, as its tables have them. A whole number past 2^53 is
+written as a string in answers, since JSON readers in browsers would round it; both forms are accepted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ExternalId = int | str
+
+MAX_LIMIT = 200
+"""Pins one answer may hold."""
+
+MAX_EVENTS = 1_000
+"""Events one request may carry."""
+
+MAX_IDS = 1_000
+"""Ids one request may name."""
+
+MAX_CANDIDATES = 2_000
+"""Candidates one ranking request may carry."""
+
+
+def _limit(default: int) -> int:
+    """A count of pins; the bounds are shown by OpenAPI and enforced by name (LimitOutOfRange)."""
+    return Field(default, description="How many.", json_schema_extra={"minimum": 1, "maximum": MAX_LIMIT})
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeedRequest(Message):
+    """Ask for a home feed."""
+
+    user_id: ExternalId
+    limit: int = _limit(50)
+    exclude: list[ExternalId] = Field(
+        default_factory=list, description=f"Pins already on the screen, at most {MAX_IDS}."
+    )
+
+
+class RelatedRequest(Message):
+    """Ask for pins related to one pin."""
+
+    pin_id: ExternalId
+    user_id: ExternalId | None = Field(
+        None, description="Who asks; leaves out what they hid and logs who saw it."
+    )
+    limit: int = _limit(25)
+
+
+class Topic(Message):
+    topic_id: ExternalId
+    name: str
+
+
+class Why(Message):
+    """Why a pin is where it is, for people."""
+
+    kind: str = Field(description="interest, recent, board, topic, popular or similar.")
+    text: str = Field(description="One short line: 'Because you saved Oak bench'.")
+    pin_id: ExternalId | None = Field(None, description="The pin it follows from, if one.")
+    topic_id: ExternalId | None = Field(None, description="The topic it follows from, if one.")
+
+
+class Pin(Message):
+    """A pin as a card shows it."""
+
+    pin_id: ExternalId
+    title: str = ""
+    description: str = ""
+    link_domain: str = ""
+    image: str = Field("", description="URL, path or data URI; empty where the data set has no picture.")
+    topics: list[Topic] = Field(default_factory=list)
+
+
+class FeedPin(Pin):
+    """A pin of an answer, with where it came from."""
+
+    position: int = Field(description="0 is the first place.")
+    source: str = Field(description="Candidate source that brought it.")
+    score: float = Field(description="What it was ordered by; the ranker's probability where it was ranked.")
+    why: Why
+
+
+class StageReport(Message):
+    """One stage of the funnel in this very answer."""
+
+    name: str
+    count: int = Field(description="Pins left after it.")
+    ms: float
+
+
+class SourceReport(Message):
+    """One candidate source in this very answer."""
+
+    name: str
+    count: int
+    ms: float
+    missing: str | None = Field(
+        None, description="Why it brought nothing: deadline, the error's name, or skipped."
+    )
+
+
+class FeedAnswer(Message):
+    """Pins, the release that chose them, and what each stage did."""
+
+    request_id: int
+    user_id: ExternalId | None
+    release: int
+    spaces: list[str]
+    pins: list[FeedPin]
+    stages: list[StageReport]
+    sources: list[SourceReport]
+    missing: list[str] = Field(
+        description="Sources and stages that failed open in this answer; empty when all is well."
+    )
+    fallback: str | None = Field(
+        None, description="What the answer rests on where the request's subject is unknown."
+    )
+    ms: float
+
+
+class Event(Message):
+    """Something a user did to a pin."""
+
+    user_id: ExternalId
+    pin_id: ExternalId
+    action: str = Field(description="One of the data set's actions.")
+    event_id: ExternalId | None = Field(
+        None, description="Makes a repeat harmless; without it every delivery counts as a new event."
+    )
+    timestamp_ms: int | None = Field(None, description="When it happened, Unix ms UTC; now if left out.")
+    surface: str | None = None
+    duration_s: float | None = Field(None, ge=0)
+    board_id: ExternalId | None = None
+    query: str | None = None
+    request_id: ExternalId | None = Field(None, description="The answer in which the user saw the pin.")
+
+
+class EventsRequest(Message):
+    events: list[Event] = Field(description=f"1 to {MAX_EVENTS} events; all are kept or none.")
+
+
+class EventsAnswer(Message):
+    """Every event of the request is on disk."""
+
+    accepted: int = Field(description="Events not seen before.")
+    duplicates: int = Field(description="Events whose id is already in the log.")
+    applied: bool = Field(description="True when the next feed reflects them; false when that follows shortly.")
+
+
+class UsersRequest(Message):
+    limit: int = _limit(24)
+
+
+class UserSketch(Message):
+    """A user as the page's picker shows them."""
+
+    user_id: ExternalId
+    actions: int = Field(description="Actions of the last day that the data set holds.")
+    topics: list[Topic] = Field(default_factory=list, description="Topics they follow.")
+
+
+class UsersAnswer(Message):
+    users: list[UserSketch]
+    dataset: str
+    actions: dict[str, Literal["positive", "negative", "neutral"]] = Field(
+        description="The data set's actions, in order."
+    )
+    board_name: str
+
+
+class PinsRequest(Message):
+    pin_ids: list[ExternalId] = Field(description=f"1 to {MAX_IDS} pins.")
+
+
+class PinsAnswer(Message):
+    pins: list[Pin]
+    unknown: list[ExternalId]
+
+
+class RetrieveRequest(Message):
+    """Ask for candidates. Ids here are the lake's int64: this speaks to the home feed, not to the public."""
+
+    surface: Literal["homefeed", "related"] = "homefeed"
+    user_id: int = Field(0, description="0 = nobody known.")
+    pin_id: int = Field(0, description="The pin that related pins are asked for.")
+    release: int | None = Field(None, description="Answer with this release or refuse.")
+    seed: int = 0
+    now_ms: int | None = None
+
+
+class RetrieveAnswer(Message):
+    """Candidates after the merge, parallel lists."""
+
+    release: int
+    pin_ids: list[int]
+    scores: list[float]
+    sources: list[str]
+    anchors: list[int] = Field(description="The pin, board or topic each candidate follows from; 0 = none.")
+    kinds: list[str]
+    reports: list[SourceReport]
+    fallback: str | None = None
+
+
+class RankRequest(Message):
+    """Ask for scores of candidates, by the lake's int64 ids."""
+
+    user_id: int = Field(0, description="0 = nobody known.")
+    pin_ids: list[int] = Field(description=f"1 to {MAX_CANDIDATES} candidates.")
+    release: int | None = Field(None, description="Answer with this release or refuse.")
+    now_ms: int | None = None
+
+
+class RankAnswer(Message):
+    """Scores, parallel to the request's `pin_ids`."""
+
+    release: int
+    ranker: str
+    heads: list[str]
+    scores: list[float]

@@ -1,0 +1,71 @@
+"""Prometheus metrics: one histogram of stage times, and counts of what was served and what was missing.
+
+Created when first used, since BentoML points prometheus_client at its folder before it makes a service.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
+
+    from bentos.feed import Feed
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    stage_seconds: Histogram
+    source_seconds: Histogram
+    answer_seconds: Histogram
+    shown: Counter
+    missing: Counter
+    events: Counter
+    refused: Counter
+    release: Gauge
+    swaps: Counter
+
+
+@functools.cache
+def metrics() -> Metrics:
+    """The process's metrics."""
+    from prometheus_client import Counter, Gauge, Histogram
+
+    return Metrics(
+        stage_seconds=Histogram(
+            "corkboard_stage_seconds", "Time of one funnel stage", ["surface", "stage"], buckets=_SECONDS
+        ),
+        source_seconds=Histogram(
+            "corkboard_source_seconds", "Time of one candidate source", ["source"], buckets=_SECONDS
+        ),
+        answer_seconds=Histogram(
+            "corkboard_answer_seconds", "Time of one whole answer", ["surface"], buckets=_SECONDS
+        ),
+        shown=Counter("corkboard_shown_pins", "Pins shown", ["surface", "source"]),
+        missing=Counter("corkboard_missing", "Parts that failed open", ["surface", "part"]),
+        events=Counter("corkboard_events", "Events taken in", ["outcome"]),
+        refused=Counter("corkboard_refused", "Requests refused", ["api", "error"]),
+        release=Gauge(
+            "corkboard_release", "Version of the release being served", multiprocess_mode="mostrecent"
+        ),
+        swaps=Counter("corkboard_release_swaps", "Releases loaded", ["outcome"]),
+    )
+
+
+def observe(feed: Feed, seconds: float) -> None:
+    """Count one answer."""
+    m, surface = metrics(), feed.surface.value
+    m.answer_seconds.labels(surface).observe(seconds)
+    for stage in feed.stages:
+        m.stage_seconds.labels(surface, stage.name).observe(stage.ms / 1000)
+    for source in feed.sources:
+        m.source_seconds.labels(source.name).observe(source.ms / 1000)
+    for part in feed.missing:
+        m.missing.labels(surface, part.partition(":")[0]).inc()
+    names = feed.candidates.sources.tolist()
+    for name in set(names):
+        m.shown.labels(surface, name).inc(names.count(name))

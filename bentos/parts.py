@@ -1,0 +1,129 @@
+"""Opens what services are made of from a home's settings. Everything blocks; run it off the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from dataclasses import dataclass
+
+from bentos import impressions, intake
+from bentos.catalogue import ActiveUsers
+from bentos.engines import Engines, LocalRanking, LocalRetrieval, RankingEngine, RetrievalEngine
+from bentos.event_log import EventLog, read
+from bentos.feast_features import FeastFeatures
+from bentos.features import Features
+from bentos.feed_service import FeedService
+from bentos.ids import Ids
+from bentos.impressions import Impressions, ServedPins
+from bentos.intake import EventIntake
+from bentos.loader import ReleaseLoader, Role
+from bentos.pool import Pool
+from bentos.registry import ModelRegistry
+from bentos.sequences import SequenceWriter, replay
+from bentos.serving import ReleaseHolder
+from bentos.settings import Settings
+from validation.events import ActionRecord, ImpressionRecord
+from validation.lake import Lake
+
+logger = logging.getLogger("corkboard.service")
+
+REMEMBERED_DAYS = 2
+MS_PER_DAY = 86_400_000
+
+
+@dataclass(frozen=True)
+class HomefeedParts:
+    """What the home feed's process holds. `intake` is None where events have a process of their own."""
+
+    pool: Pool
+    holder: ReleaseHolder
+    feed: FeedService
+    intake: EventIntake | None
+    lake: Lake
+
+    @functools.cached_property
+    def users(self) -> ActiveUsers:
+        """Users for the page to pick from; read on first use, which blocks."""
+        return ActiveUsers.of(self.lake)
+
+    def close(self) -> None:
+        self.holder.close()
+        if self.intake is not None:
+            self.intake.close()
+        self.feed.impressions.close()
+        self.pool.close()
+
+
+def one_thread() -> None:
+    """BLAS, OpenMP and faiss on one thread each: two cost a small product nine times its throughput."""
+    import faiss
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    faiss.omp_set_num_threads(1)
+
+
+def open_homefeed(
+    settings: Settings,
+    *,
+    role: Role,
+    retrieval: RetrievalEngine | None = None,
+    ranking: RankingEngine | None = None,
+    with_events: bool,
+) -> HomefeedParts:
+    """The home feed's parts; engines not given run in this process.
+
+    Raises LakeError before the first ingest, LogInUse while another process writes the home's events.
+    """
+    one_thread()
+    features = FeastFeatures.open(settings)
+    pool = Pool(settings.threads)
+    engines = Engines(pool, retrieval or LocalRetrieval(pool), ranking or LocalRanking(pool))
+    lake = Lake(settings.lake)
+    with contextlib.ExitStack() as opened:  # what was opened is let go of if the rest cannot be
+        opened.callback(pool.close)
+        shown = open_impressions(settings, lake)
+        opened.callback(shown.close)
+        taken = open_intake(settings, features, lake, pool) if with_events else None
+        opened.pop_all()
+    holder = open_holder(settings, features, role)
+    return HomefeedParts(pool, holder, FeedService(holder.current, engines, shown), taken, lake)
+
+
+def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHolder:
+    """Follow the settings' alias, loading what `role` needs."""
+    loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
+    return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s).start()
+
+
+def open_intake(settings: Settings, features: Features, lake: Lake, pool: Pool) -> EventIntake:
+    """The event log, with the sequences brought up to it.
+
+    Batch sequences end where the lake's actions end, so everything logged from there on is merged again.
+    """
+    contract = lake.contract()
+    log = EventLog.open(settings.events, intake.STREAM)
+    try:
+        writer = SequenceWriter(features).start()
+        since = int(lake.interval()[1].timestamp() * 1000)
+        logged = (
+            r for r in read(settings.events, intake.STREAM, since_ms=since) if isinstance(r, ActionRecord)
+        )
+        count = replay(writer, logged, contract.vocabulary)
+    except BaseException:
+        log.close()
+        raise
+    logger.info("%d logged events are in the sequences", count)
+    ids = Ids(lake.id_map(), contract.string_ids)
+    return EventIntake(log, writer, features, ids, contract.vocabulary, pool)
+
+
+def open_impressions(settings: Settings, lake: Lake) -> Impressions:
+    """The impression log, and what users were shown in the last days."""
+    served = ServedPins()
+    since = int(lake.interval()[1].timestamp() * 1000) - REMEMBERED_DAYS * MS_PER_DAY
+    for record in read(settings.events, impressions.STREAM, since_ms=since):
+        if isinstance(record, ImpressionRecord) and record.surface == "homefeed":
+            served.add(record.user_id, [record.pin_id])
+    return Impressions(EventLog.open(settings.events, impressions.STREAM), served)

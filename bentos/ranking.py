@@ -1,0 +1,106 @@
+"""The `Ranking` service: scores of candidates, for a home feed that runs elsewhere.
+
+bentoml serve bentos.ranking:Ranking
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import bentoml
+import numpy as np
+
+from bentos import ranking_features
+from bentos.candidates import Candidates
+from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
+from bentos.feast_features import FeastFeatures
+from bentos.feed import Feed, Surface
+from bentos.loader import Role
+from bentos.messages import MAX_CANDIDATES, RankAnswer, RankRequest
+from bentos.opening import Opening
+from bentos.parts import one_thread, open_holder
+from bentos.pool import Pool
+from bentos.service_config import CONFIG
+from bentos.serving import ReleaseHolder
+from bentos.settings import Settings
+from bentos.stages import read_pins, read_user
+
+READ_DEADLINE_MS = 500
+RANK_DEADLINE_MS = 800
+
+
+@dataclass(frozen=True)
+class RankingParts:
+    pool: Pool
+    holder: ReleaseHolder
+
+    def close(self) -> None:
+        self.holder.close()
+        self.pool.close()
+
+
+def open_parts(settings: Settings) -> RankingParts:
+    """The parts of a ranking process: the ranker and online features, no vector index."""
+    one_thread()
+    return RankingParts(Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RANK))
+
+
+async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
+    """Scores of the request's pins, in their order.
+
+    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch.
+    """
+    if not 1 <= len(request.pin_ids) <= MAX_CANDIDATES:
+        raise LimitOutOfRange(f"pin_ids names {len(request.pin_ids)} candidates; send 1 to {MAX_CANDIDATES}")
+    if min(request.pin_ids) <= 0:
+        raise BadId(f"pin id {min(request.pin_ids)}: ids are whole numbers from 1; 0 is padding")
+    release = parts.holder.at(request.release)
+    if release.ranker is None:
+        raise NoRelease(f"release {release.version} has no ranker; its manifest says why under `skipped`")
+    feed = Feed(
+        Surface.HOMEFEED,
+        release,
+        now_ms=request.now_ms or int(time.time() * 1000),
+        limit=0,
+        user_id=request.user_id,
+    )
+    feed.candidates = Candidates.of("request", request.pin_ids, np.zeros(len(request.pin_ids)), 0, "")
+    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    await read_pins(feed, parts.pool, READ_DEADLINE_MS)
+    scores = await parts.pool.call("rank", RANK_DEADLINE_MS, lambda: ranking_features.score(feed))
+    return RankAnswer(
+        release=release.version,
+        ranker=release.ranker_name,
+        heads=list(release.ranker.heads),
+        scores=scores.tolist(),
+    )
+
+
+@bentoml.service(**CONFIG)
+class Ranking:
+    """Scores of candidates for a user, by the lake's int64 ids."""
+
+    def __init__(self) -> None:
+        settings = Settings.from_environment()
+        self._parts = Opening(lambda: open_parts(settings), RankingParts.close)
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        self._parts.start()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        self._parts.close()
+
+    async def __is_ready__(self) -> bool:
+        return self._parts.opened and self._parts.get().holder.ready
+
+    @bentoml.api(route="/rank")
+    @named_errors
+    async def rank(self, request: RankRequest, /) -> RankAnswer:
+        """Scores in the order of the candidates given."""
+        return await rank(self._parts.get(), request)
+
+
+Ranking.add_asgi_middleware(NamedErrors)

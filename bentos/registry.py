@@ -1,0 +1,68 @@
+"""The model registry as a service reads it: an alias, a manifest, the files of a version."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.models import MODEL_FILES
+from validation.manifest import RELEASE_MODEL, ReleaseManifest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MANIFEST = "manifest.json"
+
+
+class ManifestMissing(RuntimeError):
+    """A version of the release model that carries no manifest."""
+
+
+@dataclass(frozen=True)
+class ModelRegistry:
+    """MLflow, read only. Importing it costs seconds, so it happens on the first question."""
+
+    uri: str
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        return mlflow.MlflowClient(self.uri, self.uri)
+
+    def version_of(self, alias: str, model: str = RELEASE_MODEL) -> int | None:
+        """The version `alias` points at, None where there is none yet."""
+        from mlflow.exceptions import MlflowException
+
+        if self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists():
+            return None  # asking would create an empty registry
+        try:
+            return int(self.client.get_model_version_by_alias(model, alias).version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def manifest(self, version: int) -> ReleaseManifest:
+        """The manifest of a release. Raises ManifestMissing."""
+        root = self._download(RELEASE_MODEL, version)
+        found = sorted(root.rglob(MANIFEST))
+        if not found:
+            raise ManifestMissing(f"{RELEASE_MODEL} version {version} holds no {MANIFEST}; release it again")
+        return ReleaseManifest.model_validate_json(found[0].read_text())
+
+    def files(self, model: str, version: int) -> Path:
+        """Folder of a version's weights and configuration."""
+        return self._download(model, version) / MODEL_FILES
+
+    def _download(self, model: str, version: int) -> Path:
+        import mlflow
+
+        uri = self.client.get_model_version_download_uri(model, str(version))
+        return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=self.uri))

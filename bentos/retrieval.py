@@ -1,0 +1,91 @@
+"""The `Retrieval` service: candidates of every source, for a home feed that runs elsewhere.
+
+bentoml serve bentos.retrieval:Retrieval
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import bentoml
+
+from bentos.engines import LocalRetrieval, answer_of
+from bentos.errors import NamedErrors, named_errors
+from bentos.feast_features import FeastFeatures
+from bentos.feed import Feed, Surface
+from bentos.funnel import sources_of
+from bentos.loader import Role
+from bentos.messages import RetrieveAnswer, RetrieveRequest
+from bentos.opening import Opening
+from bentos.parts import one_thread, open_holder
+from bentos.pool import Pool
+from bentos.service_config import CONFIG
+from bentos.serving import ReleaseHolder
+from bentos.settings import Settings
+from bentos.stages import read_user
+
+USER_DEADLINE_MS = 500
+
+
+@dataclass(frozen=True)
+class RetrievalParts:
+    pool: Pool
+    holder: ReleaseHolder
+
+    def close(self) -> None:
+        self.holder.close()
+        self.pool.close()
+
+
+def open_parts(settings: Settings) -> RetrievalParts:
+    """The parts of a retrieval process: vector indexes and online features, no ranker."""
+    one_thread()
+    return RetrievalParts(
+        Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RETRIEVE)
+    )
+
+
+async def retrieve(parts: RetrievalParts, request: RetrieveRequest) -> RetrieveAnswer:
+    """Candidates of every source of the surface. Raises NoRelease, ReleaseMismatch."""
+    feed = Feed(
+        Surface(request.surface),
+        parts.holder.at(request.release),
+        now_ms=request.now_ms or int(time.time() * 1000),
+        limit=0,
+        seed=request.seed,
+        user_id=request.user_id,
+        pin_id=request.pin_id,
+    )
+    await read_user(feed, parts.pool, USER_DEADLINE_MS)
+    await LocalRetrieval(parts.pool).retrieve(feed, sources_of(feed.surface))
+    return answer_of(feed)
+
+
+@bentoml.service(**CONFIG)
+class Retrieval:
+    """Candidates for a user or around a pin, by the lake's int64 ids."""
+
+    def __init__(self) -> None:
+        settings = Settings.from_environment()
+        self._parts = Opening(lambda: open_parts(settings), RetrievalParts.close)
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        self._parts.start()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        self._parts.close()
+
+    async def __is_ready__(self) -> bool:
+        return self._parts.opened and self._parts.get().holder.ready
+
+    @bentoml.api(route="/retrieve")
+    @named_errors
+    async def retrieve(self, request: RetrieveRequest, /) -> RetrieveAnswer:
+        """Candidates of every source, source after source, before the merge."""
+        return await retrieve(self._parts.get(), request)
+
+
+Retrieval.add_asgi_middleware(NamedErrors)

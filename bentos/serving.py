@@ -1,0 +1,117 @@
+"""Which release is served: follow the alias, load the new beside the old, check it, swap one reference."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Callable
+
+from bentos.errors import NoRelease, ReleaseMismatch
+from bentos.metrics import metrics
+from bentos.release import ServingRelease
+
+logger = logging.getLogger("corkboard.release")
+
+
+class ReleaseRejected(RuntimeError):
+    """A release was loaded and failed its check; the one before it goes on serving."""
+
+
+class ReleaseHolder:
+    """Holds the release that requests are given; a thread follows the alias.
+
+    `newest` gives the version the alias names, None for none; `load` builds that release; `check` answers
+    requests with it, raising ReleaseRejected if it is not fit to serve.
+    """
+
+    def __init__(
+        self,
+        newest: Callable[[], int | None],
+        load: Callable[[int], ServingRelease],
+        check: Callable[[ServingRelease], None],
+        *,
+        poll_s: float,
+    ) -> None:
+        self._newest, self._load, self._check = newest, load, check
+        self._poll_s = poll_s
+        self._current: ServingRelease | None = None
+        self._previous: ServingRelease | None = None
+        self._rejected: int | None = None
+        self._why = "no release was promoted yet; run `corkboard promote`"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="release", daemon=True)
+
+    def start(self) -> ReleaseHolder:
+        """Follow the alias from now on, in the background."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        self._stop.set()
+
+    @property
+    def ready(self) -> bool:
+        return self._current is not None
+
+    @property
+    def why(self) -> str:
+        """Why the newest release is not served; empty when it is."""
+        return self._why
+
+    def current(self) -> ServingRelease:
+        """The release being served. Raises NoRelease, saying why there is none."""
+        if self._current is None:
+            raise NoRelease(f"no release is loaded: {self._why}")
+        return self._current
+
+    def at(self, version: int | None) -> ServingRelease:
+        """The release of `version` (any, if None), while it is current or was so until the last swap.
+
+        Raises ReleaseMismatch, NoRelease.
+        """
+        current = self.current()
+        if version is None or version == current.version:
+            return current
+        previous = self._previous
+        if previous is not None and previous.version == version:
+            return previous
+        raise ReleaseMismatch(f"release {version} is not served here, release {current.version} is; ask again")
+
+    def refresh(self) -> bool:
+        """Look at the alias once; True if another release is served now.
+
+        A release that fails is not tried again until the alias moves; an alias that cannot be read, or a
+        store that is down, is tried again.
+        """
+        try:
+            version = self._newest()
+            if version is None or version in (self._rejected, self._current and self._current.version):
+                return False
+            release = self._load(version)
+            self._check(release)
+        except ReleaseRejected as error:
+            self._rejected, self._why = version, str(error)
+            metrics().swaps.labels("rejected").inc()
+            logger.error("release %s is rejected: %s", version, error)
+            return False
+        except Exception as error:
+            # Whatever is wrong with the new release, the registry or the network, the old one serves on.
+            self._why = f"{type(error).__name__}: {error}"
+            metrics().swaps.labels("failed").inc()
+            logger.error("the release cannot be loaded: %s", self._why, exc_info=True)
+            return False
+        self._previous, self._current = self._current, release
+        self._rejected, self._why = None, ""
+        metrics().release.set(release.version)
+        metrics().swaps.labels("served").inc()
+        # What was loaded now lives as long as the release: keep the collector from walking it on every pass.
+        gc.collect()
+        gc.freeze()
+        logger.info("serving release %d (%s)", release.version, ", ".join(release.spaces))
+        return True
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            self.refresh()
+            self._stop.wait(self._poll_s)

@@ -1,0 +1,97 @@
+"""Where a service finds its state and how it runs, read once from the environment.
+
+`corkboard up` sets these variables; by hand, `CORKBOARD_HOME` and `CORKBOARD_MILVUS_URI` are enough.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from validation.manifest import CHAMPION
+
+
+class Profile(StrEnum):
+    """How the four services meet."""
+
+    COMPOSED = "composed"
+    """One process: `Homefeed` holds events, retrieval and ranking itself (the default, and the fastest)."""
+    SEPARATE = "separate"
+    """`Homefeed` reaches the other three through `bentoml.depends`, one process each."""
+
+
+class Settings(BaseModel):
+    """One service's configuration. Unknown keys are an error; every default runs on a laptop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    """The home folder: lake (for the contract), Feast state, event log."""
+    mlflow_uri: str
+    milvus_uri: str | None = None
+    """Milvus server; needed to load a release that has collections."""
+    redis: str | None = None
+    """Redis of the online store; the embedded SQLite store if left out."""
+    alias: str = CHAMPION
+    """The alias of the release model that the services follow."""
+    profile: Profile = Profile.COMPOSED
+    replica_rows: int = Field(default=1_000_000, ge=0)
+    """Collections up to this many rows are copied into the process; larger ones are asked over the network."""
+    poll_s: float = Field(default=2.0, gt=0)
+    """Seconds between two looks at the alias."""
+    threads: int = Field(default=16, ge=1)
+    """Threads that blocking store calls run on, so that none of them stalls the event loop."""
+
+    @property
+    def lake(self) -> Path:
+        return self.home / "lake"
+
+    @property
+    def events(self) -> Path:
+        return self.home / "events"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read `CORKBOARD_*` and `MLFLOW_TRACKING_URI`.
+
+        Raises SettingsError when `CORKBOARD_HOME` is not set, pydantic's ValidationError on a bad value.
+        """
+        env = os.environ if environment is None else environment
+        if not env.get("CORKBOARD_HOME"):
+            raise SettingsError("CORKBOARD_HOME is not set; it names the folder that `corkboard --home` wrote")
+        home = Path(env["CORKBOARD_HOME"]).expanduser().resolve()
+        given = {name: env[variable] for name, variable in _VARIABLES.items() if env.get(variable)}
+        given.setdefault("mlflow_uri", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+        return cls.model_validate({"home": home, **given})
+
+
+class SettingsError(RuntimeError):
+    """The environment does not say where the home is."""
+
+
+_VARIABLES = {
+    "mlflow_uri": "MLFLOW_TRACKING_URI",
+    "milvus_uri": "CORKBOARD_MILVUS_URI",
+    "redis": "CORKBOARD_REDIS",
+    "alias": "CORKBOARD_RELEASE",
+    "profile": "CORKBOARD_PROFILE",
+    "replica_rows": "CORKBOARD_REPLICA_ROWS",
+    "poll_s": "CORKBOARD_POLL_S",
+    "threads": "CORKBOARD_THREADS",
+}
+
+
+def profile(environment: Mapping[str, str] | None = None) -> Profile:
+    """The profile alone: the service graph is fixed when the module is imported, before any home is known."""
+    env = os.environ if environment is None else environment
+    return Profile(env.get("CORKBOARD_PROFILE") or Profile.COMPOSED)
+
+
+def service_url(service: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """Where `service` runs, from `CORKBOARD_EVENTS_URL` and the like; None lets BentoML start it here."""
+    env = os.environ if environment is None else environment
+    return env.get(f"CORKBOARD_{service.upper()}_URL") or None

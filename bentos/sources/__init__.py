@@ -1,0 +1,10 @@
+"""Candidate sources: each a function `Feed -> Candidates` that blocks and is run under a deadline.
+
+| file | brings |
+|---|---|
+| `pinnersage.py` | pins near medoids of what the user likes, long-term and today |
+| `followed_boards.py` | newest pins of boards the user follows |
+| `followed_topics.py` | popular pins of topics the user follows |
+| `popular_by_topic.py` | popular pins, of the user's own topics first: the answer to a cold start |
+| `content_neighbours.py` | pins near one pin (related pins) |
+"""

@@ -1,0 +1,58 @@
+"""Popular pins: of the topics the user acted on lately, or, of a stranger, across the catalogue's topics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bentos.candidates import Candidates, concatenate, interleave
+
+if TYPE_CHECKING:
+    from bentos.feed import Feed
+
+NAME = "popular_by_topic"
+OWN_TOPICS = 5
+STRANGER_TOPICS = 8
+PER_TOPIC = 60
+RECENT = 30
+"""Newest positive actions whose pins' topics count as the user's own."""
+WHOLE_CATALOGUE = 0
+"""Topic 0 holds the popular pins of the whole catalogue."""
+
+
+def candidates(feed: Feed) -> Candidates:
+    """Popular pins of each topic in turns, the whole catalogue among them. Scores are popularity."""
+    topics = own_topics(feed) or stranger_topics(feed)
+    return from_topics(NAME, feed, [WHOLE_CATALOGUE, *topics], "popular")
+
+
+def own_topics(feed: Feed) -> list[int]:
+    """Topics of the pins of the newest positive actions, most frequent first."""
+    ids = feed.user.sequence.pin_ids[feed.positive_rows()[:RECENT]]
+    if len(ids) == 0:
+        return []
+    topics = feed.release.features.pins(np.unique(ids)).topics
+    values, counts = np.unique(topics[topics > 0], return_counts=True)
+    return values[np.lexsort((values, -counts))][:OWN_TOPICS].tolist()
+
+
+def stranger_topics(feed: Feed) -> list[int]:
+    """A seeded draw of top-level topics (of all topics where there are no levels)."""
+    topics = feed.release.topics.values()
+    roots = sorted(t.topic_id for t in topics if t.parent_id == 0) or sorted(t.topic_id for t in topics)
+    return feed.rng(4).permutation(np.array(roots, np.int64))[:STRANGER_TOPICS].tolist()
+
+
+def from_topics(name: str, feed: Feed, topics: Sequence[int], kind: str) -> Candidates:
+    """The popular pins of each of `topics`, in turns, anchored to their topic."""
+    popular = feed.release.features.popular(topics)
+    parts, ranks, groups = [], [], []
+    for place, topic in enumerate(topics):
+        ids, scores = popular.get(topic, (np.empty(0, np.int64), np.empty(0, np.float32)))
+        part = Candidates.of(name, ids[:PER_TOPIC], scores[:PER_TOPIC], topic, kind)
+        parts.append(part)
+        ranks.append(np.arange(len(part)))
+        groups.append(np.full(len(part), place))
+    return concatenate(parts).take(interleave(np.concatenate(ranks), np.concatenate(groups)))

@@ -1,0 +1,227 @@
+"""The stages a funnel is made of. `funnel.py` puts them in order; `engines.py` says where their work runs.
+
+A stage changes the feed it is given. Stages that ask a store fail open: they leave their mark in
+`feed.missing` and the answer goes on without them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bentos.candidates import Candidates, concatenate, interleave
+from bentos.features import Floats, Ints, PinStats, PinTable, User
+from bentos.pool import Pool, why_missing
+
+if TYPE_CHECKING:
+    from bentos.engines import Engines
+    from bentos.feed import Feed
+
+logger = logging.getLogger("corkboard.funnel")
+
+
+class Stage(Protocol):
+    """One step of a funnel."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self, feed: Feed, engines: Engines) -> None: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A candidate source: a blocking function, how many it may bring and how long it may take."""
+
+    name: str
+    candidates: Callable[[Feed], Candidates]
+    budget: int
+    deadline_ms: float
+
+
+@dataclass(frozen=True)
+class ReadUser:
+    """Read the user's row; without it the feed is a stranger's."""
+
+    deadline_ms: float
+    name: str = "user"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        await read_user(feed, engines.pool, self.deadline_ms)
+
+
+async def read_user(feed: Feed, pool: Pool, deadline_ms: float) -> None:
+    """Fill `feed.user`; fails open to an unknown user."""
+    release = feed.release
+    feed.user = User.unknown(feed.user_id, release.dim)
+    if feed.user_id:
+        try:
+            feed.user = await pool.call(
+                "user", deadline_ms, lambda: release.features.user(feed.user_id, release.space)
+            )
+        except Exception as error:
+            # A feed without the user's features is a stranger's feed, which is better than none.
+            _fail_open(feed, "user", error)
+            return
+    feed.missing.extend(f"stale: {part}" for part in feed.user.stale)
+    if not feed.user.known and feed.pin_id == 0:
+        feed.fallback = "unknown user: popular by topic"
+
+
+@dataclass(frozen=True)
+class Retrieve:
+    """Ask every source at once; each answers within its deadline or not at all."""
+
+    sources: tuple[Source, ...]
+    name: str = "retrieve"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        await engines.retrieval.retrieve(feed, self.sources)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Sources take turns; a pin counts for the first that brings it; at most `budget` are kept."""
+
+    budget: int
+    name: str = "merge"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        feed.candidates = merge(feed.parts, self.budget)
+
+
+def merge(parts: list[Candidates], budget: int) -> Candidates:
+    """Round robin over `parts` in their order, without repeats."""
+    if not any(len(part) for part in parts):
+        return Candidates.none()
+    rank = np.concatenate([np.arange(len(part)) for part in parts])
+    group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    mixed = concatenate(parts).take(interleave(rank, group))
+    _, first = np.unique(mixed.pin_ids, return_index=True)
+    return mixed.take(np.sort(first)[:budget])
+
+
+@dataclass(frozen=True)
+class ReadPins:
+    """Read, once, what filters, ranking and diversity need of the candidates and of the user's sequence."""
+
+    deadline_ms: float
+    name: str = "pins"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        await read_pins(feed, engines.pool, self.deadline_ms)
+
+
+async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
+    """Fill `feed.pins` for the candidates and the sequence; fails open to pins of which nothing is known."""
+    release = feed.release
+    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids]))
+    ids = ids[ids > 0]
+
+    def read() -> PinTable:
+        return PinTable(ids, release.features.pins(ids), release.vectors(ids)[0])
+
+    try:
+        feed.pins = await pool.call("pins", deadline_ms, read)
+    except Exception as error:
+        # Candidates stand in the order of their sources without any of this.
+        feed.pins = PinTable(ids, PinStats.absent(len(ids)), np.zeros((len(ids), release.dim), np.float32))
+        _fail_open(feed, "pins", error)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A filter: keeps the candidates for which `test` is true."""
+
+    name: str
+    test: Callable[[Feed], NDArray[np.bool_]]
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        if len(feed.candidates):
+            feed.candidates = feed.candidates.take(self.test(feed))
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """The first `budget` candidates go on to heavy ranking."""
+
+    budget: int
+    name: str = "shortlist"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        feed.candidates = feed.candidates.take(slice(self.budget))
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Score every candidate with the release's ranker and order by it."""
+
+    deadline_ms: float
+    name: str = "rank"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        if len(feed.candidates) == 0:
+            return
+        try:
+            scores: Floats = await engines.ranking.rank(feed, self.deadline_ms)
+        except Exception as error:
+            # The order of the merge is an answer; it is worse, and the answer says so.
+            _fail_open(feed, "rank", error)
+            return
+        feed.candidates = feed.candidates.scored(scores).best_first()
+        feed.ranked = True
+
+
+@dataclass(frozen=True)
+class TopicCap:
+    """Diversity: of any `window` neighbours in the answer, at most `at_most` share their first topic."""
+
+    window: int
+    at_most: int
+    name: str = "diversity"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        if len(feed.candidates):
+            topics = feed.pins.primary_topics[feed.pins.rows(feed.candidates.pin_ids)]
+            feed.candidates = feed.candidates.take(spread(topics, feed.limit, self.window, self.at_most))
+
+
+def spread(topics: Ints, limit: int, window: int, at_most: int) -> Ints:
+    """Positions of up to `limit` items, best first, such that a topic fills at most `at_most` of any `window`.
+
+    Greedy: each place takes the best item left whose topic is not full; where every topic left is full, the
+    best item left. Topic 0 (none) is never full. `topics` is (n,), best item first.
+    """
+    queues: dict[int, list[int]] = {}
+    for position in range(len(topics) - 1, -1, -1):
+        queues.setdefault(int(topics[position]), []).append(position)
+    chosen: list[int] = []
+    while len(chosen) < min(limit, len(topics)):
+        near = [int(topics[position]) for position in chosen[-(window - 1) :]] if window > 1 else []
+        full = {topic for topic in near if topic and near.count(topic) >= at_most}
+        open_topics = [topic for topic in queues if topic not in full] or list(queues)
+        topic = min(open_topics, key=lambda t: queues[t][-1])
+        chosen.append(queues[topic].pop())
+        if not queues[topic]:
+            del queues[topic]
+    return np.array(chosen, np.int64)
+
+
+@dataclass(frozen=True)
+class Take:
+    """The answer's pins."""
+
+    name: str = "take"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        feed.candidates = feed.candidates.take(slice(feed.limit))
+
+
+def _fail_open(feed: Feed, what: str, error: Exception) -> None:
+    feed.missing.append(f"{what}: {why_missing(error)}")
+    logger.warning("request %d goes on without %s: %r", feed.request_id, what, error)

@@ -1,0 +1,76 @@
+"""Why a pin is in an answer, in one short line for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bentos.candidates import Candidates
+from bentos.features import Card
+from bentos.ids import Ids
+from bentos.messages import Why
+from bentos.release import ServingRelease, TopicName
+from validation.tables import EntityKind
+
+PIN_KINDS = ("interest", "recent", "similar")
+TOPIC_KINDS = ("topic", "popular")
+
+_TITLE_LENGTH = 42
+
+
+def anchor_pins(candidates: Candidates) -> list[int]:
+    """Pins that the reasons name; their titles have to be read."""
+    named = [k in PIN_KINDS for k in candidates.kinds.tolist()]
+    return sorted({a for a, pin in zip(candidates.anchors.tolist(), named, strict=True) if pin and a})
+
+
+def reasons(release: ServingRelease, candidates: Candidates, cards: Mapping[int, Card]) -> list[Why]:
+    """One reason a candidate, in order. `cards` should hold `anchor_pins`; a title not there goes unnamed."""
+    kinds, anchors = candidates.kinds.tolist(), candidates.anchors.tolist()
+    outside = _outside(release.ids, kinds, anchors)
+    return [
+        Why(
+            kind=kind,
+            text=_text(kind, anchor, cards, release.topics, release.contract.board_name),
+            pin_id=outside.get((EntityKind.PIN, anchor)) if kind in PIN_KINDS else None,
+            topic_id=outside.get((EntityKind.TOPIC, anchor)) if kind in TOPIC_KINDS else None,
+        )
+        for kind, anchor in zip(kinds, anchors, strict=True)
+    ]
+
+
+def _text(
+    kind: str, anchor: int, cards: Mapping[int, Card], topics: Mapping[int, TopicName], board_name: str
+) -> str:
+    title = _short(cards[anchor].title) if anchor in cards else ""
+    topic = topics[anchor].name if anchor in topics else ""
+    if kind == "recent":
+        return f"Because you just liked {title}" if title else "Because of what you did today"
+    if kind == "interest":
+        return f"Inspired by {title}" if title else "Matches one of your interests"
+    if kind == "similar":
+        return f"Similar to {title}" if title else "Similar"
+    if kind == "board":
+        return f"From a {board_name} you follow"
+    if kind == "topic":
+        return f"You follow {topic}" if topic else "From a topic you follow"
+    return f"Popular in {topic}" if topic else "Popular right now"
+
+
+def _short(title: str) -> str:
+    title = " ".join(title.split())
+    return title if len(title) <= _TITLE_LENGTH else title[: _TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def _outside(ids: Ids, kinds: Sequence[str], anchors: Sequence[int]) -> dict[tuple[EntityKind, int], int | str]:
+    """The data set's own ids of every anchor, by kind of entity."""
+    wanted: dict[EntityKind, set[int]] = {EntityKind.PIN: set(), EntityKind.TOPIC: set()}
+    for kind, anchor in zip(kinds, anchors, strict=True):
+        if anchor and kind in PIN_KINDS:
+            wanted[EntityKind.PIN].add(anchor)
+        elif anchor and kind in TOPIC_KINDS:
+            wanted[EntityKind.TOPIC].add(anchor)
+    found: dict[tuple[EntityKind, int], int | str] = {}
+    for entity, some in wanted.items():
+        order = sorted(some)
+        found.update(zip(((entity, i) for i in order), ids.outside(entity, order), strict=True))
+    return found
