@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -34,7 +36,7 @@ def open_store(home: str | Path, *, redis: str | None = None) -> FeatureStore:
     """The feature store of the home folder `home`: SQLite online by default, Redis by `host:port[,options]`.
 
     Nothing is taken from the environment but CORKBOARD_REDIS, where `redis` is not given. The home folder is
-    created; nothing is applied. Telemetry is off.
+    created; nothing is applied.
     """
     root = Path(home).expanduser().resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,6 @@ def open_config(path: Path, variables: Mapping[str, str]) -> FeatureStore:
 
     Raises FeatureStoreError for a variable that is not given: Feast would take its name for a path.
     """
-    os.environ.setdefault("FEAST_USAGE", "False")
     import yaml
     from feast import FeatureStore
     from feast.repo_config import RepoConfig
@@ -127,5 +128,6 @@ def materialize(
     names = None if views is None else list(views)
     if names == []:
         return
-    store.materialize(start_date=start or EPOCH, end_date=end or datetime.now(UTC), feature_views=names)
+    with redirect_stdout(StringIO()):  # Feast prints a line a view, in colour
+        store.materialize(start_date=start or EPOCH, end_date=end or datetime.now(UTC), feature_views=names)
     store.refresh_registry()

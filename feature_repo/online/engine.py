@@ -1,12 +1,13 @@
 """Materialization into packed stores: newest row a key from DuckDB, packed column by column, written in bulk.
 
 Feast's local engine makes a protobuf of every value (1-2k wide rows a second); this one makes none. It runs
-wherever Feast runs it, `feast materialize` included, and holds one batch in memory.
+wherever Feast runs it, `feast materialize` included, and holds one piece of the view in memory.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from feast.infra.common.materialization_job import MaterializationJobStatus, Mat
 from feast.infra.compute_engines.local.compute import LocalComputeEngine, LocalComputeEngineConfig
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.infra.registry.base_registry import BaseRegistry
+from ibis.expr.types import Table
 from pydantic import StrictStr
 
 from feature_repo.online.packed import KeyLayout, PackedOnlineStore
@@ -23,6 +25,10 @@ from feature_repo.views import SPACE
 _log = logging.getLogger(__name__)
 
 _BATCH_ROWS = 5_000
+"""Rows a write where the configuration says nothing."""
+
+_PIECE_ROWS = 250_000
+"""Rows in memory at once: about 300 MB of 256-d vectors."""
 
 
 class PackedComputeEngineConfig(LocalComputeEngineConfig):
@@ -66,12 +72,21 @@ class PackedComputeEngine(LocalComputeEngine):
         layout = store.layout(view)
         size = config.materialization_config.online_write_batch_size or _BATCH_ROWS
         written = 0
-        for batch in job.table.to_pyarrow_batches(chunk_size=size):
-            for names, part in _by_space(batch, view, config, keys):
-                rows = layout.pack_batch(part, source.timestamp_field, source.created_timestamp_column)
-                store.write_rows(config, view, names, rows)
-                written += len(rows)
+        for latest in _pieces(job.table, keys):
+            for batch in latest.to_batches(max_chunksize=size):
+                for names, part in _by_space(batch, view, config, keys):
+                    rows = layout.pack_batch(part, source.timestamp_field, source.created_timestamp_column)
+                    store.write_rows(config, view, names, rows)
+                    written += len(rows)
         return written
+
+
+def _pieces(table: Table, keys: list[str]) -> Iterator[pa.Table]:
+    """The rows of a query in pieces of about `_PIECE_ROWS`, cut by id: one is in memory at once."""
+    (id_key,) = [key for key in keys if key != SPACE]
+    pieces = max(1, -(-int(table.count().execute()) // _PIECE_ROWS))
+    for piece in range(pieces):
+        yield (table if pieces == 1 else table.filter(table[id_key] % pieces == piece)).to_pyarrow()
 
 
 def _by_space(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from feast import Entity, FeatureView, RepoConfig
@@ -48,13 +49,21 @@ class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
     """Rows under `<project>:<view>:<entity key>`."""
 
     def read_rows(self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes]) -> list[bytes | None]:
-        if not keys:
-            return []
-        client, prefix = self._get_client(config.online_store), _prefix(config, view)
-        names = [prefix + key for key in keys]
-        if config.online_store.redis_type == RedisType.redis_cluster:
-            return client.mget_nonatomic(names)
-        return client.mget(names)
+        return self.read_views(config, [(view, keys)])[0]
+
+    def read_views(
+        self, config: RepoConfig, questions: Sequence[tuple[FeatureView, Sequence[bytes]]]
+    ) -> list[list[bytes | None]]:
+        names = []
+        for view, keys in questions:
+            prefix = _prefix(config, view)
+            names += [prefix + key for key in keys]
+        if not names:
+            return [[] for _ in questions]
+        client = self._get_client(config.online_store)
+        cluster = config.online_store.redis_type == RedisType.redis_cluster
+        rows = iter(client.mget_nonatomic(names) if cluster else client.mget(names))
+        return [list(islice(rows, len(keys))) for _, keys in questions]
 
     def write_rows(
         self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], rows: Sequence[bytes]
