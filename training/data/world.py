@@ -12,7 +12,6 @@ a pin, never the log. Every block draws from a seed of its own: equal configurat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.context import Progress, silent
 from training.data import world_pins, world_users
 from training.data.world_behaviour import Answers, answer, match, strength
 from training.data.world_config import WorldConfig
@@ -62,9 +62,6 @@ _NOTES = (
     "position on the page."
 )
 
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share done, 0 to 1."""
-
 
 @dataclass(frozen=True)
 class WorldPaths:
@@ -83,7 +80,7 @@ class WorldPaths:
         return self.root / "truth"
 
 
-def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress | None = None) -> WorldPaths:
+def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress = silent) -> WorldPaths:
     """Write one world under `out_dir`: contract tables in `tables/`, what was planted in `truth/`.
 
     Event tables are one file a UTC day, in no order within it; ids are int64 from 1; every time is before
@@ -94,12 +91,11 @@ def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress | None = 
         raise FileExistsError(f"{paths.tables} already exists; remove it or choose another folder")
     for folder in (paths.tables / "actions", paths.tables / "impressions", paths.truth):
         folder.mkdir(parents=True)
-    tell = progress or (lambda _what, _share: None)
     tree = TopicTree.of(config.leaves_per_root)
     _write_contract(paths.tables)
     pq.write_table(_topics(tree), paths.tables / "topics.parquet")
 
-    pins = _write_pins(paths, config, tree, tell)
+    pins = _write_pins(paths, config, tree, progress)
     users = world_users.create(config, tree)
     _write_users(paths.tables, config, users)
     with _Writers(paths) as writers:
@@ -107,7 +103,7 @@ def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress | None = 
         for start, stop in world_users.blocks(config):
             rng = np.random.default_rng([config.seed, 11, start])
             writers.write("follows", _first_follows(users, start, stop, config, tree, rng))
-        _run_days(paths, config, tree, pins, users, writers, tell)
+        _run_days(paths, config, tree, pins, users, writers, progress)
     write_laws(paths.truth, config, tree)
     return paths
 
@@ -131,7 +127,7 @@ def _topics(tree: TopicTree) -> pa.Table:
     )
 
 
-def _write_pins(paths: WorldPaths, config: WorldConfig, tree: TopicTree, tell: Progress) -> Pins:
+def _write_pins(paths: WorldPaths, config: WorldConfig, tree: TopicTree, progress: Progress) -> Pins:
     catalogue = Catalogue(config, tree)
     parts: list[Pins] = []
     with (
@@ -139,7 +135,7 @@ def _write_pins(paths: WorldPaths, config: WorldConfig, tree: TopicTree, tell: P
         pq.ParquetWriter(paths.truth / "pins.parquet", _TRUE_PIN_SCHEMA, compression="zstd") as truth,
     ):
         for block, (start, stop) in enumerate(world_pins.blocks(config)):
-            tell("pins", start / config.pins)
+            progress(f"world: pins {start:,} of {config.pins:,}")
             part = world_pins.traits(config, tree, block, stop - start)
             rows.write_table(catalogue.rows(block, start, part))
             truth.write_table(_true_pins(part, start, tree))
@@ -264,13 +260,13 @@ def _run_days(
     pins: Pins,
     users: Users,
     writers: _Writers,
-    tell: Progress,
+    progress: Progress,
 ) -> None:
     start_ms = int(config.start_time.timestamp() * 1000)
     shelves = Shelves(pins, len(tree.leaves), start_ms)
     counters = _Counters(next_board=int(users.board.max()) + 1)
     for day in range(config.days):
-        tell("days", day / config.days)
+        progress(f"world: day {day + 1} of {config.days}")
         day_ms = start_ms + day * _MS_DAY
         shelves.open(day_ms)
         positives = np.zeros(len(pins), dtype=np.int64)
@@ -292,7 +288,6 @@ def _run_days(
                     _serve(visits, users, pins, shelves, config, tree, counters, shown, done, positives, rng)
         shelves.close(positives)
     _write_open_interests(users, config, writers, tree)
-    tell("days", 1.0)
 
 
 @dataclass
