@@ -148,6 +148,14 @@ class IdMap:
 
     def decode(self, kind: EntityKind, ids: Sequence[int] | np.ndarray) -> list[str | int]:
         """The data set's own ids, in order. Raises KeyError naming an id that was never given out."""
+        values = self.decode_known(kind, ids)
+        missing = [int(i) for i, value in zip(ids, values, strict=True) if value is None]
+        if missing:
+            raise KeyError(f"{kind.value} id {missing[0]} was never given out ({len(missing)} such ids)")
+        return values
+
+    def decode_known(self, kind: EntityKind, ids: Sequence[int] | np.ndarray) -> list[str | int | None]:
+        """`decode` with None for every id that was never given out."""
         wanted = np.asarray(ids, dtype=np.int64)
         if self.form(kind) is not IdForm.STRING:
             return wanted.tolist()
@@ -158,10 +166,7 @@ class IdMap:
             found.update(
                 self._connection().execute(f"SELECT id, value FROM {kind.value} WHERE id IN ({marks})", some)
             )
-        missing = [i for i in unique.tolist() if i not in found]
-        if missing:
-            raise KeyError(f"{kind.value} id {missing[0]} was never given out ({len(missing)} such ids)")
-        words = [found[i] for i in unique.tolist()]
+        words = [found.get(i) for i in unique.tolist()]
         return [words[p] for p in places.tolist()]
 
     def count(self, kind: EntityKind) -> int:
