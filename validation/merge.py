@@ -49,7 +49,7 @@ def weigh(lake: Lake, staged: Staged) -> Verdicts:
     )
     status = np.full(staged.source.rows, Status.REFUSED, np.int8)
     status[staged.rows] = settled
-    return Verdicts(staged, status, np.unique(staged.keys[settled == Status.UPDATED]))
+    return Verdicts(staged, status, np.sort(staged.keys[settled == Status.UPDATED]))
 
 
 def commit(lake: Lake, verdicts: Verdicts) -> None:
@@ -88,7 +88,7 @@ def _known(lake: Lake, staged: Staged) -> tuple[np.ndarray, np.ndarray]:
     spec = staged.source.spec
     keys, content = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     files = _files_to_search(lake, staged)
-    wanted = np.unique(staged.keys) if files else staged.keys
+    wanted = np.sort(staged.keys) if files else staged.keys
     for path in files:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=list(spec.key)):
