@@ -25,6 +25,7 @@ from training.models.pinnersage import (
     user_interests,
 )
 from training.pipelines import user_actions as user_actions_module
+from training.pipelines.clock import run_end
 from training.pipelines.content import load_catalogue
 from training.pipelines.user_actions import UserActions
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
@@ -58,7 +59,7 @@ def train_pinnersage(
     configuration and code is returned as it is, unless `force`. Raises LakeError without an actions table.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    end = ctx.as_of or lake.interval()[1]
+    end = run_end(ctx)
     wanted = (config or PinnerSageConfig()).model_copy(update={"space": content.space})
     data = lake.digest(("actions",))
     chosen = "given" if config else "chosen"
@@ -107,7 +108,7 @@ def train_pinnersage(
 def read_actions(ctx: TrainingContext, content: Part, config: PinnerSageConfig) -> UserActions:
     """Positive actions of the window before the run's end, on pins of the content space."""
     lake = Lake(ctx.lake)
-    end = ctx.as_of or lake.interval()[1]
+    end = run_end(ctx)
     return UserActions.read(lake, load_catalogue(ctx, content), end - timedelta(days=config.window_days), end)
 
 

@@ -1,0 +1,62 @@
+"""Figures of a training run, drawn without a display."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.metrics import auc, reliability
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RED, BLUE, GREY = "#c8102e", "#4a6fa5", "#999999"
+
+Array = NDArray[np.float32]
+
+
+def roc(label: Array, score: Array) -> Figure:
+    """True against false positive rate at every threshold."""
+    from matplotlib.figure import Figure
+
+    order = np.argsort(-score, kind="stable")
+    hits = label[order] > 0
+    true = np.concatenate([[0.0], np.cumsum(hits) / max(hits.sum(), 1)])
+    false = np.concatenate([[0.0], np.cumsum(~hits) / max((~hits).sum(), 1)])
+    shown = np.unique(np.linspace(0, len(true) - 1, 500).astype(int))
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(false[shown], true[shown], color=RED, label=f"AUC {auc(label, score):.3f}")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def calibration(label: Array, score: Array) -> Figure:
+    """Observed against predicted, in bins of equal row count."""
+    from matplotlib.figure import Figure
+
+    table = reliability(label, score)
+    top = float(max(table.predicted.max(), table.observed.max(), 1e-6)) * 1.05
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, top], [0, top], color=GREY, linestyle=":")
+    axes.plot(table.predicted, table.observed, marker="o", markersize=3, color=RED)
+    axes.set(xlabel="predicted", ylabel="observed", xlim=(0, top), ylim=(0, top))
+    return figure
+
+
+def importance(values: dict[str, float], shown: int = 25) -> Figure:
+    """The largest importances, largest on top."""
+    from matplotlib.figure import Figure
+
+    largest = sorted(values.items(), key=lambda item: item[1])[-shown:]
+    figure = Figure(figsize=(6, 0.24 * len(largest) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([name for name, _ in largest], [value for _, value in largest], color=BLUE)
+    axes.set_xlabel("importance")
+    axes.tick_params(axis="y", labelsize=8)
+    return figure

@@ -1,0 +1,176 @@
+"""Fit the Pinnability rankers to arrays: logistic regression by L-BFGS, trees by xgboost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, signed_log
+
+Floats = NDArray[np.float32]
+
+
+class NothingToLearn(ValueError):
+    """Rows that hold one outcome only."""
+
+
+_CHUNK = 262_144
+"""Rows a pass touches at once, so that no second copy of the features is made."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled feature rows."""
+
+    features: Floats  # (n, F)
+    label: Floats  # (n,) 0 or 1
+    weight: Floats  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+class LogisticConfig(BaseModel):
+    """Logistic regression: weighted log loss plus `l2` times half the squared weights, over the mean row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    l2: float = Field(1e-4, ge=0)
+    iterations: int = Field(200, ge=1)
+
+
+class GbdtConfig(BaseModel):
+    """Gradient-boosted trees; `rounds` is an upper bound, the validation rows say when to stop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: int = Field(300, ge=1)
+    depth: int = Field(6, ge=1, le=16)
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    min_child_weight: float = Field(5.0, ge=0)
+    row_share: float = Field(0.8, gt=0, le=1)
+    column_share: float = Field(0.6, gt=0, le=1)
+    l2: float = Field(1.0, ge=0)
+    patience: int = Field(20, ge=1)
+    """Rounds without a better validation log loss after which fitting stops."""
+    threads: int = Field(0, ge=0)
+    """0: all cores."""
+
+
+def fit_logistic(
+    train: Rows, spec: FeatureSpec, config: LogisticConfig, *, negative_rate: float = 1.0
+) -> LogisticRanker:
+    """Fit on `train`; raises NothingToLearn where it holds one class only."""
+    from scipy.optimize import minimize
+
+    _two_classes(train)
+    mean, scale = _moments(train)
+    rate = float(np.average(train.label, weights=train.weight))
+    start = np.zeros(train.features.shape[1] + 1)
+    start[-1] = np.log(rate / (1 - rate))
+    total = float(train.weight.sum(dtype=np.float64))
+
+    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights, bias = theta[:-1], theta[-1]
+        value, gradient = 0.5 * config.l2 * total * weights @ weights, np.zeros_like(theta)
+        gradient[:-1] = config.l2 * total * weights
+        for first in range(0, len(train), _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            x = (signed_log(train.features[rows]) - mean) / scale
+            logit = (x @ weights.astype(np.float32)).astype(np.float64) + bias
+            y, w = train.label[rows], train.weight[rows]
+            value += float(w @ (np.logaddexp(0.0, logit) - y * logit))
+            residual = (w * (1.0 / (1.0 + np.exp(-logit)) - y)).astype(np.float32)
+            gradient[:-1] += residual @ x
+            gradient[-1] += residual.sum(dtype=np.float64)
+        return value / total, gradient / total
+
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": config.iterations})
+    return LogisticRanker(
+        spec=spec,
+        mean=mean,
+        scale=scale,
+        weights=found.x[:-1].astype(np.float32),
+        bias=float(found.x[-1]),
+        negative_rate=negative_rate,
+    )
+
+
+def fit_gbdt(
+    train: Rows,
+    validation: Rows,
+    spec: FeatureSpec,
+    config: GbdtConfig,
+    *,
+    seed: int,
+    negative_rate: float = 1.0,
+) -> GbdtRanker:
+    """Fit on `train`, stop by `validation`; raises NothingToLearn where either holds one class only."""
+    import xgboost
+
+    _two_classes(train)
+    _two_classes(validation)
+    names = list(spec.names)
+    matrix = xgboost.QuantileDMatrix(
+        train.features, train.label, weight=train.weight, feature_names=names, nthread=config.threads or None
+    )
+    held = xgboost.QuantileDMatrix(
+        validation.features, validation.label, weight=validation.weight, feature_names=names, ref=matrix
+    )
+    booster = xgboost.train(
+        {
+            "objective": "binary:logistic",
+            "eval_metric": "logloss",
+            "tree_method": "hist",
+            "max_depth": config.depth,
+            "eta": config.learning_rate,
+            "min_child_weight": config.min_child_weight,
+            "subsample": config.row_share,
+            "colsample_bytree": config.column_share,
+            "lambda": config.l2,
+            "seed": seed,
+            "nthread": config.threads,
+        },
+        matrix,
+        config.rounds,
+        evals=[(held, "validation")],
+        early_stopping_rounds=config.patience,
+        verbose_eval=False,
+    )
+    best = booster[: booster.best_iteration + 1]
+    best.set_param({"nthread": 1})
+    return GbdtRanker(spec, best, negative_rate)
+
+
+def thin_negatives(rows: Rows, rate: float, seed: int) -> Rows:
+    """All positives and a share `rate` of the negatives, drawn evenly."""
+    if rate >= 1:
+        return rows
+    kept = (rows.label > 0) | (np.random.default_rng(seed).random(len(rows)) < rate)
+    return Rows(rows.features[kept], rows.label[kept], rows.weight[kept])
+
+
+def _moments(rows: Rows) -> tuple[Floats, Floats]:
+    """Weighted mean and standard deviation of the signed-log features; constant columns get 1."""
+    total = rows.weight.sum(dtype=np.float64)
+    first = np.zeros(rows.features.shape[1])
+    second = np.zeros_like(first)
+    for start in range(0, len(rows), _CHUNK):
+        x = signed_log(rows.features[start : start + _CHUNK]).astype(np.float64)
+        w = rows.weight[start : start + _CHUNK].astype(np.float64)
+        first += w @ x
+        second += w @ (x * x)
+    mean = first / total
+    spread = np.sqrt(np.maximum(second / total - mean**2, 0))
+    return mean.astype(np.float32), np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
+
+
+def _two_classes(rows: Rows) -> None:
+    positives = int((rows.label > 0).sum())
+    if positives in (0, len(rows)):
+        raise NothingToLearn(
+            f"{len(rows)} rows with {positives} positives cannot train a ranker: both outcomes are needed"
+        )

@@ -1,0 +1,303 @@
+"""Train a Pinnability ranker: point-in-time rows, a split by time, a fit, metrics on the days after."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from feature_repo.schema import PINNABILITY_SERVICE
+from training.context import TrainingContext
+from training.data.splits import Interval, TimeSplit, time_split
+from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetConfig, build
+from training.evaluation import metrics as measure
+from training.models import interactions as interactions_module
+from training.models import pinnability as pinnability_module
+from training.models.interactions import INTERACTION_FEATURES, Pins
+from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, Ranker
+from training.pipelines import figures, fitting
+from training.pipelines.clock import run_interval
+from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic, thin_negatives
+from training.registry import (
+    FLAVOURS,
+    Dataset,
+    ModelLog,
+    Registry,
+    columns_signature,
+    digest_files,
+    digest_of,
+    pinned,
+)
+from validation.lake import Lake
+from validation.manifest import Part
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+CODE = (
+    *(Path(module.__file__ or "") for module in (interactions_module, pinnability_module, fitting)),
+    Path(__file__),
+)
+
+NEW_USER_POSITIVES = 5
+"""A user with fewer positive actions in their sequence is new (a guardrail slice)."""
+
+SET = "pinnability"
+"""Folder of the training set below the home's training sets."""
+
+Floats = NDArray[np.float32]
+
+
+class Kind(StrEnum):
+    """Which ranker."""
+
+    LOGISTIC = "logistic"
+    GBDT = "gbdt"
+
+    @property
+    def model(self) -> str:
+        """Registered model name."""
+        return f"pinnability_{self.value}"
+
+
+class PinnabilityConfig(BaseModel):
+    """What a ranker is trained on and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    logistic: LogisticConfig = LogisticConfig()
+    gbdt: GbdtConfig = GbdtConfig()
+    negative_rate: float = Field(1.0, gt=0, le=1)
+    """Share of negatives kept in training; scores are corrected for it."""
+    max_rows: int = Field(4_000_000, ge=1)
+    """Newest training rows that are read, whole days: memory is about 600 bytes a row."""
+
+
+class TrainingWindow(BaseModel):
+    """Which days of the lake become the training set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    days: int = Field(28, ge=3)
+    """Newest days used."""
+    burn_in_days: int = Field(7, ge=0)
+    """First days of the data left out, at most a quarter of it: windows and sequences are still filling."""
+
+    def interval(self, ctx: TrainingContext) -> Interval:
+        """The days of `ctx`'s lake inside the window, UTC midnights."""
+        start, end = run_interval(ctx)
+        burn_in = min(self.burn_in_days, (end - start).days // 4)
+        return Interval(max(start + timedelta(days=burn_in), end - timedelta(days=self.days)), end)
+
+
+def build_training_set(
+    ctx: TrainingContext,
+    store: FeatureStore,
+    content: Part,
+    pins: Pins,
+    window: TrainingWindow | None = None,
+    config: TrainingSetConfig | None = None,
+) -> TrainingSet:
+    """The point-in-time rows both rankers learn from, with interactions in the content space.
+
+    `store` answers the historical retrieval; its feature files must reach the run's end.
+
+    Resumable, and left as it is where nothing changed. Raises TrainingSetError, see `training_set.build`.
+    """
+    from training.data.point_in_time import FeastPointInTime
+
+    interval = (window or TrainingWindow()).interval(ctx)
+    return build(
+        Lake(ctx.lake),
+        FeastPointInTime(store),
+        ctx.training_sets / SET,
+        start=interval.start,
+        end=interval.end,
+        vectors=PinVectors(content.space or "", pins.ids, pins.vectors),
+        config=config or TrainingSetConfig(seed=ctx.seed),
+        progress=ctx.progress,
+    )
+
+
+def train_pinnability(
+    ctx: TrainingContext,
+    kind: Kind,
+    rows: TrainingSet,
+    content: Part,
+    config: PinnabilityConfig | None = None,
+    *,
+    force: bool = False,
+) -> Part:
+    """Fit, measure and register one ranker on a finished training set.
+
+    Split by time: the last day tests, the day before validates, everything earlier trains. The version already
+    made from the same rows, configuration and code is returned as it is, unless `force`.
+    Raises TooShort for a set of less than three days, NothingToLearn where a split holds one class only, and
+    ValueError where the set's interactions are of another space.
+    """
+    config, info = config or PinnabilityConfig(), rows.info
+    if info.space != content.space:
+        raise ValueError(
+            f"the training set compares vectors of {info.space}, the release's are {content.space}"
+        )
+    registry, lake = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), Lake(ctx.lake)
+    own = config.logistic if kind is Kind.LOGISTIC else config.gbdt
+    inputs = digest_of(
+        kind, info.fingerprint, own, config.negative_rate, config.max_rows, ctx.seed, digest_files(CODE)
+    )
+    version = None if force else registry.find(kind.model, inputs)
+    if version is not None:
+        ctx.progress(f"{kind.model}: unchanged, {kind.model}@{version}")
+        return _part(registry, kind, version, content)
+    split = time_split(info.start, info.end)
+    spec = FeatureSpec(space=content.space, position=info.has_position)
+    train = _rows(rows.block(newest(rows, split.train, config.max_rows)), spec)
+    ctx.progress(f"{kind.model}: fitting on {len(train)} rows")
+    ranker = _fit(kind, train, rows, split, spec, config, ctx.seed)
+    del train
+    test = rows.block(split.test)
+    metrics, score = evaluate(ranker, test)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "model"
+        ranker.save(files)
+        log = ModelLog(
+            name=kind.model,
+            files=files,
+            flavour=FLAVOURS / "pinnability.py",
+            description="Probability that a user acts positively on a pin they are shown, from user, pin and "
+            f"interaction features ({'logistic regression' if kind is Kind.LOGISTIC else 'boosted trees'}).",
+            params={
+                **own.model_dump(),
+                "negative_rate": config.negative_rate,
+                "features": len(spec.names),
+                "position": info.has_position,
+                "space": content.space,
+                "train": split.train,
+                "validation": split.validation,
+                "test": split.test,
+                "seed": ctx.seed,
+                "rows": info.rows,
+                "positive_rate": round(info.rate, 5),
+                "scheme": info.scheme,
+            },
+            metrics=metrics,
+            interval=(split.train.start, split.validation.end),
+            datasets=(Dataset("training_set", str(rows.path), info.fingerprint),),
+            signature=columns_signature(dict.fromkeys(spec.names, "float")),
+            requirements=_requirements(kind),
+            inputs=inputs,
+            tags={"feature_service": PINNABILITY_SERVICE, "space": content.space or ""},
+            figures={
+                "roc": figures.roc(test.label, score),
+                "calibration": figures.calibration(test.label, score),
+                "importance": figures.importance(importances(ranker)),
+            },
+            notes=f"Rows: {info.scheme_note}. Trained on what the logging policy chose to show; metrics are of "
+            f"{split.test}. " + lake.contract().notes,
+        )
+        version = registry.log_model_version(log)
+    ctx.progress(f"{kind.model}: registered {kind.model}@{version}, AUC {metrics['auc']:.4f}")
+    return _part(registry, kind, version, content)
+
+
+def newest(rows: TrainingSet, interval: Interval, max_rows: int) -> Interval:
+    """The newest whole days of `interval` that hold at most `max_rows` rows together, one day at least."""
+    start, total = interval.end, 0
+    for day in reversed(interval.days()):
+        total += rows.info.days.get(day.date().isoformat(), 0)
+        if total > max_rows and start < interval.end:
+            break
+        start = day
+    return Interval(max(start, interval.start), interval.end)
+
+
+def evaluate(ranker: Ranker, test: Block) -> tuple[dict[str, float], Floats]:
+    """Metrics on rows the ranker has not seen, and their scores (n,).
+
+    `auc`, `pr_auc`, `log_loss`, `rmse`, `r2`, `ece`, `calibration_error` with the position the pin was shown
+    at; `grouped_auc` within requests; `auc_serving` with the serving position; `<metric>/new_users` on users
+    with a short sequence; `rows` and `positives`. A metric the rows cannot decide is left out.
+    """
+    features = _features(test, ranker.spec)
+    score = ranker.score(features)
+    out: dict[str, float] = {"rows": float(len(test)), "positives": float((test.label > 0).sum())}
+    out |= _quality(test.label, score)
+    out["grouped_auc"] = measure.grouped_auc(test.label, score, test.keys["request_id"].to_numpy())
+    if ranker.spec.position:
+        serving = ranker.spec.assemble(test.user_scalars, test.pin_scalars, test.interactions)
+        out["auc_serving"] = measure.auc(test.label, ranker.score(serving))
+    new = test.interactions[:, INTERACTION_FEATURES.index("sequence_positives")] < NEW_USER_POSITIVES
+    if new.any():
+        out["rows/new_users"] = float(new.sum())
+        out |= {f"{name}/new_users": value for name, value in _quality(test.label[new], score[new]).items()}
+    return {name: value for name, value in out.items() if np.isfinite(value)}, score
+
+
+def importances(ranker: Ranker) -> dict[str, float]:
+    """Total gain of each feature (trees), or the size of its weight on the standardised scale (logistic)."""
+    names = ranker.spec.names
+    if isinstance(ranker, GbdtRanker):
+        gains = ranker.booster.get_score(importance_type="total_gain")
+        return {name: float(gains.get(name, 0.0)) for name in names}
+    if isinstance(ranker, LogisticRanker):
+        return dict(zip(names, np.abs(ranker.weights).tolist(), strict=True))
+    raise TypeError(f"no importance is defined for {type(ranker).__name__}")
+
+
+def _fit(
+    kind: Kind,
+    train: Rows,
+    rows: TrainingSet,
+    split: TimeSplit,
+    spec: FeatureSpec,
+    config: PinnabilityConfig,
+    seed: int,
+) -> Ranker:
+    thinned = thin_negatives(train, config.negative_rate, seed)
+    if kind is Kind.LOGISTIC:
+        return fit_logistic(thinned, spec, config.logistic, negative_rate=config.negative_rate)
+    validation = thin_negatives(_rows(rows.block(split.validation), spec), config.negative_rate, seed + 1)
+    return fit_gbdt(thinned, validation, spec, config.gbdt, seed=seed, negative_rate=config.negative_rate)
+
+
+def _rows(block: Block, spec: FeatureSpec) -> Rows:
+    return Rows(_features(block, spec), block.label.astype(np.float32), block.weight)
+
+
+def _features(block: Block, spec: FeatureSpec) -> Floats:
+    return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, block.position)
+
+
+def _quality(label: NDArray[np.int8], score: Floats) -> dict[str, float]:
+    if len(label) == 0:
+        return {}
+    return {
+        "auc": measure.auc(label, score),
+        "pr_auc": measure.pr_auc(label, score),
+        "log_loss": measure.log_loss(label, score),
+        "rmse": measure.rmse(label, score),
+        "r2": measure.r2(label, score),
+        "ece": measure.ece(label, score),
+        "calibration_error": measure.calibration_error(label, score),
+    }
+
+
+def _part(registry: Registry, kind: Kind, version: int, content: Part) -> Part:
+    return Part(
+        model=kind.model,
+        version=version,
+        space=content.space,
+        feature_service=PINNABILITY_SERVICE,
+        metrics=registry.metrics(kind.model, version),
+    )
+
+
+def _requirements(kind: Kind) -> tuple[str, ...]:
+    common = pinned("numba", "numpy", "pandas", "pydantic", "safetensors")
+    return (*common, *pinned("xgboost-cpu")) if kind is Kind.GBDT else common

@@ -1,0 +1,146 @@
+"""The whole training run in order: features, content space, PinnerSage, training set, rankers.
+
+    lake -> features -> Feast
+         -> content@v -> Feast, Milvus
+                      -> pinnersage@v -> interests -> Feast
+                      -> training set -> pinnability_logistic@v, pinnability_gbdt@v
+
+Every step looks first whether it was already done on the same inputs, so the run can be stopped anywhere and
+started again, and costs seconds where nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from training.context import TrainingContext
+from training.data.splits import TooShort
+from training.models.interactions import Pins
+from training.pipelines import content as content_pipeline
+from training.pipelines import pinnersage as pinnersage_pipeline
+from training.pipelines.clock import run_interval
+from training.pipelines.content import load_catalogue, train_content
+from training.pipelines.fitting import NothingToLearn
+from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
+from training.pipelines.pinnersage import train_pinnersage
+from training.pipelines.publish import Publisher
+from validation.lake import Lake
+from validation.manifest import CollectionCheck, Part
+
+FEATURES = "features"
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    FEATURES: ("pins", "actions"),
+    content_pipeline.MODEL: ("pins",),
+    pinnersage_pipeline.MODEL: ("pins", "actions"),
+    **{kind.model: ("pins", "actions") for kind in Kind},
+}
+"""Tables each step cannot do without, in the order the steps run."""
+
+STEPS = tuple(NEEDS)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left in the registry and in the stores."""
+
+    interval: tuple[datetime, datetime]
+    """Actions the run knew, UTC, the end exclusive."""
+    parts: dict[str, Part] = field(default_factory=dict)
+    """By registered model name."""
+    collections: tuple[CollectionCheck, ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Steps left out, with the reason."""
+
+
+def train(ctx: TrainingContext, models: Sequence[str] | None = None, force: bool = False) -> Trained:
+    """Run the steps named in `models` (all by default) and what they stand on; what changed is redone.
+
+    `force` redoes the named steps even where nothing changed. A step whose tables the lake lacks, or whose
+    data cannot decide anything (one outcome only, too few days), is skipped, and what stands on it too.
+    Raises ValueError for an unknown step, LakeError before the first ingest.
+    """
+    unknown = [name for name in models or () if name not in STEPS]
+    if unknown:
+        raise ValueError(f"unknown step {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
+    return _Run(ctx, tuple(models or STEPS), force).go()
+
+
+@dataclass
+class _Run:
+    """One run under way."""
+
+    ctx: TrainingContext
+    wanted: tuple[str, ...]
+    force: bool
+    parts: dict[str, Part] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    collections: list[CollectionCheck] = field(default_factory=list)
+
+    def go(self) -> Trained:
+        publisher = Publisher(self.ctx)
+        interval = run_interval(self.ctx)
+        self.ctx.progress(f"training on {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d} (end exclusive)")
+        if self._may(FEATURES):
+            publisher.features(self._forced(FEATURES))
+        pins = self._content(publisher) if self._needed(content_pipeline.MODEL) else None
+        if pins is not None:
+            self._pinnersage(publisher)
+            self._rankers(publisher, pins)
+        return Trained(interval, self.parts, tuple(self.collections), self.skipped)
+
+    def _content(self, publisher: Publisher) -> Pins | None:
+        """Every pin in the content space; None where there is no such space."""
+        name = content_pipeline.MODEL
+        if not self._may(name):
+            return None
+        part = train_content(self.ctx, force=self._forced(name))
+        pins = load_catalogue(self.ctx, part)
+        if not pins.vectors.any():
+            self._skip(name, "no pin has a title, description, topic, link domain or embedding")
+            return None
+        self.parts[name] = part
+        if name in self.wanted:
+            self.collections.append(publisher.vectors(part, pins, self._forced(name)))
+        return pins
+
+    def _pinnersage(self, publisher: Publisher) -> None:
+        name, content = pinnersage_pipeline.MODEL, self.parts[content_pipeline.MODEL]
+        if name in self.wanted and self._may(name):
+            part = self.parts[name] = train_pinnersage(self.ctx, content, force=self._forced(name))
+            publisher.interests(part, content, self._forced(name))
+
+    def _rankers(self, publisher: Publisher, pins: Pins) -> None:
+        kinds = [kind for kind in Kind if kind.model in self.wanted and self._may(kind.model)]
+        if not kinds:
+            return
+        content = self.parts[content_pipeline.MODEL]
+        rows = build_training_set(self.ctx, publisher.store, content, pins)
+        for kind in kinds:
+            try:
+                part = train_pinnability(self.ctx, kind, rows, content, force=self._forced(kind.model))
+            except (TooShort, NothingToLearn) as reason:
+                self._skip(kind.model, str(reason))
+            else:
+                self.parts[kind.model] = part
+
+    def _needed(self, step: str) -> bool:
+        """Whether a wanted step is this one or comes after it."""
+        return any(STEPS.index(wanted) >= STEPS.index(step) for wanted in self.wanted)
+
+    def _forced(self, step: str) -> bool:
+        return self.force and step in self.wanted
+
+    def _may(self, step: str) -> bool:
+        """Whether the lake has the tables the step needs; says so where it has not."""
+        lake = Lake(self.ctx.lake)
+        missing = [table for table in NEEDS[step] if not lake.has(table)]
+        if missing:
+            self._skip(step, f"the data has no {' and no '.join(missing)}")
+        return not missing
+
+    def _skip(self, step: str, reason: str) -> None:
+        self.skipped[step] = reason
+        self.ctx.progress(f"{step}: skipped, {reason}")
