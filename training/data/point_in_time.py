@@ -73,8 +73,8 @@ class FeastPointInTime:
         """The features of the distinct (id, time) pairs, and each row's place among them."""
         from feature_repo.historical import join
 
-        asked = pd.DataFrame({key: np.asarray(ids, dtype=np.int64), EVENT_TIMESTAMP: times.to_numpy()})
-        asked[EVENT_TIMESTAMP] = pd.to_datetime(asked[EVENT_TIMESTAMP], utc=True)
+        asked = pd.DataFrame({key: np.asarray(ids, dtype=np.int64)})
+        asked[EVENT_TIMESTAMP] = times.dt.as_unit("us").reset_index(drop=True)
         inverse = asked.groupby([key, EVENT_TIMESTAMP], sort=False).ngroup().to_numpy()
         distinct = asked.drop_duplicates(ignore_index=True)
         known = join(self.store, distinct, [f"{view}:{feature}" for feature in features])

@@ -66,12 +66,13 @@ def pages(
     share = popularity.shares(day)
     draws = rng.choice(len(share), size=(len(first), per_positive), p=share)
     row = np.repeat(np.arange(len(first)), per_positive)
+    at = first[TIMESTAMP].to_numpy(dtype="datetime64[us]")
     drawn = pd.DataFrame(
         {
             REQUEST_ID: first[EVENT_ID].to_numpy()[row],
             USER_ID: first[USER_ID].to_numpy()[row],
             PIN_ID: popularity.pin_ids[draws.ravel()],
-            TIMESTAMP: first[TIMESTAMP].to_numpy()[row],
+            TIMESTAMP: at[row],
             PROPENSITY: (1 - (1 - share[draws.ravel()]) ** per_positive).astype(np.float32),
             SOURCE: SAMPLED,
         }
@@ -83,13 +84,13 @@ def pages(
             REQUEST_ID: first[EVENT_ID].to_numpy(),
             USER_ID: first[USER_ID].to_numpy(),
             PIN_ID: first[PIN_ID].to_numpy(),
-            TIMESTAMP: first[TIMESTAMP].to_numpy(),
+            TIMESTAMP: at,
             PROPENSITY: np.float32(1),
             SOURCE: OBSERVED,
         }
     )
     page = pd.concat([observed, drawn], ignore_index=True)
-    page[TIMESTAMP] = pd.to_datetime(page[TIMESTAMP], utc=True)
+    page[TIMESTAMP] = page[TIMESTAMP].dt.tz_localize("UTC")
     page[POSITION] = np.int32(0)
     page[SURFACE] = None
     return page.sort_values([TIMESTAMP, REQUEST_ID, PIN_ID], ignore_index=True)
