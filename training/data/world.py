@@ -22,40 +22,38 @@ import pyarrow.parquet as pq
 
 from training.context import Progress, silent
 from training.data import world_pins, world_users
-from training.data.world_behaviour import Answers, answer, match, strength
-from training.data.world_config import WorldConfig
+from training.data.world_behaviour import answer, match, strength
+from training.data.world_config import MS_DAY, WorldConfig
 from training.data.world_pins import Catalogue, Pins
-from training.data.world_policy import SOURCE_NAMES, Page, Requests, Shelves, draw_pages
-from training.data.world_topics import TopicTree, query_text
+from training.data.world_policy import Requests, Shelves, draw_pages
+from training.data.world_rows import (
+    ACTION_SCHEMA,
+    IMPRESSION_SCHEMA,
+    INTEREST_SCHEMA,
+    TRUE_PIN_SCHEMA,
+    TRUE_USER_SCHEMA,
+    VOCABULARY,
+    action_rows,
+    board_rows,
+    first_boards,
+    follow_rows,
+    impression_rows,
+    interest_rows,
+    times,
+    topic_rows,
+    true_pin_rows,
+)
+from training.data.world_topics import TopicTree
 from training.data.world_truth import write_laws
 from training.data.world_users import COUNTRIES, STATES, Users
+from training.data.world_visits import Visits
 from validation.tables import (
-    ACTIONS,
     BOARDS,
     FOLLOWS,
-    IMPRESSIONS,
-    TIME,
-    TOPICS,
     USERS,
     Contract,
-    Polarity,
-    Vocabulary,
 )
 
-VOCABULARY = Vocabulary(
-    actions={
-        "closeup": Polarity.POSITIVE,
-        "click": Polarity.POSITIVE,
-        "long_click": Polarity.POSITIVE,
-        "save": Polarity.POSITIVE,
-        "hide": Polarity.NEGATIVE,
-    }
-)
-HOMEFEED, SEARCH = "homefeed", "search"
-
-_MS_DAY = 86_400_000
-_LAST_SESSION_MS = _MS_DAY - 2 * 3_600_000
-"""No session starts in a day's last two hours: a day's rows all lie within the day."""
 _NOTES = (
     "A simulated world. Impressions are everything the simulated logging policy showed, with the true "
     "probability that the pin was on that page; actions follow from planted interests, pin quality and the "
@@ -93,13 +91,13 @@ def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress = silent)
         folder.mkdir(parents=True)
     tree = TopicTree.of(config.leaves_per_root)
     _write_contract(paths.tables)
-    pq.write_table(_topics(tree), paths.tables / "topics.parquet")
+    pq.write_table(topic_rows(tree), paths.tables / "topics.parquet")
 
     pins = _write_pins(paths, config, tree, progress)
     users = world_users.create(config, tree)
     _write_users(paths.tables, config, users)
     with _Writers(paths) as writers:
-        writers.write("boards", _boards(users, tree))
+        writers.write("boards", first_boards(users, tree))
         for start, stop in world_users.blocks(config):
             rng = np.random.default_rng([config.seed, 11, start])
             writers.write("follows", _first_follows(users, start, stop, config, tree, rng))
@@ -118,58 +116,23 @@ def _write_contract(folder: Path) -> None:
     (folder / "contract.yaml").write_text(text)
 
 
-def _topics(tree: TopicTree) -> pa.Table:
-    roots = len(tree.roots)
-    parents = [None] * roots + (tree.leaf_root.astype(int) + 1).tolist()
-    ids = list(range(1, roots + len(tree.leaves) + 1))
-    return pa.table(
-        {"topic_id": ids, "name": [*tree.roots, *tree.leaves], "parent_id": parents}, schema=TOPICS.schema
-    )
-
-
 def _write_pins(paths: WorldPaths, config: WorldConfig, tree: TopicTree, progress: Progress) -> Pins:
     catalogue = Catalogue(config, tree)
     parts: list[Pins] = []
     with (
         pq.ParquetWriter(paths.tables / "pins.parquet", world_pins.PIN_SCHEMA, compression="zstd") as rows,
-        pq.ParquetWriter(paths.truth / "pins.parquet", _TRUE_PIN_SCHEMA, compression="zstd") as truth,
+        pq.ParquetWriter(paths.truth / "pins.parquet", TRUE_PIN_SCHEMA, compression="zstd") as truth,
     ):
         for block, (start, stop) in enumerate(world_pins.blocks(config)):
             progress(f"world: pins {start:,} of {config.pins:,}")
             part = world_pins.traits(config, tree, block, stop - start)
             rows.write_table(catalogue.rows(block, start, part))
-            truth.write_table(_true_pins(part, start, tree))
+            truth.write_table(true_pin_rows(part, start, tree))
             parts.append(part)
     pins = world_pins.join(parts)
     if not (pins.created_ms < int(config.start_time.timestamp() * 1000)).any():
         raise ValueError(f"a world of {config.pins} pins has none on its first day; ask for more pins")
     return pins
-
-
-_TRUE_PIN_SCHEMA = pa.schema(
-    [
-        ("pin_id", pa.int64()),
-        ("topic_id", pa.int64()),
-        ("second_topic_id", pa.int64()),
-        ("mix", pa.float32()),
-        ("style", pa.int8()),
-        ("quality", pa.float32()),
-    ]
-)
-
-
-def _true_pins(pins: Pins, first: int, tree: TopicTree) -> pa.Table:
-    return pa.table(
-        {
-            "pin_id": np.arange(first + 1, first + len(pins) + 1),
-            "topic_id": tree.topic_id(pins.leaf),
-            "second_topic_id": tree.topic_id(pins.second),
-            "mix": pins.mix,
-            "style": pins.style,
-            "quality": pins.quality,
-        },
-        schema=_TRUE_PIN_SCHEMA,
-    )
 
 
 def _write_users(folder: Path, config: WorldConfig, users: Users) -> None:
@@ -185,28 +148,12 @@ def _write_users(folder: Path, config: WorldConfig, users: Users) -> None:
                         "user_id": np.arange(start + 1, stop + 1),
                         "country": pa.array(countries[users.country[rows]]),
                         "language": pa.array(languages[users.country[rows]]),
-                        "created_at": _times(users.created_ms[rows]),
+                        "created_at": times(users.created_ms[rows]),
                         "state": pa.array(states[users.state[rows]]),
                     },
                     schema=USERS.schema,
                 )
             )
-
-
-def _boards(users: Users, tree: TopicTree) -> pa.Table:
-    who, slot = np.nonzero(users.leaf >= 0)
-    return _board_rows(users.board[who, slot], who, users.leaf[who, slot], tree)
-
-
-def _board_rows(board: np.ndarray, who: np.ndarray, leaf: np.ndarray, tree: TopicTree) -> pa.Table:
-    forms = ("{}", "{} ideas", "{} to try", "My {}", "{} inspiration")
-    titles = [
-        forms[b % len(forms)].format(tree.leaves[x]) for b, x in zip(board.tolist(), leaf.tolist(), strict=True)
-    ]
-    return pa.table(
-        {"board_id": board.astype(np.int64), "user_id": who + 1, "title": pa.array(titles, pa.string())},
-        schema=BOARDS.schema,
-    )
 
 
 def _first_follows(
@@ -216,7 +163,7 @@ def _first_follows(
     rows = np.arange(start, stop)
     who, slot = np.nonzero(users.followed[start:stop] >= 0)
     at = users.created_ms[start:stop][who] + (rng.random(len(who)) * 1_800_000).astype(np.int64)
-    topics = _follow_rows(who + start, at, tree.topic_id(users.followed[start:stop][who, slot]), None)
+    topics = follow_rows(who + start, at, tree.topic_id(users.followed[start:stop][who, slot]), None)
 
     count = rng.integers(0, 4, len(rows))
     fan = np.repeat(rows, count)
@@ -232,25 +179,10 @@ def _first_follows(
     _, first = np.unique(fan.astype(np.int64) * (int(users.board.max()) + 1) + board, return_index=True)
     kept = np.sort(first[theirs[first]])
     end_ms = int(config.end_time.timestamp() * 1000)
-    since = np.maximum(users.created_ms[fan], end_ms - (config.days + 30) * _MS_DAY)
+    since = np.maximum(users.created_ms[fan], end_ms - (config.days + 30) * MS_DAY)
     at = since + (rng.random(len(fan)) * (end_ms - since)).astype(np.int64)
-    boards = _follow_rows(fan[kept], at[kept], None, board[kept].astype(np.int64))
+    boards = follow_rows(fan[kept], at[kept], None, board[kept].astype(np.int64))
     return pa.concat_tables([topics, boards])
-
-
-def _follow_rows(
-    who: np.ndarray, at_ms: np.ndarray, topic: np.ndarray | None, board: np.ndarray | None
-) -> pa.Table:
-    none = pa.nulls(len(who), pa.int64())
-    return pa.table(
-        {
-            "user_id": who + 1,
-            "timestamp": _times(at_ms),
-            "topic_id": none if topic is None else pa.array(topic),
-            "board_id": none if board is None else pa.array(board),
-        },
-        schema=FOLLOWS.schema,
-    )
 
 
 def _run_days(
@@ -267,7 +199,7 @@ def _run_days(
     counters = _Counters(next_board=int(users.board.max()) + 1)
     for day in range(config.days):
         progress(f"world: day {day + 1} of {config.days}")
-        day_ms = start_ms + day * _MS_DAY
+        day_ms = start_ms + day * MS_DAY
         shelves.open(day_ms)
         positives = np.zeros(len(pins), dtype=np.int64)
         name = f"{(config.start_time + timedelta(days=day)).date()}.parquet"
@@ -283,7 +215,7 @@ def _run_days(
                     counters.next_board += _drift(
                         users, slice(start, stop), day, day_ms, counters.next_board, config, tree, writers, rng
                     )
-                visits = _Visits.draw(users, start, stop, day_ms, config, tree, rng)
+                visits = Visits.draw(users, start, stop, day_ms, config, tree, rng)
                 if len(visits.who):
                     _serve(visits, users, pins, shelves, config, tree, counters, shown, done, positives, rng)
         shelves.close(positives)
@@ -311,39 +243,14 @@ def _drift(
     """Let a block's interests drift and write what changed; returns how many boards were opened."""
     change = world_users.drift(users, rows, day, next_board, config, tree, rng)
     leaf, style, weight, since = change.former
-    writers.write("interests", _interest_rows(change.changed, leaf, style, weight, since, day, config, tree))
+    writers.write("interests", interest_rows(change.changed, leaf, style, weight, since, day, config, tree))
     board, owner, board_leaf = change.boards
-    writers.write("boards", _board_rows(board, owner, board_leaf, tree))
+    writers.write("boards", board_rows(board, owner, board_leaf, tree))
     who, topic = change.follows
     at = np.maximum(day_ms, users.created_ms[who] + 1) + (rng.random(len(who)) * 3_600_000).astype(np.int64)
     at = np.minimum(at, int(config.end_time.timestamp() * 1000) - 1)
-    writers.write("follows", _follow_rows(who, at, tree.topic_id(topic), None))
+    writers.write("follows", follow_rows(who, at, tree.topic_id(topic), None))
     return len(board)
-
-
-def _interest_rows(
-    who: np.ndarray,
-    leaf: np.ndarray,
-    style: np.ndarray,
-    weight: np.ndarray,
-    since: np.ndarray,
-    until: int,
-    config: WorldConfig,
-    tree: TopicTree,
-) -> pa.Table:
-    start_ms = int(config.start_time.timestamp() * 1000)
-    row, slot = np.nonzero(leaf >= 0)
-    return pa.table(
-        {
-            "user_id": who[row] + 1,
-            "topic_id": tree.topic_id(leaf[row, slot]),
-            "style": style[row, slot],
-            "weight": weight[row, slot],
-            "start": _times(start_ms + since[row].astype(np.int64) * _MS_DAY),
-            "end": _times(np.full(len(row), start_ms + until * _MS_DAY)),
-        },
-        schema=_INTEREST_SCHEMA,
-    )
 
 
 def _write_open_interests(users: Users, config: WorldConfig, writers: _Writers, tree: TopicTree) -> None:
@@ -351,7 +258,7 @@ def _write_open_interests(users: Users, config: WorldConfig, writers: _Writers, 
         rows = slice(start, stop)
         writers.write(
             "interests",
-            _interest_rows(
+            interest_rows(
                 np.arange(start, stop),
                 users.leaf[rows],
                 users.style[rows],
@@ -366,59 +273,13 @@ def _write_open_interests(users: Users, config: WorldConfig, writers: _Writers, 
             "users",
             pa.table(
                 {"user_id": np.arange(start + 1, stop + 1), "bias": users.bias[rows], "rate": users.rate[rows]},
-                schema=_TRUE_USER_SCHEMA,
+                schema=TRUE_USER_SCHEMA,
             ),
         )
 
 
-@dataclass(frozen=True)
-class _Visits:
-    """Requests of one block on one day; arrays (R,)."""
-
-    who: np.ndarray
-    """Rows of users."""
-    at_ms: np.ndarray
-    intent: np.ndarray
-    """Interest slot that the session follows."""
-    search: np.ndarray
-    """bool."""
-    word: np.ndarray
-    """Which word of the topic a search uses."""
-
-    @classmethod
-    def draw(
-        cls,
-        users: Users,
-        start: int,
-        stop: int,
-        day_ms: int,
-        config: WorldConfig,
-        tree: TopicTree,
-        rng: np.random.Generator,
-    ) -> _Visits:
-        rate = np.where(users.created_ms[start:stop] < day_ms, users.rate[start:stop], 0.0)
-        session_user = start + np.repeat(np.arange(stop - start), rng.poisson(rate))
-        n = len(session_user)
-        hour = np.clip(rng.normal(16.5, 4.5, n), 0.0, _LAST_SESSION_MS / 3_600_000 - 0.01)
-        begins = day_ms + (hour * 3_600_000).astype(np.int64)
-        weight = users.weight[session_user]
-        intent = (rng.random(n)[:, None] >= np.cumsum(weight, axis=1)).sum(axis=1)
-        intent = np.minimum(intent, (weight > 0).sum(axis=1) - 1)
-        pages = 1 + np.minimum(rng.poisson(config.requests_per_session - 1, n), 9)
-        session = np.repeat(np.arange(n), pages)
-        nth = np.arange(len(session)) - np.repeat(np.cumsum(pages) - pages, pages)
-        gap = 300_000 + (rng.random(len(session)) * 60_000).astype(np.int64)
-        return cls(
-            who=session_user[session],
-            at_ms=begins[session] + nth * gap,
-            intent=intent[session],
-            search=rng.random(len(session)) < config.search_share,
-            word=rng.integers(0, 20, len(session)),
-        )
-
-
 def _serve(
-    visits: _Visits,
+    visits: Visits,
     users: Users,
     pins: Pins,
     shelves: Shelves,
@@ -456,8 +317,20 @@ def _serve(
     answers = answer(affinity, pins.quality[pin], users.bias[who[row]], page.position, law, rng)
 
     slot = matches.argmax(axis=1)
-    shown.write_table(_impressions(page, visits, counters.next_request, tree, pins))
-    table = _actions(page, visits, answers, affinity, users, slot, counters, tree, pins, rng)
+    shown.write_table(impression_rows(page, visits, counters.next_request, tree, pins))
+    table = action_rows(
+        page,
+        visits,
+        answers,
+        affinity,
+        users,
+        slot,
+        counters.next_request,
+        counters.next_event,
+        tree,
+        pins,
+        rng,
+    )
     done.write_table(table)
     counters.next_request += len(who)
     counters.next_event += len(table)
@@ -467,121 +340,6 @@ def _serve(
     world_users.remember(users, who[row[touched]], pin[touched].astype(np.int32))
 
 
-IMPRESSION_SCHEMA = pa.schema([f for f in IMPRESSIONS.schema if f.name != "stage"])
-ACTION_SCHEMA = ACTIONS.schema.set(
-    ACTIONS.schema.get_field_index("action"), pa.field("action", pa.string(), False)
-)
-
-
-def _impressions(page: Page, visits: _Visits, first_request: int, tree: TopicTree, pins: Pins) -> pa.Table:
-    row = page.request
-    by_topic = np.isin(page.source, (0, 1, 4))
-    return pa.table(
-        {
-            "request_id": row + first_request,
-            "user_id": visits.who[row] + 1,
-            "pin_id": page.pin + 1,
-            "position": page.position.astype(np.int32),
-            "timestamp": _times(visits.at_ms[row]),
-            "surface": _words((HOMEFEED, SEARCH), visits.search[row].astype(np.int8)),
-            "source": _words(SOURCE_NAMES, page.source.astype(np.int8)),
-            "source_topic": pa.array(tree.topic_id(pins.leaf[page.pin]), mask=~by_topic),
-            "propensity": page.propensity.astype(np.float32),
-        },
-        schema=IMPRESSION_SCHEMA,
-    )
-
-
-def _actions(
-    page: Page,
-    visits: _Visits,
-    answers: Answers,
-    affinity: np.ndarray,
-    users: Users,
-    slot: np.ndarray,
-    counters: _Counters,
-    tree: TopicTree,
-    pins: Pins,
-    rng: np.random.Generator,
-) -> pa.Table:
-    """Rows of every answer, sorted by time. A closeup comes some seconds after the page, the rest after it."""
-    n = len(page.pin)
-    opened = (
-        visits.at_ms[page.request] + 1_500 + 2_000 * page.position + (rng.random(n) * 1_500).astype(np.int64)
-    )
-    dwell = rng.lognormal(1.1 + affinity, 0.6)
-    stay = np.where(answers.long_click, rng.uniform(12, 180, n), rng.uniform(1, 9, n))
-    after = {
-        "closeup": (opened, dwell),
-        "click": (opened + 2_000 + (1_000 * np.minimum(dwell, 20)).astype(np.int64), stay),
-        "long_click": (opened + 3_000 + (1_000 * np.minimum(dwell, 20)).astype(np.int64), stay),
-        "save": (opened + 1_000 + (500 * np.minimum(dwell, 20)).astype(np.int64), None),
-        "hide": (opened, None),
-    }
-    kinds, at, code, time_ms, seconds = [], [], [], [], []
-    for i, name in enumerate(VOCABULARY.names):
-        index = np.flatnonzero(getattr(answers, name))
-        when, duration = after[name]
-        kinds.append(name)
-        at.append(index)
-        code.append(np.full(len(index), i, dtype=np.int8))
-        time_ms.append(when[index])
-        seconds.append(np.full(len(index), np.nan) if duration is None else duration[index])
-    index, kind, when = np.concatenate(at), np.concatenate(code), np.concatenate(time_ms)
-    order = np.lexsort((kind, when))
-    index, kind, when, duration = index[order], kind[order], when[order], np.concatenate(seconds)[order]
-    row = page.request[index]
-    who = visits.who[row]
-    saved = kind == VOCABULARY.names.index("save")
-    query = [
-        query_text(
-            tree,
-            int(users.leaf[w, visits.intent[r]]),
-            int(users.style[w, visits.intent[r]]),
-            int(visits.word[r]),
-        )
-        if visits.search[r]
-        else None
-        for w, r in zip(who, row, strict=True)
-    ]
-    return pa.table(
-        {
-            "event_id": np.arange(counters.next_event, counters.next_event + len(index)),
-            "user_id": who + 1,
-            "pin_id": page.pin[index] + 1,
-            "action": _words(tuple(kinds), kind),
-            "timestamp": _times(when),
-            "surface": _words((HOMEFEED, SEARCH), visits.search[row].astype(np.int8)),
-            "duration_s": pa.array(duration.astype(np.float32), mask=np.isnan(duration)),
-            "board_id": pa.array(users.board[who, slot[index]].astype(np.int64), mask=~saved),
-            "query": pa.array(query, pa.string()),
-            "request_id": row + counters.next_request,
-        },
-        schema=ACTION_SCHEMA,
-    )
-
-
-def _words(names: tuple[str, ...], code: np.ndarray) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(code, pa.int8()), pa.array(names)).cast(pa.string())
-
-
-def _times(ms: np.ndarray) -> pa.Array:
-    return pa.array(np.asarray(ms, dtype=np.int64) * 1000).cast(TIME)
-
-
-_INTEREST_SCHEMA = pa.schema(
-    [
-        ("user_id", pa.int64()),
-        ("topic_id", pa.int64()),
-        ("style", pa.int8()),
-        ("weight", pa.float32()),
-        ("start", TIME),
-        ("end", TIME),
-    ]
-)
-_TRUE_USER_SCHEMA = pa.schema([("user_id", pa.int64()), ("bias", pa.float32()), ("rate", pa.float32())])
-
-
 class _Writers:
     """Open Parquet files of the tables that grow while the days run."""
 
@@ -589,8 +347,8 @@ class _Writers:
         places = {
             "boards": (paths.tables / "boards.parquet", BOARDS.schema),
             "follows": (paths.tables / "follows.parquet", FOLLOWS.schema),
-            "interests": (paths.truth / "interests.parquet", _INTEREST_SCHEMA),
-            "users": (paths.truth / "users.parquet", _TRUE_USER_SCHEMA),
+            "interests": (paths.truth / "interests.parquet", INTEREST_SCHEMA),
+            "users": (paths.truth / "users.parquet", TRUE_USER_SCHEMA),
         }
         self._files = {
             name: pq.ParquetWriter(path, schema, compression="zstd") for name, (path, schema) in places.items()

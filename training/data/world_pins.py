@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from training.data.world_config import WorldConfig
+from training.data.world_config import MS_DAY, WorldConfig
 from training.data.world_pictures import NUMBERS, PALETTE_VARIANTS, palettes, picture
 from training.data.world_topics import STYLE_NAMES, STYLE_WORDS, TopicTree
 from validation.tables import PINS, TIME
 
-_MS_DAY = 86_400_000
 _HISTORY_DAYS = 365
 _MADE_BEFORE = 0.75
 """Share of the catalogue that is older than the first day of the log."""
@@ -79,7 +78,7 @@ def traits(config: WorldConfig, tree: TopicTree, block: int, size: int) -> Pins:
     mix = np.where(second >= 0, rng.uniform(0.55, 0.85, size), 1.0).astype(np.float32)
     start_ms = int(config.start_time.timestamp() * 1000)
     old = rng.random(size) < _MADE_BEFORE
-    age = np.where(old, -rng.random(size) * _HISTORY_DAYS, rng.random(size) * config.days) * _MS_DAY
+    age = np.where(old, -rng.random(size) * _HISTORY_DAYS, rng.random(size) * config.days) * MS_DAY
     return Pins(
         leaf=leaf,
         second=second,

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.data.world_config import WorldConfig
+from training.data.world_config import MS_DAY, WorldConfig
 from training.data.world_pins import leaf_shares
 from training.data.world_topics import STYLE_NAMES, TopicTree
 
-_MS_DAY = 86_400_000
 FOLLOWED_TOPICS = 8
 """Followed topics kept per user."""
 REMEMBERED = 32
@@ -113,9 +112,9 @@ def _create_block(config: WorldConfig, tree: TopicTree, block: int, n: int) -> U
     before = rng.random(n) >= _JOINED_DURING
     created = (
         start_ms
-        + np.where(before, -rng.exponential(300, n) - _NEW_DAYS / 2, rng.random(n) * config.days) * _MS_DAY
+        + np.where(before, -rng.exponential(300, n) - _NEW_DAYS / 2, rng.random(n) * config.days) * MS_DAY
     )
-    state = np.where(created > start_ms + (config.days - _NEW_DAYS) * _MS_DAY, len(STATES), state)
+    state = np.where(created > start_ms + (config.days - _NEW_DAYS) * MS_DAY, len(STATES), state)
 
     followed = np.full((n, FOLLOWED_TOPICS), -1, dtype=np.int16)
     follows = rng.integers(0, 6, n)
