@@ -31,6 +31,19 @@ _CACHED = 3_000_000
 """Strings of one kind that bulk encoding keeps in memory, about 150 bytes each."""
 
 
+_TABLES = "\n".join(
+    [
+        "BEGIN;",
+        "CREATE TABLE IF NOT EXISTS forms (kind TEXT PRIMARY KEY, form TEXT NOT NULL);",
+        *(
+            f"CREATE TABLE IF NOT EXISTS {kind.value} (id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);"
+            for kind in EntityKind
+        ),
+        "COMMIT;",
+    ]
+)
+
+
 class IdForm(StrEnum):
     """What the ids of one kind are in the data set itself."""
 
@@ -233,12 +246,7 @@ class IdMap:
             db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            db.execute("CREATE TABLE IF NOT EXISTS forms (kind TEXT PRIMARY KEY, form TEXT NOT NULL)")
-            for kind in EntityKind:
-                db.execute(
-                    f"CREATE TABLE IF NOT EXISTS {kind.value}"
-                    " (id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE)"
-                )
+            db.executescript(_TABLES)
             held = self._local.held = (os.getpid(), db)
         return held[1]
 

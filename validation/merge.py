@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -90,20 +90,21 @@ def _known(lake: Lake, staged: Staged) -> tuple[np.ndarray, np.ndarray]:
     files = _files_to_search(lake, staged)
     wanted = np.sort(staged.keys) if files else staged.keys
     for path in files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=list(spec.key)):
-                key = key_of(pa.Table.from_batches([batch]), spec.key)
-                if contains(wanted, key).any():
-                    break
-            else:
-                continue
-            for batch in file.iter_batches(batch_size=_GROUP_ROWS):
-                rows = pa.Table.from_batches([batch]).select(spec.schema.names)
-                key = key_of(rows, spec.key)
-                hit = contains(wanted, key)
-                keys.append(key[hit])
-                content.append(row_hash(rows, spec.schema.names)[hit])
+        # The key columns alone first: most files of a large lake share no key with a small ingest.
+        key = np.concatenate([key_of(rows, spec.key) for rows in _pieces(path, spec.key)])
+        hit = contains(wanted, key)
+        if hit.any():
+            bodies = [row_hash(rows, spec.schema.names) for rows in _pieces(path, spec.schema.names)]
+            keys.append(key[hit])
+            content.append(np.concatenate(bodies)[hit])
     return np.concatenate(keys), np.concatenate(content)
+
+
+def _pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The file's rows with `columns`, in bounded pieces."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=list(columns)):
+            yield pa.Table.from_batches([batch])
 
 
 def _files_to_search(lake: Lake, staged: Staged) -> list[Path]:
@@ -137,11 +138,9 @@ def _commit_whole(lake: Lake, verdicts: Verdicts) -> None:
     path = lake.file(spec.name)
     with _replacing(path, spec) as writer:
         if path.exists():
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=spec.schema.names):
-                    rows = pa.Table.from_batches([batch])
-                    stays = ~contains(verdicts.replaced, key_of(rows, spec.key))
-                    _write(writer, spec, rows.filter(pa.array(stays)))
+            for rows in _pieces(path, spec.schema.names):
+                stays = ~contains(verdicts.replaced, key_of(rows, spec.key))
+                _write(writer, spec, rows.filter(pa.array(stays)))
         for piece in verdicts.staged.spool.pieces(spool_name(spec.name, None)):
             _write(writer, spec, _select(piece, verdicts, ENTERING))
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from validation.fingerprint import row_hash
-from validation.ids import IdMap, hash_ids
+from validation.ids import MAX_ID, IdMap, hash_ids
 from validation.settle import contains
 from validation.source import LABELS, plain
 from validation.tables import (
@@ -329,8 +329,12 @@ def _small_text(found: pa.DataType) -> pa.DataType:
 
 
 def _flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Elements of every list, and the row each belongs to."""
-    return pc.list_flatten(column), pc.list_parent_indices(column).to_numpy()
+    """Elements of every list, and the row each belongs to.
+
+    Not by list_parent_indices, which counts elements that stand behind a null; list_flatten leaves them out.
+    """
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    return pc.list_flatten(column), np.repeat(np.arange(len(column)), lengths)
 
 
 def _relist(values: pa.Array, parents: np.ndarray, column: pa.Array) -> pa.Array:
@@ -344,7 +348,7 @@ def _relist(values: pa.Array, parents: np.ndarray, column: pa.Array) -> pa.Array
 def _to_int64(verdict: _Verdict | None, column: pa.Array, name: str) -> pa.Array:
     """int64 of any integer type; unsigned numbers beyond int64 are refused (lists: turned into -1)."""
     if column.type == pa.uint64():
-        huge = _mask(pc.greater(column, 2**63 - 1))
+        huge = _mask(pc.greater(column, pa.scalar(MAX_ID, pa.uint64())))
         if huge.any():
             if verdict is not None:
                 verdict.refuse(huge, f"{name} above 2**63 - 1")

@@ -1,0 +1,207 @@
+"""Gates can fail, say by how much and on how many, and never pass what was not measured."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from validation.gates import Comparison, GateBounds, GateFailed, GateResult, Paired, run_gates
+from validation.manifest import CollectionCheck, Part, ReleaseManifest
+
+SPACE = "content@3"
+
+METRICS = {
+    "retrieval/recall_at_100": 0.30,
+    "retrieval/recall_at_100/new_users": 0.12,
+    "retrieval/recall_at_100/tail_topics": 0.25,
+    "retrieval/users": 800.0,
+    "retrieval/users/new_users": 60.0,
+    "retrieval/users/tail_topics": 400.0,
+    "retrieval/chance_recall_at_100": 0.05,
+    "ranker/auc": 0.71,
+    "ranker/normalized_entropy": 0.9,
+    "ranker/ece": 0.01,
+    "ranker/rows": 20_000.0,
+    "index/coverage/content@3": 1.0,
+    "size/content": 4e6,
+    "size/pinnersage": 200.0,
+    "size/ranker": 3e5,
+}
+
+
+def release(metrics: dict[str, float | None] | None = None, **changes: object) -> ReleaseManifest:
+    """A release that passes every gate, then changed. A metric of None is taken out."""
+    merged = {name: value for name, value in {**METRICS, **(metrics or {})}.items() if value is not None}
+    now = datetime(2026, 5, 1, tzinfo=UTC)
+    fields: dict[str, object] = {
+        "created_at": now,
+        "git_commit": "abc",
+        "dataset": "world",
+        "data_start": datetime(2026, 4, 1, tzinfo=UTC),
+        "data_end": now,
+        "parts": {
+            "content": Part(model="content", version=3, space=SPACE, collection="pins__content__3"),
+            "pinnersage": Part(model="pinnersage", version=2, space=SPACE, collection="pins__content__3"),
+            "ranker": Part(model="pinnability_gbdt", version=5, space=SPACE),
+        },
+        "sources": ("pinnersage", "popular_by_topic"),
+        "collections": (collection(),),
+        "metrics": merged,
+        "evaluation": "e1",
+    }
+    return ReleaseManifest.model_validate({**fields, **changes})
+
+
+def collection(**changes: object) -> CollectionCheck:
+    good = CollectionCheck(
+        collection="pins__content__3",
+        space=SPACE,
+        dim=64,
+        rows=12_000,
+        recall_at_100=0.99,
+        filtered_fill=1.0,
+        filtered_recall_at_100=1.0,
+    )
+    return good.model_copy(update=changes)
+
+
+def failed(results: tuple[GateResult, ...]) -> dict[str, GateResult]:
+    return {r.name: r for r in results if not r.passed}
+
+
+def test_a_good_release_passes_every_gate() -> None:
+    results = run_gates(release(), None)
+    assert not failed(results)
+    assert all(r.decided for r in results)
+    assert {r.name.split("/")[0] for r in results} == {"retrieval", "ranker", "index", "size"}
+    recall = next(r for r in results if r.name == "retrieval/recall_at_100")
+    assert (recall.value, recall.bound, recall.n) == (0.30, pytest.approx(0.075), 800)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "bound", "n"),
+    [
+        ("retrieval/recall_at_100", 0.074, 0.075, 800),
+        ("retrieval/recall_at_100/new_users", 0.049, 0.05, 60),
+        ("retrieval/recall_at_100/tail_topics", 0.0, 0.05, 400),
+        ("ranker/auc", 0.549, 0.55, 20_000),
+        ("ranker/normalized_entropy", 1.01, 1.0, 20_000),
+        ("ranker/ece", 0.051, 0.05, 20_000),
+        ("index/coverage/content@3", 0.99, 0.999, 12_000),
+        ("size/ranker", 2.1e9, 2e9, None),
+    ],
+)
+def test_each_bound_can_fail(metric: str, value: float, bound: float, n: int | None) -> None:
+    bad = failed(run_gates(release({metric: value}), None))
+    assert list(bad) == [metric]
+    result = bad[metric]
+    assert (result.value, result.n) == (value, n)
+    assert result.bound == pytest.approx(bound)
+    assert f"{value:.4g}" in result.message and f"{bound:.4g}" in result.message
+
+
+@pytest.mark.parametrize(
+    ("change", "gate"),
+    [
+        ({"recall_at_100": 0.89}, "index/recall_at_100/content@3"),
+        ({"filtered_fill": 0.98}, "index/filtered_fill/content@3"),
+        ({"filtered_recall_at_100": 0.5}, "index/filtered_recall_at_100/content@3"),
+        ({"filtered_recall_at_100": None}, "index/filtered_recall_at_100/content@3"),
+        ({"rows": 70_000_000}, "size/pins__content__3"),
+    ],
+)
+def test_a_poor_collection_fails(change: dict[str, float | None], gate: str) -> None:
+    assert list(failed(run_gates(release(collections=(collection(**change),)), None))) == [gate]
+
+
+def test_a_space_without_a_checked_collection_fails() -> None:
+    bad = failed(run_gates(release(collections=()), None))
+    assert "content@3" in bad["index/content@3"].message
+
+
+@pytest.mark.parametrize("metric", [m for m in METRICS if not m.startswith(("retrieval/users", "ranker/rows"))])
+def test_what_was_not_measured_does_not_pass(metric: str) -> None:
+    bad = failed(run_gates(release({metric: None}), None))
+    assert bad, f"{metric} is missing and nothing failed"
+    assert all("not measured" in r.message for r in bad.values())
+
+
+def test_small_samples_decide_nothing_and_say_so() -> None:
+    results = run_gates(release({"retrieval/recall_at_100": 0.0, "retrieval/users": 29.0}), None)
+    recall = next(r for r in results if r.name == "retrieval/recall_at_100")
+    assert recall.passed and not recall.decided
+    assert "29 are too few to decide, it takes 30" in recall.message
+
+
+def test_a_part_left_out_needs_a_reason() -> None:
+    parts = {role: part for role, part in release().parts.items() if role == "content"}
+    bad = failed(run_gates(release(parts=parts), None))
+    assert set(bad) == {"retrieval", "ranker"}
+    told = release(parts=parts, skipped={"pinnersage": "no actions", "ranker": "no impressions"})
+    results = run_gates(told, None)
+    assert not failed(results)
+    assert any("no impressions" in r.message for r in results)
+
+
+def paired(candidate: float, champion: float, error: float, n: int = 500, **changes: object) -> Comparison:
+    pair = Paired(
+        metric="retrieval/recall_at_100",
+        candidate=candidate,
+        champion=champion,
+        standard_error=error,
+        n=n,
+    )
+    return Comparison(champion=7, evaluation="e1", metrics=(pair.model_copy(update=changes),))
+
+
+def compared(comparison: Comparison) -> GateResult:
+    return next(r for r in run_gates(release(), comparison) if r.name.startswith("champion/"))
+
+
+def test_no_worse_than_the_champion_by_the_margin() -> None:
+    assert compared(paired(0.30, 0.30, 0.001)).passed
+    assert compared(paired(0.271, 0.30, 0.0001)).passed, "within a tenth"
+    worse = compared(paired(0.269, 0.30, 0.0001))
+    assert not worse.passed and worse.decided
+    assert worse.bound == pytest.approx(0.27) and worse.n == 500
+    assert "champion 7's 0.3" in worse.message
+
+
+def test_an_unsure_comparison_goes_by_the_estimate_and_says_so() -> None:
+    unsure = compared(paired(0.295, 0.30, 0.05))
+    assert unsure.passed and not unsure.decided and "too small to be sure" in unsure.message
+    few = compared(paired(0.0, 0.30, 0.0, n=5))
+    assert few.passed and not few.decided
+
+
+def test_losses_are_better_when_smaller() -> None:
+    smaller = {"metric": "ranker/log_loss", "larger_is_better": False}
+    assert compared(paired(0.40, 0.60, 0.001, **smaller)).passed
+    worse = compared(paired(0.67, 0.60, 0.001, **smaller))
+    assert not worse.passed and worse.bound == pytest.approx(0.66)
+
+
+def test_slices_have_their_own_margin() -> None:
+    tail = {"metric": "retrieval/recall_at_100/tail_topics"}
+    assert compared(paired(0.25, 0.30, 0.0001, **tail)).passed
+    assert not compared(paired(0.23, 0.30, 0.0001, **tail)).passed
+
+
+def test_what_cannot_be_compared_fails() -> None:
+    comparison = Comparison(champion=7, evaluation="e1", missing={"pinnersage": "its collection is gone"})
+    result = compared(comparison)
+    assert not result.passed and "its collection is gone" in result.message
+
+
+def test_failures_are_listed_with_value_bound_and_sample() -> None:
+    results = run_gates(release({"ranker/auc": 0.5, "ranker/ece": 0.2}), None, GateBounds())
+    text = str(GateFailed(12, results))
+    assert text.startswith("release 12 fails 2 of")
+    for part in ("ranker/auc: 0.5 is below 0.55, n = 20000", "ranker/ece: 0.2 is above 0.05", "override"):
+        assert part in text
+
+
+def test_bounds_refuse_unknown_keys() -> None:
+    with pytest.raises(ValueError, match="min_auc"):
+        GateBounds.model_validate({"min_auc": 0.5})
