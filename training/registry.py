@@ -102,8 +102,10 @@ class Registry:
     def log_model_version(self, log: ModelLog) -> int:
         """Log one run with its model and register the model's version; the version's number.
 
-        Raises mlflow.MlflowException where the store refuses; nothing is registered then.
+        Raises ValueError for a folder not named as MODEL_FILES ends, mlflow.MlflowException where the store
+        refuses; nothing is registered then.
         """
+        files = _named_model(log.files)
         self._use()
         import mlflow
 
@@ -124,7 +126,7 @@ class Registry:
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(log.flavour),
-                artifacts={"model": str(_named_model(log.files))},
+                artifacts={"model": str(files)},
                 signature=log.signature,
                 pip_requirements=list(log.requirements),
                 metadata={INPUTS_TAG: log.inputs, COMMIT_TAG: git_commit()},
