@@ -132,7 +132,7 @@ def _is_json_refusal(message: Message) -> bool:
 
 
 def _reshape(status: int, content: bytes) -> bytes:
-    """BentoML answers `{"error": text, "detail": [...]}` or `[{"error": text}]`; ours pass through unchanged."""
+    """BentoML says `{"error": text, "detail": [...]}` or `[{"error": text}]`; ours pass through unchanged."""
     try:
         told = json.loads(content)
     except ValueError:

@@ -1,0 +1,49 @@
+// The service's API. Every call resolves to the answer or throws ApiError with the error's own name.
+
+export class ApiError extends Error {
+  constructor(name, message, status) {
+    super(message);
+    this.name = name;
+    this.status = status;
+  }
+}
+
+// The page lives at <root>/ui/, the API at <root>/; a service behind a path prefix keeps working.
+const root = new URL("../", document.baseURI);
+
+async function call(path, request) {
+  let response;
+  try {
+    response = await fetch(new URL(path, root), {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(request),
+    });
+  } catch {
+    throw new ApiError("Unreachable", "The service does not answer. Is it running?", 0);
+  }
+  const text = await response.text();
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    throw new ApiError("BadAnswer", `The service answered ${response.status} without JSON.`, response.status);
+  }
+  if (!response.ok) {
+    const { name = "Error", message = `status ${response.status}` } = answer.error ?? {};
+    throw new ApiError(name, message, response.status);
+  }
+  return answer;
+}
+
+export const users = (limit = 60) => call("users", { limit });
+export const homefeed = (user_id, limit, exclude = []) => call("homefeed", { user_id, limit, exclude });
+export const related = (pin_id, user_id, limit = 30) => call("related", { pin_id, user_id, limit });
+export const pins = (pin_ids) => call("pins", { pin_ids });
+
+/** Keep one event. The id makes a retry harmless. */
+export function act(event) {
+  return call("events", {
+    events: [{ event_id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, timestamp_ms: Date.now(), ...event }],
+  });
+}

@@ -1,0 +1,58 @@
+// How the feed was made: release, spaces, funnel and sources of the last answer.
+
+import { el, icon } from "./icons.js";
+
+const TITLES = {
+  user: "User features",
+  retrieve: "Candidate sources",
+  merge: "Merge",
+  unseen: "Unseen",
+  not_hidden: "Not hidden",
+  pins: "Pin features",
+  distinct: "Near-duplicates out",
+  shortlist: "Shortlist",
+  rank: "Heavy ranking",
+  diversity: "Topic diversity",
+  take: "Answer",
+  cards: "Cards",
+  log: "Impression log",
+};
+
+export function renderDrawer(holder, answer, onClose) {
+  const most = Math.max(1, ...answer.stages.map((stage) => stage.count), ...answer.sources.map((s) => s.count));
+  const head = el("header", "", el("h2", "", "How this feed was made"));
+  const close = el("button", "round", icon("close"));
+  close.type = "button";
+  close.setAttribute("aria-label", "Close");
+  close.addEventListener("click", onClose);
+  head.append(close);
+
+  const facts = el("dl", "facts");
+  const fact = (name, value) => facts.append(el("div", "", el("dt", "", name), el("dd", "", value)));
+  fact("Release", `homefeed v${answer.release}`);
+  fact("Spaces", answer.spaces.join(", ") || "none");
+  fact("Answer", `${answer.pins.length} pins in ${answer.ms.toFixed(1)} ms`);
+  fact("Request", String(answer.request_id));
+
+  const parts = [head, facts];
+  for (const missing of answer.missing) parts.push(el("p", "missing", icon("flag"), `Without ${missing}`));
+  if (answer.fallback) parts.push(el("p", "missing calm", icon("spark"), answer.fallback));
+
+  const sources = el("div", "bars");
+  for (const source of answer.sources) {
+    const bar = row(source.name, source.count, source.ms, most, `source ${source.name}`);
+    if (source.missing) bar.append(el("em", "", source.missing));
+    sources.append(bar);
+  }
+  const stages = el("div", "bars");
+  for (const stage of answer.stages) stages.append(row(TITLES[stage.name] ?? stage.name, stage.count, stage.ms, most, "stage"));
+  parts.push(el("h3", "", "Sources"), sources, el("h3", "", "Funnel"), stages);
+  parts.push(el("p", "hint", "Bars count pins left after each step; times are this answer's own."));
+  holder.replaceChildren(...parts);
+}
+
+function row(name, count, ms, most, className) {
+  const bar = el("i", "");
+  bar.style.width = `${(100 * count) / most}%`;
+  return el("div", `row ${className}`, el("span", "name", name), el("span", "track", bar), el("b", "", String(count)), el("small", "", `${ms.toFixed(1)} ms`));
+}
