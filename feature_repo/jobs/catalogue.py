@@ -16,7 +16,7 @@ PIN_BASE = f"""
 CREATE OR REPLACE TEMP TABLE pin_base AS
 SELECT pin_id,
        created_at,
-       epoch_ms(created_at) AS created_at_ms,
+       epoch_us(created_at) // 1000 AS created_at_ms,
        list_resize(coalesce(topics, []), {PIN_TOPICS}, 0) AS topics,
        coalesce(topics, []) AS all_topics,
        len(coalesce(topics, []))::FLOAT AS topic_count,

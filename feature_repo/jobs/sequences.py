@@ -32,7 +32,7 @@ def sequences(db: duckdb.DuckDBPyConnection, lake: Lake, out: Path, as_of: datet
         WITH recent AS (
             SELECT user_id, event_id, pin_id, action::INT AS action,
                    coalesce(MAP {{{surfaces}}}[surface], 0)::INT AS surface,
-                   epoch_ms(timestamp) AS timestamps_ms, coalesce(duration_s, 0)::FLOAT AS duration_s
+                   epoch_us(timestamp) // 1000 AS timestamps_ms, coalesce(duration_s, 0)::FLOAT AS duration_s
             FROM actions WHERE timestamp < {literal(as_of)}
             QUALIFY row_number() OVER (PARTITION BY user_id ORDER BY {order}) <= {SEQUENCE_LENGTH}
         )

@@ -57,7 +57,7 @@ def snapshots(
     db.execute(_TABLES)
     _first_users(db, lake, out)
     rows = {USER_PROFILE.name: 0, PIN_STATS.name: 0}
-    day = first - timedelta(days=LONGEST + 1)
+    day = max(first - timedelta(days=LONGEST + 1), lake.interval()[0])
     while day < last:
         _roll(db, lake, day)
         day += _DAY
@@ -148,7 +148,7 @@ def _users(db: duckdb.DuckDBPyConnection, at: datetime):  # type: ignore[no-unty
             LEFT JOIN followed_topic USING (id) LEFT JOIN followed_board USING (id)
         )
         SELECT r.user_id, {scalars}, u.country, u.language, u.state,
-               coalesce(epoch_ms(u.created_at), 0) AS created_at_ms,
+               coalesce(epoch_us(u.created_at) // 1000, 0) AS created_at_ms,
                coalesce(r.topic_ids, [])[:{FOLLOWED}] AS followed_topics,
                coalesce(r.board_ids, [])[:{FOLLOWED}] AS followed_boards,
                {now} AS event_timestamp, {now} AS created
@@ -209,7 +209,8 @@ def _first_users(db: duckdb.DuckDBPyConnection, lake: Lake, out: Path) -> None:
     zeros = ", ".join(f"0::FLOAT AS {name}" for name in USER_SCALARS)
     table = db.sql(
         f"""
-        SELECT user_id, {zeros}, country, language, state, coalesce(epoch_ms(created_at), 0) AS created_at_ms,
+        SELECT user_id, {zeros}, country, language, state,
+               coalesce(epoch_us(created_at) // 1000, 0) AS created_at_ms,
                []::BIGINT[] AS followed_topics, []::BIGINT[] AS followed_boards,
                coalesce(created_at, {start}) AS event_timestamp, coalesce(created_at, {start}) AS created
         FROM users

@@ -36,18 +36,21 @@ def write_lake(root: Path, tables: dict[str, pd.DataFrame]) -> Lake:
     lake.write_contract(Contract())
     for name, frame in tables.items():
         spec = TABLES[name]
-        full = frame.reindex(columns=spec.schema.names)
         if not spec.by_day:
-            _write(lake.file(name), full, spec.schema)
+            _write(lake.file(name), frame, spec.schema)
             continue
-        for day, rows in full.groupby(full["timestamp"].dt.date):
+        for day, rows in frame.groupby(frame["timestamp"].dt.date):
             _write(lake.file(name, day), rows.sort_values("timestamp", kind="stable"), spec.schema)
     return lake
 
 
 def _write(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), path)
+    columns = [
+        pa.array(frame[c.name], c.type, from_pandas=True) if c.name in frame else pa.nulls(len(frame), c.type)
+        for c in schema
+    ]
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), path)
 
 
 def history(seed: int = 7) -> dict[str, pd.DataFrame]:
@@ -70,9 +73,9 @@ def history(seed: int = 7) -> dict[str, pd.DataFrame]:
 
     def moments(count: int) -> pd.Series:
         days = rng.choice(DAYS, count, p=_uneven(rng))
-        seconds = rng.integers(0, 86_400, count)
+        micros = rng.integers(0, 86_400_000_000, count)
         return pd.to_datetime(
-            [START + timedelta(days=int(d), seconds=int(s)) for d, s in zip(days, seconds, strict=True)]
+            [START + timedelta(days=int(d), microseconds=int(m)) for d, m in zip(days, micros, strict=True)]
         )
 
     count = 1500
