@@ -1,0 +1,173 @@
+"""`Pixie`: a query in, pins and scores out."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.models.pin_board_graph import PinBoardGraph
+from training.models.pin_board_overlay import GraphView
+from training.models.pixie.config import PixieConfig
+from training.models.pixie.counter import slots_for
+from training.models.pixie.query import Bias, Query, allocate_steps
+from training.models.pixie.walk import merge_visits, walk_query
+
+Ids = NDArray[np.int64]
+_MASK = (1 << 64) - 1
+
+
+class Room(NamedTuple):
+    """Working memory of one walk at a time; the table is all zero between walks."""
+
+    table: NDArray[np.int64]  # (slots,)
+    touched: NDArray[np.int64]  # (steps + 1,)
+    pins: NDArray[np.int32]  # (steps,)
+    counts: NDArray[np.int32]  # (steps,)
+    scores: NDArray[np.float64]  # (steps,)
+
+    @classmethod
+    def of(cls, steps: int) -> Room:
+        """Room for walks of at most `steps` steps: about 45 bytes a step."""
+        return cls(
+            np.zeros(slots_for(steps), np.int64),
+            np.empty(steps + 1, np.int64),
+            np.empty(steps, np.int32),
+            np.empty(steps, np.int32),
+            np.empty(steps, np.float64),
+        )
+
+
+@dataclass(frozen=True)
+class Visits:
+    """What a walk visited, query pins included; parallel arrays in no order."""
+
+    pins: NDArray[np.int32]  # (v,) indexes
+    scores: NDArray[np.float64]  # (v,)
+    steps: int
+    """Steps walked, fewer than asked where it stopped early."""
+    unknown: int
+    """Query pins that the graph does not know or that have no edges."""
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Best pins first (ties: the lower pin id); parallel arrays. Empty where nothing could be walked from."""
+
+    pin_ids: Ids  # (k,)
+    scores: NDArray[np.float32]  # (k,)
+    steps: int
+    unknown: int
+
+    def __len__(self) -> int:
+        return len(self.pin_ids)
+
+
+class Pixie:
+    """Walks on one graph. Threads may share it; kernels release the interpreter lock.
+
+    Equal graph, configuration, query and seed give equal answers, whatever the order of the query's pins.
+    """
+
+    def __init__(self, graph: PinBoardGraph | GraphView, config: PixieConfig | None = None) -> None:
+        self.graph = graph
+        self.config = config or PixieConfig()
+        self._max_degree = graph.max_pin_degree
+        self._rooms: deque[Room] = deque()
+
+    def on(self, graph: GraphView) -> Pixie:
+        """The same walker over another view of its base; working memory is shared, so this costs nothing."""
+        other = Pixie.__new__(Pixie)
+        other.graph, other.config = graph, self.config
+        other._max_degree, other._rooms = self._max_degree, self._rooms
+        return other
+
+    def recommend(self, query: Query, n: int, *, seed: int = 0, bias: Bias | None = None) -> Recommendations:
+        """The `n` pins of highest score, without the query's own and excluded pins.
+
+        Unknown pins and pins without edges are left out and counted; a query of nothing else has no answers.
+        Raises ValueError for n < 1.
+        """
+        if n < 1:
+            raise ValueError(f"{n} recommendations asked for; ask for at least 1")
+        visits = self.visits(query, seed=seed, bias=bias)
+        scores = visits.scores
+        barred = self.graph.index_of(np.concatenate([query.pin_ids, query.exclude]))
+        allowed = ~np.isin(visits.pins, barred[barred >= 0])
+        pins, scores = visits.pins[allowed], scores[allowed]
+        if len(pins) > n:  # every pin that ties with the n-th stays, so that ties are decided by id
+            near = scores >= np.partition(scores, len(scores) - n)[len(scores) - n]
+            pins, scores = pins[near], scores[near]
+        ids = self.graph.ids_of(pins)
+        best = np.lexsort((ids, -scores))[:n]
+        return Recommendations(ids[best], scores[best].astype(np.float32), visits.steps, visits.unknown)
+
+    def visits(self, query: Query, *, seed: int = 0, bias: Bias | None = None) -> Visits:
+        """Score of every visited pin: the booster's, divided by degree ** `popularity_discount`."""
+        config = self.config
+        query = query.heaviest(config.max_query_pins)
+        found = self.graph.index_of(query.pin_ids)
+        degrees = np.zeros(len(found), np.int64)
+        degrees[found >= 0] = self.graph.degrees(found[found >= 0])
+        usable = degrees > 0
+        unknown = int(len(usable) - usable.sum())
+        if not usable.any():
+            return Visits(np.empty(0, np.int32), np.empty(0), 0, unknown)
+        steps = allocate_steps(config.steps, query.weights[usable], degrees[usable], self._max_degree)
+        room = self._room()
+        ends = np.zeros(len(steps), np.int64)
+        taken = np.zeros(len(steps), np.int64)
+        total = walk_query(
+            self.graph.rows,
+            self.graph.extra,
+            not self.graph.has_extra and (bias is None or not self.graph.labelled),
+            self._preference(bias),
+            found[usable],
+            steps,
+            streams(query.pin_ids[usable], seed),
+            config.restart,
+            config.stop_pins,
+            config.stop_visits,
+            config.walkers,
+            room,
+            ends,
+            taken,
+        )
+        if len(steps) > 1:
+            total = merge_visits(room, total, config.boost)
+            scores = room.scores[:total].copy()
+        else:
+            scores = room.counts[:total].astype(np.float64)
+        pins = room.pins[:total].copy()
+        self._rooms.append(room)
+        if config.popularity_discount:
+            scores /= self.graph.degrees(pins) ** config.popularity_discount
+        return Visits(pins, scores, int(taken.sum()), unknown)
+
+    def _room(self) -> Room:
+        try:
+            return self._rooms.pop()
+        except IndexError:  # every room is in use by another thread
+            return Room.of(self.config.steps + self.config.max_query_pins)
+
+    def _preference(self, bias: Bias | None) -> tuple[np.int64, np.int64, np.uint64]:
+        if bias is None:
+            return np.int64(0), np.int64(0), np.uint64(0)
+        chance = np.uint64(self.config.bias_strength * 2**32)
+        return np.int64(bias.low), np.int64(bias.high), chance
+
+
+def streams(pin_ids: Ids, seed: int) -> NDArray[np.uint64]:
+    """Start of each query pin's random stream: it depends on the seed and the pin id alone."""
+    key = np.uint64(seed & _MASK)
+    with np.errstate(over="ignore"):
+        return _mixed(_mixed(np.atleast_1d(key)) + pin_ids.astype(np.uint64) * np.uint64(0xD1342543DE82EF95))
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

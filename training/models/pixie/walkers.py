@@ -1,0 +1,173 @@
+"""The walk engine: one pin -> board -> pin step of many walkers, interleaved.
+
+A step is four reads that depend on each other (two row bounds, two ends), each a likely cache miss. The loops
+below are staged: every stage does one read for all walkers and asks for the next stage's line, so that
+the misses of all walkers overlap. Kernels are plain functions of arrays and a random state; no bounds are checked.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from training.models.pixie.prefetch import prefetch
+
+_U = np.uint64
+GOLDEN = _U(0x9E3779B97F4A7C15)
+HALF = _U(32)
+LOW = _U(0xFFFFFFFF)
+_M1, _M2 = _U(0xBF58476D1CE4E5B9), _U(0x94D049BB133111EB)
+_S27, _S30, _S31 = _U(27), _U(30), _U(31)
+_ONE, _WORD = _U(1), _U(63)
+_B1, _B2, _B4, _BSUM = (
+    _U(0x5555555555555555),
+    _U(0x3333333333333333),
+    _U(0x0F0F0F0F0F0F0F0F),
+    _U(0x0101010101010101),
+)
+
+
+@numba.njit(inline="always")
+def mix(z):
+    """splitmix64's output function of a uint64 state that moves by GOLDEN."""
+    z = (z ^ (z >> _S30)) * _M1
+    z = (z ^ (z >> _S27)) * _M2
+    return z ^ (z >> _S31)
+
+
+@numba.njit(inline="always")
+def below(draw, n):
+    """int64 in [0, n) from the 32 random bits of `draw` (uint64), by multiplication and no division."""
+    return np.int64((draw * np.uint64(n)) >> HALF)
+
+
+@numba.njit(cache=True, nogil=True)
+def step(rows, width, source, target, at, low, state):
+    """Move walkers 0..width-1 from the pins `source` one uniform step to the pins `target`; returns the state.
+
+    `at` (int64) and `low` (uint64) are scratch of at least `width`. One 64-bit draw a step: the high half picks the
+    board, the low half the pin.
+    """
+    pin_offsets, pin_boards = rows.pin_offsets, rows.pin_boards
+    board_offsets, board_pins = rows.board_offsets, rows.board_pins
+    for w in range(width):
+        state += GOLDEN
+        draw = mix(state)
+        pin = source[w]
+        start = np.int64(pin_offsets[pin])
+        at[w] = start + below(draw >> HALF, np.int64(pin_offsets[pin + 1]) - start)
+        low[w] = draw & LOW
+        prefetch(pin_boards, at[w])
+    for w in range(width):
+        board = pin_boards[at[w]]
+        target[w] = board
+        prefetch(board_offsets, board)
+    for w in range(width):
+        board = target[w]
+        start = np.int64(board_offsets[board])
+        at[w] = start + below(low[w], np.int64(board_offsets[board + 1]) - start)
+        prefetch(board_pins, at[w])
+    for w in range(width):
+        pin = board_pins[at[w]]
+        target[w] = pin
+        prefetch(pin_offsets, pin)
+    return state
+
+
+@numba.njit(cache=True, nogil=True)
+def step_any(rows, extra, bias, width, source, target, at, low, state):
+    """As `step`, over fresh edges too and with a bias `(low label, high label, chance as 32 bits)`.
+
+    With the bias's chance a hop takes a uniform edge among those whose label is in [low, high), wherever
+    the row has one; else a uniform edge of the whole row.
+    """
+    bias_low, bias_high, chance = bias
+    for w in range(width):
+        state += GOLDEN
+        draw = mix(state)
+        state += GOLDEN
+        coins = mix(state)
+        at[w] = _edge(
+            rows.pin_offsets,
+            rows.pin_edge_labels,
+            extra.pin_bits,
+            extra.pin_rank,
+            extra.pin_offsets,
+            extra.pin_edge_labels,
+            source[w],
+            bias_low,
+            bias_high,
+            (coins >> HALF) < chance,
+            draw >> HALF,
+        )
+        low[w] = draw & LOW
+        target[w] = np.int32((coins & LOW) < chance)  # the second hop's coin waits where the pin will stand
+        if at[w] >= 0:
+            prefetch(rows.pin_boards, at[w])
+    for w in range(width):
+        board = rows.pin_boards[at[w]] if at[w] >= 0 else extra.pin_boards[-at[w] - 1]
+        at[w] = _edge(
+            rows.board_offsets,
+            rows.board_edge_labels,
+            extra.board_bits,
+            extra.board_rank,
+            extra.board_offsets,
+            extra.board_edge_labels,
+            board,
+            bias_low,
+            bias_high,
+            target[w] != 0,
+            low[w],
+        )
+        if at[w] >= 0:
+            prefetch(rows.board_pins, at[w])
+    for w in range(width):
+        target[w] = rows.board_pins[at[w]] if at[w] >= 0 else extra.board_pins[-at[w] - 1]
+        prefetch(rows.pin_offsets, target[w])
+    return state
+
+
+@numba.njit(inline="always")
+def _edge(offsets, labels, bits, rank, more_offsets, more_labels, node, low, high, biased, draw):
+    """Place of a random edge of `node`: >= 0 in the rows, else `-place - 1` among the extra edges."""
+    start, stop, more, more_stop = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    if node < len(offsets) - 1:
+        start, stop = np.int64(offsets[node]), np.int64(offsets[node + 1])
+    word = node >> 6
+    if word < len(bits):
+        mark = _ONE << (np.uint64(node) & _WORD)
+        if bits[word] & mark:
+            row = rank[word] + popcount(bits[word] & (mark - _ONE))
+            more, more_stop = more_offsets[row], more_offsets[row + 1]
+    if biased:
+        a = _lower(labels, start, stop, low)
+        b = _lower(labels, a, stop, high)
+        c = _lower(more_labels, more, more_stop, low)
+        d = _lower(more_labels, c, more_stop, high)
+        if b - a + d - c > 0:
+            start, stop, more, more_stop = a, b, c, d
+    place = below(draw, stop - start + more_stop - more)
+    return start + place if place < stop - start else -(more + place - (stop - start)) - 1
+
+
+@numba.njit(inline="always")
+def popcount(word):
+    """Set bits of a uint64, int64."""
+    word = word - ((word >> _ONE) & _B1)
+    word = (word & _B2) + ((word >> _U(2)) & _B2)
+    word = (word + (word >> _U(4))) & _B4
+    return np.int64((word * _BSUM) >> _U(56))
+
+
+@numba.njit(inline="always")
+def _lower(labels, start, stop, bound):
+    """First place in the sorted labels[start:stop] that is >= bound; `stop` where labels are absent."""
+    if len(labels) == 0:
+        return stop
+    while start < stop:
+        middle = (start + stop) >> 1
+        if labels[middle] < bound:
+            start = middle + 1
+        else:
+            stop = middle
+    return start
