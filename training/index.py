@@ -15,7 +15,7 @@ from feature_repo.vectors.collection import MilvusIndex
 from feature_repo.vectors.exact import recall, top_k
 from feature_repo.vectors.index import Filter, VectorIndex, VectorIndexError
 from feature_repo.vectors.milvus import Milvus, connect
-from feature_repo.vectors.rows import PinRows
+from feature_repo.vectors.rows import PinRows, concatenate
 from validation.manifest import CollectionCheck, Space
 
 HELD_QUERIES = 200
@@ -73,6 +73,28 @@ def build(
     return check
 
 
+def read(milvus_uri: str, space: str) -> PinRows:
+    """Everything the collection of `space` holds, by rising pin id. Raises CollectionMissing."""
+    milvus = connect(milvus_uri)
+    try:
+        index = milvus.open(Space.parse(space).collection, consistency="Strong")
+        return concatenate([_no_rows(index.dim), *index.scan()])
+    finally:
+        milvus.close()
+
+
+def check(milvus_uri: str, space: str, rows: PinRows) -> CollectionCheck:
+    """Measure the collection of `space` as it stands, which should hold `rows`; `verify` says what is measured.
+
+    Raises CollectionMissing, CollectionBroken.
+    """
+    milvus = connect(milvus_uri)
+    try:
+        return verify(milvus.open(Space.parse(space).collection, consistency="Strong"), rows, space)
+    finally:
+        milvus.close()
+
+
 def verify(index: VectorIndex, rows: PinRows, space: str) -> CollectionCheck:
     """Measure `index` against the `rows` it should hold.
 
@@ -127,6 +149,10 @@ def _write(milvus: Milvus, index: MilvusIndex, rows: PinRows, progress: Progress
     index.flush()
     milvus.wait_indexed(index.name)
     return True
+
+
+def _no_rows(dim: int) -> PinRows:
+    return PinRows.of([], np.empty((0, dim), np.float32), [], [], [])
 
 
 def _by_tenths(total: int, progress: Progress) -> Callable[[int], None]:

@@ -17,6 +17,9 @@ RELEASE_MODEL = "homefeed"
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
+MANIFEST_FILE = "manifest.json"
+"""The manifest's artifact, at the root of a release version's files."""
+
 _SPACE = re.compile(r"^(?P<model>[a-z][a-z0-9_]*)@(?P<version>[1-9][0-9]*)$")
 
 

@@ -12,7 +12,7 @@ from feature_repo.vectors.index import VectorIndex
 from feature_repo.vectors.milvus import Milvus, connect
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
-from tests.feature_repo.vectors.servers import milvus_lite, milvus_standalone
+from tests.feature_repo.vectors.servers import shared_lite, shared_standalone
 
 DIM = 32
 PINS = 3_000
@@ -48,23 +48,10 @@ def pins() -> PinRows:
     return planted_pins()
 
 
-@pytest.fixture(scope="session")
-def lite_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with milvus_lite(tmp_path_factory.mktemp("lite")) as uri:
-        yield uri
-
-
-@pytest.fixture(scope="session")
-def standalone_uri() -> Iterator[str]:
-    with milvus_standalone() as uri:
-        yield uri
-
-
 @pytest.fixture(scope="session", params=["lite", "server"])
 def milvus(request: pytest.FixtureRequest) -> Iterator[Milvus]:
     """A connection to each Milvus in turn."""
-    uri = request.getfixturevalue("lite_uri" if request.param == "lite" else "standalone_uri")
-    connection = connect(uri)
+    connection = connect(shared_lite() if request.param == "lite" else shared_standalone())
     yield connection
     connection.close()
 
@@ -82,7 +69,7 @@ def backend(request: pytest.FixtureRequest, pins: PinRows) -> Iterator[Backend]:
     if kind.startswith("replica"):
         yield Backend(kind, Replica.of(CONTRACT_COLLECTION, pins, graph=kind == "replica-graph"))
         return
-    connection = connect(request.getfixturevalue("lite_uri" if kind == "lite" else "standalone_uri"))
+    connection = connect(shared_lite() if kind == "lite" else shared_standalone())
     index = connection.create(CONTRACT_COLLECTION, DIM)
     index.upsert(pins)
     index.flush()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -21,9 +24,35 @@ ROOT = Path(__file__).resolve().parents[3]
 MILVUS_VENV = Path(os.environ.get("CORKBOARD_MILVUS_VENV") or ROOT / ".milvus-venv")
 """Environment holding `milvus==2.3.5` and `setuptools<80`."""
 
+_until_exit = ExitStack()
+atexit.register(_until_exit.close)
+
 _LOCK = Path("/tmp/corkboard-milvus-server.lock")
 _LOCK_WAIT_S = 240.0
 _START_WAIT_S = 120.0
+
+
+@lru_cache
+def shared_lite() -> str:
+    """URI of one Milvus Lite for the whole test run, started on first use; keep to collections of your own."""
+    folder = _until_exit.enter_context(tempfile.TemporaryDirectory(prefix="corkboard-lite-"))
+    return _until_exit.enter_context(milvus_lite(Path(folder)))
+
+
+def shared_standalone() -> str:
+    """URI of the one real server a machine can run, shared like `shared_lite`; skips where there is none."""
+    started = _start_standalone()
+    if isinstance(started, pytest.skip.Exception):
+        raise started
+    return started
+
+
+@lru_cache
+def _start_standalone() -> str | pytest.skip.Exception:
+    try:
+        return _until_exit.enter_context(milvus_standalone())
+    except pytest.skip.Exception as reason:
+        return reason  # remembered, so that not every test waits for the lock again
 
 
 @contextmanager

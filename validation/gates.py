@@ -1,0 +1,301 @@
+"""What a release must show before the services may follow it.
+
+Each gate is a plain function of the release's manifest, the comparison with the champion and the bounds; it
+answers with the value it saw, the bound, the sample size and one sentence. Nothing here reads a store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from pydantic import Field
+
+from validation.manifest import Frozen, ReleaseManifest
+
+SLICES = ("new_users", "tail_topics")
+
+
+class GateBounds(Frozen):
+    """Every bound a release is held to. Defaults suit a data set of any size; set your own per product."""
+
+    min_sample: int = Field(30, ge=1)
+    """Fewer users (or rows) than this decide nothing: the gate says so and does not stop the release."""
+
+    min_recall_over_chance: float = Field(1.5, ge=0)
+    """Retrieval recall@100 over that of 100 pins drawn blindly from the catalogue."""
+    min_slice_recall_over_chance: float = Field(1.0, ge=0)
+    """The same for new users and tail topics."""
+    min_ranker_auc: float = Field(0.55, ge=0, le=1)
+    max_normalized_entropy: float = Field(1.0, gt=0)
+    """Ranker log loss over that of always predicting the base rate."""
+    max_calibration_error: float = Field(0.05, gt=0)
+    """Expected calibration error of the ranker, in probability."""
+
+    margin: float = Field(0.1, ge=0)
+    """How much worse than the champion a release may measure, as a share of the champion's value."""
+    slice_margin: float = Field(0.2, ge=0)
+    confidence_z: float = Field(1.645, ge=0)
+    """One-sided normal quantile of the interval stated beside each comparison (1.645 = 95 %)."""
+
+    min_index_recall: float = Field(0.9, ge=0, le=1)
+    min_filtered_recall: float = Field(0.9, ge=0, le=1)
+    min_filtered_fill: float = Field(0.99, ge=0, le=1)
+    min_coverage: float = Field(0.999, ge=0, le=1)
+    """Share of the catalogue's pins with content that the collection holds."""
+    max_collection_bytes: float = Field(16e9, gt=0)
+    """Raw vector bytes of one collection, rows x dimension x 4."""
+    max_model_bytes: float = Field(2e9, gt=0)
+    """Weights and configuration of one model version."""
+
+
+class Paired(Frozen):
+    """One metric of two releases over the very same users or rows."""
+
+    metric: str
+    candidate: float
+    champion: float
+    standard_error: float
+    """Of the mean paired difference."""
+    n: int
+    larger_is_better: bool = True
+
+
+class Comparison(Frozen):
+    """A release measured beside the champion on one evaluation."""
+
+    champion: int
+    """The champion's release version."""
+    evaluation: str
+    metrics: tuple[Paired, ...] = ()
+    missing: dict[str, str] = Field(default_factory=dict)
+    """Metrics that could not be compared, with the reason."""
+
+
+class GateResult(Frozen):
+    """One gate's verdict."""
+
+    name: str
+    value: float | None
+    """None where it was not measured."""
+    bound: float | None
+    n: int | None
+    """Users, rows or queries the value is a mean of."""
+    passed: bool
+    decided: bool = True
+    """False where the sample is too small to tell; such a gate passes."""
+    message: str
+
+
+class GateFailed(Exception):
+    """At least one gate failed; the release was not promoted."""
+
+    def __init__(self, version: int, results: tuple[GateResult, ...]) -> None:
+        self.version = version
+        self.results = results
+        failed = [r for r in results if not r.passed]
+        super().__init__(
+            f"release {version} fails {len(failed)} of {len(results)} gates:\n"
+            + "\n".join(f"  {r.message}" for r in failed)
+            + "\nmend what they name, or promote with an override that says why"
+        )
+
+
+Gate = Callable[[ReleaseManifest, Comparison | None, GateBounds], Iterator[GateResult]]
+
+
+def retrieval_floor(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """Retrieval finds what users did next far more often than chance, for everyone and on each slice."""
+    if "pinnersage" not in release.parts:
+        yield _absent("retrieval", "pinnersage", release)
+        return
+    chance = release.metrics.get("retrieval/chance_recall_at_100", math.nan)
+    yield _at_least(
+        "retrieval/recall_at_100", release, bounds.min_recall_over_chance * chance, "users", bounds.min_sample
+    )
+    for part in SLICES:
+        if f"retrieval/users/{part}" in release.metrics:
+            bound = bounds.min_slice_recall_over_chance * chance
+            yield _at_least(
+                f"retrieval/recall_at_100/{part}", release, bound, f"users/{part}", bounds.min_sample
+            )
+
+
+def ranker_floor(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """The ranker orders better than chance, knows more than the base rate, and is calibrated."""
+    if "ranker" not in release.parts:
+        yield _absent("ranker", "ranker", release)
+        return
+    yield _at_least("ranker/auc", release, bounds.min_ranker_auc, "rows", bounds.min_sample)
+    for name, bound in (
+        ("ranker/normalized_entropy", bounds.max_normalized_entropy),
+        ("ranker/ece", bounds.max_calibration_error),
+    ):
+        yield _at_most(name, release, bound, "rows", bounds.min_sample)
+
+
+def index_health(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """Each collection, as measured after it was re-opened, finds and fills, and holds the catalogue."""
+    spaces = {c.space for c in release.collections}
+    for space in release.spaces():
+        if space not in spaces:
+            yield GateResult(
+                name=f"index/{space}",
+                value=None,
+                bound=None,
+                n=None,
+                passed=False,
+                message=f"index/{space}: the release searches {space} and names no checked collection of it",
+            )
+    for check in release.collections:
+        for name, value, bound in (
+            ("recall_at_100", check.recall_at_100, bounds.min_index_recall),
+            ("filtered_fill", check.filtered_fill, bounds.min_filtered_fill),
+            ("filtered_recall_at_100", check.filtered_recall_at_100, bounds.min_filtered_recall),
+            ("coverage", release.metrics.get(f"index/coverage/{check.space}"), bounds.min_coverage),
+        ):
+            yield _result(f"index/{name}/{check.space}", value, bound, check.rows, above=True)
+
+
+def size(release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds) -> Iterator[GateResult]:
+    """Collections and models fit where they are to be served."""
+    for check in release.collections:
+        held = float(check.rows) * check.dim * 4
+        yield _result(
+            f"size/{check.collection}",
+            held,
+            bounds.max_collection_bytes,
+            check.rows,
+            above=False,
+            unit=" bytes",
+        )
+    for role in release.parts:
+        value = release.metrics.get(f"size/{role}")
+        yield _result(f"size/{role}", value, bounds.max_model_bytes, None, above=False, unit=" bytes")
+
+
+def non_inferiority(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """No worse than the champion by more than the margin, on the same users and rows, slices included.
+
+    Decided when the interval of the paired difference lies on one side of the margin; where the sample
+    cannot tell, the point estimate rules and the result says so.
+    """
+    if comparison is None:
+        return
+    for name, why in comparison.missing.items():
+        yield GateResult(
+            name=f"champion/{name}",
+            value=None,
+            bound=None,
+            n=None,
+            passed=False,
+            message=f"champion/{name}: not compared with champion {comparison.champion}: {why}",
+        )
+    for pair in comparison.metrics:
+        yield _compared(pair, comparison.champion, bounds)
+
+
+GATES: tuple[Gate, ...] = (retrieval_floor, ranker_floor, index_health, size, non_inferiority)
+"""Every gate, in the order of the report."""
+
+
+def run_gates(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds | None = None
+) -> tuple[GateResult, ...]:
+    """Every gate's results; `comparison` is None where there is no champion to compare with."""
+    held = bounds or GateBounds()
+    return tuple(result for gate in GATES for result in gate(release, comparison, held))
+
+
+def _compared(pair: Paired, champion: int, bounds: GateBounds) -> GateResult:
+    name = f"champion/{pair.metric}"
+    share = bounds.slice_margin if pair.metric.endswith(SLICES) else bounds.margin
+    allowed = share * abs(pair.champion)
+    gain = (pair.candidate - pair.champion) * (1 if pair.larger_is_better else -1)
+    reach = bounds.confidence_z * pair.standard_error
+    bound = pair.champion - allowed if pair.larger_is_better else pair.champion + allowed
+    enough = pair.n >= bounds.min_sample
+    passed = gain >= -allowed or not enough
+    decided = enough and (gain - reach >= -allowed or not passed)
+    says = "worse than" if gain < -allowed else "not worse than"
+    sentence = (
+        f"{name}: {pair.candidate:.4g} is {says} champion {champion}'s {pair.champion:.4g} by the margin "
+        f"{allowed:.2g} (bound {bound:.4g}; gain {gain:+.2g} +- {reach:.2g}, n = {pair.n})"
+    )
+    return GateResult(
+        name=name,
+        value=pair.candidate,
+        bound=bound,
+        n=pair.n,
+        passed=passed,
+        decided=decided,
+        message=sentence if decided else f"{sentence}; the sample is too small to be sure",
+    )
+
+
+def _at_least(name: str, release: ReleaseManifest, bound: float, sample: str, min_sample: int) -> GateResult:
+    return _measured(name, release, bound, sample, min_sample, above=True)
+
+
+def _at_most(name: str, release: ReleaseManifest, bound: float, sample: str, min_sample: int) -> GateResult:
+    return _measured(name, release, bound, sample, min_sample, above=False)
+
+
+def _measured(
+    name: str, release: ReleaseManifest, bound: float, sample: str, min_sample: int, *, above: bool
+) -> GateResult:
+    """A gate on one of the release's own metrics; its sample size is the metric `<task>/<sample>`."""
+    n = int(release.metrics.get(f"{name.partition('/')[0]}/{sample}", 0))
+    result = _result(name, release.metrics.get(name), bound, n, above=above)
+    if result.value is None or n >= min_sample:
+        return result
+    return result.model_copy(
+        update={
+            "passed": True,
+            "decided": False,
+            "message": f"{result.message}; {n} are too few to decide, it takes {min_sample}",
+        }
+    )
+
+
+def _result(
+    name: str, value: float | None, bound: float, n: int | None, *, above: bool, unit: str = ""
+) -> GateResult:
+    sample = "" if n is None else f", n = {n}"
+    if value is None or math.isnan(value) or math.isnan(bound):
+        return GateResult(
+            name=name, value=None, bound=None, n=n, passed=False, message=f"{name}: was not measured{sample}"
+        )
+    passed = value >= bound if above else value <= bound
+    relation = ("reaches" if passed else "is below") if above else ("stays within" if passed else "is above")
+    return GateResult(
+        name=name,
+        value=value,
+        bound=bound,
+        n=n,
+        passed=passed,
+        message=f"{name}: {value:.4g} {relation} {bound:.4g}{unit}{sample}",
+    )
+
+
+def _absent(name: str, role: str, release: ReleaseManifest) -> GateResult:
+    """A part that is not in the release: fine where the manifest says why."""
+    why = release.skipped.get(role)
+    said = f"left out: {why}" if why else "missing from the release, and the manifest does not say why"
+    return GateResult(
+        name=name,
+        value=None,
+        bound=None,
+        n=None,
+        passed=why is not None,
+        decided=False,
+        message=f"{name}: {said}",
+    )
