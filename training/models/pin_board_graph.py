@@ -73,7 +73,8 @@ class Rows(NamedTuple):
 class Extra(NamedTuple):
     """Edges beside `Rows` that came after it was built. `bits` marks the nodes that have some.
 
-    The row of a marked node is its rank among the marked: `rank[node >> 6]` plus the marks before it in its word.
+    The row of a marked node is its rank among the marked: `rank[node >> 6]` plus the marks before it in its
+    word.
     """
 
     pin_bits: NDArray[np.uint64]
@@ -115,7 +116,9 @@ def label(language: int | NDArray[np.integer] = 0, topic: int | NDArray[np.integ
 
 @dataclass(frozen=True, eq=False)
 class PinBoardGraph:
-    """An immutable bipartite graph. Build it by `from_edges`, or `load` it; index of a pin = row of `pin_ids`."""
+    """An immutable bipartite graph. Build it by `from_edges`, or `load` it; index of a pin = row of
+    `pin_ids`.
+    """
 
     pin_ids: Ids  # (pins,)
     board_ids: Ids  # (boards,)
@@ -236,7 +239,15 @@ class PinBoardGraph:
         a damaged file must be found here. Raises GraphError naming the file that is wrong.
         """
         manifest = _manifest(path)
-        names = ("pin_ids", "board_ids", "pin_labels", "board_labels", "pin_order", "board_order", *Rows._fields)
+        names = (
+            "pin_ids",
+            "board_ids",
+            "pin_labels",
+            "board_labels",
+            "pin_order",
+            "board_order",
+            *Rows._fields,
+        )
         arrays = {name: _read(path / f"{name}.npy", resident) for name in names}
         rows = Rows(*(arrays[name] for name in Rows._fields))
         info = GraphInfo.model_validate(manifest["info"])
@@ -279,7 +290,9 @@ def from_edges(
             raise GraphError(f"{what} ids are named twice")
         found = _find(ids, order, ends)
         if (found < 0).any():
-            raise GraphError(f"an edge points at {what} {ends[found < 0][0]}, which is not among the {what} ids")
+            raise GraphError(
+                f"an edge points at {what} {ends[found < 0][0]}, which is not among the {what} ids"
+            )
         names.append(ids)
         codes.append(found)
     for what, ids, labels in (("pin", names[0], pin_labels), ("board", names[1], board_labels)):
@@ -297,7 +310,9 @@ def from_codes(
     board_labels: Labels | None = None,
     info: GraphInfo | None = None,
 ) -> PinBoardGraph:
-    """As `from_edges`, where edges already are (row of `pin_ids`, row of `board_ids`), int32. Nothing is checked."""
+    """As `from_edges`, where edges already are (row of `pin_ids`, row of `board_ids`), int32. Nothing is
+    checked.
+    """
     labelled = pin_labels is not None or board_labels is not None
     if labelled:
         pin_labels = np.zeros(len(pin_ids), np.uint16) if pin_labels is None else pin_labels
@@ -437,7 +452,9 @@ def _manifest(path: Path) -> dict:
     except (json.JSONDecodeError, KeyError, ValidationError) as wrong:
         raise GraphError(f"{file} is damaged: {wrong}") from wrong
     if manifest.get("format") != FORMAT:
-        raise GraphError(f"{file}: format {manifest.get('format')}, this code reads {FORMAT}; build the graph anew")
+        raise GraphError(
+            f"{file}: format {manifest.get('format')}, this code reads {FORMAT}; build the graph anew"
+        )
     return manifest
 
 
@@ -471,7 +488,15 @@ def _check(graph: PinBoardGraph, path: Path) -> None:
             raise GraphError(f"{path / name}.npy holds {array.dtype} {array.shape}, expected a row of {dtype}")
     rows = graph.rows
     sides = (
-        ("pin", rows.pin_offsets, rows.pin_boards, rows.pin_edge_labels, graph.pins, graph.boards, graph.pin_order),
+        (
+            "pin",
+            rows.pin_offsets,
+            rows.pin_boards,
+            rows.pin_edge_labels,
+            graph.pins,
+            graph.boards,
+            graph.pin_order,
+        ),
         (
             "board",
             rows.board_offsets,
@@ -501,7 +526,7 @@ def _in_bounds(offsets, ends, others):
 
 @numba.njit(cache=True, nogil=True)
 def _in_range(indexes, limit):
+    sound = True
     for i in indexes:
-        if i < 0 or i >= limit:
-            return False
-    return True
+        sound &= (i >= 0) & (i < limit)
+    return sound

@@ -1,8 +1,8 @@
 """Fresh pins and saves between two builds of the graph: what was saved a second ago can be walked to.
 
-`FreshSaves` collects saves; its `view` is an immutable `GraphView` that walks take in a graph's place: the mapped base
-plus a small CSR of the new edges, found by one bit a node. New pins and boards are numbered after the base's. When
-a new base has been built, `rebased` carries over what it has not seen.
+`FreshSaves` collects saves; its `view` is an immutable `GraphView` that walks take in a graph's place: the
+mapped base plus a small CSR of the new edges, found by one bit a node. New pins and boards are numbered after
+the base's. When a new base has been built, `rebased` carries over what it has not seen.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class GraphView:
 
 
 class FreshSaves:
-    """Saves since `base` was built. Threads may add and view at once; adding costs nothing until the next view."""
+    """Saves since `base` was built. Threads may add and view at once; adding costs nothing until the next
+    view.
+    """
 
     def __init__(self, base: PinBoardGraph, *, max_saves: int = 1_000_000) -> None:
         self.base = base
@@ -146,12 +148,14 @@ class FreshSaves:
     ) -> None:
         """Take in saves, (n,) each; repeated saves and those the base holds change nothing.
 
-        Labels are used for pins and boards new to the graph (0, unknown, where not given). Raises GraphError for
-        ids <= 0 or unequal lengths, and OverlayFull beyond `max_saves`; then nothing is taken in.
+        Labels are used for pins and boards new to the graph (0, unknown, where not given). Raises GraphError
+        for ids <= 0 or unequal lengths, and OverlayFull beyond `max_saves`; then nothing is taken in.
         """
         pins, boards, times = (np.array(a, np.int64, ndmin=1) for a in (pin_ids, board_ids, times_ms))
         if not len(pins) == len(boards) == len(times):
-            raise GraphError(f"{len(pins)} pins, {len(boards)} boards, {len(times)} times: a save has one of each")
+            raise GraphError(
+                f"{len(pins)} pins, {len(boards)} boards, {len(times)} times: a save has one of each"
+            )
         if len(pins) and min(pins.min(), boards.min()) <= 0:
             raise GraphError("a fresh save has a pin or board id below 1 (0 is padding)")
         with self._lock:
@@ -171,7 +175,9 @@ class FreshSaves:
             self._view = None
 
     def view(self) -> GraphView:
-        """The graph with every save added so far. O(fresh saves) after an addition, else the same object again."""
+        """The graph with every save added so far. O(fresh saves) after an addition, else the same object
+        again.
+        """
         with self._lock:
             if self._view is None:
                 self._view = self._build()
@@ -187,11 +193,15 @@ class FreshSaves:
         with self._lock:
             for pins, boards, times in self._saves:
                 kept = slice(None) if since is None else times >= since
-                pin_labels = self._labels(pins[kept], self.base.index_of, self.base.pin_labels, self._pins, True)
+                pin_labels = self._labels(
+                    pins[kept], self.base.index_of, self.base.pin_labels, self._pins, True
+                )
                 board_labels = self._labels(
                     boards[kept], self.base.board_index_of, self.base.board_labels, self._boards, False
                 )
-                fresh.add(pins[kept], boards[kept], times[kept], pin_labels=pin_labels, board_labels=board_labels)
+                fresh.add(
+                    pins[kept], boards[kept], times[kept], pin_labels=pin_labels, board_labels=board_labels
+                )
         return fresh
 
     def _labels(self, ids, index_of, base_labels, new, pins: bool) -> Labels:
@@ -250,7 +260,9 @@ def _or_new(found: Indexes, new_ids: Ids, first: int, ids: Ids) -> Indexes:
     return np.where((found < 0) & (new_ids[candidate] == ids), first + candidate, found).astype(np.int32)
 
 
-def _side(nodes: Indexes, ends: Indexes, end_labels: Labels | None, count: int) -> tuple[NDArray[np.generic], ...]:
+def _side(
+    nodes: Indexes, ends: Indexes, end_labels: Labels | None, count: int
+) -> tuple[NDArray[np.generic], ...]:
     """(bits, rank, offsets, ends, labels) of the rows of the nodes that have fresh edges."""
     labels = np.empty(0, np.uint16) if end_labels is None else end_labels[ends]
     order = np.lexsort((ends, nodes)) if end_labels is None else np.lexsort((ends, labels, nodes))
@@ -270,13 +282,17 @@ def _side(nodes: Indexes, ends: Indexes, end_labels: Labels | None, count: int) 
     )
 
 
-def _ranks(bits: NDArray[np.uint64], rank: Indexes, nodes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Indexes]:
+def _ranks(
+    bits: NDArray[np.uint64], rank: Indexes, nodes: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], Indexes]:
     """(has fresh edges, its row) of each node."""
     if not len(bits):
         return np.zeros(len(nodes), bool), np.zeros(len(nodes), np.int32)
     word = bits[nodes >> 6]
     mark = np.uint64(1) << (nodes & 63).astype(np.uint64)
-    return (word & mark) != 0, (rank[nodes >> 6] + np.bitwise_count(word & (mark - np.uint64(1)))).astype(np.int32)
+    return (word & mark) != 0, (rank[nodes >> 6] + np.bitwise_count(word & (mark - np.uint64(1)))).astype(
+        np.int32
+    )
 
 
 def _extra_degrees(

@@ -1,7 +1,7 @@
 """The visit counter: open addressing with linear probing, as in the paper (section 3.3).
 
-A slot is one int64, (pin + 1) in the high half and its count in the low half, 0 when free. The table is sized by
-the steps of a walk, so that a worker's memory does not grow with the graph.
+A slot is one int64, (pin + 1) in the high half and its count in the low half, 0 when free. The table is sized
+by the steps of a walk, so that a worker's memory does not grow with the graph.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def slots_for(keys: int) -> int:
 
 @numba.njit(inline="always")
 def home_slot(pin, shift):
-    """Where the search for `pin` starts: the high bits of a multiplicative hash, `shift` = 64 - bits of the table."""
+    """Where the search for `pin` starts: the high bits of a multiplicative hash, `shift` = 64 - bits of the
+    table.
+    """
     return np.int64((np.uint64(pin) * GOLDEN) >> shift)
 
 

@@ -1,4 +1,6 @@
-"""Importance neighbourhoods for PinSage: the pins that short walks from a pin meet most (KDD 2018, section 3.2)."""
+"""Importance neighbourhoods for PinSage: the pins that short walks from a pin meet most (KDD 2018, section
+3.2).
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,11 @@ def importance_neighbours(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The `top` pins most visited by `walks` walks of `hops` pin -> board -> pin steps from each of `seeds`.
 
-    `seeds` are pin indexes (`graph.index_of`). Returns indexes (n, top) int32, padded by -1, most visited first (ties:
-    first met), and their visits divided by the row's sum (n, top) float32, padded by 0. The pin itself is no neighbour
-    of its own. A pin without edges, or alone on its boards, has a row of padding. A row depends on the pin, `seed` and
-    the graph alone, not on the other seeds or on `threads`. Raises GraphError for an index outside the graph.
+    `seeds` are pin indexes (`graph.index_of`). Returns indexes (n, top) int32, padded by -1, most visited
+    first (ties: first met), and their visits divided by the row's sum (n, top) float32, padded by 0. The pin
+    itself is no neighbour of its own. A pin without edges, or alone on its boards, has a row of padding. A
+    row depends on the pin, `seed` and the graph alone, not on the other seeds or on `threads`. Raises
+    GraphError for an index outside the graph.
     """
     if min(walks, hops, top) < 1:
         raise ValueError(f"walks ({walks}), hops ({hops}) and top ({top}) must be at least 1")

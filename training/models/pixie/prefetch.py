@@ -1,8 +1,8 @@
 """One instruction for numba kernels: ask for a cache line that will be read soon.
 
-A walk is bound by memory latency. A load that misses stalls the core once its reorder buffer is full; a prefetch
-retires at once, so the reads of all walkers are in flight together. Measured: 1.4x the steps per second of the
-same staged loops without it.
+A walk is bound by memory latency. A load that misses stalls the core once its reorder buffer is full; a
+prefetch retires at once, so the reads of all walkers are in flight together. Measured: 1.4x the steps per
+second of the same staged loops without it.
 """
 
 from __future__ import annotations

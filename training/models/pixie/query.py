@@ -70,7 +70,9 @@ def pin_query(pin_id: int) -> Query:
     return Query.of(np.array([pin_id]))
 
 
-def board_query(graph: PinBoardGraph | GraphView, board_id: int, *, max_pins: int = 100, seed: int = 0) -> Query:
+def board_query(
+    graph: PinBoardGraph | GraphView, board_id: int, *, max_pins: int = 100, seed: int = 0
+) -> Query:
     """The pins of a board, equally weighted; a seeded sample of `max_pins` of a larger board.
 
     All its pins are excluded from answers. A board that the graph does not know is an empty query.
@@ -94,11 +96,13 @@ def history_query(
     *,
     half_life_days: float = 7.0,
 ) -> Query:
-    """A user's actions as query pins: weight = the action's weight, halved every `half_life_days` of age, summed.
+    """A user's actions as query pins: weight = the action's weight, halved every `half_life_days` of age,
+    summed.
 
-    `actions` are codes of the vocabulary. A code without a weight counts nothing; a pin with any action of negative
-    weight (hide, report) is no query pin and may not be answered. Actions after `now_ms` are ignored, so that a
-    replay sees what was known. An empty history is an empty query. Raises ValueError for a weight that is no number.
+    `actions` are codes of the vocabulary. A code without a weight counts nothing; a pin with any action of
+    negative weight (hide, report) is no query pin and may not be answered. Actions after `now_ms` are
+    ignored, so that a replay sees what was known. An empty history is an empty query. Raises ValueError for a
+    weight that is no number.
     """
     if half_life_days <= 0:
         raise ValueError(f"half_life_days is {half_life_days}; it must be above 0")
@@ -137,9 +141,9 @@ def allocate_steps(
 ) -> NDArray[np.int64]:
     """Steps of each query pin, (q,) int64, at least 1 each (paper, eq. 1 and 2).
 
-    s = |E(q)| (C - log |E(q)|) and N_q = w_q N s_q / sum s, with weights summing to 1 entering the sum too. C is the
-    logarithm of the largest degree of *any* pin: with that degree itself, as the text can be read, s is linear
-    in |E(q)|, and a bestseller among the query pins takes nearly every step.
+    s = |E(q)| (C - log |E(q)|) and N_q = w_q N s_q / sum s, with weights summing to 1 entering the sum too. C
+    is the logarithm of the largest degree of *any* pin: with that degree itself, as the text can be read, s
+    is linear in |E(q)|, and a bestseller among the query pins takes nearly every step.
     """
     if len(weights) == 0:
         return np.empty(0, np.int64)

@@ -15,14 +15,29 @@ ROUNDS = 4
 
 @numba.njit(cache=True, nogil=True)
 def walk_query(
-    rows, extra, plain, bias, sources, steps, streams, restart, stop_pins, stop_visits, walkers, room, ends, taken
+    rows,
+    extra,
+    plain,
+    bias,
+    sources,
+    steps,
+    streams,
+    restart,
+    stop_pins,
+    stop_visits,
+    walkers,
+    room,
+    ends,
+    taken,
 ):
-    """Walk `steps[q]` steps from each pin `sources[q]`; visits of query q are room's pins/counts[ends[q-1]:ends[q]].
+    """Walk `steps[q]` steps from each pin `sources[q]`; visits of query q are room's
+    pins/counts[ends[q-1]:ends[q]].
 
     A walker returns to its query pin before a step with chance `restart`, so that walk lengths are geometric
-    (paper, algorithm 1). The walk of a query pin stops early once `stop_pins` pins have `stop_visits` visits each
-    (0 never): the counter belongs to that walk, or the later query pins would starve. `taken[q]` says how
-    many steps were counted. `room` is a `Room`; its table is all zero before and after. Sources must have edges.
+    (paper, algorithm 1). The walk of a query pin stops early once `stop_pins` pins have `stop_visits` visits
+    each (0 never): the counter belongs to that walk, or the later query pins would starve. `taken[q]` says
+    how many steps were counted. `room` is a `Room`; its table is all zero before and after. Sources must have
+    edges.
     """
     table, touched, pins, counts = room.table, room.touched, room.pins, room.counts
     shift = shift_of(table)

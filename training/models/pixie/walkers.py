@@ -1,8 +1,9 @@
 """The walk engine: one pin -> board -> pin step of many walkers, interleaved.
 
 A step is four reads that depend on each other (two row bounds, two ends), each a likely cache miss. The loops
-below are staged: every stage does one read for all walkers and asks for the next stage's line, so that
-the misses of all walkers overlap. Kernels are plain functions of arrays and a random state; no bounds are checked.
+below are staged: every stage does one read for all walkers and asks for the next stage's line, so that the
+misses of all walkers overlap. Kernels are plain functions of arrays and a random state; no bounds are
+checked.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def below(draw, n):
 def step(rows, width, source, target, at, low, state):
     """Move walkers 0..width-1 from the pins `source` one uniform step to the pins `target`; returns the state.
 
-    `at` (int64) and `low` (uint64) are scratch of at least `width`. One 64-bit draw a step: the high half picks the
-    board, the low half the pin.
+    `at` (int64) and `low` (uint64) are scratch of at least `width`. One 64-bit draw a step: the high half
+    picks the board, the low half the pin.
     """
     pin_offsets, pin_boards = rows.pin_offsets, rows.pin_boards
     board_offsets, board_pins = rows.board_offsets, rows.board_pins
