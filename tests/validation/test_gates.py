@@ -120,7 +120,9 @@ def test_a_space_without_a_checked_collection_fails() -> None:
     assert "content@3" in bad["index/content@3"].message
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if not m.startswith(("retrieval/users", "ranker/rows"))])
+@pytest.mark.parametrize(
+    "metric", [m for m in METRICS if not m.startswith(("retrieval/users", "ranker/rows"))]
+)
 def test_what_was_not_measured_does_not_pass(metric: str) -> None:
     bad = failed(run_gates(release({metric: None}), None))
     assert bad, f"{metric} is missing and nothing failed"

@@ -1,0 +1,164 @@
+"""The loop closes: what the services logged becomes rows of the lake, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.validation.conftest import NOW, Door, actions, at, pins
+from validation.events import ActionRecord, ImpressionRecord, to_line
+from validation.ingest_events import ingest_events
+from validation.lake import LakeError
+from validation.outcome import IngestReport
+from validation.tables import EntityKind
+
+
+def ms(**ago: float) -> int:
+    return int(at(**ago).timestamp() * 1000)
+
+
+def action(event_id: int, **fields: object) -> ActionRecord:
+    return ActionRecord(
+        **{
+            "event_id": event_id,
+            "user_id": 7,
+            "pin_id": 1,
+            "timestamp_ms": ms(minutes=event_id),
+            "action": "save",
+        }
+        | fields
+    )
+
+
+def impression(event_id: int, **fields: object) -> ImpressionRecord:
+    known = {"event_id": event_id, "user_id": 7, "pin_id": 2, "timestamp_ms": ms(minutes=9), "request_id": 55}
+    return ImpressionRecord(**known | {"position": 3, "propensity": 0.25, "source": "pinnersage"} | fields)
+
+
+class Log:
+    """An event log beside a door."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.folder = door.home / "events"
+        self.folder.mkdir(parents=True)
+
+    def append(self, segment: str, *records: ActionRecord | ImpressionRecord | bytes) -> Path:
+        path = self.folder / f"{segment}.jsonl"
+        with path.open("ab") as file:
+            for record in records:
+                file.write(record if isinstance(record, bytes) else to_line(record))
+        return path
+
+    def ingest(self) -> IngestReport | None:
+        home = self.door.home
+        return ingest_events(
+            self.folder, home / "lake", home / "quarantine", home / "reports", now=NOW, checkpoint=False
+        )
+
+
+@pytest.fixture
+def log(door: Door) -> Log:
+    door.open()
+    return Log(door)
+
+
+def test_records_become_rows(log: Log) -> None:
+    log.append(
+        "a", action(1, query="red chair", surface="search", duration_s=2.5, request_id=55), impression(2)
+    )
+    report = log.ingest()
+    assert {n: t.new for n, t in report.tables.items()} == {"impressions": 1, "actions": 1}
+    row = log.door.lake.read("actions").set_index("event_id").loc[1]
+    assert (row["user_id"], row["pin_id"], row["query"], row["surface"]) == (7, 1, "red chair", "search")
+    assert (row["duration_s"], row["request_id"], row["timestamp"]) == (2.5, 55, at(minutes=1))
+    seen = log.door.lake.read("impressions").iloc[0]
+    assert (seen["position"], seen["propensity"], seen["source"], seen["request_id"]) == (
+        3,
+        0.25,
+        "pinnersage",
+        55,
+    )
+
+
+def test_only_what_is_new_is_read(log: Log) -> None:
+    log.append("a", action(1))
+    assert log.ingest().tables["actions"].read == 1
+    assert log.ingest() is None
+    log.append("a", action(2))
+    log.append("b", action(3))
+    assert log.ingest().tables["actions"].read == 2
+    assert len(log.door.lake.read("actions")) == 4 + 3
+
+
+def test_a_record_logged_twice_counts_once(log: Log) -> None:
+    log.append("a", action(1), action(1))
+    log.append("b", action(1))
+    report = log.ingest()
+    assert (report.tables["actions"].new, report.tables["actions"].duplicate) == (1, 2)
+    assert report.refused == 0
+
+
+def test_reading_the_whole_log_again_changes_nothing(log: Log) -> None:
+    log.append("a", action(1), impression(2))
+    log.ingest()
+    before = log.door.files()
+    (log.door.lake.path / "events.json").unlink()
+    report = log.ingest()
+    assert sum(t.new for t in report.tables.values()) == 0
+    assert log.door.files() == before
+
+
+def test_a_last_line_without_its_newline_waits(log: Log) -> None:
+    whole = to_line(action(2))
+    log.append("a", action(1), whole[:30])
+    assert log.ingest().tables["actions"].read == 1
+    log.append("a", whole[30:])
+    assert log.ingest().tables["actions"].new == 1
+
+
+def test_a_line_that_is_no_record_is_kept_apart_and_keeps_nothing_out(log: Log) -> None:
+    log.append("a", action(1), b'{"kind": "thought"}\n', b"\xff\xfe torn\n", action(2))
+    report = log.ingest()
+    assert report.tables["actions"].new == 2
+    kept = (log.door.home / "quarantine" / "events" / f"{report.id}.jsonl").read_bytes()
+    assert kept == b'{"kind": "thought"}\n\xff\xfe torn\n'
+    assert log.ingest() is None
+
+
+def test_rows_of_unknown_pins_are_refused_like_any_other(log: Log) -> None:
+    log.append("a", action(1, pin_id=99), action(2, action="yawn"), action(3))
+    report = log.ingest()
+    assert report.tables["actions"].quarantined == {"unknown pin": 1, "unknown action": 1}
+
+
+def test_ids_go_back_through_the_map(door: Door) -> None:
+    door.write(
+        pins=pins(pin_id=["p1", "p2", "p3"]),
+        actions=actions(pin_id=["p1", "p2", "p1", "p3"], user_id=["u", "v", "u", "w"]),
+    )
+    door.open()
+    log = Log(door)
+    ids = door.lake.id_map()
+    newcomer = ids.assign(EntityKind.USER, "new")
+    pin = ids.lookup(EntityKind.PIN, "p3")
+    log.append("a", action(1, user_id=newcomer, pin_id=pin), action(2, user_id=9999, pin_id=pin))
+    report = log.ingest()
+    assert report.tables["actions"].quarantined == {"null user_id": 1}
+    row = door.lake.read("actions").set_index("event_id").loc[1]
+    assert (row["user_id"], row["pin_id"]) == (newcomer, pin)
+
+
+def test_an_ingest_that_fails_reads_the_same_records_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.append("a", action(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("validation.ingest.commit", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            log.ingest()
+    assert log.ingest().tables["actions"].new == 1
+
+
+def test_a_log_needs_a_lake(door: Door) -> None:
+    with pytest.raises(LakeError, match="corkboard ingest"):
+        Log(door).ingest()
