@@ -12,7 +12,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from validation.tables import PIN_ID, REQUEST_ID, TIMESTAMP, USER_ID
+from validation.tables import PADDING_ID, PIN_ID, REQUEST_ID, TIMESTAMP, USER_ID
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far before its impression an action that names the request may lie: clients' clocks run wild."""
@@ -24,12 +24,12 @@ def attribute(impressions: pd.DataFrame, actions: pd.DataFrame, window: timedelt
     Parameters
     ----------
     impressions : request_id, user_id, pin_id, timestamp; (request_id, pin_id) unique.
-    actions : user_id, pin_id, timestamp, request_id (null where unknown).
+    actions : user_id, pin_id, timestamp, request_id (null or 0 where unknown).
     """
     answered = np.full(len(actions), -1, dtype=np.int64)
     if len(impressions) == 0 or len(actions) == 0:
         return answered
-    named = actions[REQUEST_ID].notna().to_numpy()
+    named = (actions[REQUEST_ID].fillna(PADDING_ID) != PADDING_ID).to_numpy()
     if named.any():
         answered[named] = _by_request(impressions, actions[named], window)
     if not named.all():

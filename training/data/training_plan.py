@@ -102,7 +102,7 @@ def _digest(vectors: PinVectors) -> str:
 
 
 def _code() -> str:
-    """Digest of the code that decides what the rows hold, so that a mended feature is never taken for the old."""
+    """Digest of the code that decides what rows hold: a mended feature is never taken for the old one."""
     sha = hashlib.sha256()
     for pattern in _CODE:
         for file in sorted(_ROOT.glob(pattern)):

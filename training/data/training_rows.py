@@ -139,13 +139,6 @@ class RowBuilder:
         rows, labels, counts = (
             self._impressions(days) if self.plan.scheme == IMPRESSIONS else self._sampled(days)
         )
-        repeated = rows.duplicated([REQUEST_ID, PIN_ID])
-        if repeated.any():
-            one = rows[repeated].iloc[0]
-            raise TrainingSetError(
-                f"{int(repeated.sum())} rows repeat a pin within a request, such as pin {one[PIN_ID]} in "
-                f"request {one[REQUEST_ID]}: what they were answered with would count twice"
-            )
         table = self._table(rows, labels)
         of_day = _days(rows[TIMESTAMP])
         for day in days:
@@ -174,6 +167,7 @@ class RowBuilder:
         window = timedelta(hours=self.plan.config.label_window_h)
         first, stop = days[0], days[-1] + DAY
         rows = self.lake.read(IMPRESSIONS, list(KEYS), first, stop + window)
+        _refuse_repeats(rows)
         columns = [USER_ID, PIN_ID, ACTION, TIMESTAMP, REQUEST_ID]
         acts = self.lake.read("actions", columns, first - CLOCK_SKEW, stop + window)
         answered = attribute(rows, acts, window)
@@ -308,6 +302,16 @@ class RowBuilder:
                 f"{day:%Y-%m-%d}: label sums {sums} differ from the actions that answered, "
                 f"{stats['label_sums']}"
             )
+
+
+def _refuse_repeats(rows: pd.DataFrame) -> None:
+    repeated = rows.duplicated([REQUEST_ID, PIN_ID])
+    if repeated.any():
+        one = rows[repeated].iloc[0]
+        raise TrainingSetError(
+            f"{int(repeated.sum())} rows repeat a pin within a request, such as pin {one[PIN_ID]} in "
+            f"request {one[REQUEST_ID]}: what they were answered with would count twice"
+        )
 
 
 def _days(times: pd.Series) -> np.ndarray:
