@@ -1,14 +1,15 @@
-"""Fit the Pinnability rankers to arrays: logistic regression by L-BFGS, trees by xgboost."""
+"""Fit the Pinnability rankers to arrays: logistic regression by Newton's method, trees by xgboost."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, signed_log
+from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, signed_log, standardise
 
 Floats = NDArray[np.float32]
 
@@ -17,8 +18,8 @@ class NothingToLearn(ValueError):
     """Rows that hold one outcome only."""
 
 
-_CHUNK = 262_144
-"""Rows a pass touches at once, so that no second copy of the features is made."""
+_CHUNK = 65_536
+"""Rows a pass touches at once, so that what it makes on the way stays in cache."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class LogisticConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     l2: float = Field(1e-4, ge=0)
-    iterations: int = Field(200, ge=1)
+    iterations: int = Field(50, ge=1)
 
 
 class GbdtConfig(BaseModel):
@@ -63,40 +64,73 @@ class GbdtConfig(BaseModel):
 def fit_logistic(
     train: Rows, spec: FeatureSpec, config: LogisticConfig, *, negative_rate: float = 1.0
 ) -> LogisticRanker:
-    """Fit on `train`; raises NothingToLearn where it holds one class only."""
-    from scipy.optimize import minimize
+    """Fit on `train`; raises NothingToLearn where it holds one class only.
 
+    Newton's method with step halving: the problem is convex and narrow, so ten passes do what a gradient method
+    needs hundreds for. Makes one standardised copy of the features: 4 bytes a value.
+    """
     _two_classes(train)
     mean, scale = _moments(train)
+    x = np.empty_like(train.features)
+    for rows in _chunks(len(train)):
+        x[rows] = standardise(train.features[rows], mean, scale)
+    theta = np.zeros(x.shape[1] + 1)
     rate = float(np.average(train.label, weights=train.weight))
-    start = np.zeros(train.features.shape[1] + 1)
-    start[-1] = np.log(rate / (1 - rate))
-    total = float(train.weight.sum(dtype=np.float64))
-
-    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights, bias = theta[:-1], theta[-1]
-        value, gradient = 0.5 * config.l2 * total * weights @ weights, np.zeros_like(theta)
-        gradient[:-1] = config.l2 * total * weights
-        for first in range(0, len(train), _CHUNK):
-            rows = slice(first, first + _CHUNK)
-            x = (signed_log(train.features[rows]) - mean) / scale
-            logit = (x @ weights.astype(np.float32)).astype(np.float64) + bias
-            y, w = train.label[rows], train.weight[rows]
-            value += float(w @ (np.logaddexp(0.0, logit) - y * logit))
-            residual = (w * (1.0 / (1.0 + np.exp(-logit)) - y)).astype(np.float32)
-            gradient[:-1] += residual @ x
-            gradient[-1] += residual.sum(dtype=np.float64)
-        return value / total, gradient / total
-
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": config.iterations})
+    theta[-1] = np.log(rate / (1 - rate))
+    loss, gradient, hessian = _logistic_pass(theta, x, train, config.l2)
+    for _ in range(config.iterations):
+        step = np.linalg.solve(hessian, gradient)
+        decrement = float(gradient @ step)
+        if decrement < 1e-9:
+            break
+        size = 1.0
+        while size > 1e-4:
+            tried = theta - size * step
+            found = _logistic_pass(tried, x, train, config.l2)
+            if found[0] <= loss - 1e-4 * size * decrement:
+                break
+            size /= 2
+        else:
+            break  # no step helps any more: float32 products limit how far the loss can be told apart
+        theta, (loss, gradient, hessian) = tried, found
     return LogisticRanker(
         spec=spec,
         mean=mean,
         scale=scale,
-        weights=found.x[:-1].astype(np.float32),
-        bias=float(found.x[-1]),
+        weights=theta[:-1].astype(np.float32),
+        bias=float(theta[-1]),
         negative_rate=negative_rate,
     )
+
+
+def _logistic_pass(
+    theta: NDArray[np.float64], x: Floats, train: Rows, l2: float
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Mean loss, its gradient (F + 1,) and Hessian (F + 1, F + 1) at `theta`, the bias last."""
+    width = x.shape[1]
+    weights, bias = theta[:-1], theta[-1]
+    loss, gradient, hessian = 0.0, np.zeros(width + 1), np.zeros((width + 1, width + 1))
+    for rows in _chunks(len(x)):
+        part, y, w = x[rows], train.label[rows].astype(np.float64), train.weight[rows].astype(np.float64)
+        logit = (part @ weights.astype(np.float32)).astype(np.float64) + bias
+        p = 1.0 / (1.0 + np.exp(-logit))
+        loss += float(w @ (np.logaddexp(0.0, logit) - y * logit))
+        residual, curve = w * (p - y), w * p * (1 - p)
+        gradient[:-1] += residual.astype(np.float32) @ part
+        gradient[-1] += residual.sum()
+        scaled = part * np.sqrt(curve).astype(np.float32)[:, None]
+        hessian[:-1, :-1] += scaled.T @ scaled
+        hessian[:-1, -1] += curve.astype(np.float32) @ part
+        hessian[-1, -1] += curve.sum()
+    hessian[-1, :-1] = hessian[:-1, -1]
+    total = float(train.weight.sum(dtype=np.float64))
+    ridge = np.append(np.full(width, l2), 0.0)
+    hessian = hessian / total + np.diag(ridge + 1e-8)  # a constant column has no curvature of its own
+    return loss / total + 0.5 * l2 * float(weights @ weights), gradient / total + ridge * theta, hessian
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    return (slice(first, first + _CHUNK) for first in range(0, rows, _CHUNK))
 
 
 def fit_gbdt(
@@ -158,9 +192,9 @@ def _moments(rows: Rows) -> tuple[Floats, Floats]:
     total = rows.weight.sum(dtype=np.float64)
     first = np.zeros(rows.features.shape[1])
     second = np.zeros_like(first)
-    for start in range(0, len(rows), _CHUNK):
-        x = signed_log(rows.features[start : start + _CHUNK]).astype(np.float64)
-        w = rows.weight[start : start + _CHUNK].astype(np.float64)
+    for part in _chunks(len(rows)):
+        x = signed_log(rows.features[part]).astype(np.float64)
+        w = rows.weight[part].astype(np.float64)
         first += w @ x
         second += w @ (x * x)
     mean = first / total
