@@ -1,0 +1,203 @@
+"""Promotion and rollback: one alias moved after the gates passed, and written down before it moves.
+
+`champion` is what services follow, `previous` what a rollback returns to. The ledger is the truth: its line
+reaches the disk first, so a process that dies before the aliases moved leaves a move that the next one
+finishes. One promotion at a time among the processes that share the ledger's file.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feature_repo.vectors.index import CollectionMissing
+from feature_repo.vectors.milvus import connect
+from training.context import TrainingContext
+from training.ledger import Ledger, LedgerEntry, Move
+from training.registry import Registry, git_commit
+from training.release import compare, load_manifest, registry_of
+from validation.gates import GateBounds, GateFailed, GateResult, run_gates
+from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, ReleaseManifest
+
+
+class NothingToPromote(RuntimeError):
+    """No version was given and no release is the challenger."""
+
+
+class RollbackImpossible(RuntimeError):
+    """There is no previous champion, or what it serves from is gone."""
+
+
+def promote(
+    ctx: TrainingContext,
+    ledger: Path,
+    version: int | None = None,
+    *,
+    override: str | None = None,
+    bounds: GateBounds | None = None,
+) -> int:
+    """Put a release (the challenger if none is named) through its gates and make it the champion; its version.
+
+    `override` promotes in spite of failing gates and is kept in the ledger with them. A release that is the
+    champion already is left so.
+
+    Raises GateFailed with every gate's result, NothingToPromote, ReleaseError for an unknown version,
+    ValueError for an empty override.
+    """
+    if override is not None and not override.strip():
+        raise ValueError("an override says why the release goes out although a gate fails; it is empty")
+    book, registry = Ledger(ledger), registry_of(ctx)
+    with book.lock():
+        _finish(registry, book)
+        wanted = version if version is not None else registry.alias(RELEASE_MODEL, CHALLENGER)
+        current = champion(registry, book)
+        last = book.last()
+        if last is not None and current is not None and wanted in (None, current):
+            ctx.progress(f"release {current} is the champion already")
+            return current
+        if wanted is None:
+            raise NothingToPromote("no release is the challenger; run `corkboard release`, or name a version")
+        manifest = load_manifest(ctx, wanted)
+        results = check(ctx, manifest, current, bounds)
+        failed = [r for r in results if not r.passed]
+        for result in results:
+            ctx.progress(("  ok   " if result.passed else "  FAIL ") + result.message)
+        verdict = "passed" if not failed else "failed" if override is None else "overridden"
+        registry.client.set_model_version_tag(RELEASE_MODEL, str(wanted), "gates", verdict)
+        if failed and override is None:
+            raise GateFailed(wanted, results)
+        entry = _entry(Move.PROMOTE, wanted, current, replaced=current, override=override, gates=results)
+        book.append(entry)
+        _move(registry, entry)
+    ctx.progress(f"release {wanted} is the champion")
+    return wanted
+
+
+def rollback(ctx: TrainingContext, ledger: Path) -> int:
+    """Make the champion before this one the champion again; its version. A second rollback goes further back.
+
+    Nothing is trained, built or measured: only that the collections of the release are still there. Raises
+    RollbackImpossible.
+    """
+    book, registry = Ledger(ledger), registry_of(ctx)
+    with book.lock():
+        _finish(registry, book)
+        line = book.champions()
+        if len(line) < 2:
+            raise RollbackImpossible(
+                "no champion came before this one; a rollback needs two promotions in the ledger"
+            )
+        *_, target, leaving = line
+        _still_there(ctx, load_manifest(ctx, target), target)
+        entry = _entry(Move.ROLLBACK, target, line[-3] if len(line) > 2 else None, replaced=leaving)
+        book.append(entry)
+        _move(registry, entry)
+    ctx.progress(f"release {target} is the champion again, instead of {leaving}")
+    return target
+
+
+def history(ledger: Path) -> tuple[LedgerEntry, ...]:
+    """Every promotion and rollback, oldest first."""
+    return Ledger(ledger).entries()
+
+
+def check(
+    ctx: TrainingContext, manifest: ReleaseManifest, champion: int | None, bounds: GateBounds | None = None
+) -> tuple[GateResult, ...]:
+    """Every gate's result for a release beside the champion of that version (None: the first release)."""
+    comparison = None
+    if champion is not None:
+        comparison = compare(ctx, manifest, load_manifest(ctx, champion), champion)
+    return (*collections_present(ctx, manifest), *run_gates(manifest, comparison, bounds))
+
+
+def collections_present(ctx: TrainingContext, manifest: ReleaseManifest) -> tuple[GateResult, ...]:
+    """Each collection of the manifest is on this Milvus now, with the rows that were checked."""
+    results = []
+    milvus = connect(ctx.milvus_uri)
+    try:
+        for checked in manifest.collections:
+            try:
+                rows = milvus.open(checked.collection, consistency="Strong").rows
+                message = f"{rows} rows now, {checked.rows} when it was checked"
+            except CollectionMissing as missing:
+                rows, message = 0, str(missing)
+            results.append(
+                GateResult(
+                    name=f"index/rows/{checked.space}",
+                    value=float(rows),
+                    bound=float(checked.rows),
+                    n=checked.rows,
+                    passed=rows == checked.rows,
+                    message=f"index/rows/{checked.space}: {message}",
+                )
+            )
+    finally:
+        milvus.close()
+    return tuple(results)
+
+
+def champion(registry: Registry, ledger: Ledger) -> int | None:
+    """The champion by the ledger; by the alias where the ledger has no line yet."""
+    last = ledger.last()
+    return last.champion if last is not None else registry.alias(RELEASE_MODEL, CHAMPION)
+
+
+def _finish(registry: Registry, ledger: Ledger) -> None:
+    """Carry out the last entry if its process died before the aliases moved.
+
+    Aliases that say something else altogether were moved by hand; the next promotion or rollback goes by
+    the ledger.
+    """
+    last = ledger.last()
+    if last is not None and registry.alias(RELEASE_MODEL, CHAMPION) in (last.replaced, last.champion):
+        _move(registry, last)
+
+
+def _move(registry: Registry, entry: LedgerEntry) -> None:
+    """Point the aliases where the entry says; `champion` last, since services follow it."""
+    if entry.previous is None:
+        _drop_alias(registry, PREVIOUS)
+    elif registry.alias(RELEASE_MODEL, PREVIOUS) != entry.previous:
+        registry.set_alias(RELEASE_MODEL, PREVIOUS, entry.previous)
+    if registry.alias(RELEASE_MODEL, CHALLENGER) == entry.champion:
+        _drop_alias(registry, CHALLENGER)
+    if registry.alias(RELEASE_MODEL, CHAMPION) != entry.champion:
+        registry.set_alias(RELEASE_MODEL, CHAMPION, entry.champion)
+
+
+def _drop_alias(registry: Registry, alias: str) -> None:
+    if registry.alias(RELEASE_MODEL, alias) is not None:
+        registry.client.delete_registered_model_alias(RELEASE_MODEL, alias)
+
+
+def _still_there(ctx: TrainingContext, manifest: ReleaseManifest, version: int) -> None:
+    gone = [r.message for r in collections_present(ctx, manifest) if not r.passed]
+    if gone:
+        raise RollbackImpossible(
+            f"release {version} cannot serve again: {'; '.join(gone)}; train and release instead"
+        )
+
+
+def _entry(
+    move: Move,
+    champion: int,
+    previous: int | None,
+    *,
+    replaced: int | None,
+    override: str | None = None,
+    gates: tuple[GateResult, ...] = (),
+) -> LedgerEntry:
+    return LedgerEntry(
+        at=datetime.now(UTC),
+        move=move,
+        champion=champion,
+        previous=previous,
+        replaced=replaced,
+        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        git_commit=git_commit(),
+        override=override,
+        gates=gates,
+    )
