@@ -94,6 +94,7 @@ def apply(store: FeatureStore) -> None:
 def definitions(project: str):  # type: ignore[no-untyped-def]  # feast.repo_contents.RepoContents
     """Feast's collection of every object in `feature_repo.repository`."""
     from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView, Project
+    from feast.data_source import DataSource
     from feast.feature_view import DUMMY_ENTITY
     from feast.repo_contents import RepoContents
 
@@ -101,10 +102,11 @@ def definitions(project: str):  # type: ignore[no-untyped-def]  # feast.repo_con
 
     objects = [getattr(repository, name) for name in repository.__all__]
     views = [thing for thing in objects if isinstance(thing, FeatureView)]
-    sources = [source for view in views for source in (view.batch_source, view.stream_source) if source]
+    sources = {thing.name: thing for thing in objects if isinstance(thing, DataSource)}
+    sources |= {view.batch_source.name: view.batch_source for view in views}
     return RepoContents(
         projects=[Project(name=project)],
-        data_sources=sources,
+        data_sources=list(sources.values()),
         entities=[*(thing for thing in objects if isinstance(thing, Entity)), DUMMY_ENTITY],
         feature_views=views,
         feature_services=[thing for thing in objects if isinstance(thing, FeatureService)],

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from feature_repo.jobs import UserInterests, build_features, write_pin_embedding
 from feature_repo.store import apply, materialize, open_store
 from validation.lake import Lake
 from validation.tables import TABLES, Contract
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 USERS, PINS, BOARDS, DAYS = 25, 60, 6, 40
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,7 +83,7 @@ def history(seed: int = 7) -> dict[str, pd.DataFrame]:
         )
 
     count = 1500
-    pin_ids = rng.zipf(1.3, count) % PINS + 1
+    pin_ids = rng.zipf(1.3, count) % (PINS - 5) + 1  # the last five pins meet nobody
     actions = pd.DataFrame(
         {
             "event_id": rng.permutation(count) + 1,
@@ -102,7 +106,7 @@ def history(seed: int = 7) -> dict[str, pd.DataFrame]:
         {
             "request_id": np.arange(1, shown + 1),
             "user_id": rng.integers(1, USERS + 1, shown),
-            "pin_id": rng.integers(1, PINS + 1, shown),
+            "pin_id": rng.integers(1, PINS - 4, shown),
             "position": rng.integers(0, 20, shown),
             "timestamp": moments(shown),
         }
@@ -206,7 +210,7 @@ def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, world: World):  # feast.FeatureStore
+def store(request: pytest.FixtureRequest, world: World) -> FeatureStore:
     """The world's features, applied and materialized, over each online store."""
     redis = request.getfixturevalue("redis_address") if request.param == "redis" else None
     opened = open_store(world.home, redis=redis)
@@ -215,14 +219,26 @@ def store(request: pytest.FixtureRequest, world: World):  # feast.FeatureStore
     return opened
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def fresh_store(request: pytest.FixtureRequest, tmp_path: Path, world: World):  # feast.FeatureStore
-    """An applied and empty store of a test's own, over the world's features."""
-    redis = f"{request.getfixturevalue('redis_address')},db=1" if request.param == "redis" else None
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "features").symlink_to(world.features)
-    opened = open_store(home, redis=redis)
+@pytest.fixture(scope="session")
+def applied_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty home in which the definitions were applied; sources are relative, so copies are as good."""
+    home = tmp_path_factory.mktemp("applied")
+    opened = open_store(home)
     apply(opened)
+    return home
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def fresh_store(
+    request: pytest.FixtureRequest, tmp_path: Path, world: World, applied_home: Path
+) -> Iterator[FeatureStore]:
+    """An applied and empty store of a test's own, over the world's features."""
+    home, redis = tmp_path / "home", None
+    shutil.copytree(applied_home, home)
+    (home / "features").symlink_to(world.features)
+    if request.param == "redis":
+        redis = f"{request.getfixturevalue('redis_address')},db=1"
+        (home / "feast_registry.db").rename(home / "feast_registry_redis.db")
+    opened = open_store(home, redis=redis)
     yield opened
     opened.teardown()
