@@ -53,6 +53,11 @@ SAMPLED_PER_BASKET = 8
 
 _ROW_GROUP = 250_000
 
+_WEEKS, _PINS = 100, 1_000_000_000
+"""More than any week, more than any product number."""
+
+_PLACES = np.array(["", "mailer", "display", "display+mailer"])
+
 
 class PackageMissing(RuntimeError):
     """The package that carries the data is not installed."""
@@ -160,11 +165,9 @@ def _views(files: _Files, weeks: int) -> str:
                redemption_date AS day
         FROM '{files.coupon_redemptions}';
     CREATE VIEW promotions AS
-        SELECT store_id, week, product_id AS pin_id, bool_or(display_location <> '0') AS display,
-               bool_or(mailer_location <> '0') AS mailer
-        FROM '{files.promotions}'
-        WHERE display_location <> '0' OR mailer_location <> '0'
-        GROUP BY ALL;
+        SELECT store_id, week, product_id AS pin_id, display_location <> '0' AS display,
+               mailer_location <> '0' AS mailer
+        FROM '{files.promotions}';
     """
 
 
@@ -294,15 +297,8 @@ def _actions(db: duckdb.DuckDBPyConnection, out: Path) -> list[str]:
 
 def _impressions(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Generator) -> list[str]:
     """Promoted products of each basket's store and week: those bought, and a sample of the others."""
-    promoted = _arrow(
-        db,
-        """
-        SELECT store_id, week, pin_id, display, mailer FROM promotions
-        SEMI JOIN (SELECT DISTINCT store_id, week FROM bought) USING (store_id, week)
-        SEMI JOIN bought USING (pin_id)
-        ORDER BY store_id, week, pin_id
-    """,
-    )
+    promoted, where = _promoted(db)
+    pins = promoted % _PINS
     baskets = _arrow(
         db,
         """
@@ -311,11 +307,9 @@ def _impressions(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Genera
         FROM bought WHERE quantity > 0 GROUP BY store_id, week, board_id ORDER BY min(timestamp), board_id
     """,
     )
-    pins = promoted.column("pin_id").to_numpy()
-    # Sorted by store, then week: those of one store and week are a slice.
-    place = _store_week(promoted)
-    starts = np.searchsorted(place, _store_week(baskets), side="left")
-    ends = np.searchsorted(place, _store_week(baskets), side="right")
+    trip = (baskets.column("store_id").to_numpy() * _WEEKS + baskets.column("week").to_numpy()) * _PINS
+    starts = np.searchsorted(promoted, trip)
+    ends = np.searchsorted(promoted, trip + _PINS)
     bought = baskets.column("pins").combine_chunks()
     bought_ends = bought.offsets.to_numpy()
     bought_pins = bought.values.to_numpy()
@@ -334,8 +328,7 @@ def _impressions(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Genera
         return ["No basket is of a store and week with promotions, so there are no impressions."]
     chosen, at = np.concatenate(basket), np.concatenate(row)
     weights = np.concatenate(propensity).astype(np.float32)
-    shown, trips = promoted.take(pa.array(at)), baskets.take(pa.array(chosen))
-    where = 2 * shown.column("display").to_numpy().astype(int) + shown.column("mailer").to_numpy()
+    trips = baskets.drop_columns(["pins"]).take(pa.array(chosen))
     _write(
         out,
         "impressions",
@@ -343,11 +336,11 @@ def _impressions(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Genera
             {
                 "request_id": trips.column("board_id"),
                 "user_id": trips.column("user_id"),
-                "pin_id": shown.column("pin_id"),
+                "pin_id": pa.array(pins[at]),
                 "position": pa.array(np.zeros(len(at), np.int32)),
                 "timestamp": _utc(trips.column("timestamp")),
                 "surface": pa.array(["store"] * len(at)),
-                "source": pa.array(np.array(["", "mailer", "display", "display+mailer"])[where]),
+                "source": pa.array(_PLACES[where[at]]),
                 "propensity": pa.array(weights),
             }
         ),
@@ -360,9 +353,30 @@ def _impressions(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Genera
     ]
 
 
-def _store_week(table: pa.Table) -> np.ndarray:
-    """(n,) int64, ascending with store and week."""
-    return table.column("store_id").to_numpy() * 1000 + table.column("week").to_numpy()
+def _promoted(db: duckdb.DuckDBPyConnection) -> tuple[np.ndarray, np.ndarray]:
+    """Every promotion of a product that was ever bought, in a store where somebody bought.
+
+    (n,) int64 keys, ascending and distinct: `(store * _WEEKS + week) * _PINS + pin`, so that those of one
+    store and week are a slice; and (n,) int8 places in _PLACES. Twenty million rows: sorted here as numbers,
+    which takes half the time and memory of grouping them in SQL.
+    """
+    rows = _arrow(
+        db,
+        f"""
+        SELECT (store_id * {_WEEKS} + week) * {_PINS} + pin_id AS key,
+               display::TINYINT * 2 + mailer::TINYINT AS place
+        FROM promotions
+        WHERE (display OR mailer) AND pin_id IN (SELECT pin_id FROM bought)
+              AND store_id IN (SELECT store_id FROM bought)
+    """,
+    )
+    if not rows.num_rows:
+        return np.zeros(0, np.int64), np.zeros(0, np.int8)
+    key = rows.column("key").to_numpy()
+    order = np.argsort(key)
+    key, place = key[order], rows.column("place").to_numpy()[order]
+    first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+    return key[first], np.bitwise_or.reduceat(place, first)
 
 
 def _members(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
