@@ -61,7 +61,7 @@ class LocalRetrieval:
                 feed.missing.append(f"{report.name}: {report.missing}")
 
     async def _ask(self, feed: Feed, source: Source) -> tuple[Candidates, SourceReport]:
-        if not feed.release.serves(source.name) and source.name != "content_neighbours":
+        if not (source.always or feed.release.serves(source.name)):
             return Candidates.none(), SourceReport(name=source.name, count=0, ms=0.0, missing="skipped")
         started = time.perf_counter()
         part, missing = Candidates.none(), None

@@ -64,6 +64,12 @@ class NoRelease(RequestError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class StoreUnavailable(RequestError):
+    """A store that this request cannot do without did not answer in time, or refused."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
 class LogUnavailable(RequestError):
     """The event log cannot take records; nothing of the request was kept."""
 

@@ -167,7 +167,8 @@ class EventLog:
                 while True:
                     batch.append(self._queue.get_nowait())
             closing = None in batch
-            entries = [entry for entry in batch if entry is not None]
+            # A caller that went away before its turn is not written; from here on none can be cancelled.
+            entries = [e for e in batch if e is not None and e.done.set_running_or_notify_cancel()]
             if entries:
                 self._commit(entries)
 

@@ -32,7 +32,7 @@ from bentos.messages import (
     Topic,
 )
 from bentos.metrics import observe
-from bentos.pool import Pool, why_missing
+from bentos.pool import Pool, needed, why_missing
 from bentos.release import ServingRelease
 from validation.tables import EntityKind
 
@@ -59,7 +59,7 @@ class FeedService:
     async def homefeed(self, request: FeedRequest) -> FeedAnswer:
         """A feed for a user; a stranger gets what is popular.
 
-        Raises LimitOutOfRange, BadId, NoRelease.
+        Raises LimitOutOfRange, BadId, NoRelease, StoreUnavailable (without the id map).
         """
         release = self.release()
         check_limit(request.limit)
@@ -69,7 +69,7 @@ class FeedService:
             user = release.ids.inside(EntityKind.USER, request.user_id)
             return user, release.ids.all_inside(EntityKind.PIN, request.exclude)
 
-        user_id, exclude = await self._pool.call("ids", LOOKUP_DEADLINE_MS, lookup)
+        user_id, exclude = await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
         feed = self._feed(release, Surface.HOMEFEED, request.limit)
         feed.user_id, feed.exclude = user_id, exclude
         feed.served = self.impressions.served(user_id)
@@ -89,7 +89,7 @@ class FeedService:
             user = 0 if request.user_id is None else release.ids.inside(EntityKind.USER, request.user_id)
             return pin, user, known
 
-        pin_id, user_id, known = await self._pool.call("ids", LOOKUP_DEADLINE_MS, lookup)
+        pin_id, user_id, known = await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
         if not known:
             raise PinNotFound(f"pin {request.pin_id!r} is not in the catalogue of release {release.version}")
         feed = self._feed(release, Surface.RELATED, request.limit)
@@ -113,7 +113,7 @@ class FeedService:
                 pins=as_pins(release, known), unknown=[given for given, i in pairs if i not in cards]
             )
 
-        return await self._pool.call("cards", LOOKUP_DEADLINE_MS, read)
+        return await needed(self._pool, "cards", LOOKUP_DEADLINE_MS, read)
 
     @property
     def _pool(self) -> Pool:

@@ -46,7 +46,17 @@ HOMEFEED: tuple[Stage, ...] = (
 
 RELATED: tuple[Stage, ...] = (
     ReadUser(deadline_ms=500),
-    Retrieve((Source(content_neighbours.NAME, content_neighbours.candidates, budget=300, deadline_ms=400),)),
+    Retrieve(
+        (
+            Source(
+                content_neighbours.NAME,
+                content_neighbours.candidates,
+                budget=300,
+                deadline_ms=400,
+                always=True,
+            ),
+        )
+    ),
     Merge(budget=300),
     Keep("not_hidden", filters.not_hidden),
     ReadPins(deadline_ms=500),

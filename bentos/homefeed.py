@@ -30,6 +30,7 @@ from bentos.messages import (
 from bentos.opening import Opening
 from bentos.page_app import front_door, page
 from bentos.parts import HomefeedParts, open_homefeed
+from bentos.pool import needed
 from bentos.ranking import Ranking
 from bentos.retrieval import Retrieval
 from bentos.service_config import CONFIG
@@ -102,8 +103,8 @@ class Homefeed:
         parts = self._parts.get()
         release = parts.holder.current()
         return _written(
-            await parts.pool.call(
-                "users", USERS_DEADLINE_MS, lambda: parts.users.sketch(release, request.limit)
+            await needed(
+                parts.pool, "users", USERS_DEADLINE_MS, lambda: parts.users.sketch(release, request.limit)
             )
         )
 

@@ -15,7 +15,7 @@ from bentos.event_log import CLOCK_SKEW_MS, EventLog, LogClosed
 from bentos.features import Features
 from bentos.ids import Ids
 from bentos.messages import MAX_EVENTS, Event, EventsAnswer, EventsRequest, ExternalId
-from bentos.pool import Pool
+from bentos.pool import Pool, needed
 from bentos.sequences import SequenceWriter, by_user
 from validation.events import ActionRecord
 from validation.ids import MAX_ID, hash_id
@@ -55,13 +55,19 @@ class EventIntake:
         """Keep all events of the request or none.
 
         Raises LimitOutOfRange, UnknownAction, BadId, FutureTimestamp or PinNotFound naming the first event
-        that is wrong, LogUnavailable when the log cannot take them.
+        that is wrong, LogUnavailable when the log cannot take them, StoreUnavailable without the id map.
         """
         if not 1 <= len(request.events) <= MAX_EVENTS:
             raise LimitOutOfRange(f"{len(request.events)} events; send 1 to {MAX_EVENTS} a request")
-        records = await self._pool.call(
-            "events", CHECK_DEADLINE_MS, lambda: self._records(request.events, release)
+        self._check(request.events)
+        records = await needed(
+            self._pool, "ids", CHECK_DEADLINE_MS, lambda: self._records(request.events, release)
         )
+        await self._check_pins(request.events, records)
+        # Begun is finished, even when the client hangs up: what is in the log must reach the sequence.
+        return await asyncio.shield(self._keep(records))
+
+    async def _keep(self, records: list[ActionRecord]) -> EventsAnswer:
         try:
             appended = await asyncio.wrap_future(self._log.append(records))
         except (LogClosed, OSError) as error:
@@ -84,30 +90,41 @@ class EventIntake:
             return False
         return True
 
-    def _records(self, events: list[Event], release: int | None) -> list[ActionRecord]:
-        now = self._clock_ms()
-        pins = np.zeros(len(events), np.int64)
+    def _check(self, events: list[Event]) -> None:
+        """What needs no store: actions and times."""
+        latest = self._clock_ms() + CLOCK_SKEW_MS
         for place, event in enumerate(events):
             if event.action not in self._vocabulary.actions:
                 allowed = ", ".join(self._vocabulary.actions)
                 raise UnknownAction(f"event {place}: unknown action {event.action!r}; allowed: {allowed}")
-            if event.timestamp_ms is not None and not 0 < event.timestamp_ms <= now + CLOCK_SKEW_MS:
+            if event.timestamp_ms is not None and not 0 < event.timestamp_ms <= latest:
                 raise FutureTimestamp(
-                    f"event {place}: timestamp_ms {event.timestamp_ms} is not between 1 and the server's clock"
-                    f" {now} plus five minutes; send Unix milliseconds, UTC"
+                    f"event {place}: timestamp_ms {event.timestamp_ms} is not between 1 and {latest}, five"
+                    " minutes past the server's clock; send Unix milliseconds, UTC"
                 )
-            pins[place] = _at(place, lambda e=event: self._ids.inside(EntityKind.PIN, e.pin_id))
-        known = self._features.cards(np.unique(pins[pins > 0]))
-        for place, event in enumerate(events):
-            if int(pins[place]) not in known:
-                raise PinNotFound(f"event {place}: pin {event.pin_id!r} is not in the catalogue")
-        return [
-            self._record(place, event, int(pin), now, release)
-            for place, (event, pin) in enumerate(zip(events, pins, strict=True))
-        ]
 
-    def _record(self, place: int, event: Event, pin_id: int, now: int, release: int | None) -> ActionRecord:
+    async def _check_pins(self, events: list[Event], records: list[ActionRecord]) -> None:
+        """Raises PinNotFound. A catalogue that cannot be read lets events pass: the ingest looks again."""
+        wanted = np.unique(np.array([record.pin_id for record in records], np.int64))
+        try:
+            known = await self._pool.call("cards", CHECK_DEADLINE_MS, lambda: self._features.cards(wanted))
+        except Exception as error:
+            # An event is worth more than this check of it: the door quarantines unknown pins later.
+            logger.warning("events are taken in without a look at the catalogue: %r", error)
+            return
+        for place, (event, record) in enumerate(zip(events, records, strict=True)):
+            if record.pin_id not in known:
+                raise _not_in_catalogue(place, event)
+
+    def _records(self, events: list[Event], release: int | None) -> list[ActionRecord]:
+        now = self._clock_ms()
+        return [self._record(place, event, now, release) for place, event in enumerate(events)]
+
+    def _record(self, place: int, event: Event, now: int, release: int | None) -> ActionRecord:
         board = event.board_id
+        pin_id = _at(place, lambda: self._ids.inside(EntityKind.PIN, event.pin_id))
+        if pin_id == 0:  # a string that was never given a number
+            raise _not_in_catalogue(place, event)
         return ActionRecord(
             event_id=_event_id(place, event.event_id),
             user_id=_at(place, lambda: self._ids.inside_or_new(EntityKind.USER, event.user_id)),
@@ -128,6 +145,10 @@ class EventIntake:
         """Finish what was taken in: the log first, then the sequences."""
         self._log.close()
         self._writer.close()
+
+
+def _not_in_catalogue(place: int, event: Event) -> PinNotFound:
+    return PinNotFound(f"event {place}: pin {event.pin_id!r} is not in the catalogue")
 
 
 def _event_id(place: int, value: ExternalId | None) -> int:

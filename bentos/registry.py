@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.models import MODEL_FILES
-from validation.manifest import RELEASE_MODEL, ReleaseManifest
+from validation.manifest import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-MANIFEST = "manifest.json"
 
 
 class ManifestMissing(RuntimeError):
@@ -51,11 +49,12 @@ class ModelRegistry:
 
     def manifest(self, version: int) -> ReleaseManifest:
         """The manifest of a release. Raises ManifestMissing."""
-        root = self._download(RELEASE_MODEL, version)
-        found = sorted(root.rglob(MANIFEST))
-        if not found:
-            raise ManifestMissing(f"{RELEASE_MODEL} version {version} holds no {MANIFEST}; release it again")
-        return ReleaseManifest.model_validate_json(found[0].read_text())
+        path = self._download(RELEASE_MODEL, version) / MANIFEST_FILE
+        if not path.exists():
+            raise ManifestMissing(
+                f"{RELEASE_MODEL} version {version} holds no {MANIFEST_FILE}; run `corkboard release` again"
+            )
+        return ReleaseManifest.model_validate_json(path.read_text())
 
     def files(self, model: str, version: int) -> Path:
         """Folder of a version's weights and configuration."""

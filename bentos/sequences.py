@@ -81,11 +81,12 @@ class SequenceWriter:
                 if self._stopping.is_set():
                     return
                 continue
-            for work in batch:
+            waiting = [work for work in batch if work.done.set_running_or_notify_cancel()]
+            for work in batch:  # those whose caller went away too: their events are in the log
                 for user, events in work.events.items():
                     left.setdefault(user, []).extend(events)
             error = self._store_all(left)
-            for work in batch:
+            for work in waiting:
                 if error is None:
                     work.done.set_result(None)
                 else:

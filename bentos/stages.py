@@ -42,6 +42,8 @@ class Source:
     candidates: Callable[[Feed], Candidates]
     budget: int
     deadline_ms: float
+    always: bool = False
+    """Asked even where the release does not claim it: it has a fallback of its own."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.bentos import fakes
 
 from bentos.catalogue import ActiveUsers
+from bentos.engines import Engines, RankingEngine, RetrievalEngine
 from bentos.event_log import EventLog
 from bentos.features import Card
 from bentos.intake import STREAM, EventIntake
@@ -25,6 +25,7 @@ from bentos.loader import check_release
 from bentos.parts import HomefeedParts
 from bentos.release import ServingRelease, TopicName
 from bentos.sequences import SequenceWriter
+from tests.bentos import fakes
 
 
 @dataclass
@@ -35,6 +36,9 @@ class FixedHolder:
     ready: bool = field(default=True)
 
     def current(self) -> ServingRelease:
+        return self.release
+
+    def at(self, version: int | None) -> ServingRelease:
         return self.release
 
     def close(self) -> None:
@@ -49,23 +53,32 @@ class PlantedParts(HomefeedParts):
         return ActiveUsers(users, np.array([42, 17, 3], np.int64))
 
 
-def planted_parts(folder: Path, **changes: Any) -> PlantedParts:
-    """The parts of a home feed over the planted catalogue, events included."""
+def planted_parts(
+    folder: Path,
+    *,
+    with_events: bool = True,
+    retrieval: RetrievalEngine | None = None,
+    ranking: RankingEngine | None = None,
+    **changes: Any,
+) -> PlantedParts:
+    """The parts of a home feed over the planted catalogue."""
     stack = fakes.planted_stack(folder, **changes)
     check_release(stack.release)
-    log = EventLog.open(folder / "events", STREAM)
-    writer = SequenceWriter(stack.features).start()
-    vocabulary = stack.release.contract.vocabulary
-    intake = EventIntake(
-        log,
-        writer,
-        stack.features,
-        stack.release.ids,
-        vocabulary,
-        stack.pool,
-        clock_ms=lambda: fakes.NOW_MS,
-    )
-    return PlantedParts(stack.pool, FixedHolder(stack.release), stack.service, intake, None)  # type: ignore[arg-type]
+    local = stack.service.engines
+    engines = Engines(stack.pool, retrieval or local.retrieval, ranking or local.ranking)
+    intake = None
+    if with_events:
+        intake = EventIntake(
+            EventLog.open(folder / "events", STREAM),
+            SequenceWriter(stack.features).start(),
+            stack.features,
+            stack.release.ids,
+            stack.release.contract.vocabulary,
+            stack.pool,
+            clock_ms=lambda: fakes.NOW_MS,
+        )
+    service = replace(stack.service, engines=engines)
+    return PlantedParts(stack.pool, FixedHolder(stack.release), service, intake, None)  # type: ignore[arg-type]
 
 
 def world_cards() -> tuple[dict[int, Card], dict[int, TopicName]]:
@@ -106,9 +119,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--port", type=int, default=8123)
     options.add_argument("--world", action="store_true")
+    options.add_argument("--home", type=Path)
     given = options.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="corkboard-preview-"))
-    (folder / "metrics").mkdir()
+    folder = given.home or Path(tempfile.mkdtemp(prefix="corkboard-preview-"))
+    (folder / "metrics").mkdir(exist_ok=True)
     os.environ.update(
         CORKBOARD_HOME=str(folder),
         BENTOML_HOME=str(folder / "bentoml"),

@@ -1,0 +1,123 @@
+"""The home feed over HTTP: answers, named refusals, health, metrics, OpenAPI and the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bentos.fakes import COOK, FOLLOWER, PINS, STRANGER, pin_of, topic_of
+from tests.bentos.servers import Server, python, serving
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("app")
+    command = python("-m", "tests.bentos.preview", "--port", "{port}", "--home", str(home))
+    with serving(command, home) as running:
+        yield running
+
+
+def test_a_feed(server: Server) -> None:
+    status, answer = server.post("/homefeed", {"user_id": COOK, "limit": 12})
+    assert status == 200 and len(answer["pins"]) == 12
+    pin = answer["pins"][0]
+    assert {"pin_id", "title", "image", "topics", "position", "source", "score", "why"} <= pin.keys()
+    assert {
+        "request_id",
+        "release",
+        "spaces",
+        "stages",
+        "sources",
+        "missing",
+        "fallback",
+        "ms",
+    } <= answer.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "name", "words"),
+    [
+        ("/homefeed", {"user_id": 1, "limit": 10_000}, 400, "LimitOutOfRange", "limit is 10000"),
+        ("/homefeed", {"user_id": "abc"}, 400, "BadId", "user id 'abc'"),
+        ("/homefeed", {"limit": 3}, 400, "InvalidRequest", "user_id: Field required"),
+        ("/homefeed", {"user_id": 1, "lmit": 3}, 400, "InvalidRequest", "lmit: Extra inputs"),
+        ("/homefeed", b"{nonsense", 400, "InvalidRequest", "Invalid JSON"),
+        ("/related", {"pin_id": PINS + 5}, 404, "PinNotFound", f"pin {PINS + 5}"),
+        ("/pins", {"pin_ids": list(range(1, 10_001))}, 400, "LimitOutOfRange", "10000 pins"),
+        ("/users", {"limit": 0}, 400, "LimitOutOfRange", "limit is 0"),
+        (
+            "/events",
+            {"events": [{"user_id": 1, "pin_id": 1, "action": "repinn"}]},
+            400,
+            "UnknownAction",
+            "allowed: closeup",
+        ),
+        ("/events", {"events": [{"user_id": 1, "pin_id": 1}]}, 400, "InvalidRequest", "events.0.action"),
+    ],
+)
+def test_refusals_have_a_name_a_status_and_a_sentence(
+    server: Server, path: str, body: object, status: int, name: str, words: str
+) -> None:
+    got, answer = server.post(path, body)
+    assert got == status and answer["error"]["name"] == name and words in answer["error"]["message"]
+
+
+def test_an_event_then_a_feed_that_knows_it(server: Server) -> None:
+    """The loop a person sees: save pins of a topic, and the next feed has more of it."""
+    before = server.post("/homefeed", {"user_id": FOLLOWER, "limit": 20})[1]
+    event = {"user_id": FOLLOWER, "action": "save", "surface": "homefeed", "request_id": before["request_id"]}
+    events = [{**event, "pin_id": pin_of(3, p), "event_id": f"e{p}"} for p in (50, 51, 52)]
+    status, kept = server.post("/events", {"events": events})
+    assert (status, kept) == (200, {"accepted": 3, "duplicates": 0, "applied": True})
+    assert server.post("/events", {"events": events})[1]["duplicates"] == 3
+    after = server.post("/homefeed", {"user_id": FOLLOWER, "limit": 20})[1]
+    assert any(p["why"]["kind"] == "recent" and topic_of(p["pin_id"]) == 3 for p in after["pins"])
+    assert "pinnersage" in {p["source"] for p in after["pins"]}
+
+
+def test_a_stranger(server: Server) -> None:
+    status, answer = server.post("/homefeed", {"user_id": STRANGER})
+    assert status == 200 and answer["fallback"] == "unknown user: popular by topic" and answer["pins"]
+
+
+def test_users_to_pick_from_and_the_actions_they_may_take(server: Server) -> None:
+    status, answer = server.post("/users", {})
+    assert status == 200 and answer["users"][0]["user_id"] == COOK
+    assert answer["actions"]["save"] == "positive" and answer["actions"]["hide"] == "negative"
+
+
+def test_health_and_metrics(server: Server) -> None:
+    assert server.get("/livez")[0] == server.get("/readyz")[0] == 200
+    server.post("/homefeed", {"user_id": COOK, "limit": 5})
+    text = server.get("/metrics")[1]
+    for name in (
+        "corkboard_stage_seconds",
+        "corkboard_source_seconds",
+        "corkboard_shown_pins",
+        "corkboard_answer",
+    ):
+        assert name in text
+    assert re.search(r'corkboard_stage_seconds_count\{[^}]*stage="rank"', text)
+
+
+def test_openapi_names_every_api_with_its_bounds(server: Server) -> None:
+    api = json.loads(server.get("/docs.json")[1])
+    assert {"/homefeed", "/related", "/events", "/users", "/pins"} <= api["paths"].keys()
+    assert '"maximum": 200' in json.dumps(api)
+    assert {"FeedAnswer", "EventsAnswer"} <= {
+        name.split("IODescriptor")[0] for name in api["components"]["schemas"]
+    }
+
+
+def test_the_front_door_leads_to_the_page(server: Server) -> None:
+    status, text = server.get("/")
+    assert status == 200 and "<title>Corkboard</title>" in text
+    for asset in ("styles.css", "app.js", "favicon.svg"):
+        assert server.get(f"/ui/{asset}")[0] == 200
+    docs = server.get("/docs")[1]
+    assert "swagger" in docs and "googletagmanager" not in docs

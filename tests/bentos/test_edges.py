@@ -1,0 +1,184 @@
+"""Settings, ids, reasons, impressions' memory, error bodies: the small contracts at the service's edge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from bentos.errors import BadId, NamedErrors, body
+from bentos.ids import JSON_SAFE, Ids
+from bentos.impressions import ServedPins, impression_id, new_request_id
+from bentos.messages import FeedRequest
+from bentos.opening import Opening
+from bentos.settings import Profile, Settings, SettingsError, profile, service_url
+from bentos.why import _short
+from tests.bentos.conftest import run
+from validation.ids import IdMap
+from validation.tables import EntityKind
+
+
+def test_settings_from_the_environment(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"CORKBOARD_HOME": str(tmp_path)})
+    assert settings.mlflow_uri == f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
+    assert settings.alias == "champion" and settings.profile is Profile.COMPOSED and settings.milvus_uri is None
+    given = {
+        "CORKBOARD_HOME": str(tmp_path),
+        "MLFLOW_TRACKING_URI": "http://m:5000",
+        "CORKBOARD_MILVUS_URI": "http://v:19530",
+        "CORKBOARD_REDIS": "redis://r:6379",
+        "CORKBOARD_RELEASE": "challenger",
+        "CORKBOARD_PROFILE": "separate",
+        "CORKBOARD_REPLICA_ROWS": "0",
+        "CORKBOARD_POLL_S": "0.5",
+    }
+    settings = Settings.from_environment(given)
+    assert (settings.alias, settings.replica_rows, settings.poll_s) == ("challenger", 0, 0.5)
+    assert settings.redis == "redis://r:6379" and settings.profile is Profile.SEPARATE
+    assert profile(given) is Profile.SEPARATE and profile({}) is Profile.COMPOSED
+    assert service_url("events", {"CORKBOARD_EVENTS_URL": "http://e"}) == "http://e"
+    assert service_url("events", {}) is None
+
+
+def test_settings_refuse_what_they_do_not_know(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="CORKBOARD_HOME is not set"):
+        Settings.from_environment({})
+    with pytest.raises(ValidationError):
+        Settings.from_environment({"CORKBOARD_HOME": str(tmp_path), "CORKBOARD_POLL_S": "-1"})
+    with pytest.raises(ValidationError):
+        Settings(home=tmp_path, mlflow_uri="x", hosts=3)  # type: ignore[call-arg]
+
+
+def test_ids_at_the_edge(tmp_path: Path) -> None:
+    ids = Ids(IdMap(tmp_path / "ids.sqlite"), frozenset({EntityKind.PIN}))
+    assert ids.inside(EntityKind.USER, 7) == ids.inside(EntityKind.USER, "7") == 7
+    assert ids.inside(EntityKind.PIN, "never seen") == 0
+    assert ids.inside_or_new(EntityKind.PIN, "oak") == 1 == ids.inside(EntityKind.PIN, "oak")
+    assert ids.inside_or_new(EntityKind.PIN, 42) == 2 and ids.outside(EntityKind.PIN, [2, 1]) == ["42", "oak"]
+    assert ids.all_inside(EntityKind.PIN, ["oak", "elm"]).tolist() == [1, 0]
+    for wrong in (0, -1, 2**63, "x", "1.5", ""):
+        with pytest.raises(BadId):
+            ids.inside(EntityKind.USER, wrong)
+    with pytest.raises(BadId, match="empty"):
+        ids.inside_or_new(EntityKind.PIN, "")
+
+
+def test_numbers_a_browser_would_round_go_out_as_text(tmp_path: Path) -> None:
+    ids = Ids(IdMap(tmp_path / "ids.sqlite"), frozenset())
+    assert ids.outside(EntityKind.PIN, [JSON_SAFE, JSON_SAFE + 1]) == [JSON_SAFE, str(JSON_SAFE + 1)]
+    assert ids.inside(EntityKind.PIN, str(JSON_SAFE + 1)) == JSON_SAFE + 1
+    assert FeedRequest(user_id=str(2**60)).user_id == str(2**60)
+
+
+def test_served_pins_are_bounded_by_pin_and_by_user() -> None:
+    served = ServedPins(users=2, per_user=3)
+    served.add(1, [1, 2, 3, 4])
+    served.add(2, [9])
+    served.add(1, [5])
+    served.add(3, [7])
+    assert served.of(1).tolist() == [3, 4, 5] and served.of(2).tolist() == [] and served.of(3).tolist() == [7]
+    served.add(0, [8])
+    assert served.of(0).tolist() == [] and served.of(0).dtype == np.int64
+
+
+def test_request_and_impression_ids() -> None:
+    ids = [new_request_id(1_800_000_000_000) for _ in range(4_096)]
+    assert len(set(ids)) == 4_096 and 0 < min(ids) <= max(ids) < 2**53
+    assert impression_id(5, 7) == impression_id(5, 7) != impression_id(7, 5)
+    assert 0 < impression_id(5, 7) < 2**63
+
+
+def test_titles_are_cut_at_a_length() -> None:
+    assert _short("  Oak \n bench ") == "Oak bench"
+    assert len(_short("x" * 200)) == 42 and _short("x" * 200).endswith("…")
+
+
+async def _answer(status: int, content: bytes, kind: bytes = b"application/json") -> tuple[int, bytes]:
+    """What NamedErrors makes of an app's answer."""
+
+    async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        half = len(content) // 2
+        await send({"type": "http.response.body", "body": content[:half], "more_body": True})
+        await send({"type": "http.response.body", "body": content[half:]})
+
+    sent: list[dict] = []  # type: ignore[type-arg]
+
+    async def send(message) -> None:  # type: ignore[no-untyped-def]
+        sent.append(dict(message))
+
+    await NamedErrors(app)({"type": "http"}, None, send)  # type: ignore[arg-type]
+    whole = b"".join(m.get("body", b"") for m in sent[1:])
+    assert dict(sent[0]["headers"])[b"content-length"] == str(len(whole)).encode()
+    return sent[0]["status"], whole
+
+
+def test_the_frameworks_refusals_take_our_shape() -> None:
+    detail = [{"loc": ["events", 0, "pin_id"], "msg": "Field required"}]
+    status, content = run(_answer(400, json.dumps({"error": "1 error", "detail": detail}).encode()))
+    assert status == 400
+    assert json.loads(content)["error"] == {
+        "name": "InvalidRequest",
+        "message": "events.0.pin_id: Field required",
+        "count": 1,
+    }
+    _, content = run(_answer(404, b'[{"error": "no such thing"}]'))
+    assert json.loads(content)["error"] == {"name": "NotFound", "message": "no such thing"}
+    _, content = run(_answer(502, b"not json at all"))
+    assert json.loads(content)["error"]["name"] == "BadGateway"
+
+
+def test_our_refusals_and_good_answers_pass_through() -> None:
+    ours = body("PinNotFound", "pin 5")
+    assert run(_answer(404, ours)) == (404, ours)
+    assert run(_answer(200, b'{"error": "a title"}')) == (200, b'{"error": "a title"}')
+    assert run(_answer(500, b"<html>", b"text/html")) == (500, b"<html>")
+
+
+def test_opening_tries_until_it_can() -> None:
+    tries: list[int] = []
+    closed: list[str] = []
+
+    def build() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise FileNotFoundError("no lake yet")
+        return "open"
+
+    opening = Opening(build, closed.append, retry_s=0.01).start()
+    for _ in range(500):
+        if opening.opened:
+            break
+        run(_nap())
+    assert opening.get() == "open" and len(tries) == 3
+    opening.close()
+    assert closed == ["open"] and not opening.opened
+
+
+async def _nap() -> None:
+    import asyncio
+
+    await asyncio.sleep(0.01)
+
+
+def test_what_is_not_open_says_why() -> None:
+    from bentos.errors import NoRelease
+
+    def build() -> str:
+        raise FileNotFoundError("no lake yet; run `corkboard ingest DIR` first")
+
+    opening = Opening(build, lambda _: None, retry_s=0.01).start()
+    for _ in range(500):
+        try:
+            opening.get()
+        except NoRelease as error:
+            if "no lake yet" in error.message:
+                break
+        run(_nap())
+    else:
+        raise AssertionError("the reason never showed")
+    opening.close()

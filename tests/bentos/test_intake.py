@@ -1,0 +1,177 @@
+"""Events in: refused whole or kept whole, on disk before the answer, applied once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bentos import intake as module
+from bentos.errors import BadId, FutureTimestamp, LimitOutOfRange, LogUnavailable, PinNotFound, UnknownAction
+from bentos.event_log import EventLog, read
+from bentos.ids import Ids
+from bentos.intake import STREAM, EventIntake
+from bentos.messages import Event, EventsAnswer, EventsRequest
+from bentos.pool import Pool
+from bentos.sequences import SequenceWriter
+from tests.bentos.conftest import run
+from tests.bentos.fakes import COOK, NOW_MS, PINS, FakeFeatures, planted_features
+from validation.events import ActionRecord
+from validation.ids import IdMap, hash_id
+from validation.tables import DEFAULT_VOCABULARY, EntityKind
+
+
+class Door:
+    """An intake over a fake store, and what it wrote."""
+
+    def __init__(self, folder: Path, string_ids: frozenset[EntityKind] = frozenset()) -> None:
+        self.folder = folder
+        self.features: FakeFeatures = planted_features()
+        self.pool = Pool(4)
+        self.log = EventLog.open(folder, STREAM)
+        self.ids = IdMap(folder / "ids.sqlite")
+        writer = SequenceWriter(self.features).start()
+        ids = Ids(self.ids, string_ids)
+        self.intake = EventIntake(
+            self.log, writer, self.features, ids, DEFAULT_VOCABULARY, self.pool, clock_ms=lambda: NOW_MS
+        )
+
+    def send(self, *events: dict, **changes: object) -> EventsAnswer:  # type: ignore[type-arg]
+        request = EventsRequest(events=[Event(**e) for e in events])
+        return run(self.intake.accept(request, **changes))  # type: ignore[arg-type]
+
+    def logged(self) -> list[ActionRecord]:
+        return [r for r in read(self.folder, STREAM) if isinstance(r, ActionRecord)]
+
+    def close(self) -> None:
+        self.intake.close()
+        self.pool.close()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    made = Door(tmp_path)
+    yield made
+    made.close()
+
+
+def save(pin: int = 1, **changes: object) -> dict:  # type: ignore[type-arg]
+    return {"user_id": COOK, "pin_id": pin, "action": "save", **changes}
+
+
+def test_an_event_is_logged_and_in_the_sequence(door: Door) -> None:
+    sent = save(5, event_id=77, timestamp_ms=NOW_MS - 5, surface="homefeed", request_id=9, duration_s=1.5)
+    assert door.send(sent, release=4) == EventsAnswer(accepted=1, duplicates=0, applied=True)
+    assert door.logged() == [
+        ActionRecord(
+            event_id=77,
+            user_id=COOK,
+            pin_id=5,
+            action="save",
+            timestamp_ms=NOW_MS - 5,
+            surface="homefeed",
+            duration_s=1.5,
+            request_id=9,
+            release=4,
+        )
+    ]
+    newest = door.features.stored[COOK].events()[0]
+    assert (newest.event_id, newest.pin_id, newest.timestamp_ms) == (77, 5, NOW_MS - 5)
+
+
+def test_a_repeat_changes_nothing(door: Door) -> None:
+    door.send(save(5, event_id="tap-1"))
+    once = door.features.stored[COOK]
+    assert door.send(save(5, event_id="tap-1"), save(6)) == EventsAnswer(accepted=1, duplicates=1, applied=True)
+    assert [r.pin_id for r in door.logged()] == [5, 6]
+    assert door.logged()[0].event_id == hash_id("tap-1")
+    assert len(door.features.stored[COOK]) == len(once) + 1
+
+
+def test_events_without_an_id_are_all_new(door: Door) -> None:
+    assert door.send(save(5), save(5)).accepted == 2
+    assert len({r.event_id for r in door.logged()}) == 2
+
+
+def test_a_late_event_takes_its_place_in_time(door: Door) -> None:
+    door.send(save(5, timestamp_ms=NOW_MS))
+    door.send(save(6, timestamp_ms=NOW_MS - 3_600_000 * 30))
+    times = door.features.stored[COOK].timestamps_ms.tolist()
+    assert times == sorted(times, reverse=True)
+    assert door.features.stored[COOK].pin_ids[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        (save(action="repinn"), UnknownAction, "event 1: unknown action 'repinn'; allowed: closeup, click"),
+        (save(PINS + 1), PinNotFound, f"event 1: pin {PINS + 1} is not in the catalogue"),
+        (save(0), BadId, "event 1: pin id 0"),
+        (save(user_id=-1), BadId, "event 1: user id -1"),
+        (save(user_id="ann"), BadId, "event 1: user id 'ann'"),
+        (save(event_id=0), BadId, "event 1: event_id 0"),
+        (save(event_id=""), BadId, "event 1: event_id ''"),
+        (save(timestamp_ms=NOW_MS + 3_600_000), FutureTimestamp, "event 1: timestamp_ms"),
+        (save(timestamp_ms=-5), FutureTimestamp, "event 1: timestamp_ms -5"),
+    ],
+)
+def test_one_bad_event_and_nothing_is_kept(door: Door, bad: dict, error: type, words: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(error, match=words):
+        door.send(save(5), bad)
+    assert door.logged() == [] and COOK not in door.features.stored
+
+
+def test_a_clock_that_runs_a_little_ahead_is_allowed(door: Door) -> None:
+    assert door.send(save(timestamp_ms=NOW_MS + 60_000)).accepted == 1
+
+
+@pytest.mark.parametrize("count", [0, 1_001, 10_000])
+def test_counts_are_named(door: Door, count: int) -> None:
+    with pytest.raises(LimitOutOfRange, match=f"{count} events"):
+        door.send(*[save()] * count)
+
+
+def test_a_store_that_is_down_delays_and_the_answer_says_so(door: Door) -> None:
+    door.features.broken.add("push_sequences")
+    assert door.send(save(5, event_id=900)) == EventsAnswer(accepted=1, duplicates=0, applied=False)
+    assert [r.pin_id for r in door.logged()] == [5]
+    door.features.broken.clear()
+    assert door.send(save(6)).applied
+    assert {5, 6} <= set(door.features.stored[COOK].pin_ids.tolist()), "what waited went in with the next"
+
+
+def test_a_slow_store_does_not_hold_the_answer(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "APPLY_DEADLINE_S", 0.05)
+    door.features.slow_s["push_sequences"] = 0.6
+    assert door.send(save(5)) == EventsAnswer(accepted=1, duplicates=0, applied=False)
+
+
+def test_a_log_that_fails_refuses_by_name(door: Door) -> None:
+    door.log.close()
+    with pytest.raises(LogUnavailable, match="nothing was kept"):
+        door.send(save(5))
+    assert COOK not in door.features.stored
+
+
+def test_concurrent_requests_of_one_user_lose_nothing(door: Door) -> None:
+    async def many() -> list[EventsAnswer]:
+        requests = [EventsRequest(events=[Event(**save(1 + i % PINS, event_id=100 + i))]) for i in range(60)]
+        return await asyncio.gather(*(door.intake.accept(r) for r in requests))
+
+    answers = run(many())
+    assert all(a.accepted == 1 and a.applied for a in answers)
+    assert {100 + i for i in range(60)} <= set(door.features.stored[COOK].event_ids.tolist())
+    assert len(door.logged()) == 60
+
+
+def test_string_ids_get_numbers_as_they_come(tmp_path: Path) -> None:
+    door = Door(tmp_path, frozenset({EntityKind.USER, EntityKind.PIN}))
+    door.ids.encode(EntityKind.PIN, ["oak", "elm"])
+    answer = door.send({"user_id": "new here", "pin_id": "elm", "action": "save"})
+    assert answer.accepted == 1
+    assert [(r.user_id, r.pin_id) for r in door.logged()] == [(1, 2)]
+    with pytest.raises(PinNotFound, match="'ash'"):
+        door.send({"user_id": "new here", "pin_id": "ash", "action": "save"})
+    door.close()

@@ -1,0 +1,69 @@
+"""`bentoml serve` with real processes: one process, and four behind `depends`, give the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.bentos.fakes import COOK, GARDENER, pin_of, topic_of
+from tests.bentos.servers import Server, bentoml, serving
+
+from bentos.event_log import read
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["composed", "separate"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp(request.param)
+    command = bentoml(
+        "serve", "tests.bentos.planted_service:Homefeed", "--host", "127.0.0.1", "--port", "{port}"
+    )
+    with serving(command, home, CORKBOARD_PROFILE=request.param) as running:
+        yield running
+
+
+def test_feeds_are_ranked_whole_and_without_loss_under_concurrent_calls(server: Server) -> None:
+    """BentoML's default of 100 calls a connection lost calls that were in flight; ours loses none."""
+
+    def ask(number: int) -> tuple[int, list[str], int]:
+        status, answer = server.post("/homefeed", {"user_id": COOK if number % 2 else GARDENER, "limit": 10})
+        return status, answer["missing"], len(answer["pins"])
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(240)))
+    assert {(status, count) for status, _, count in answers} == {(200, 10)}
+    assert all(missing == [] for _, missing, _ in answers), [m for _, m, _ in answers if m][:3]
+
+
+def test_related_pins_across_the_hop(server: Server) -> None:
+    answer = server.post("/related", {"pin_id": pin_of(4, 3), "limit": 8})[1]
+    assert {topic_of(p["pin_id"]) for p in answer["pins"]} == {4}
+    assert answer["sources"][0]["name"] == "content_neighbours" and answer["missing"] == []
+
+
+def test_events_are_on_disk_when_they_are_answered(server: Server) -> None:
+    event = {"user_id": COOK, "pin_id": 9, "action": "save", "event_id": 321}
+    assert server.post("/events", {"events": [event]})[1] == {"accepted": 1, "duplicates": 0, "applied": True}
+    logged = [r for r in read(server.home / "events", "actions") if r.event_id == 321]
+    assert [(r.user_id, r.pin_id) for r in logged] == [(COOK, 9)]
+    assert server.post("/events", {"events": [event]})[1]["duplicates"] == 1
+
+
+def test_refusals_keep_their_name_across_the_hop(server: Server) -> None:
+    status, answer = server.post("/events", {"events": [{"user_id": 1, "pin_id": 1, "action": "repinn"}]})
+    assert status == 400 and answer["error"]["name"] == "UnknownAction"
+
+
+def test_metrics_of_the_funnel(server: Server) -> None:
+    text = server.get("/metrics")[1]
+    assert 'stage="retrieve"' in text and "corkboard_answer_seconds_count" in text
+
+
+def test_a_home_has_one_writer(server: Server) -> None:
+    from bentos.event_log import EventLog, LogInUse
+
+    with pytest.raises(LogInUse):
+        EventLog.open(Path(server.home) / "events", "actions")

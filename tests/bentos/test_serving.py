@@ -1,0 +1,137 @@
+"""The release holder: one reference, swapped only for a release that was loaded and checked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bentos.errors import NoRelease, ReleaseMismatch
+from bentos.loader import check_release
+from bentos.release import ServingRelease
+from bentos.serving import ReleaseHolder, ReleaseRejected
+from tests.bentos.fakes import Stack, planted_features, planted_release
+
+
+class World:
+    """An alias, releases to load and what happened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.base = planted_release(folder)
+        self.alias: int | None = None
+        self.bad: set[int] = set()
+        self.down = False
+        self.loads: list[int] = []
+        self.holder = ReleaseHolder(self.newest, self.load, self.check, poll_s=0.01)
+
+    def newest(self) -> int | None:
+        if self.down:
+            raise ConnectionError("the registry is down")
+        return self.alias
+
+    def load(self, version: int) -> ServingRelease:
+        self.loads.append(version)
+        return replace(self.base, version=version)
+
+    def check(self, release: ServingRelease) -> None:
+        if release.version in self.bad:
+            raise ReleaseRejected(f"release {release.version} gives scores that are not numbers")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_without_a_release_the_refusal_says_what_to_do(world: World) -> None:
+    assert not world.holder.refresh()
+    assert not world.holder.ready
+    with pytest.raises(NoRelease, match="corkboard promote"):
+        world.holder.current()
+
+
+def test_the_alias_moves_and_the_reference_follows(world: World) -> None:
+    world.alias = 1
+    assert world.holder.refresh() and world.holder.current().version == 1
+    assert not world.holder.refresh() and world.loads == [1]
+    world.alias = 2
+    assert world.holder.refresh() and world.holder.current().version == 2
+    world.alias = 1  # rollback is the same move backwards
+    assert world.holder.refresh() and world.holder.current().version == 1
+
+
+def test_a_request_bound_to_the_release_before_is_still_answered(world: World) -> None:
+    for world.alias in (1, 2):
+        world.holder.refresh()
+    assert world.holder.at(None).version == world.holder.at(2).version == 2
+    assert world.holder.at(1).version == 1
+    with pytest.raises(ReleaseMismatch, match="release 7 is not served here, release 2 is"):
+        world.holder.at(7)
+
+
+def test_a_release_that_fails_its_check_never_serves_and_is_not_tried_again(world: World) -> None:
+    world.alias, world.bad = 1, {2}
+    world.holder.refresh()
+    world.alias = 2
+    assert not world.holder.refresh() and not world.holder.refresh()
+    assert world.holder.current().version == 1 and world.loads == [1, 2]
+    assert "not numbers" in world.holder.why
+    world.alias = 3
+    assert world.holder.refresh() and world.holder.why == ""
+
+
+def test_a_registry_that_is_down_leaves_the_old_release_serving(world: World) -> None:
+    world.alias = 1
+    world.holder.refresh()
+    world.down = True
+    assert not world.holder.refresh() and world.holder.current().version == 1
+    assert "registry is down" in world.holder.why
+    world.down, world.alias = False, 2
+    assert world.holder.refresh()
+
+
+def test_the_thread_follows_by_itself(world: World) -> None:
+    world.alias = 4
+    world.holder.start()
+    for _ in range(500):
+        if world.holder.ready:
+            break
+        threading.Event().wait(0.01)
+    world.holder.close()
+    assert world.holder.current().version == 4
+
+
+def test_the_planted_release_passes_its_check(tmp_path: Path) -> None:
+    check_release(planted_release(tmp_path))
+    check_release(planted_release(tmp_path, ranker=None))
+
+
+@pytest.mark.parametrize("broken", ["popular", "pins"])
+def test_a_release_whose_features_are_not_there_is_rejected(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bentos.loader.TRIAL_PAUSE_S", 0.0)
+    features = planted_features()
+    features.broken.add(broken)
+    with pytest.raises(ReleaseRejected, match=f"{broken}.*ConnectionError|ConnectionError.*{broken}"):
+        check_release(planted_release(tmp_path, features))
+
+
+def test_an_empty_answer_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = planted_features()
+    monkeypatch.setattr(features, "popular", lambda topic_ids: {})
+    with pytest.raises(ReleaseRejected, match="no pins; materialize the features"):
+        check_release(planted_release(tmp_path, features))
+
+
+def test_scores_that_are_not_numbers_are_rejected(tmp_path: Path, stack_of: Callable[..., Stack]) -> None:
+    import numpy as np
+
+    release = planted_release(tmp_path)
+    assert release.ranker is not None
+    weights = np.full_like(release.ranker.weights, np.nan)  # type: ignore[attr-defined]
+    with pytest.raises(ReleaseRejected, match="not numbers"):
+        check_release(replace(release, ranker=replace(release.ranker, weights=weights)))  # type: ignore[type-var]

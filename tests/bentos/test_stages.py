@@ -1,0 +1,231 @@
+"""Merge, diversity and failing open: the mechanics of the funnel, against answers said by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bentos.candidates import Candidates, concatenate, interleave
+from bentos.engines import Engines, LocalRanking, LocalRetrieval, answer_of, parts_of
+from bentos.feed import Feed, Surface
+from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
+from bentos.messages import RetrieveAnswer
+from bentos.pool import Busy, Pool
+from bentos.stages import Merge, Rank, ReadPins, Retrieve, Source, merge, spread
+from tests.bentos.conftest import run
+from tests.bentos.fakes import COOK, NOW_MS, Stack
+
+
+def part(source: str, *ids: int) -> Candidates:
+    return Candidates.of(source, ids, np.linspace(1, 0.5, len(ids)), 0, "popular")
+
+
+def test_the_funnel_reads_in_the_order_of_the_design() -> None:
+    order = [stage.name for stage in HOMEFEED]
+    assert order == [
+        "user",
+        "retrieve",
+        "merge",
+        "unseen",
+        "not_hidden",
+        "pins",
+        "distinct",
+        "shortlist",
+        "rank",
+        "diversity",
+        "take",
+    ]
+    assert [s.name for s in sources_of(Surface.HOMEFEED)] == [
+        "pinnersage",
+        "followed_boards",
+        "followed_topics",
+        "popular_by_topic",
+    ]
+    assert [s.name for s in sources_of(Surface.RELATED)] == ["content_neighbours"]
+    assert set(FUNNELS) == set(Surface)
+    assert [s.name for s in RELATED][:3] == ["user", "retrieve", "merge"]
+
+
+def test_merge_takes_turns_and_a_pin_counts_once() -> None:
+    merged = merge([part("a", 1, 2, 3, 4), part("b", 2, 9), part("c")], budget=10)
+    assert merged.pin_ids.tolist() == [1, 2, 9, 3, 4]
+    assert merged.sources.tolist() == ["a", "b", "b", "a", "a"]
+
+
+def test_merge_keeps_its_budget_and_takes_nothing_for_an_answer() -> None:
+    assert merge([part("a", 1, 2, 3), part("b", 4, 5, 6)], budget=4).pin_ids.tolist() == [1, 4, 2, 5]
+    assert len(merge([], 5)) == len(merge([part("a")], 5)) == 0
+
+
+@given(st.lists(st.lists(st.integers(1, 30), max_size=15, unique=True), max_size=4), st.integers(1, 40))
+def test_merge_against_the_naive_rule(lists: list[list[int]], budget: int) -> None:
+    """Deal one card from each hand in turn, skip what lies on the table."""
+    table: list[int] = []
+    for turn in range(15):
+        for hand in lists:
+            if turn < len(hand) and hand[turn] not in table:
+                table.append(hand[turn])
+    merged = merge([part(f"s{i}", *hand) for i, hand in enumerate(lists)], budget)
+    assert merged.pin_ids.tolist() == table[:budget]
+
+
+def test_padding_never_becomes_a_candidate() -> None:
+    made = Candidates.of("a", [5, 0, 7], [0.9, -np.inf, 0.8], [1, 2, 3], "interest")
+    assert made.pin_ids.tolist() == [5, 7] and made.anchors.tolist() == [1, 3]
+
+
+def test_concatenate_and_interleave() -> None:
+    both = concatenate([part("long name", 1, 2), part("b", 3)])
+    order = interleave(np.array([0, 1, 0]), np.array([0, 0, 1]))
+    assert both.take(order).pin_ids.tolist() == [1, 3, 2]
+    assert both.take(order).sources.tolist() == ["long name", "b", "long name"]
+    assert concatenate([]).pin_ids.tolist() == []
+
+
+def test_spread_keeps_topics_apart() -> None:
+    topics = np.array([1, 1, 1, 1, 2, 2, 3])
+    chosen = topics[spread(topics, 7, window=4, at_most=2)]
+    assert chosen.tolist()[:4] == [1, 1, 2, 2]
+    assert spread(np.array([7, 7, 7]), 3, window=3, at_most=1).tolist() == [0, 1, 2], (
+        "one topic left: best first"
+    )
+    assert spread(np.zeros(5, np.int64), 5, window=4, at_most=1).tolist() == [0, 1, 2, 3, 4], (
+        "no topic is no topic"
+    )
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=60),
+    st.integers(1, 60),
+    st.integers(2, 8),
+    st.integers(1, 4),
+)
+def test_spread_rules(topics: list[int], limit: int, window: int, at_most: int) -> None:
+    array = np.array(topics, np.int64)
+    chosen = spread(array, limit, window, at_most).tolist()
+    assert len(chosen) == len(set(chosen)) == min(limit, len(topics))
+    for place in range(len(chosen)):
+        near = [topics[i] for i in chosen[max(0, place - window + 1) : place]]
+        topic = topics[chosen[place]]
+        if topic and near.count(topic) >= at_most:  # over the cap: only where nothing else was left
+            left = {topics[i] for i in range(len(topics)) if i not in chosen[:place]}
+            assert all(t and near.count(t) >= at_most for t in left)
+    by_topic: dict[int, list[int]] = {}
+    for i in chosen:
+        by_topic.setdefault(topics[i], []).append(i)
+    assert all(places == sorted(places) for places in by_topic.values()), "a topic's own order stays"
+
+
+def feed_of(stack: Stack, **changes: object) -> Feed:
+    return Feed(Surface.HOMEFEED, stack.release, NOW_MS, 10, user_id=COOK, **changes)  # type: ignore[arg-type]
+
+
+def engines_of(pool: Pool) -> Engines:
+    return Engines(pool, LocalRetrieval(pool), LocalRanking(pool))
+
+
+def test_a_source_past_its_deadline_costs_only_its_candidates(stack_of: Callable[..., Stack]) -> None:
+    stack = stack_of()
+    stack.features.slow_s["boards"] = 0.4
+
+    def slow(feed: Feed) -> Candidates:
+        feed.release.features.boards([1])
+        return part("slow", 1)
+
+    sources = (
+        Source("slow", slow, 10, deadline_ms=40, always=True),
+        Source("quick", lambda _: part("quick", 2, 3, 4), 2, deadline_ms=1_000, always=True),
+    )
+    feed = feed_of(stack)
+    run(Retrieve(sources).run(feed, engines_of(stack.pool)))
+    run(Merge(10).run(feed, engines_of(stack.pool)))
+    assert feed.candidates.pin_ids.tolist() == [2, 3], "the quick source, cut to its budget"
+    assert feed.missing == ["slow: deadline"]
+    assert [(r.name, r.count, r.missing) for r in feed.sources] == [("slow", 0, "deadline"), ("quick", 2, None)]
+
+
+def test_a_source_that_raises_is_named(stack: Stack) -> None:
+    def broken(_: Feed) -> Candidates:
+        raise ConnectionError("down")
+
+    feed = feed_of(stack)
+    sources = (Source("broken", broken, 10, 1_000, always=True),)
+    run(Retrieve(sources).run(feed, engines_of(stack.pool)))
+    assert feed.missing == ["broken: ConnectionError"] and not feed.parts[0].pin_ids.size
+
+
+def test_a_source_the_release_does_not_serve_is_skipped_without_alarm(stack: Stack) -> None:
+    feed = feed_of(stack)
+    sources = (Source("two_tower", lambda _: part("two_tower", 1), 10, 1_000),)
+    run(Retrieve(sources).run(feed, engines_of(stack.pool)))
+    assert feed.missing == [] and feed.sources[0].missing == "skipped"
+
+
+def test_hanging_calls_of_one_name_leave_threads_for_others() -> None:
+    import threading
+
+    pool, let_go = Pool(4), threading.Event()
+
+    async def main() -> None:
+        import asyncio
+
+        hanging = [asyncio.ensure_future(pool.call("hung", 50, lambda: let_go.wait(10))) for _ in range(2)]
+        results = await asyncio.gather(*hanging, return_exceptions=True)
+        assert all(isinstance(r, TimeoutError) for r in results)
+        try:
+            await pool.call("hung", 1_000, lambda: True)
+        except Busy:
+            pass
+        else:
+            raise AssertionError("a third call was let in although two still hang")
+        assert await pool.call("other", 5_000, lambda: 42) == 42
+        let_go.set()
+        for _ in range(200):
+            try:
+                assert await pool.call("hung", 1_000, lambda: 7) == 7
+                return
+            except Busy:
+                await asyncio.sleep(0.02)
+        raise AssertionError("the name never got its threads back")
+
+    run(main())
+    pool.close()
+
+
+def test_ranking_fails_open_to_the_order_of_the_merge(stack_of: Callable[..., Stack]) -> None:
+    stack = stack_of()
+    feed = feed_of(stack, candidates=part("a", 5, 3, 9))
+    engines = engines_of(stack.pool)
+    run(ReadPins(1_000).run(feed, engines))
+
+    class Down:
+        async def rank(self, feed: Feed, deadline_ms: float) -> np.ndarray:
+            raise TimeoutError
+
+    run(Rank(100).run(feed, Engines(stack.pool, engines.retrieval, Down())))
+    assert feed.candidates.pin_ids.tolist() == [5, 3, 9] and not feed.ranked
+    assert feed.missing == ["rank: deadline"]
+
+
+def test_pins_that_cannot_be_read_fail_open(stack: Stack) -> None:
+    feed = feed_of(stack, candidates=part("a", 5, 3, 9))
+    stack.features.broken.add("pins")
+    run(ReadPins(1_000).run(feed, engines_of(stack.pool)))
+    assert feed.missing == ["pins: ConnectionError"]
+    assert not feed.pins.stats.present.any() and feed.pins.vectors.shape == (3, stack.release.dim)
+
+
+def test_candidates_cross_the_wire_unchanged(stack: Stack) -> None:
+    engines = engines_of(stack.pool)
+    feed = feed_of(stack)
+    run(HOMEFEED[0].run(feed, engines))
+    run(HOMEFEED[1].run(feed, engines))
+    sent = RetrieveAnswer.model_validate_json(answer_of(feed).model_dump_json())
+    names = [s.name for s in sources_of(Surface.HOMEFEED)]
+    for here, there in zip(feed.parts, parts_of(sent, names), strict=True):
+        assert here.pin_ids.tolist() == there.pin_ids.tolist()
+        assert here.anchors.tolist() == there.anchors.tolist() and here.kinds.tolist() == there.kinds.tolist()
+        np.testing.assert_allclose(here.scores, there.scores, rtol=1e-6)
