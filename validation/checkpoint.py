@@ -37,8 +37,7 @@ def run(inspection: Inspection, contract: Contract, now: datetime, docs: Path | 
     _only_site(context, docs)
     frames = {**inspection.samples, FLOW: flow_frame(inspection.flows)}
     suites = {
-        name: flow_suite() if name == FLOW else table_suite(name, inspection, contract, now)
-        for name in frames
+        name: flow_suite() if name == FLOW else table_suite(name, inspection, contract, now) for name in frames
     }
     results = _validate(context, frames, suites, with_docs=docs is not None)
     return CheckpointOutcome(

@@ -114,9 +114,7 @@ def ingest_events(
             _keep_unreadable(tables, quarantine, "unread")
             _move_cursors(door, tables.cursors)
             return None
-        report = ingest(
-            staged, lake, quarantine, reports, now=now, progress=progress, checkpoint=checkpoint
-        )
+        report = ingest(staged, lake, quarantine, reports, now=now, progress=progress, checkpoint=checkpoint)
         _keep_unreadable(tables, quarantine, report.id)
         _move_cursors(door, tables.cursors)
         return report

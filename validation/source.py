@@ -257,6 +257,4 @@ def _is_float(found: pa.DataType) -> bool:
 
 
 def _is_list(found: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
-    )
+    return pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)

@@ -55,9 +55,7 @@ _USUALLY_PRESENT = {
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def table_suite(
-    table: str, inspection: Inspection, contract: Contract, now: datetime
-) -> gx.ExpectationSuite:
+def table_suite(table: str, inspection: Inspection, contract: Contract, now: datetime) -> gx.ExpectationSuite:
     """The suite of one table, for the columns that its frame has."""
     frame = inspection.samples[table]
     expectations = [*_contract(table, frame, contract, now), *_health(table, inspection, now)]
@@ -88,9 +86,7 @@ def flow_suite() -> gx.ExpectationSuite:
     )
 
 
-def _contract(
-    table: str, frame: pd.DataFrame, contract: Contract, now: datetime
-) -> list[gxe.Expectation]:
+def _contract(table: str, frame: pd.DataFrame, contract: Contract, now: datetime) -> list[gxe.Expectation]:
     spec = TABLES[table]
     asked: list[gxe.Expectation] = [gxe.ExpectTableRowCountToBeBetween(min_value=1, severity=CRITICAL)]
     for name in spec.required:
@@ -114,9 +110,7 @@ def _contract(
     for name, (low, high) in bounds.items():
         if name in frame and frame[name].notna().any():
             asked.append(
-                gxe.ExpectColumnValuesToBeBetween(
-                    column=name, min_value=low, max_value=high, severity=CRITICAL
-                )
+                gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, severity=CRITICAL)
             )
     for name in (v for v in VECTORS if f"{v}_dim" in frame and v in contract.vector_dims):
         dim, finite = f"{name}_dim", f"{name}_finite"
@@ -140,9 +134,7 @@ def _health(table: str, inspection: Inspection, now: datetime) -> list[gxe.Expec
         asked.append(gxe.ExpectColumnValuesToNotBeNull(column=name, mostly=mostly, severity=WARNING))
     if table == PINS.name:
         asked.append(
-            gxe.ExpectColumnValuesToBeBetween(
-                column="topic_count", min_value=1, mostly=0.5, severity=WARNING
-            )
+            gxe.ExpectColumnValuesToBeBetween(column="topic_count", min_value=1, mostly=0.5, severity=WARNING)
         )
     if table == ACTIONS.name:
         asked += [

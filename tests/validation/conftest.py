@@ -99,9 +99,7 @@ class Door:
 
     def files(self) -> dict[str, bytes]:
         """Every Parquet file of the lake."""
-        return {
-            str(p.relative_to(self.home)): p.read_bytes() for p in (self.home / "lake").rglob("*.parquet")
-        }
+        return {str(p.relative_to(self.home)): p.read_bytes() for p in (self.home / "lake").rglob("*.parquet")}
 
 
 @pytest.fixture

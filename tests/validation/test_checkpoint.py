@@ -152,9 +152,7 @@ def test_a_drifting_mix_of_actions_is_warned_of(tmp_path: Path) -> None:
     assert run({"actions": usual}, action_mix=same) == {}
     other = {"save": 0.001, "hide": 0.001, "click": 0.001, "closeup": 0.997}
     assert any("kl divergence" in sentence for sentence in run({"actions": usual}, action_mix=other))
-    assert any(
-        "kl divergence" in sentence for sentence in run({"actions": usual}, action_mix={"report": 1.0})
-    )
+    assert any("kl divergence" in sentence for sentence in run({"actions": usual}, action_mix={"report": 1.0}))
 
 
 def test_an_expectation_that_raises_is_a_critical_failure() -> None:
