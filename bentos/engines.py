@@ -134,7 +134,7 @@ class RemoteRanking:
         return np.array(answer.scores, np.float32)
 
 
-HOP_S = 0.1
+HOP_S = 0.25
 """What a hop between processes may add to a deadline."""
 
 

@@ -15,9 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class RequestError(Exception):
-    """A request that cannot be answered; its class name is the error's name in the answer."""
+    """A request that cannot be answered. Subclasses name themselves: the class is the error's name."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def http_status(self) -> HTTPStatus:
+        return self.status
 
     @property
     def message(self) -> str:
@@ -92,8 +100,8 @@ def named_errors(api: F) -> F:
         try:
             return await api(*args, **kwargs)
         except RequestError as error:
-            content = body(type(error).__name__, error.message)
-            return Response(content, status_code=error.status, media_type="application/json")
+            content = body(error.name, error.message)
+            return Response(content, status_code=error.http_status, media_type="application/json")
 
     # BentoML evaluates the annotations in the module of the function it is given.
     answered.__signature__ = inspect.signature(api)  # type: ignore[attr-defined]

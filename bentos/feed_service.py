@@ -34,6 +34,7 @@ from bentos.messages import (
 from bentos.metrics import observe
 from bentos.pool import Pool, needed, why_missing
 from bentos.release import ServingRelease
+from bentos.stages import Stage
 from validation.tables import EntityKind
 
 logger = logging.getLogger("corkboard.feed")
@@ -126,7 +127,7 @@ class FeedService:
 
     async def _answer(self, feed: Feed, user_id: ExternalId | None) -> FeedAnswer:
         started = time.perf_counter()
-        await run(feed, self.engines)
+        await run(feed, self.engines, FUNNELS[feed.surface])
         with feed.stage("cards"):
             pins = await self._shown(feed)
         with feed.stage("log"):
@@ -168,16 +169,16 @@ class FeedService:
         return pins
 
 
-async def run(feed: Feed, engines: Engines) -> None:
-    """Take a feed through the funnel of its surface."""
-    for stage in FUNNELS[feed.surface]:
+async def run(feed: Feed, engines: Engines, stages: Sequence[Stage]) -> None:
+    """Take a feed through the stages of a funnel."""
+    for stage in stages:
         with feed.stage(stage.name):
             await stage.run(feed, engines)
 
 
-def run_blocking(feed: Feed, engines: Engines) -> Feed:
+def run_blocking(feed: Feed, engines: Engines, stages: Sequence[Stage]) -> Feed:
     """`run` on a loop of its own, for a thread that has none (warming a release)."""
-    asyncio.run(run(feed, engines))
+    asyncio.run(run(feed, engines, stages))
     return feed
 
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from bentos.engines import RemoteRanking, RemoteRetrieval
 from bentos.errors import NamedErrors, named_errors
 from bentos.events import Events
+from bentos.hop import hop
 from bentos.loader import WHOLE, Role
 from bentos.messages import (
     EventsAnswer,
@@ -23,7 +24,9 @@ from bentos.messages import (
     FeedRequest,
     PinsAnswer,
     PinsRequest,
+    RankAnswer,
     RelatedRequest,
+    RetrieveAnswer,
     UsersAnswer,
     UsersRequest,
 )
@@ -62,8 +65,12 @@ class Homefeed:
         return open_homefeed(
             settings,
             role=Role.FEED,
-            retrieval=RemoteRetrieval(lambda request: self.retrieval_service.retrieve(request)),
-            ranking=RemoteRanking(lambda request: self.ranking_service.rank(request)),
+            retrieval=RemoteRetrieval(
+                lambda request: hop(self.retrieval_service.retrieve(request.model_dump()), RetrieveAnswer)
+            ),
+            ranking=RemoteRanking(
+                lambda request: hop(self.ranking_service.rank(request.model_dump()), RankAnswer)
+            ),
             with_events=False,
         )
 
@@ -114,7 +121,7 @@ class Homefeed:
         """Keep events. The answer means that they are on disk; a repeat of an event id changes nothing."""
         parts = self._parts.get()
         if parts.intake is None:
-            return await self.events_service.events(request)
+            return _written(await hop(self.events_service.events(request.model_dump()), EventsAnswer))
         return _written(await parts.intake.accept(request, release=parts.holder.current().version))
 
 

@@ -14,12 +14,14 @@ from bentos.engines import Engines, LocalRanking, LocalRetrieval
 from bentos.features import Features
 from bentos.feed import Feed, Surface
 from bentos.feed_service import run_blocking
+from bentos.funnel import FUNNELS, HOMEFEED
 from bentos.ids import Ids
 from bentos.pool import Pool
 from bentos.registry import ModelRegistry
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
+from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from feature_repo.vectors.index import VectorIndex
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
 from validation.lake import Lake
@@ -37,6 +39,8 @@ class Role(enum.Flag):
 
 
 WHOLE = Role.RETRIEVE | Role.RANK
+
+RETRIEVING = tuple(stage for stage in HOMEFEED if isinstance(stage, ReadUser | Retrieve | Merge))
 
 TRIALS = 8
 TRIAL_PAUSE_S = 1.0
@@ -125,9 +129,14 @@ class ReleaseLoader:
         return replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
 
     def check(self, release: ServingRelease) -> None:
-        """`check_release`, in a process that holds all of a release."""
+        """Warm and prove what this process's role does with the release. Raises ReleaseRejected."""
         if self.role is WHOLE:
             check_release(release)
+        elif self.role is Role.RETRIEVE:
+            _compile(release)
+            _check_answer(_trial(release, Surface.HOMEFEED, stages=RETRIEVING))
+        elif self.role is Role.RANK and release.ranker is not None:
+            _check_answer(_trial(replace(release, indexes={}), Surface.HOMEFEED))
 
 
 def check_release(release: ServingRelease) -> None:
@@ -150,7 +159,7 @@ def _compile(release: ServingRelease) -> None:
         )
 
 
-def _trial(release: ServingRelease, surface: Surface, pin_id: int = 0) -> Feed:
+def _trial(release: ServingRelease, surface: Surface, pin_id: int = 0, stages: tuple[Stage, ...] = ()) -> Feed:
     """A stranger's request; asked again while parts of it miss their deadlines, as the first ones may."""
     pool = Pool(4)
     engines = Engines(pool, LocalRetrieval(pool), LocalRanking(pool))
@@ -158,7 +167,7 @@ def _trial(release: ServingRelease, surface: Surface, pin_id: int = 0) -> Feed:
     try:
         for attempt in range(TRIALS):
             feed = Feed(surface, release, now_ms, limit=20, pin_id=pin_id, request_id=attempt)
-            run_blocking(feed, engines)
+            run_blocking(feed, engines, stages or FUNNELS[surface])
             if not _broken(feed):
                 break
             time.sleep(TRIAL_PAUSE_S)

@@ -65,6 +65,8 @@ def why_missing(error: BaseException) -> str:
     """How an answer names a part that failed open."""
     if isinstance(error, TimeoutError):
         return "deadline"
+    if isinstance(error, RequestError):
+        return error.name
     return "busy" if isinstance(error, Busy) else type(error).__name__
 
 

@@ -86,6 +86,7 @@ def test_a_process_loads_no_more_than_its_role(
     assert bool(release.indexes) is retrieves and (release.pinnersage is not None) is retrieves
     assert (release.ranker is not None) is ranks
     assert release.space == SPACE, "vectors then come from the feature store"
+    loader_of(role).check(release)
 
 
 def test_releases_of_one_space_share_its_index(loader_of: Callable[..., ReleaseLoader]) -> None:

@@ -1,0 +1,52 @@
+"""One call to a service in another process: its answer as our type, its refusal under its own name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from bentoml.exceptions import BentoMLException
+from pydantic import BaseModel
+
+from bentos.errors import RequestError
+
+A = TypeVar("A", bound=BaseModel)
+
+
+class HopRefused(RequestError):
+    """A refusal of the other service, with its name, sentence and status."""
+
+    def __init__(self, name: str, message: str, status: HTTPStatus) -> None:
+        super().__init__(message)
+        self._name, self._status = name, status
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def http_status(self) -> HTTPStatus:
+        return self._status
+
+
+async def hop(call: Awaitable[Any], answer: type[A]) -> A:
+    """Await a call through `bentoml.depends`. Raises HopRefused where the other service refused.
+
+    Connections that break raise what the client raises.
+    """
+    try:
+        got = await call
+    except BentoMLException as error:
+        raise refusal(str(error), HTTPStatus(error.error_code)) from error
+    return got if isinstance(got, answer) else answer.model_validate(got, from_attributes=True)
+
+
+def refusal(text: str, status: HTTPStatus) -> HopRefused:
+    """The other service's error body as an exception."""
+    try:
+        told = json.loads(text)["error"]
+        return HopRefused(told["name"], told["message"], status)
+    except (ValueError, KeyError, TypeError):  # not one of ours: a proxy's page, a dead process
+        return HopRefused(status.phrase.replace(" ", ""), text[:500], status)
