@@ -27,6 +27,7 @@ from training.registry import (
 )
 from validation.lake import Lake
 from validation.manifest import Part, Space
+from validation.tables import PADDING_ID
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -134,6 +135,7 @@ def topic_parents(lake: Lake) -> dict[int, int]:
     if not lake.has("topics"):
         return {}
     topics = lake.read("topics", ["topic_id", "parent_id"]).dropna()
+    topics = topics[topics["parent_id"] != PADDING_ID]
     return dict(zip(topics["topic_id"].astype(int), topics["parent_id"].astype(int), strict=True))
 
 

@@ -89,6 +89,10 @@ class _Run:
         if pins is not None:
             self._pinnersage(publisher)
             self._rankers(publisher, pins)
+        elif content_pipeline.MODEL in self.skipped:
+            for step in self.wanted:
+                if STEPS.index(step) > STEPS.index(content_pipeline.MODEL):
+                    self._skip(step, f"it stands on the {content_pipeline.MODEL} space, which was skipped")
         return Trained(interval, self.parts, tuple(self.collections), self.skipped)
 
     def _content(self, publisher: Publisher) -> Pins | None:

@@ -1,0 +1,244 @@
+"""The whole run on a planted world: tables in; versions, features, vectors, interests out; once and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_repo.online.reader import Freshness, OnlineFeatures
+from feature_repo.sequence import SequenceLog
+from feature_repo.vectors.index import VectorIndexError
+from tests.training.pipelines.conftest import context
+from training import index
+from training.context import TrainingContext
+from training.data.splits import time_split
+from training.data.training_set import TrainingSet
+from training.data.world import WorldPaths
+from training.evaluation.metrics import auc
+from training.models.interactions import Pins, polarity_signs, request_interactions
+from training.models.pinnability import load_ranker
+from training.pipelines import pinnability
+from training.pipelines import train as train_module
+from training.pipelines.content import load_catalogue
+from training.pipelines.pinnability import Kind, TrainingWindow, evaluate, newest
+from training.pipelines.train import STEPS, Trained, train
+from training.registry import Registry
+from validation.ingest import ingest
+from validation.lake import Lake
+
+pytestmark = pytest.mark.slow
+
+
+class Lines(list[str]):
+    """Progress kept, to be asked what happened."""
+
+    def __call__(self, line: str) -> None:
+        self.append(line)
+
+    def told(self, *words: str) -> bool:
+        return any(all(word in line for word in words) for line in self)
+
+
+@pytest.fixture(scope="module")
+def trained_home(world: WorldPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    ingest(world.tables, root / "lake", root / "quarantine", root / "reports", checkpoint=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(trained_home: Path, milvus_uri: str) -> TrainingContext:
+    return context(trained_home, milvus_uri=milvus_uri)
+
+
+@pytest.fixture(scope="module")
+def trained(made: TrainingContext) -> Trained:
+    """A run that first meets a Milvus that is down, then is started again."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def down(*_: object) -> None:
+            raise VectorIndexError("nothing answers")
+
+        patch.setattr(index, "build", down)
+        with pytest.raises(VectorIndexError):
+            train(made)
+    assert Registry(made.mlflow_uri).versions("content") == [1]
+    return train(made)
+
+
+@pytest.fixture(scope="module")
+def pins(made: TrainingContext, trained: Trained) -> Pins:
+    return load_catalogue(made, trained.parts["content"])
+
+
+@pytest.fixture(scope="module")
+def rows(made: TrainingContext, trained: Trained) -> TrainingSet:
+    return TrainingSet(made.training_sets / pinnability.SET)
+
+
+def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
+    assert {name: part.version for name, part in trained.parts.items()} == {
+        "content": 1,
+        "pinnersage": 1,
+        "pinnability_logistic": 1,
+        "pinnability_gbdt": 1,
+    }
+    assert trained.skipped == {}
+
+
+def test_every_part_lives_in_one_space(trained: Trained):
+    assert {part.space for part in trained.parts.values()} == {"content@1"}
+    [check] = trained.collections
+    assert (check.space, check.collection, check.rows, check.dim) == ("content@1", "pins__content__1", 900, 64)
+    assert check.recall_at_100 > 0.99 and check.filtered_fill > 0.99
+
+
+def test_the_online_store_holds_vectors_interests_and_sequences(
+    made: TrainingContext, trained: Trained, pins: Pins
+):
+    online = OnlineFeatures.open(made.feast_home, freshness=Freshness.unbounded())
+    vectors, present = online.embeddings(pins.ids[:50], "content@1")
+    assert present.all()
+    np.testing.assert_array_equal(vectors, pins.vectors[:50])
+    lake = Lake(made.lake)
+    user = int(lake.read("actions", ["user_id"])["user_id"].value_counts().index[0])
+    known = online.user(user, ["content@1", "content@2"])
+    assert "content@2" not in known.interests
+    interests = known.interests["content@1"]
+    assert len(interests.medoid_pin_ids) > 0 and (np.diff(interests.importances) <= 0).all()
+    medoids = np.searchsorted(pins.ids, interests.medoid_pin_ids)
+    np.testing.assert_array_equal(interests.vectors, pins.vectors[medoids])
+    assert len(known.sequence) > 0
+
+
+def test_nothing_changed_nothing_done(made: TrainingContext, trained: Trained):
+    lines = Lines()
+    again = train(context(Path(made.feast_home), milvus_uri=made.milvus_uri, progress=lines))
+    assert again.parts == trained.parts
+    assert not lines.told("fitting") and not lines.told("materializing") and not lines.told("registered")
+    assert lines.told("content: unchanged") and lines.told("training set", "unchanged")
+
+
+def test_force_redoes_the_named_step_only(made: TrainingContext, trained: Trained):
+    again = train(made, models=["pinnability_logistic"], force=True)
+    assert again.parts["pinnability_logistic"].version == 2
+    assert again.parts["content"].version == 1 and set(again.parts) == {"content", "pinnability_logistic"}
+    assert again.collections == (), "a step that was not asked for does not touch Milvus"
+
+
+def test_an_unknown_step_is_named(made: TrainingContext):
+    with pytest.raises(ValueError, match="unknown step pinsaeg; the steps are features, content"):
+        train(made, models=["pinsaeg"])
+
+
+def test_rankers_beat_chance_popularity_and_the_logging_position(made: TrainingContext, rows: TrainingSet):
+    test = rows.block(time_split(rows.info.start, rows.info.end).test)
+    registry = Registry(made.mlflow_uri)
+    popularity = np.nan_to_num(test.pin_scalars[:, 8])
+    for kind in Kind:
+        ranker = load_ranker(registry.download(kind.model, 1))
+        metrics, score = evaluate(ranker, test)
+        logged = registry.metrics(kind.model, 1)
+        assert metrics["auc"] == pytest.approx(logged["auc"]), "what was registered is what was measured"
+        assert auc(test.label, score) > max(auc(test.label, popularity), auc(test.label, -test.position)) + 0.02
+        assert metrics["grouped_auc"] > 0.58 and metrics["ece"] < 0.05
+
+
+def test_serving_computes_the_features_that_training_saw(
+    made: TrainingContext, trained: Trained, pins: Pins, rows: TrainingSet
+):
+    """Logged requests replayed through the online path: interactions and scores, bit for bit."""
+    lake = Lake(made.lake)
+    log = SequenceLog.from_actions(lake.read("actions"))
+    block = rows.block(time_split(rows.info.start, rows.info.end).test)
+    signs = polarity_signs(lake.contract().vocabulary)
+    follows = lake.read("follows").dropna(subset="topic_id")
+    ranker = load_ranker(Registry(made.mlflow_uri).download("pinnability_gbdt", 1))
+    requests = block.keys["request_id"].drop_duplicates().head(40)
+
+    def take(ids: np.ndarray) -> Pins:
+        at = np.searchsorted(pins.ids, ids)
+        return Pins(pins.ids[at], pins.vectors[at], pins.topics[at], pins.created_at_ms[at])
+
+    for request in requests:
+        mine = np.flatnonzero(block.keys["request_id"] == request)
+        keys = block.keys.iloc[mine]
+        at = keys["timestamp"].iloc[0]
+        user, now = int(keys["user_id"].iloc[0]), int(at.timestamp() * 1000)
+        sequence = log.sequence(user, now)
+        known = follows[(follows["user_id"] == user) & (follows["timestamp"] < at.floor("D"))]
+        online = request_interactions(
+            take(sequence.pin_ids),
+            sequence.actions,
+            sequence.timestamps_ms,
+            take(keys["pin_id"].to_numpy()),
+            known["topic_id"].to_numpy(np.int64),
+            now,
+            signs,
+        )
+        np.testing.assert_array_equal(online, block.interactions[mine])
+        user_row, pin_rows = block.user_scalars[mine[0]], block.pin_scalars[mine]
+        serving = ranker.score(ranker.spec.assemble(user_row, pin_rows, online))
+        offline = ranker.spec.assemble(block.user_scalars, block.pin_scalars, block.interactions)
+        np.testing.assert_array_equal(serving, ranker.score(offline)[mine])
+
+
+def test_a_version_states_its_rows_and_its_days(made: TrainingContext, trained: Trained, rows: TrainingSet):
+    registry = Registry(made.mlflow_uri)
+    version = registry.version("pinnability_gbdt", 1)
+    run = registry.client.get_run(version.run_id)
+    [data] = run.inputs.dataset_inputs
+    assert data.dataset.digest == rows.info.fingerprint
+    split = time_split(rows.info.start, rows.info.end)
+    assert version.tags["data_end"] == split.validation.end.isoformat()
+    assert version.tags["space"] == "content@1" and version.tags["feature_service"] == "pinnability_v1"
+    figures = {f.path for f in registry.client.list_artifacts(version.run_id, "figures")}
+    assert figures == {"figures/roc.png", "figures/calibration.png", "figures/importance.png"}
+
+
+def test_a_ranker_of_another_space_is_refused(made: TrainingContext, trained: Trained, rows: TrainingSet):
+    other = trained.parts["content"].model_copy(update={"space": "content@9"})
+    with pytest.raises(ValueError, match="vectors of content@1, the release's are content@9"):
+        pinnability.train_pinnability(made, Kind.LOGISTIC, rows, other)
+
+
+def test_the_window_leaves_out_days_that_are_still_filling(made: TrainingContext):
+    start, end = Lake(made.lake).interval()
+    assert TrainingWindow().interval(made).start == start.replace(day=start.day + 2)  # a quarter of ten days
+    assert TrainingWindow(days=3).interval(made).days()[0] == time_split(start, end).validation.start.replace(
+        day=time_split(start, end).validation.start.day - 1
+    )
+
+
+def test_the_newest_days_are_kept_whole(rows: TrainingSet):
+    split = time_split(rows.info.start, rows.info.end)
+    days = split.train.days()
+    last = rows.info.days[days[-1].date().isoformat()]
+    assert newest(rows, split.train, 10**9) == split.train
+    assert newest(rows, split.train, last).start == days[-1]
+    assert newest(rows, split.train, 1).start == days[-1], "one day at least"
+
+
+def test_pins_without_content_skip_what_stands_on_content(
+    tmp_path: Path, world: WorldPaths, monkeypatch: pytest.MonkeyPatch
+):
+    import pandas as pd
+
+    source = tmp_path / "tables"
+    source.mkdir()
+    for table in ("pins", "actions"):
+        file = world.tables / f"{table}.parquet"
+        frame = pd.read_parquet(file if file.exists() else world.tables / table)
+        if table == "pins":
+            frame = frame[["pin_id", "created_at"]]
+        else:
+            frame = frame[["user_id", "pin_id", "action", "timestamp"]]
+        frame.to_parquet(source / f"{table}.parquet")
+    ingest(source, tmp_path / "lake", tmp_path / "q", tmp_path / "r", checkpoint=False)
+    monkeypatch.setattr(train_module.Publisher, "features", lambda *_: None)
+    lines = Lines()
+    done = train(context(tmp_path, progress=lines))
+    assert done.parts == {} and "no pin has a title" in done.skipped["content"]
+    assert set(done.skipped) == set(STEPS) - {"features"}
