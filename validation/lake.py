@@ -29,6 +29,7 @@ from validation.tables import (
     EVENT_ID,
     IMPRESSIONS,
     PADDING_ID,
+    PIN_ID,
     POSITION,
     REQUEST_ID,
     TABLES,
@@ -41,9 +42,9 @@ PART = "part.parquet"
 
 EVENT_ORDER = {
     ACTIONS.name: (TIMESTAMP, EVENT_ID),
-    IMPRESSIONS.name: (TIMESTAMP, REQUEST_ID, POSITION),
+    IMPRESSIONS.name: (TIMESTAMP, REQUEST_ID, POSITION, PIN_ID),
 }
-"""Columns by which a day of an event table is sorted."""
+"""Columns by which a day of an event table is sorted; no two rows are equal in all of them."""
 
 _DAYS = ds.partitioning(pa.schema([(DAY, pa.date32())]), flavor="hive")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -34,6 +34,7 @@ IMPRESSIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(ACTIONS, IMPRESSIONS))
 def test_a_record_is_one_line_and_comes_back_whole(record: ActionRecord | ImpressionRecord) -> None:
     line = to_line(record)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.validation.conftest import NOW, Door, actions, at, impressions, pins, times
@@ -126,3 +128,17 @@ def test_the_digest_follows_the_content(door: Door, new_door) -> None:
     door.open()
     assert door.lake.digest() != before
     assert door.lake.digest(["pins"]) == other.lake.digest(["pins"])
+
+
+def test_impressions_without_an_order_still_come_in_one(new_door: Callable[[str], Door]) -> None:
+    whole, parts = new_door("whole"), new_door("parts")
+    table = pa.table(
+        impressions(request_id=[100] * 3, pin_id=[3, 1, 2], position=[0] * 3, timestamp=times(*[at()] * 3))
+    )
+    whole.write(impressions=table)
+    whole.open()
+    for start in (2, 0, 1):
+        parts.write(impressions=table.slice(start, 1))
+        parts.open()
+    assert whole.lake.read("impressions")["pin_id"].tolist() == [1, 2, 3]
+    assert whole.lake.read("impressions").equals(parts.lake.read("impressions"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from validation.settle import Status, contains, settle
@@ -26,6 +26,7 @@ def naive(keys: list[int], content: list[int], known: dict[int, int], first_stay
     return status
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-3, 6), st.integers(0, 2)), max_size=25),
     st.dictionaries(st.integers(-3, 9), st.integers(0, 2), max_size=8),
@@ -45,6 +46,7 @@ def test_settling_is_the_rule_row_by_row(
     assert status.tolist() == naive(keys, content, known, first)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 20)), st.lists(st.integers(-2, 22)))
 def test_contains_is_membership(known: list[int], wanted: list[int]) -> None:
     found = contains(np.sort(np.array(known, np.int64)), np.array(wanted, np.int64))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data import complete_journey
@@ -210,6 +210,7 @@ def test_a_missing_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "tables").exists()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.data())
 def test_a_sample_leaves_out_what_it_must(size: int, data: st.DataObject) -> None:
     without = np.array(sorted(data.draw(st.sets(st.integers(0, size - 1)))), np.int64)
