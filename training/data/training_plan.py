@@ -138,7 +138,7 @@ def summary(plan: Plan, days: dict[str, DayStats]) -> TrainingSetInfo:
         actions=sum(d.actions for d in stats),
         actions_answering=sum(d.answering for d in stats),
         immature_rows=sum(d.immature for d in stats),
-        has_position=plan.scheme == IMPRESSIONS,
+        has_position=any(d.positioned for d in stats),
         has_propensity=rows > 0 and sum(d.with_propensity for d in stats) == rows,
         vocabulary=plan.vocabulary,
         space=plan.space,

@@ -148,6 +148,7 @@ class RowBuilder:
             self._check(part, stats, day)
             stats = stats | {"rows": len(part), "positives": int(np.sum(part[LABEL].to_numpy()))}
             stats["immature"] = int((rows.loc[kept, TIMESTAMP] > self._matured()).sum())
+            stats["positioned"] = int(np.sum(part[POSITION].to_numpy() > 0))
             stats["with_propensity"] = len(part) - part[PROPENSITY].null_count
             path = day_file(out_dir, day)
             staged = path.with_suffix(".tmp")

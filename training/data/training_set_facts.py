@@ -88,6 +88,7 @@ class TrainingSetInfo(BaseModel):
     immature_rows: int
     """Rows whose label window reaches past the end of the lake's actions."""
     has_position: bool
+    """False where every position is 0: there was no order, or nobody recorded it."""
     has_propensity: bool
     vocabulary: Vocabulary
     space: str | None
@@ -121,6 +122,7 @@ class DayStats:
     answering: int
     actions: int
     immature: int
+    positioned: int
     with_propensity: int
 
     @classmethod
