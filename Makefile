@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 HOME_DIR ?= .corkboard
-DATA   ?= world
+DATA   ?= demo-world
 NAME   ?= features
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

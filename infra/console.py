@@ -13,7 +13,7 @@ console = Console(highlight=False)
 
 
 class Steps:
-    """Numbered steps of one job: `with steps("train"): ...` prints `[3/6] train` and, at the end, its seconds."""
+    """Numbered steps of one job: `with step("train"):` prints `[3/6] train` and, at the end, its seconds."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
