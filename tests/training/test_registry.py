@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,9 +63,8 @@ def log_of(folder: Path, inputs: str = "inputs-1", **changes: object) -> ModelLo
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    root = tmp_path_factory.mktemp("registry")
-    return Registry(f"sqlite:///{root}/deep/mlflow.db", root / "artifacts")
+def registry(tmp_path_factory: pytest.TempPathFactory, give_registry: Callable[[Path], Registry]) -> Registry:
+    return give_registry(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,11 @@ def test_a_folder_of_another_name_is_refused_before_anything_is_registered(regis
     with pytest.raises(ValueError, match="to be named 'model'"):
         registry.log_model_version(log_of(tmp_path, "inputs-9", files=tmp_path / "weights"))
     assert registry.versions(NAME) == before
+
+
+def test_the_database_and_its_folder_are_made_on_first_use(tmp_path: Path):
+    assert Registry(f"sqlite:///{tmp_path}/deep/mlflow.db").latest("unheard_of") is None
+    assert (tmp_path / "deep" / "mlflow.db").exists()
 
 
 def test_requirements_carry_no_local_version():

@@ -258,9 +258,14 @@ def _leading_directions(matrix: sparse.csr_matrix, dim: int, seed: int) -> Float
     Randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4); signs are fixed so that
     equal input gives equal output.
     """
+    used = np.flatnonzero(matrix.getnnz(axis=0))  # of a hashed vocabulary most columns are empty
+    out = np.zeros((matrix.shape[1], dim), np.float32)
+    matrix = matrix[:, used]
     rank = min(dim, *matrix.shape)
+    if rank == 0:
+        return out
     rng = np.random.default_rng(seed)
-    sketch = matrix @ rng.standard_normal((matrix.shape[1], min(rank + 10, min(matrix.shape))))
+    sketch = matrix @ rng.standard_normal((len(used), min(rank + 10, *matrix.shape)))
     for _ in range(4):
         basis, _ = np.linalg.qr(sketch)
         sketch = matrix @ (matrix.T @ basis)
@@ -268,8 +273,7 @@ def _leading_directions(matrix: sparse.csr_matrix, dim: int, seed: int) -> Float
     _, _, right = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
     right = right[:rank]
     signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
-    out = np.zeros((matrix.shape[1], dim), np.float32)
-    out[:, :rank] = (right * signs[:, None]).T
+    out[used, :rank] = (right * signs[:, None]).T
     return out
 
 

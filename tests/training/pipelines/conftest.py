@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,7 +14,10 @@ import pytest
 from training.context import TrainingContext
 from training.data.world import WorldPaths, simulate
 from training.data.world_config import WorldConfig
+from training.registry import Registry
 from validation.ingest import ingest
+
+GiveRegistry = Callable[[Path], Registry]
 
 WORLD_END = date(2026, 3, 2)
 
@@ -27,9 +30,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
 
 
 @pytest.fixture(scope="session")
-def home(world: WorldPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home folder whose lake holds the world."""
+def home(world: WorldPaths, tmp_path_factory: pytest.TempPathFactory, give_registry: GiveRegistry) -> Path:
+    """A home folder whose lake holds the world, with an empty registry."""
     root = tmp_path_factory.mktemp("home")
+    give_registry(root)
     ingest(world.tables, root / "lake", root / "quarantine", root / "reports", checkpoint=False)
     return root
 

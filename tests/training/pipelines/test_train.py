@@ -10,7 +10,7 @@ import pytest
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from feature_repo.sequence import SequenceLog
 from feature_repo.vectors.index import VectorIndexError
-from tests.training.pipelines.conftest import context
+from tests.training.pipelines.conftest import GiveRegistry, context
 from training import index
 from training.context import TrainingContext
 from training.data.splits import time_split
@@ -42,8 +42,11 @@ class Lines(list[str]):
 
 
 @pytest.fixture(scope="module")
-def trained_home(world: WorldPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_home(
+    world: WorldPaths, tmp_path_factory: pytest.TempPathFactory, give_registry: GiveRegistry
+) -> Path:
     root = tmp_path_factory.mktemp("trained")
+    give_registry(root)
     ingest(world.tables, root / "lake", root / "quarantine", root / "reports", checkpoint=False)
     return root
 
@@ -222,7 +225,7 @@ def test_the_newest_days_are_kept_whole(rows: TrainingSet):
 
 
 def test_pins_without_content_skip_what_stands_on_content(
-    tmp_path: Path, world: WorldPaths, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, world: WorldPaths, monkeypatch: pytest.MonkeyPatch, give_registry: GiveRegistry
 ):
     import pandas as pd
 
@@ -237,6 +240,7 @@ def test_pins_without_content_skip_what_stands_on_content(
             frame = frame[["user_id", "pin_id", "action", "timestamp"]]
         frame.to_parquet(source / f"{table}.parquet")
     ingest(source, tmp_path / "lake", tmp_path / "q", tmp_path / "r", checkpoint=False)
+    give_registry(tmp_path)
     monkeypatch.setattr(train_module.Publisher, "features", lambda *_: None)
     lines = Lines()
     done = train(context(tmp_path, progress=lines))
