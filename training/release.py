@@ -52,6 +52,12 @@ from validation.manifest import (
 CONTENT, PINNERSAGE, RANKER = "content", "pinnersage", "ranker"
 """Roles of the parts, in the order in which they are made."""
 
+ROLE_MODELS: dict[str, tuple[str, ...]] = {
+    PINNERSAGE: (pinnersage_pipeline.MODEL,),
+    RANKER: tuple(kind.model for kind in Kind),
+}
+"""Registered models that can play each role that stands on the content space."""
+
 
 class ReleaseError(RuntimeError):
     """A release cannot be composed or found; the message says what to run first."""
@@ -129,33 +135,19 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     parts: dict[str, Part] = {CONTENT: content}
     skipped: dict[str, str] = {}
     space = _space(content)
-    found = _newest_in(registry, pinnersage_pipeline.MODEL, space)
-    if found is None:
-        skipped[PINNERSAGE] = "no version is registered"
-    else:
-        parts[PINNERSAGE] = Part(
-            model=pinnersage_pipeline.MODEL,
-            version=found,
-            space=space,
-            collection=Space.parse(space).collection,
-            feature_service=_tag(registry, pinnersage_pipeline.MODEL, found, "feature_service"),
-            metrics=registry.metrics(pinnersage_pipeline.MODEL, found),
-        )
-    rankers = [
-        Part(
-            model=kind.model,
-            version=found,
-            space=space,
-            feature_service=_tag(registry, kind.model, found, "feature_service"),
-            metrics=registry.metrics(kind.model, found),
-        )
-        for kind in Kind
-        if (found := _newest_in(registry, kind.model, space)) is not None
-    ]
-    if rankers:
-        parts[RANKER] = min(rankers, key=lambda part: part.metrics.get("log_loss", math.inf))
-    else:
-        skipped[RANKER] = "no version is registered"
+    for role, models in ROLE_MODELS.items():
+        trained = [(model, v) for model in models if (v := _newest_in(registry, model, space)) is not None]
+        if trained:
+            found = [_part(registry, model, v, space) for model, v in trained]
+            parts[role] = min(found, key=lambda part: part.metrics.get("log_loss", math.inf))
+            continue
+        behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]
+        if behind:
+            raise ReleaseError(
+                f"the newest space is {space}, and {' and '.join(behind)} belongs to an older one; "
+                "run `corkboard train` to finish the training run"
+            )
+        skipped[role] = "no version is registered"
     return parts, skipped
 
 
@@ -369,17 +361,22 @@ def _interval(registry: Registry, parts: Mapping[str, Part]) -> tuple[datetime, 
 
 
 def _newest_in(registry: Registry, model: str, space: str) -> int | None:
-    """The model's newest version trained in `space`; None where the model has no version at all."""
-    versions = registry.versions(model)
-    for version in reversed(versions):
-        if _tag(registry, model, version, "space") == space:
-            return version
-    if versions:
-        raise ReleaseError(
-            f"{model}@{versions[-1]} was not trained in the newest space {space}; "
-            "run `corkboard train` to finish the training run"
-        )
-    return None
+    """The model's newest version trained in `space`, or None."""
+    versions = reversed(registry.versions(model))
+    return next((v for v in versions if _tag(registry, model, v, "space") == space), None)
+
+
+def _part(registry: Registry, model: str, version: int, space: str) -> Part:
+    """A part trained in `space`; PinnerSage searches the space's collection, a ranker none."""
+    searches = model == pinnersage_pipeline.MODEL
+    return Part(
+        model=model,
+        version=version,
+        space=space,
+        collection=Space.parse(space).collection if searches else None,
+        feature_service=_tag(registry, model, version, "feature_service"),
+        metrics=registry.metrics(model, version),
+    )
 
 
 def _tag(registry: Registry, model: str, version: int, tag: str) -> str | None:

@@ -19,6 +19,7 @@ from feature_repo.vectors.index import Filter
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
 from training.context import TrainingContext
+from training.data.point_in_time import FeastPointInTime, PointInTime
 from training.data.splits import time_split
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
 from training.evaluation.retrieval import (
@@ -166,13 +167,11 @@ def tested_rows(ctx: TrainingContext, rows: TrainingSet, space: str, stored: Pin
     test = time_split(rows.info.start, rows.info.end).test
     if rows.info.space == space:
         return rows.block(test)
-    from feature_repo.store import open_store
-    from training.data.point_in_time import FeastPointInTime
-
-    assert stored is not None
+    if stored is None:
+        raise ValueError(f"the rows are of {rows.info.space}; vectors of {space} are needed to join them anew")
     return build(
         Lake(ctx.lake),
-        FeastPointInTime(open_store(ctx.feast_home)),
+        point_in_time(ctx),
         ctx.training_sets / f"{SET}_{space.replace('@', '_')}",
         start=test.start,
         end=test.end,
@@ -180,6 +179,13 @@ def tested_rows(ctx: TrainingContext, rows: TrainingSet, space: str, stored: Pin
         config=rows.info.config,
         progress=ctx.progress,
     ).block()
+
+
+def point_in_time(ctx: TrainingContext) -> PointInTime:
+    """Historical features of the context's Feast repository."""
+    from feature_repo.store import open_store
+
+    return FeastPointInTime(open_store(ctx.feast_home))
 
 
 def measure_ranker(ranker: Ranker, block: Block) -> Measured:

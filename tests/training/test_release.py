@@ -1,0 +1,359 @@
+"""Releases over a planted world: parts that belong together, measured as they serve, promoted and taken back.
+
+Everything is real (lake, MLflow, Milvus Lite, trained parts) but Feast's join, which a naive one stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bentos.registry import ModelRegistry
+from feature_repo.vectors.milvus import connect
+from tests.feature_repo.vectors.servers import shared_lite
+from tests.training.data.oracle import NaivePointInTime
+from tests.training.data.worlds import tiny_world
+from training import index, promotion, release, release_evaluation
+from training.context import TrainingContext
+from training.data.training_set import PinVectors, build
+from training.evaluation.retrieval import evaluate
+from training.ledger import Ledger, LedgerEntry, Move
+from training.models.interactions import Pins
+from training.models.pinnersage import PinnerSageConfig
+from training.pipelines.content import load_catalogue, train_content
+from training.pipelines.fitting import GbdtConfig
+from training.pipelines.pinnability import SET, Kind, PinnabilityConfig, train_pinnability
+from training.pipelines.pinnersage import train_pinnersage
+from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
+from training.registry import Registry
+from training.release import ReleaseError, compare, compose, load_manifest, newest_parts, registry_of
+from validation.gates import GateBounds, GateFailed
+from validation.lake import Lake
+from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, Part, ReleaseManifest
+from validation.tables import Polarity
+
+pytestmark = pytest.mark.slow
+
+SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
+
+
+def naive(ctx: TrainingContext) -> NaivePointInTime:
+    frames, contract = tiny_world().frames, tiny_world().contract
+    return NaivePointInTime(frames["actions"], frames["follows"], contract.vocabulary.codes(Polarity.POSITIVE))
+
+
+def fill(ctx: TrainingContext, content: Part, pins: Pins, vectors: np.ndarray | None = None) -> None:
+    """Build the part's collection, with `vectors` in place of the pins' own where given."""
+    assert content.space is not None
+    given = pins.vectors if vectors is None else vectors
+    index.build(
+        ctx.milvus_uri, content.space, pins.ids, given, pins.topics, pins.created_at_ms, np.ones(len(pins.ids))
+    )
+
+
+def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind, ...] = tuple(Kind)) -> None:
+    """PinnerSage and rankers in the content space, the latter on the last three days."""
+    train_pinnersage(ctx, content, PinnerSageConfig(alpha=1.0))
+    end = tiny_world().config.end_time
+    rows = build(
+        Lake(ctx.lake),
+        naive(ctx),
+        ctx.training_sets / SET,
+        start=end - timedelta(days=3),
+        end=end,
+        vectors=PinVectors(content.space or "", pins.ids, pins.vectors),
+    )
+    for kind in kinds:
+        train_pinnability(ctx, kind, rows, content, SMALL)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Three releases: one, the same trained anew in a second space, and one whose collection is wrong."""
+
+    ctx: TrainingContext
+    first: int
+    second: int
+    scrambled: int
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    root = tmp_path_factory.mktemp("home")
+    ctx = TrainingContext(
+        lake=tiny_world().lake.path,
+        features=root / "features",
+        training_sets=root / "training_sets",
+        feast_home=str(root),
+        mlflow_uri=f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
+        mlflow_artifacts=root / "mlflow" / "artifacts",
+        milvus_uri=shared_lite(),
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(release_evaluation, "point_in_time", naive)
+        content = train_content(ctx)
+        pins = load_catalogue(ctx, content)
+        fill(ctx, content, pins)
+        train_all(ctx, content, pins)
+        first = release.release(ctx)
+
+        again = train_content(ctx, force=True)
+        fill(ctx, again, pins)
+        train_all(ctx, again, pins, (Kind.LOGISTIC,))
+        second = release.release(ctx)
+
+        third = train_content(ctx, force=True)
+        fill(ctx, third, pins, np.random.default_rng(0).permutation(pins.vectors))
+        train_all(ctx, third, pins, (Kind.LOGISTIC,))
+        scrambled = release.release(ctx)
+        yield Trained(ctx, first, second, scrambled)
+
+
+@pytest.fixture
+def ledger(trained: Trained, tmp_path: Path) -> Path:
+    """An empty ledger, and no alias on any release."""
+    client = registry_of(trained.ctx).client
+    for alias in (CHAMPION, CHALLENGER, PREVIOUS):
+        client.delete_registered_model_alias(RELEASE_MODEL, alias)
+    return tmp_path / "releases" / "ledger.jsonl"
+
+
+def manifest(trained: Trained, version: int) -> ReleaseManifest:
+    return load_manifest(trained.ctx, version)
+
+
+def aliases(trained: Trained) -> dict[str, int | None]:
+    registry = registry_of(trained.ctx)
+    return {a: registry.alias(RELEASE_MODEL, a) for a in (CHAMPION, PREVIOUS, CHALLENGER)}
+
+
+def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
+    said = manifest(trained, trained.first)
+    assert set(said.parts) == {"content", "pinnersage", "ranker"}
+    assert said.spaces() == ("content@1",)
+    assert [c.collection for c in said.collections] == ["pins__content__1"]
+    assert said.collections[0].rows == len(tiny_world().frames["pins"])
+    assert said.sources == (
+        "pinnersage",
+        "followed_boards",
+        "followed_topics",
+        "popular_by_topic",
+        "content_neighbours",
+    )
+    assert said.dataset == tiny_world().contract.name
+    assert said.data_end == tiny_world().config.end_time
+    assert manifest(trained, trained.second).spaces() == ("content@2",)
+    losses = {kind: registry_of(trained.ctx).metrics(kind.model, 1)["log_loss"] for kind in Kind}
+    assert said.parts["ranker"].model == min(losses, key=losses.__getitem__).model
+
+
+def test_services_read_the_same_manifest(trained: Trained) -> None:
+    assert ModelRegistry(trained.ctx.mlflow_uri).manifest(trained.first) == manifest(trained, trained.first)
+
+
+def test_its_metrics_are_those_of_the_planted_world(trained: Trained) -> None:
+    metrics = manifest(trained, trained.first).metrics
+    chance = metrics["retrieval/chance_recall_at_100"]
+    assert metrics["retrieval/recall_at_100"] > 2 * chance
+    assert metrics["retrieval/recall_at_100"] > 1.2 * metrics["popularity/recall_at_100"]
+    assert metrics["retrieval/users"] >= 30
+    assert 0.55 < metrics["ranker/auc"] < 1
+    assert metrics["ranker/normalized_entropy"] < 1
+    assert metrics["index/coverage/content@1"] == pytest.approx(1.0)
+    scrambled = manifest(trained, trained.scrambled).metrics
+    assert scrambled["retrieval/recall_at_100"] < 0.7 * metrics["retrieval/recall_at_100"]
+
+
+def test_the_same_parts_are_not_released_twice(trained: Trained) -> None:
+    newest = registry_of(trained.ctx).latest(RELEASE_MODEL)
+    assert newest == trained.scrambled
+    assert release.release(trained.ctx) == newest
+    assert registry_of(trained.ctx).latest(RELEASE_MODEL) == newest
+    assert registry_of(trained.ctx).alias(RELEASE_MODEL, CHALLENGER) == newest
+
+
+def test_half_a_training_run_is_not_released(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("training.release.content_pipeline.MODEL", "nothing_trained")
+        with pytest.raises(ReleaseError, match="corkboard train"):
+            newest_parts(trained.ctx)
+    monkeypatch.setattr(release, "_newest_in", lambda *_: None)
+    with pytest.raises(ReleaseError, match="newest space is content@3, and pinnersage@3 belongs to an older"):
+        newest_parts(trained.ctx)
+
+
+def test_parts_of_two_spaces_are_refused(trained: Trained) -> None:
+    one, two = manifest(trained, trained.first).parts, manifest(trained, trained.second).parts
+    mixed = {"content": two["content"], "pinnersage": one["pinnersage"]}
+    with pytest.raises(ReleaseError, match=r"content@1.*content@2"):
+        compose(trained.ctx, mixed)
+
+
+def test_an_unknown_release_is_named(trained: Trained, ledger: Path) -> None:
+    with pytest.raises(ReleaseError, match=r"no release 99; releases: 1, 2, 3"):
+        load_manifest(trained.ctx, 99)
+    with pytest.raises(ReleaseError, match="no release champion"):
+        load_manifest(trained.ctx, CHAMPION)
+
+
+def test_promotion_moves_the_aliases_and_keeps_a_line(trained: Trained, ledger: Path) -> None:
+    with pytest.raises(NothingToPromote):
+        promote(trained.ctx, ledger)
+    assert promote(trained.ctx, ledger, trained.first) == trained.first
+    assert aliases(trained) == {CHAMPION: 1, PREVIOUS: None, CHALLENGER: None}
+    registry_of(trained.ctx).set_alias(RELEASE_MODEL, CHALLENGER, trained.second)
+    assert promote(trained.ctx, ledger) == trained.second
+    assert aliases(trained) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: None}
+    assert promote(trained.ctx, ledger) == trained.second, "promoting the champion changes nothing"
+
+    one, two = promotion.history(ledger)
+    assert (one.champion, one.replaced, two.champion, two.replaced, two.previous) == (1, None, 2, 1, 1)
+    names = {g.name for g in two.gates}
+    assert {"champion/retrieval/recall_at_100", "champion/ranker/log_loss", "index/rows/content@2"} <= names
+    assert not two.failed
+    tag = registry_of(trained.ctx).version(RELEASE_MODEL, 2).tags["gates"]
+    assert tag == "passed"
+
+
+def test_a_release_worse_than_the_champion_stays_out(trained: Trained, ledger: Path) -> None:
+    promote(trained.ctx, ledger, trained.first)
+    with pytest.raises(GateFailed) as refused:
+        promote(trained.ctx, ledger, trained.scrambled)
+    failed = {r.name: r for r in refused.value.results if not r.passed}
+    worse = failed["champion/retrieval/recall_at_100"]
+    champion = manifest(trained, trained.first).metrics["retrieval/recall_at_100"]
+    assert worse.value is not None and worse.bound == pytest.approx(0.9 * champion)
+    assert worse.value < worse.bound and worse.n is not None and worse.n >= 30
+    assert aliases(trained)[CHAMPION] == trained.first
+    assert len(promotion.history(ledger)) == 1
+    assert registry_of(trained.ctx).version(RELEASE_MODEL, str(trained.scrambled)).tags["gates"] == "failed"  # type: ignore[arg-type]
+
+
+def test_floors_stop_a_first_release(trained: Trained, ledger: Path) -> None:
+    with pytest.raises(GateFailed, match=r"ranker/auc: 0\.\d+ is below 0\.99, n = \d+"):
+        promote(trained.ctx, ledger, trained.first, bounds=GateBounds(min_ranker_auc=0.99))
+    assert aliases(trained)[CHAMPION] is None and promotion.history(ledger) == ()
+
+
+def test_an_override_is_kept_with_what_it_overrode(trained: Trained, ledger: Path) -> None:
+    strict = GateBounds(min_ranker_auc=0.99)
+    with pytest.raises(ValueError, match="empty"):
+        promote(trained.ctx, ledger, trained.first, override="  ", bounds=strict)
+    promote(trained.ctx, ledger, trained.first, override="holiday freeze ends today", bounds=strict)
+    (entry,) = promotion.history(ledger)
+    assert entry.override == "holiday freeze ends today"
+    assert [g.name for g in entry.failed] == ["ranker/auc"]
+    assert registry_of(trained.ctx).version(RELEASE_MODEL, 1).tags["gates"] == "overridden"
+
+
+def test_rollback_goes_back_and_never_forth(trained: Trained, ledger: Path) -> None:
+    with pytest.raises(RollbackImpossible, match="no champion came before"):
+        rollback(trained.ctx, ledger)
+    promote(trained.ctx, ledger, trained.first)
+    promote(trained.ctx, ledger, trained.second)
+    promote(trained.ctx, ledger, trained.scrambled, override="to be taken back")
+    assert rollback(trained.ctx, ledger) == trained.second
+    assert aliases(trained) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: None}
+    assert rollback(trained.ctx, ledger) == trained.first
+    assert aliases(trained) == {CHAMPION: 1, PREVIOUS: None, CHALLENGER: None}
+    with pytest.raises(RollbackImpossible):
+        rollback(trained.ctx, ledger)
+    assert [e.move for e in promotion.history(ledger)][3:] == [Move.ROLLBACK, Move.ROLLBACK]
+
+
+@pytest.mark.parametrize("moved", ["nothing", "previous"])
+def test_a_move_that_died_halfway_is_finished(
+    trained: Trained, ledger: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    """The ledger's line is on disk, the champion alias has not moved: the next command carries it out."""
+    promote(trained.ctx, ledger, trained.first)
+
+    honest = promotion._move
+
+    def dies(registry: Registry, entry: LedgerEntry) -> None:
+        if entry.champion != trained.second:
+            return honest(registry, entry)
+        if moved == "previous":
+            registry.set_alias(RELEASE_MODEL, PREVIOUS, trained.first)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(promotion, "_move", dies)
+        promote(trained.ctx, ledger, trained.second)
+    assert aliases(trained)[CHAMPION] == trained.first
+    assert Ledger(ledger).champions() == (1, 2)
+    assert promote(trained.ctx, ledger) == trained.second
+    assert aliases(trained) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: None}
+    assert len(promotion.history(ledger)) == 2, "finished, not done again"
+
+
+def test_a_champion_without_its_collection_is_not_compared_and_not_returned_to(
+    trained: Trained, ledger: Path
+) -> None:
+    promote(trained.ctx, ledger, trained.first)
+    promote(trained.ctx, ledger, trained.second)
+    milvus = connect(trained.ctx.milvus_uri)
+    pins = load_catalogue(trained.ctx, manifest(trained, trained.first).parts["content"])
+    try:
+        milvus.drop("pins__content__1")
+        with pytest.raises(RollbackImpossible, match="pins__content__1"):
+            rollback(trained.ctx, ledger)
+        milvus.drop("pins__content__2")
+        with pytest.raises(GateFailed, match="not compared with champion 2: no collection pins__content__2"):
+            promote(trained.ctx, ledger, trained.scrambled)
+    finally:
+        for version in (trained.first, trained.second):
+            fill(trained.ctx, manifest(trained, version).parts["content"], pins)
+        milvus.close()
+    assert aliases(trained)[CHAMPION] == trained.second
+
+
+def test_comparison_is_pair_by_pair(trained: Trained) -> None:
+    one = manifest(trained, trained.first)
+    same = compare(trained.ctx, one, one, trained.first)
+    assert {p.metric for p in same.metrics} >= {"retrieval/recall_at_100", "ranker/log_loss"}
+    assert all(p.candidate == p.champion and p.standard_error == 0 for p in same.metrics)
+    assert same.evaluation == compare(trained.ctx, one, manifest(trained, 2), 2).evaluation
+    recall = next(p for p in same.metrics if p.metric == "retrieval/recall_at_100")
+    assert recall.candidate == pytest.approx(one.metrics["retrieval/recall_at_100"])
+
+
+def test_user_recalls_average_to_the_protocols_recall(trained: Trained) -> None:
+    held = release_evaluation.held_out(trained.ctx, tiny_world().config.end_time)
+    rng = np.random.default_rng(1)
+    ids = tiny_world().frames["pins"]["pin_id"].to_numpy()
+    recommended = np.stack([rng.permutation(ids)[:100] for _ in held.users])
+    expected = evaluate(recommended, held)
+    recalls = release_evaluation.user_recalls(recommended, held)
+    assert "recall_at_100/tail_topics" in recalls
+    for name, values in recalls.items():
+        metric, _, part = name.partition("/")
+        key = metric.replace("_at_", "@") + (f"/{part}" if part else "")
+        assert values.mean() == pytest.approx(expected[key]), name
+
+
+def test_paired_errors_are_those_of_a_paired_test() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(50), rng.random(50)
+    pair = release_evaluation.paired("m", a, b)
+    test = stats.ttest_rel(a, b)
+    assert (pair.candidate - pair.champion) / pair.standard_error == pytest.approx(test.statistic)
+    assert pair.n == 50
+
+
+def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained, tmp_path: Path) -> None:
+    source = trained.ctx.lake
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    for path in source.iterdir():
+        if path.name != "follows":
+            (lake / path.name).symlink_to(path)
+    said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
+    assert said.sources == ("pinnersage", "popular_by_topic", "content_neighbours")
+    assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
