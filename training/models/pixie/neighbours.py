@@ -14,7 +14,7 @@ from training.models.pin_board_graph import GraphError, PinBoardGraph
 from training.models.pin_board_overlay import GraphView
 from training.models.pixie.counter import COUNT, home_slot, shift_of, slots_for, visit
 from training.models.pixie.recommend import streams
-from training.models.pixie.walkers import step, step_any
+from training.models.pixie.walkers import to_boards, to_boards_any, to_pins, to_pins_any
 
 WALKERS = 64
 """Walks of one seed in flight; the seed's own first reads are shared by them."""
@@ -78,33 +78,37 @@ def importance_neighbours(
 def _neighbours(rows, extra, plain, seeds, degrees, states, walks, hops, table, ids, weights):
     shift = shift_of(table)
     top = ids.shape[1]
+    pin_offsets, pin_boards = rows.pin_offsets, rows.pin_boards
+    board_offsets, board_pins = rows.board_offsets, rows.board_pins
     no_bias = (np.int64(0), np.int64(0), np.uint64(0))
-    source = np.empty(WALKERS, np.int32)
-    target = np.empty(WALKERS, np.int32)
+    never = np.uint64(0)
+    pins = np.empty(WALKERS, np.int32)
     at = np.empty(WALKERS, np.int64)
     low = np.empty(WALKERS, np.uint64)
+    coins = np.empty(WALKERS, np.uint64)
     touched = np.empty(walks * hops + 1, np.int64)
     place = np.empty(walks * hops + 2, np.int32)
     for i in range(len(seeds)):
         if degrees[i] == 0:
             continue
+        home = seeds[i]
         state = states[i]
         distinct = 0
         left = walks
         while left > 0:
             width = min(WALKERS, left)
             left -= width
-            source[:width] = seeds[i]
+            pins[:width] = home
             for _ in range(hops):
                 if plain:
-                    state = step(rows, width, source, target, at, low, state)
+                    state = to_boards(pin_offsets, pin_boards, pins, width, home, never, at, low, state)
+                    to_pins(pin_boards, board_offsets, board_pins, pin_offsets, pins, width, at, low)
                 else:
-                    state = step_any(rows, extra, no_bias, width, source, target, at, low, state)
+                    state = to_boards_any(rows, extra, no_bias, pins, width, home, never, at, low, coins, state)
+                    to_pins_any(rows, extra, no_bias, pins, width, at, low, coins)
                 for w in range(width):
-                    pin = target[w]
-                    source[w] = pin
-                    if pin != seeds[i]:
-                        slot, count = visit(table, pin, home_slot(pin, shift))
+                    if pins[w] != home:
+                        slot, count = visit(table, pins[w], home_slot(pins[w], shift))
                         touched[distinct] = slot
                         distinct += count == 1
         # Counting sort by falling count, first met first: place[c] is where the pins of count c start.

@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 from training.models.pin_board_graph import PinBoardGraph
 from training.models.pin_board_overlay import GraphView
 from training.models.pixie.config import PixieConfig
-from training.models.pixie.counter import slots_for
+from training.models.pixie.counter import HALF_FULL, slots_for
 from training.models.pixie.query import Bias, Query, allocate_steps
 from training.models.pixie.walk import merge_visits, walk_query
 
 Ids = NDArray[np.int64]
 _MASK = (1 << 64) - 1
 
+BYTES_PER_SLOT = 32
+"""Graphs of up to so many pins a slot of the hash are counted in bytes: 8M pins for 100,000 steps."""
+
+SPARE_PINS = 4_096
+"""Fresh pins that a counter of bytes has places for before it is made anew."""
+
 
 class Room(NamedTuple):
-    """Working memory of one walk at a time; the table is all zero between walks."""
+    """Working memory of one walk at a time; its counters are all zero between walks."""
 
+    visits: NDArray[np.uint8]  # (pins,) the counter of bytes, or (0,)
+    full: NDArray[np.int64]  # (steps / 128 + 1,)
     table: NDArray[np.int64]  # (slots,)
     touched: NDArray[np.int64]  # (steps + 1,)
     pins: NDArray[np.int32]  # (steps,)
@@ -30,10 +38,18 @@ class Room(NamedTuple):
     scores: NDArray[np.float64]  # (steps,)
 
     @classmethod
-    def of(cls, steps: int) -> Room:
-        """Room for walks of at most `steps` steps: about 45 bytes a step."""
+    def of(cls, steps: int, pins: int) -> Room:
+        """Room for walks of at most `steps` steps: about 45 bytes a step, and 1 a pin of a graph that is
+        small to them.
+
+        Bytes are faster while they stay in the caches (1.3x at 1M pins); then the hash, whose size the graph
+        does not change, is.
+        """
+        slots = slots_for(steps)
         return cls(
-            np.zeros(slots_for(steps), np.int64),
+            np.zeros(pins if pins <= BYTES_PER_SLOT * slots else 0, np.uint8),
+            np.empty(steps // HALF_FULL + 1, np.int64),
+            np.zeros(slots, np.int64),
             np.empty(steps + 1, np.int64),
             np.empty(steps, np.int32),
             np.empty(steps, np.int32),
@@ -46,7 +62,7 @@ class Visits:
     """What a walk visited, query pins included; parallel arrays in no order."""
 
     pins: NDArray[np.int32]  # (v,) indexes
-    scores: NDArray[np.float64]  # (v,)
+    scores: NDArray[np.float32]  # (v,)
     steps: int
     """Steps walked, fewer than asked where it stopped early."""
     unknown: int
@@ -93,20 +109,31 @@ class Pixie:
         """
         if n < 1:
             raise ValueError(f"{n} recommendations asked for; ask for at least 1")
-        visits = self.visits(query, seed=seed, bias=bias)
-        scores = visits.scores
+        room, total, steps, unknown = self._walk(query, seed, bias)
+        pins, scores = room.pins[:total], self._scores(room, total)
         barred = self.graph.index_of(np.concatenate([query.pin_ids, query.exclude]))
-        allowed = ~np.isin(visits.pins, barred[barred >= 0])
-        pins, scores = visits.pins[allowed], scores[allowed]
-        if len(pins) > n:  # every pin that ties with the n-th stays, so that ties are decided by id
-            near = scores >= np.partition(scores, len(scores) - n)[len(scores) - n]
+        barred = barred[barred >= 0]
+        reach = n + len(barred)  # so many are enough: the barred ones fall away, every tie with the last stays
+        if total > reach:
+            near = scores >= np.partition(scores, total - reach)[total - reach]
             pins, scores = pins[near], scores[near]
-        ids = self.graph.ids_of(pins)
+        allowed = ~np.isin(pins, barred)
+        ids, scores = self.graph.ids_of(pins[allowed]), scores[allowed]
+        self._rooms.append(room)
         best = np.lexsort((ids, -scores))[:n]
-        return Recommendations(ids[best], scores[best].astype(np.float32), visits.steps, visits.unknown)
+        return Recommendations(ids[best], scores[best], steps, unknown)
 
     def visits(self, query: Query, *, seed: int = 0, bias: Bias | None = None) -> Visits:
         """Score of every visited pin: the booster's, divided by degree ** `popularity_discount`."""
+        room, total, steps, unknown = self._walk(query, seed, bias)
+        visits = Visits(room.pins[:total].copy(), self._scores(room, total), steps, unknown)
+        self._rooms.append(room)
+        return visits
+
+    def _walk(self, query: Query, seed: int, bias: Bias | None) -> tuple[Room, int, int, int]:
+        """(room that holds the visits, how many, steps walked, query pins left out). The caller gives the
+        room back.
+        """
         config = self.config
         query = query.heaviest(config.max_query_pins)
         found = self.graph.index_of(query.pin_ids)
@@ -114,11 +141,8 @@ class Pixie:
         degrees[found >= 0] = self.graph.degrees(found[found >= 0])
         usable = degrees > 0
         unknown = int(len(usable) - usable.sum())
-        if not usable.any():
-            return Visits(np.empty(0, np.int32), np.empty(0), 0, unknown)
-        steps = allocate_steps(config.steps, query.weights[usable], degrees[usable], self._max_degree)
         room = self._room()
-        ends = np.zeros(len(steps), np.int64)
+        steps = allocate_steps(config.steps, query.weights[usable], degrees[usable], self._max_degree)
         taken = np.zeros(len(steps), np.int64)
         total = walk_query(
             self.graph.rows,
@@ -133,25 +157,33 @@ class Pixie:
             config.stop_visits,
             config.walkers,
             room,
-            ends,
+            np.zeros(len(steps), np.int64),
             taken,
         )
         if len(steps) > 1:
             total = merge_visits(room, total, config.boost)
-            scores = room.scores[:total].copy()
         else:
-            scores = room.counts[:total].astype(np.float64)
-        pins = room.pins[:total].copy()
-        self._rooms.append(room)
-        if config.popularity_discount:
-            scores /= self.graph.degrees(pins) ** config.popularity_discount
-        return Visits(pins, scores, int(taken.sum()), unknown)
+            room.scores[:total] = room.counts[:total]
+        return room, total, int(taken.sum()), unknown
+
+    def _scores(self, room: Room, total: int) -> NDArray[np.float32]:
+        scores = room.scores[:total].astype(np.float32)
+        if self.config.popularity_discount:
+            scores /= (self.graph.degrees(room.pins[:total]) ** self.config.popularity_discount).astype(
+                np.float32
+            )
+        return scores
 
     def _room(self) -> Room:
         try:
-            return self._rooms.pop()
+            room = self._rooms.pop()
         except IndexError:  # every room is in use by another thread
-            return Room.of(self.config.steps + self.config.max_query_pins)
+            return self._new_room()
+        fits = len(room.visits) == 0 or len(room.visits) >= self.graph.pins
+        return room if fits else self._new_room()  # fresh pins have come
+
+    def _new_room(self) -> Room:
+        return Room.of(self.config.steps + self.config.max_query_pins, self.graph.pins + SPARE_PINS)
 
     def _preference(self, bias: Bias | None) -> tuple[np.int64, np.int64, np.uint64]:
         if bias is None:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from training.models.pixie.counter import COUNT, home_slot, shift_of, slot_of, visit
+from training.models.pixie.counter import (
+    COUNT,
+    home_slot,
+    shift_of,
+    slot_of,
+    take_bytes,
+    take_hashed,
+    tally_bytes,
+    tally_hashed,
+)
 from training.models.pixie.prefetch import prefetch
-from training.models.pixie.walkers import GOLDEN, HALF, mix, step, step_any
+from training.models.pixie.walkers import to_boards, to_boards_any, to_pins, to_pins_any
 
 ROUNDS = 4
 """Mean walk lengths that each walker should get; query pins with few steps take fewer walkers."""
@@ -36,63 +45,64 @@ def walk_query(
     A walker returns to its query pin before a step with chance `restart`, so that walk lengths are geometric
     (paper, algorithm 1). The walk of a query pin stops early once `stop_pins` pins have `stop_visits` visits
     each (0 never): the counter belongs to that walk, or the later query pins would starve. `taken[q]` says
-    how many steps were counted. `room` is a `Room`; its table is all zero before and after. Sources must have
-    edges.
+    how many steps were counted. `room` is a `Room`; its counters are all zero before and after. Sources must
+    have edges.
     """
-    table, touched, pins, counts = room.table, room.touched, room.pins, room.counts
+    pin_offsets, pin_boards = rows.pin_offsets, rows.pin_boards
+    board_offsets, board_pins = rows.board_offsets, rows.board_pins
+    visits, table, full, touched = room.visits, room.table, room.full, room.touched
+    in_bytes = len(visits) > 0
     shift = shift_of(table)
     threshold = np.uint64(restart * 4294967296.0)
-    source = np.empty(walkers, np.int32)
-    target = np.empty(walkers, np.int32)
-    counted = np.empty(walkers, np.int32)
+    pins = np.empty(walkers, np.int32)
     slots = np.empty(walkers, np.int64)
-    next_slots = np.empty(walkers, np.int64)
     at = np.empty(walkers, np.int64)
     low = np.empty(walkers, np.uint64)
+    coins = np.empty(walkers, np.uint64)
     total = 0
     for q in range(len(sources)):
+        home = sources[q]
         state = streams[q]
-        coins = mix(state ^ GOLDEN)
         most = min(walkers, max(1, np.int64(steps[q] * restart / ROUNDS)))
-        source[:most] = sources[q]
+        pins[:most] = home
         left = steps[q]
-        pending = 0  # visits of the round before: counted one round late, when their slots have arrived
-        distinct = 0
-        reached = 0
-        done = 0
+        pending, distinct, fulls, reached = 0, 0, 0, 0
         while left > 0 or pending > 0:
             width = min(most, left)
             if plain:
-                state = step(rows, width, source, target, at, low, state)
+                state = to_boards(pin_offsets, pin_boards, pins, width, home, threshold, at, low, state)
             else:
-                state = step_any(rows, extra, bias, width, source, target, at, low, state)
-            left -= width
-            for w in range(width):
-                next_slots[w] = home_slot(target[w], shift)
-                prefetch(table, next_slots[w])
-            for w in range(pending):
-                slot, count = visit(table, counted[w], slots[w])
-                touched[distinct] = slot
-                distinct += count == 1
-                reached += count == stop_visits
-            done += pending
+                state = to_boards_any(rows, extra, bias, pins, width, home, threshold, at, low, coins, state)
+            # The visits of the round before are counted here, while this round's reads are on their way.
+            if in_bytes:
+                distinct, fulls, hits = tally_bytes(
+                    visits, full, fulls, pins, pending, touched, distinct, stop_visits
+                )
+            else:
+                distinct, hits = tally_hashed(table, pins, slots, pending, touched, distinct, stop_visits)
+            reached += hits
             if stop_pins > 0 and reached >= stop_pins:
                 break
-            for w in range(width):
-                pin = target[w]
-                counted[w] = pin
-                slots[w] = next_slots[w]
-                coins += GOLDEN
-                source[w] = sources[q] if (mix(coins) >> HALF) < threshold else pin
+            if plain:
+                to_pins(pin_boards, board_offsets, board_pins, pin_offsets, pins, width, at, low)
+            else:
+                to_pins_any(rows, extra, bias, pins, width, at, low, coins)
+            if in_bytes:
+                for w in range(width):
+                    prefetch(visits, pins[w])
+            else:
+                for w in range(width):
+                    slots[w] = home_slot(pins[w], shift)
+                    prefetch(table, slots[w])
             pending = width
-        for i in range(distinct):
-            value = table[touched[i]]
-            pins[total + i] = np.int32((value >> 32) - 1)
-            counts[total + i] = np.int32(value & COUNT)
-            table[touched[i]] = 0
+            left -= width
+        taken[q] = steps[q] - left
+        if in_bytes:
+            take_bytes(visits, full, fulls, table, touched, distinct, room.pins[total:], room.counts[total:])
+        else:
+            take_hashed(table, touched, distinct, room.pins[total:], room.counts[total:])
         total += distinct
         ends[q] = total
-        taken[q] = done
     return total
 
 

@@ -19,6 +19,7 @@ HALF = _U(32)
 LOW = _U(0xFFFFFFFF)
 _M1, _M2 = _U(0xBF58476D1CE4E5B9), _U(0x94D049BB133111EB)
 _S27, _S30, _S31 = _U(27), _U(30), _U(31)
+_COIN = _U(0xD1342543DE82EF95)
 _ONE, _WORD = _U(1), _U(63)
 _B1, _B2, _B4, _BSUM = (
     _U(0x5555555555555555),
@@ -42,52 +43,60 @@ def below(draw, n):
     return np.int64((draw * np.uint64(n)) >> HALF)
 
 
-@numba.njit(cache=True, nogil=True)
-def step(rows, width, source, target, at, low, state):
-    """Move walkers 0..width-1 from the pins `source` one uniform step to the pins `target`; returns the state.
+@numba.njit(inline="always")
+def to_boards(pin_offsets, pin_boards, pins, width, home, restart, at, low, state):
+    """First half of a step of walkers 0..width-1, which stand on `pins`: the places in `pin_boards` they go
+    through.
 
-    `at` (int64) and `low` (uint64) are scratch of at least `width`. One 64-bit draw a step: the high half
-    picks the board, the low half the pin.
+    Before it, a walker returns to the pin `home` with chance `restart` (as 32 bits: 0 never, 2^32 always).
+    Fills `at` (int64) and `low`, the random half for `to_pins`; returns the state. One 64-bit draw a step:
+    its high half picks the board, its low half the pin, and a product of both, which row lengths leave free,
+    the restart.
     """
-    pin_offsets, pin_boards = rows.pin_offsets, rows.pin_boards
-    board_offsets, board_pins = rows.board_offsets, rows.board_pins
     for w in range(width):
         state += GOLDEN
         draw = mix(state)
-        pin = source[w]
+        pin = home if ((draw * _COIN) >> HALF) < restart else pins[w]
         start = np.int64(pin_offsets[pin])
-        at[w] = start + below(draw >> HALF, np.int64(pin_offsets[pin + 1]) - start)
+        place = start + below(draw >> HALF, np.int64(pin_offsets[pin + 1]) - start)
+        at[w] = place
         low[w] = draw & LOW
-        prefetch(pin_boards, at[w])
-    for w in range(width):
-        board = pin_boards[at[w]]
-        target[w] = board
-        prefetch(board_offsets, board)
-    for w in range(width):
-        board = target[w]
-        start = np.int64(board_offsets[board])
-        at[w] = start + below(low[w], np.int64(board_offsets[board + 1]) - start)
-        prefetch(board_pins, at[w])
-    for w in range(width):
-        pin = board_pins[at[w]]
-        target[w] = pin
-        prefetch(pin_offsets, pin)
+        prefetch(pin_boards, place)
     return state
 
 
-@numba.njit(cache=True, nogil=True)
-def step_any(rows, extra, bias, width, source, target, at, low, state):
-    """As `step`, over fresh edges too and with a bias `(low label, high label, chance as 32 bits)`.
+@numba.njit(inline="always")
+def to_pins(pin_boards, board_offsets, board_pins, pin_offsets, pins, width, at, low):
+    """Second half: from the places `at` to the boards, and to a pin of each, which overwrites `pins`."""
+    for w in range(width):
+        board = pin_boards[at[w]]
+        pins[w] = board
+        prefetch(board_offsets, board)
+    for w in range(width):
+        board = pins[w]
+        start = np.int64(board_offsets[board])
+        place = start + below(low[w], np.int64(board_offsets[board + 1]) - start)
+        at[w] = place
+        prefetch(board_pins, place)
+    for w in range(width):
+        pin = board_pins[at[w]]
+        pins[w] = pin
+        prefetch(pin_offsets, pin)
 
-    With the bias's chance a hop takes a uniform edge among those whose label is in [low, high), wherever
-    the row has one; else a uniform edge of the whole row.
+
+@numba.njit(cache=True, nogil=True)
+def to_boards_any(rows, extra, bias, pins, width, home, restart, at, low, coins, state):
+    """As `to_boards`, over fresh edges too and with a bias `(low label, high label, chance as 32 bits)`.
+
+    With the bias's chance a hop takes a uniform edge among those whose label is in [low, high), wherever the
+    row has one; else a uniform edge of the whole row. `coins` (uint64) keeps the second hop's coin.
     """
     bias_low, bias_high, chance = bias
     for w in range(width):
         state += GOLDEN
         draw = mix(state)
         state += GOLDEN
-        coins = mix(state)
+        toss = mix(state)
         at[w] = _edge(
             rows.pin_offsets,
             rows.pin_edge_labels,
@@ -95,18 +104,28 @@ def step_any(rows, extra, bias, width, source, target, at, low, state):
             extra.pin_rank,
             extra.pin_offsets,
             extra.pin_edge_labels,
-            source[w],
+            home if ((draw * _COIN) >> HALF) < restart else pins[w],
             bias_low,
             bias_high,
-            (coins >> HALF) < chance,
+            (toss >> HALF) < chance,
             draw >> HALF,
         )
         low[w] = draw & LOW
-        target[w] = np.int32((coins & LOW) < chance)  # the second hop's coin waits where the pin will stand
+        coins[w] = toss & LOW
         if at[w] >= 0:
             prefetch(rows.pin_boards, at[w])
+    return state
+
+
+@numba.njit(cache=True, nogil=True)
+def to_pins_any(rows, extra, bias, pins, width, at, low, coins):
+    """As `to_pins`, after `to_boards_any`."""
+    bias_low, bias_high, chance = bias
     for w in range(width):
         board = rows.pin_boards[at[w]] if at[w] >= 0 else extra.pin_boards[-at[w] - 1]
+        pins[w] = board
+        prefetch(rows.board_offsets, board)
+    for w in range(width):
         at[w] = _edge(
             rows.board_offsets,
             rows.board_edge_labels,
@@ -114,18 +133,17 @@ def step_any(rows, extra, bias, width, source, target, at, low, state):
             extra.board_rank,
             extra.board_offsets,
             extra.board_edge_labels,
-            board,
+            pins[w],
             bias_low,
             bias_high,
-            target[w] != 0,
+            coins[w] < chance,
             low[w],
         )
         if at[w] >= 0:
             prefetch(rows.board_pins, at[w])
     for w in range(width):
-        target[w] = rows.board_pins[at[w]] if at[w] >= 0 else extra.board_pins[-at[w] - 1]
-        prefetch(rows.pin_offsets, target[w])
-    return state
+        pins[w] = rows.board_pins[at[w]] if at[w] >= 0 else extra.board_pins[-at[w] - 1]
+        prefetch(rows.pin_offsets, pins[w])
 
 
 @numba.njit(inline="always")
