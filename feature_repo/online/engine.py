@@ -19,7 +19,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from ibis.expr.types import Table
 from pydantic import StrictStr
 
-from feature_repo.online.packed import KeyLayout, PackedOnlineStore
+from feature_repo.online.packed import PackedOnlineStore
 from feature_repo.views import SPACE
 
 _log = logging.getLogger(__name__)
@@ -74,34 +74,33 @@ class PackedComputeEngine(LocalComputeEngine):
         written = 0
         for latest in _pieces(job.table, keys):
             for batch in latest.to_batches(max_chunksize=size):
-                for names, part in _by_space(batch, view, config, keys):
+                for space, part in _by_space(batch):
+                    ids = part.column(_id_key(keys)).to_pylist()
                     rows = layout.pack_batch(part, source.timestamp_field, source.created_timestamp_column)
-                    store.write_rows(config, view, names, rows)
+                    store.write_rows(config, view, ids, rows, space)
                     written += len(rows)
         return written
 
 
 def _pieces(table: Table, keys: list[str]) -> Iterator[pa.Table]:
     """The rows of a query in pieces of about `_PIECE_ROWS`, cut by id: one is in memory at once."""
-    (id_key,) = [key for key in keys if key != SPACE]
     pieces = max(1, -(-int(table.count().execute()) // _PIECE_ROWS))
     for piece in range(pieces):
-        yield (table if pieces == 1 else table.filter(table[id_key] % pieces == piece)).to_pyarrow()
+        some = table if pieces == 1 else table.filter(table[_id_key(keys)] % pieces == piece)
+        yield some.to_pyarrow()
 
 
-def _by_space(
-    batch: pa.RecordBatch, view: Any, config: Any, keys: list[str]
-) -> list[tuple[list[bytes], pa.RecordBatch]]:
-    """The batch as (serialized keys, rows) for each space in it, or whole for a view without spaces."""
-    (id_key,) = [key for key in keys if key != SPACE]
-    if SPACE not in keys:
-        ids = batch.column(id_key).to_numpy(zero_copy_only=False)
-        return [(KeyLayout(view, config).keys(ids), batch)]
-    parts = []
+def _id_key(keys: list[str]) -> str:
+    (key,) = [key for key in keys if key != SPACE]
+    return key
+
+
+def _by_space(batch: pa.RecordBatch) -> Iterator[tuple[str | None, pa.RecordBatch]]:
+    """The batch by space, or whole for a view without spaces."""
+    if SPACE not in batch.schema.names:
+        yield None, batch
+        return
     spaces = batch.column(SPACE).dictionary_encode()
     codes = spaces.indices.to_numpy(zero_copy_only=False)
     for code, space in enumerate(spaces.dictionary.to_pylist()):
-        part = batch.take(pa.array(np.flatnonzero(codes == code)))
-        ids = part.column(id_key).to_numpy(zero_copy_only=False)
-        parts.append((KeyLayout(view, config, space).keys(ids), part))
-    return parts
+        yield space, batch.take(pa.array(np.flatnonzero(codes == code)))

@@ -8,54 +8,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from feast import FeatureView, RepoConfig
-from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
-from feature_repo.online.layout import RowLayout, stamp
+from feature_repo.online.layout import LayoutError, RowLayout, stamp
+from feature_repo.views import SPACE
 
 Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Read = tuple[datetime | None, dict[str, Value] | None]
 
-_MARK = 0x7E57_C0DE_0DDB_A11E
 
+@dataclass(frozen=True)
+class Question:
+    """Rows asked of a store: ids of one view and, where the view has spaces, of one space."""
 
-class KeyLayout:
-    """Feast's serialized entity key of one view, as the bytes around its int64 id.
-
-    Building 500 keys through protobuf costs more than reading their rows.
-    """
-
-    def __init__(self, view: FeatureView, config: RepoConfig, space: str | None = None) -> None:
-        keys = [entity.name for entity in view.entity_columns]
-        ids = [key for key in keys if key != "space"]
-        if len(ids) != 1 or (space is None) != ("space" not in keys):
-            raise ValueError(
-                f"view {view.name} is keyed by {', '.join(keys)}: "
-                + ("name its space" if space is None else f"it has no space, {space!r} was given")
-            )
-        values = [Value(string_val=space) if key == "space" else Value(int64_val=_MARK) for key in keys]
-        whole = serialize_entity_key(
-            EntityKey(join_keys=keys, entity_values=values),
-            entity_key_serialization_version=config.entity_key_serialization_version,
-        )
-        self._head, self._tail = whole.split(_MARK.to_bytes(8, "little"))
-
-    def keys(self, ids: np.ndarray) -> list[bytes]:
-        """Serialized keys of (n,) int64 ids, in order."""
-        raw = np.ascontiguousarray(ids, dtype="<i8").tobytes()
-        head, tail = self._head, self._tail
-        if tail:
-            return [head + raw[i : i + 8] + tail for i in range(0, len(raw), 8)]
-        return [head + raw[i : i + 8] for i in range(0, len(raw), 8)]
+    view: FeatureView
+    ids: Sequence[int]
+    space: str | None = None
 
 
 class PackedOnlineStore(OnlineStore):
@@ -64,18 +42,17 @@ class PackedOnlineStore(OnlineStore):
     _layouts: dict[str, tuple[tuple[str, ...], RowLayout]] | None = None
 
     @abstractmethod
-    def read_rows(self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Packed rows of serialized entity keys, in order; None where there is none. One round trip."""
-
-    def read_views(
-        self, config: RepoConfig, questions: Sequence[tuple[FeatureView, Sequence[bytes]]]
-    ) -> list[list[bytes | None]]:
-        """`read_rows` of several views; one round trip where the store has one to save."""
-        return [self.read_rows(config, view, keys) for view, keys in questions]
+    def read_rows(self, config: RepoConfig, questions: Sequence[Question]) -> list[list[bytes | None]]:
+        """Packed rows of each question's ids, in order; None where there is none. One round trip."""
 
     @abstractmethod
     def write_rows(
-        self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], rows: Sequence[bytes]
+        self,
+        config: RepoConfig,
+        view: FeatureView,
+        ids: Sequence[int],
+        rows: Sequence[bytes],
+        space: str | None = None,
     ) -> None:
         """Store packed rows, each unless the stored one is newer (`layout.stamp`), atomically a row."""
 
@@ -101,14 +78,17 @@ class PackedOnlineStore(OnlineStore):
         progress: Callable[[int], Any] | None,
     ) -> None:
         layout = self.layout(table)
-        keys, rows = [], []
+        by_space: dict[str | None, tuple[list[int], list[bytes]]] = {}
         for entity_key, values, event, created in data:
+            id_, space = _place(table, entity_key)
+            ids, rows = by_space.setdefault(space, ([], []))
             event_us = _micros(event)
-            keys.append(self._key(config, entity_key))
+            ids.append(id_)
             rows.append(layout.pack_values(values, event_us, event_us if created is None else _micros(created)))
-        self.write_rows(config, table, keys, rows)
+        for space, (ids, rows) in by_space.items():
+            self.write_rows(config, table, ids, rows, space)
         if progress:
-            progress(len(rows))
+            progress(len(data))
 
     def online_read(
         self,
@@ -118,47 +98,62 @@ class PackedOnlineStore(OnlineStore):
         requested_features: list[str] | None = None,
     ) -> list[Read]:
         layout = self.layout(table)
-        rows = self.read_rows(config, table, [self._key(config, key) for key in entity_keys])
-        result: list[Read] = []
-        for row in rows:
-            if row is None:
-                result.append((None, None))
-                continue
-            event = datetime.fromtimestamp(stamp(row)[0] / 1e6, tz=UTC)
-            result.append((event, layout.unpack_values(row, requested_features)))
+        by_space: dict[str | None, list[tuple[int, int]]] = {}
+        for place, entity_key in enumerate(entity_keys):
+            id_, space = _place(table, entity_key)
+            by_space.setdefault(space, []).append((place, id_))
+        questions = [Question(table, [i for _, i in asked], space) for space, asked in by_space.items()]
+        result: list[Read] = [(None, None)] * len(entity_keys)
+        for asked, rows in zip(by_space.values(), self.read_rows(config, questions), strict=True):
+            for (place, _), row in zip(asked, rows, strict=True):
+                if row is not None:
+                    event = datetime.fromtimestamp(stamp(row)[0] / 1e6, tz=UTC)
+                    result[place] = (event, layout.unpack_values(row, requested_features))
         return result
 
-    def read_matrix(
-        self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def read_matrix(self, config: RepoConfig, question: Question) -> tuple[np.ndarray, np.ndarray]:
         """Fixed parts of many rows at once.
 
-        Returns (fixed, present): a structured array (n,) of the layout's `dtype`, zeros where a key has no
+        Returns (fixed, present): a structured array (n,) of the layout's `dtype`, zeros where an id has no
         row, and (n,) bool.
         """
-        layout = self.layout(view)
-        rows = self.read_rows(config, view, keys)
+        layout = self.layout(question.view)
+        (rows,) = self.read_rows(config, [question])
+        if None not in rows:
+            return layout.unpack_fixed(rows), np.ones(len(rows), bool)
         present = np.fromiter((row is not None for row in rows), dtype=bool, count=len(rows))
-        found = layout.unpack_fixed([row for row in rows if row is not None])
-        if len(found) == len(rows):
-            return found, present
         fixed = np.zeros(len(rows), layout.dtype)
-        fixed[present] = found
+        fixed[present] = layout.unpack_fixed([row for row in rows if row is not None])
         return fixed, present
+
+    def check(self, view: FeatureView) -> None:
+        """Raises LayoutError for a view that cannot be stored: at apply, not at the first write."""
+        self.layout(view)
+        kinds = [(e.name == SPACE, e.dtype.to_value_type()) for e in view.entity_columns]
+        if sorted(kinds) not in (
+            [(False, ValueType.INT64)],
+            [(False, ValueType.INT64), (True, ValueType.STRING)],
+        ):
+            raise LayoutError(
+                f"view {view.name} is keyed by {', '.join(e.name for e in view.entity_columns)}; packed rows "
+                f"are keyed by one int64 id and, for vectors, the string {SPACE}"
+            )
 
     # Feast's Redis store batches its hash reads here; a packed row is one read already.
     _read_features_per_fv = OnlineStore._read_features_per_fv
 
-    @staticmethod
-    def _key(config: RepoConfig, entity_key: EntityKey) -> bytes:
-        return serialize_entity_key(
-            entity_key, entity_key_serialization_version=config.entity_key_serialization_version
-        )
 
-
-def key_types(view: FeatureView) -> dict[str, ValueType]:
-    """The view's join keys with their Feast types."""
-    return {entity.name: entity.dtype.to_value_type() for entity in view.entity_columns}
+def _place(view: FeatureView, key: EntityKey) -> tuple[int, str | None]:
+    """The (id, space) that Feast's entity key of `view` names."""
+    id_, space = None, None
+    for name, value in zip(key.join_keys, key.entity_values, strict=True):
+        if name == SPACE:
+            space = value.string_val
+        else:
+            id_ = value.int64_val
+    if id_ is None:
+        raise ValueError(f"an entity key of view {view.name} has no id: {list(key.join_keys)}")
+    return id_, space
 
 
 def _micros(time: datetime) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from feature_repo.views import VIEWS
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
 
-    from feature_repo.online.packed import KeyLayout
+    from feature_repo.online.packed import PackedOnlineStore, Question
 
 _DAY_S = 86_400.0
 _NO_IDS = np.zeros(0, np.int64)
@@ -121,12 +122,6 @@ class PinCard:
     present: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    values: Mapping[str, Any]
-    event_ms: int
-
-
 @dataclass(eq=False)
 class OnlineFeatures:
     """Bulk reads of one store's features. Thread-safe; opened once a process.
@@ -139,7 +134,6 @@ class OnlineFeatures:
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
     _views: dict[str, FeatureView] = field(default_factory=dict, init=False, repr=False)
-    _keys: dict[tuple[str, str | None], KeyLayout] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def open(
@@ -202,9 +196,8 @@ class OnlineFeatures:
         if not filled:
             return
         now_us = int(self.clock() * 1e6)
-        keys = self._key(schema.USER_SEQUENCE).keys(np.fromiter(filled, np.int64))
         rows = [layout.pack(s.arrays(), s.newest_ms * 1000, now_us) for s in filled.values()]
-        self._online.write_rows(self.store.config, view, keys, rows)
+        self._online.write_rows(self.store.config, view, list(filled), rows)
 
     def user_embedding(self, user_id: int, space: str) -> np.ndarray | None:
         """The user's vector (d,) float32 in `space`, None where there is none or it is stale."""
@@ -217,9 +210,9 @@ class OnlineFeatures:
     def pins(self, ids: np.ndarray | Sequence[int]) -> PinFeatures:
         """Ranking features of pins, in one read. Id 0 and unknown pins are absent; repeats are allowed."""
         ids = np.ascontiguousarray(ids, np.int64)
-        view, layout = self._view(schema.PIN_STATS), self._layout(schema.PIN_STATS)
-        keys = self._key(schema.PIN_STATS).keys(np.append(ids, 0))
-        fixed, found = self._online.read_matrix(self.store.config, view, keys)
+        layout = self._layout(schema.PIN_STATS)
+        question = self._question(schema.PIN_STATS, None, np.append(ids, 0))
+        fixed, found = self._online.read_matrix(self.store.config, question)
         watermark = int(fixed["head"]["event_us"][-1]) if found[-1] else None
         fixed, present = fixed[:-1], found[:-1] & (ids != 0)
         age = None if watermark is None else self.clock() - watermark / 1e6
@@ -321,8 +314,8 @@ class OnlineFeatures:
 
     # The store ---------------------------------------------------------------------------------------------
 
-    @property
-    def _online(self) -> Any:
+    @cached_property
+    def _online(self) -> PackedOnlineStore:
         """The packed online store below Feast's provider."""
         return self.store._get_provider().online_store
 
@@ -342,18 +335,14 @@ class OnlineFeatures:
     def _layout(self, name: str) -> Any:
         return self._online.layout(self._view(name))
 
-    def _key(self, name: str, space: str | None = None) -> KeyLayout:
-        key = self._keys.get((name, space))
-        if key is None:
-            from feature_repo.online.packed import KeyLayout
+    def _question(self, name: str, space: str | None, ids: np.ndarray) -> Question:
+        from feature_repo.online.packed import Question
 
-            key = self._keys[name, space] = KeyLayout(self._view(name), self.store.config, space)
-        return key
+        return Question(self._view(name), ids.tolist(), space)
 
     def _read(self, asked: Sequence[tuple[str, str | None, np.ndarray]]) -> list[list[bytes | None]]:
         """Packed rows of (view, space, ids) questions, in one round trip where the store can."""
-        questions = [(self._view(name), self._key(name, space).keys(ids)) for name, space, ids in asked]
-        return self._online.read_views(self.store.config, questions)
+        return self._online.read_rows(self.store.config, [self._question(*question) for question in asked])
 
     def _oldest_ms(self, view: str) -> float:
         """Unix ms before which `view` is stale."""

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from feast import Entity, FeatureView, RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, RedisType
 from pydantic import StrictStr
 
 from feature_repo.online.layout import stamp
-from feature_repo.online.packed import PackedOnlineStore
+from feature_repo.online.packed import PackedOnlineStore, Question
 
-_WRITE_KEYS = 500
+_WRITE_ROWS = 500
 """Rows a script call: Redis serves nobody else while a script runs."""
 
 _WRITE = """
@@ -46,41 +47,39 @@ class PackedRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 
 
 class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
-    """Rows under `<project>:<view>:<entity key>`."""
+    """Rows under `<project>:<view>:<space>:` and the id's eight bytes (no space: `<project>:<view>::`)."""
 
-    def read_rows(self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self.read_views(config, [(view, keys)])[0]
-
-    def read_views(
-        self, config: RepoConfig, questions: Sequence[tuple[FeatureView, Sequence[bytes]]]
-    ) -> list[list[bytes | None]]:
-        names = []
-        for view, keys in questions:
-            prefix = _prefix(config, view)
-            names += [prefix + key for key in keys]
+    def read_rows(self, config: RepoConfig, questions: Sequence[Question]) -> list[list[bytes | None]]:
+        names: list[bytes] = []
+        for question in questions:
+            names += _names(config, question.view, question.ids, question.space)
         if not names:
             return [[] for _ in questions]
         client = self._get_client(config.online_store)
         cluster = config.online_store.redis_type == RedisType.redis_cluster
         rows = iter(client.mget_nonatomic(names) if cluster else client.mget(names))
-        return [list(islice(rows, len(keys))) for _, keys in questions]
+        return [list(islice(rows, len(question.ids))) for question in questions]
 
     def write_rows(
-        self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], rows: Sequence[bytes]
+        self,
+        config: RepoConfig,
+        view: FeatureView,
+        ids: Sequence[int],
+        rows: Sequence[bytes],
+        space: str | None = None,
     ) -> None:
-        client, prefix = self._get_client(config.online_store), _prefix(config, view)
-        expiry = config.online_store.key_ttl_seconds or 0
+        client, expiry = self._get_client(config.online_store), config.online_store.key_ttl_seconds or 0
         latest: dict[bytes, bytes] = {}
-        for key, row in zip(keys, rows, strict=True):
-            if key not in latest or stamp(row) >= stamp(latest[key]):
-                latest[key] = row
+        for name, row in zip(_names(config, view, ids, space), rows, strict=True):
+            if name not in latest or stamp(row) >= stamp(latest[name]):
+                latest[name] = row
         # A script may only touch keys of one slot: in a cluster each row goes alone.
-        size = 1 if config.online_store.redis_type == RedisType.redis_cluster else _WRITE_KEYS
+        size = 1 if config.online_store.redis_type == RedisType.redis_cluster else _WRITE_ROWS
         items = list(latest.items())
         script = client.register_script(_WRITE)
         for start in range(0, len(items), size):
             some = items[start : start + size]
-            script(keys=[prefix + key for key, _ in some], args=[expiry, *(row for _, row in some)])
+            script(keys=[name for name, _ in some], args=[expiry, *(row for _, row in some)])
 
     def update(
         self,
@@ -92,7 +91,7 @@ class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
         partial: bool,
     ) -> None:
         for view in tables_to_keep:
-            self.layout(view)  # a view that cannot be packed is refused at apply, not at the first write
+            self.check(view)
         if config.online_store.full_scan_for_deletion:
             for view in tables_to_delete:
                 self.delete_table(config, view)
@@ -109,6 +108,12 @@ class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
 
 def _prefix(config: RepoConfig, view: FeatureView) -> bytes:
     return f"{config.project}:{view.name}:".encode()
+
+
+def _names(config: RepoConfig, view: FeatureView, ids: Sequence[int], space: str | None) -> list[bytes]:
+    prefix = _prefix(config, view) + (space or "").encode() + b":"
+    raw = np.asarray(ids, dtype="<i8").tobytes()
+    return [prefix + raw[i : i + 8] for i in range(0, len(raw), 8)]
 
 
 def _escaped(prefix: bytes) -> bytes:

@@ -14,13 +14,16 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 from pydantic import StrictStr
 
 from feature_repo.online.layout import stamp
-from feature_repo.online.packed import PackedOnlineStore
+from feature_repo.online.packed import PackedOnlineStore, Question
 
 BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for another process's write to end before it fails."""
 
+MAPPED_BYTES = 1 << 30
+"""How much of the file is read through the page cache in place; a call a page costs twice as much."""
+
 _VARIABLES = 16_000
-"""Keys a statement; SQLite allows 32,766 variables."""
+"""Ids a statement; SQLite allows 32,766 variables."""
 
 
 class PackedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
@@ -30,37 +33,53 @@ class PackedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
 
 
 class PackedSqliteOnlineStore(PackedOnlineStore, SqliteOnlineStore):
-    """One table a view: entity key -> packed row, with its two times for the order of writes.
+    """One table a view, and one a space of it: id -> packed row, with its two times for the order of writes.
 
+    Integer keys read several times as fast as Feast's serialized ones, and a space goes by dropping a table.
     Each thread has a connection of its own: readers never wait for the writer, nor see half of its batch.
     """
 
     _threads: threading.local | None = None
 
-    def read_rows(self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes]) -> list[bytes | None]:
-        connection, table = self._get_conn(config), _table(config, view)
-        found: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), _VARIABLES):
-            some = keys[start : start + _VARIABLES]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT entity_key, row FROM {table} WHERE entity_key IN ({marks})"
-            found.update(connection.execute(query, some).fetchall())
-        get = found.get
-        return [get(key) for key in keys]
+    def read_rows(self, config: RepoConfig, questions: Sequence[Question]) -> list[list[bytes | None]]:
+        connection = self._get_conn(config)
+        answers: list[list[bytes | None]] = []
+        for question in questions:
+            table, found = _table(config, question.view, question.space), {}
+            for start in range(0, len(question.ids), _VARIABLES):
+                some = question.ids[start : start + _VARIABLES]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT id, row FROM {table} WHERE id IN ({marks})"
+                try:
+                    found.update(connection.execute(query, some).fetchall())
+                except sqlite3.OperationalError as error:
+                    if question.space is None or "no such table" not in str(error):
+                        raise
+                    break  # a space that nothing was written to has no table
+            get = found.get
+            answers.append([get(id_) for id_ in question.ids])
+        return answers
 
     def write_rows(
-        self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], rows: Sequence[bytes]
+        self,
+        config: RepoConfig,
+        view: FeatureView,
+        ids: Sequence[int],
+        rows: Sequence[bytes],
+        space: str | None = None,
     ) -> None:
-        connection, table = self._get_conn(config), _table(config, view)
+        connection, table = self._get_conn(config), _table(config, view, space)
         statement = (
-            f"INSERT INTO {table} (entity_key, event_us, created_us, row) VALUES (?, ?, ?, ?) "
-            f"ON CONFLICT (entity_key) DO UPDATE SET event_us = excluded.event_us, "
+            f"INSERT INTO {table} (id, event_us, created_us, row) VALUES (?, ?, ?, ?) "
+            f"ON CONFLICT (id) DO UPDATE SET event_us = excluded.event_us, "
             f"created_us = excluded.created_us, row = excluded.row "
             f"WHERE (excluded.event_us, excluded.created_us) >= ({table}.event_us, {table}.created_us)"
         )
         with connection:
+            if space is not None:
+                connection.execute(_CREATE.format(table))
             connection.executemany(
-                statement, ((key, *stamp(row), row) for key, row in zip(keys, rows, strict=True))
+                statement, ((id_, *stamp(row), row) for id_, row in zip(ids, rows, strict=True))
             )
 
     def update(
@@ -75,13 +94,14 @@ class PackedSqliteOnlineStore(PackedOnlineStore, SqliteOnlineStore):
         connection = self._get_conn(config)
         with connection:
             for view in tables_to_keep:
-                self.layout(view)  # a view that cannot be packed is refused at apply, not at the first write
-                connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS {_table(config, view)} (entity_key BLOB PRIMARY KEY, "
-                    "event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, row BLOB NOT NULL) WITHOUT ROWID"
-                )
+                self.check(view)
+                connection.execute(_CREATE.format(_table(config, view)))
             for view in tables_to_delete:
-                connection.execute(f"DROP TABLE IF EXISTS {_table(config, view)}")
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table'"
+                ).fetchall():
+                    if name.split("/")[0] == f"{config.project}_{view.name}":
+                        connection.execute(f"DROP TABLE {_quoted(name)}")
 
     def plan(self, config: RepoConfig, desired_registry_proto: Registry) -> list[InfraObject]:
         """Nothing to plan: `update` makes the tables."""
@@ -103,9 +123,21 @@ class PackedSqliteOnlineStore(PackedOnlineStore, SqliteOnlineStore):
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")
             self._threads.connection = connection
         return connection
 
 
-def _table(config: RepoConfig, view: FeatureView) -> str:
-    return '"' + f"{config.project}_{view.name}".replace('"', '""') + '"'
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS {} "
+    "(id INTEGER PRIMARY KEY, event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, row BLOB NOT NULL)"
+)
+
+
+def _table(config: RepoConfig, view: FeatureView, space: str | None = None) -> str:
+    name = f"{config.project}_{view.name}"
+    return _quoted(name if space is None else f"{name}/{space}")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_repo.online.packed import KeyLayout
+from feature_repo.online.layout import LayoutError
+from feature_repo.online.packed import Question
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from feature_repo.sequence import Event, Sequence, merge
 from feature_repo.store import FeatureStoreError, apply, definitions, materialize, open_config, open_store
@@ -141,8 +142,35 @@ def test_removing_a_view_removes_its_rows_alone(fresh_store) -> None:
     view = fresh_store.get_feature_view("user_profile")
     provider.update(config, [view], [], [], [], partial=True)
     provider.update(config, [], [view], [], [], partial=True)
-    assert provider.read_rows(config, view, KeyLayout(view, config).keys(np.array([7]))) == [None]
+    assert provider.read_rows(config, [Question(view, [7])]) == [[None]]
     assert len(OnlineFeatures(fresh_store).sequences([7])[7]) == 1
+
+
+def test_removing_a_view_removes_its_spaces(fresh_store, world: World) -> None:
+    materialize(fresh_store, ["pin_embedding"])
+    provider, config = fresh_store._get_provider().online_store, fresh_store.config
+    view = fresh_store.get_feature_view("pin_embedding")
+    assert OnlineFeatures(fresh_store).embeddings([1], SPACE)[1].all()
+    provider.update(config, [view], [], [], [], partial=True)
+    assert (
+        provider.read_rows(config, [Question(view, [1], SPACE), Question(view, [1], OTHER_SPACE)])
+        == [[None]] * 2
+    )
+
+
+def test_a_view_with_other_keys_is_refused_at_apply(fresh_store) -> None:
+    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast.types import Int64, String
+
+    place = Entity(name="place", join_keys=["place"], value_type=ValueType.STRING)
+    view = FeatureView(
+        name="visits",
+        entities=[place],
+        schema=[Field(name="place", dtype=String), Field(name="visits", dtype=Int64)],
+        source=FileSource(name="visits_files", path="visits/*.parquet", timestamp_field="event_timestamp"),
+    )
+    with pytest.raises(LayoutError, match="view visits is keyed by place"):
+        fresh_store.apply([place, view])
 
 
 def test_more_keys_than_a_statement_takes(store, world: World) -> None:
