@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bentos.features import Floats, Ints, PinTable
 from training.models.interactions import Pins, request_interactions
 
@@ -34,7 +36,8 @@ def assemble(feed: Feed) -> Floats:
         actions=sequence.actions,
         times_ms=sequence.timestamps_ms,
         candidates=_pins(feed.pins, rows),
-        followed_topics=feed.user.followed_topics,
+        # A copy: numba compiles once more, for a second, when it meets a read-only array.
+        followed_topics=np.array(feed.user.followed_topics, np.int64),
         request_ms=feed.now_ms,
         signs=release.signs,
     )
