@@ -1,0 +1,108 @@
+"""PinSage (KDD 2018, arXiv 1806.01973): a pin's vector from its content and its neighbourhood's.
+
+    n_u = pool(ReLU(Q h_v + q) for v in N(u), alpha)          one convolution, algorithm 1
+    h_u = normalise(ReLU(W [h_u, n_u] + w))
+    z_u = G2 ReLU(G1 h_u + g)                                 the shared head, after K of them
+
+No pin has a parameter of its own, so a pin never seen in training gets its vector from the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.models.pinsage.blocks import Adjacency, Block
+from training.models.pinsage.config import PinSageConfig
+from training.models.pinsage.inputs import input_width
+from training.models.pinsage.pooling import pool
+
+Floats = NDArray[np.float32]
+
+WEIGHTS = "pinsage.safetensors"
+SETTINGS = "pinsage.json"
+
+
+class Convolution(nn.Module):
+    """One layer: project neighbours, pool them, join with the pin itself. Parameters are shared by all pins."""
+
+    def __init__(self, width: int, config: PinSageConfig) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        self.project = nn.Linear(width, config.hidden)  # Q, q
+        self.own = nn.Linear(width, config.hidden)  # the columns of W that meet h_u, and w
+        self.neighbours = nn.Linear(config.hidden, config.hidden, bias=False)  # the columns that meet n_u
+
+    def forward(self, latents: Tensor, adjacency: Adjacency) -> Tensor:
+        """(sources, width) -> (rows, hidden); the rows are the first of the sources."""
+        pooled = pool(self.projected(latents), adjacency, self.pooling)
+        return self.join(latents[: adjacency.rows], pooled)
+
+    def projected(self, latents: Tensor) -> Tensor:
+        """ReLU(Q h + q), (n, hidden): what a pin says to its neighbours."""
+        return F.relu_(self.project(latents))
+
+    def join(self, own: Tensor, pooled: Tensor) -> Tensor:
+        """normalise(ReLU(W [h, n] + w)), (n, hidden); W is kept in two parts, so nothing is concatenated."""
+        joined = torch.addmm(self.own(own), pooled, self.neighbours.weight.t())
+        return F.normalize(F.relu_(joined), dim=1)
+
+
+class PinSage(nn.Module):
+    """The network. `forward` answers a block's seeds; `inference.py` answers the whole catalogue."""
+
+    def __init__(self, config: PinSageConfig, content_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.content_dim = content_dim
+        width = input_width(config, content_dim)
+        self.convolutions = nn.ModuleList()
+        for _ in range(config.layers):
+            self.convolutions.append(Convolution(width, config))
+            width = config.hidden
+        self.lift = nn.Linear(width, config.hidden)  # G1, g
+        self.head = nn.Linear(config.hidden, config.dim, bias=False)  # G2
+
+    def forward(self, inputs: Tensor, block: Block) -> Tensor:
+        """Vectors of the block's seeds, (seeds, dim). `inputs` are the rows of `block.nodes`, in that order."""
+        latents = inputs  # (sizes[0], width)
+        for convolution, adjacency in zip(self.convolutions, block.layers, strict=True):
+            latents = convolution(latents, adjacency)  # (rows of the layer, hidden)
+        return self.vectors(latents)
+
+    def vectors(self, latents: Tensor) -> Tensor:
+        """The head: (n, hidden) -> (n, dim)."""
+        out = self.head(F.relu_(self.lift(latents)))
+        return F.normalize(out, dim=1) if self.config.unit else out
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and settings (JSON) into `folder`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
+        settings = {"network": self.config.model_dump(mode="json"), "content_dim": self.content_dim}
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> PinSage:
+        """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
+        from safetensors.torch import load_file
+
+        settings = json.loads((folder / SETTINGS).read_text())
+        network = cls(PinSageConfig.model_validate(settings["network"]), settings["content_dim"])
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return network.eval()
+
+
+def seeded(config: PinSageConfig, content_dim: int, seed: int) -> PinSage:
+    """A network with weights drawn from `seed`, torch's global generator left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PinSage(config, content_dim)
