@@ -24,6 +24,7 @@ from training.context import TrainingContext
 from training.data.training_set import PinVectors, build
 from training.evaluation.retrieval import evaluate
 from training.ledger import Ledger, LedgerEntry, Move
+from training.models.content import ContentConfig
 from training.models.interactions import Pins
 from training.models.pinnersage import PinnerSageConfig
 from training.pipelines.content import load_catalogue, train_content
@@ -40,6 +41,7 @@ from validation.tables import Polarity
 
 pytestmark = pytest.mark.slow
 
+SMALL_CONTENT = ContentConfig(dim=32, hash_bits=12)
 SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
 
 
@@ -97,18 +99,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(release_evaluation, "point_in_time", naive)
-        content = train_content(ctx)
+        content = train_content(ctx, SMALL_CONTENT)
         pins = load_catalogue(ctx, content)
         fill(ctx, content, pins)
         train_all(ctx, content, pins)
         first = release.release(ctx)
 
-        again = train_content(ctx, force=True)
+        again = train_content(ctx, SMALL_CONTENT, force=True)
         fill(ctx, again, pins)
         train_all(ctx, again, pins, (Kind.LOGISTIC,))
         second = release.release(ctx)
 
-        third = train_content(ctx, force=True)
+        third = train_content(ctx, SMALL_CONTENT, force=True)
         fill(ctx, third, pins, np.random.default_rng(0).permutation(pins.vectors))
         train_all(ctx, third, pins, (Kind.LOGISTIC,))
         scrambled = release.release(ctx)

@@ -108,7 +108,7 @@ def test_any_filter_agrees_with_reading_every_row(data: st.DataObject) -> None:
 
 @pytest.mark.slow
 def test_recall_on_a_larger_catalogue() -> None:
-    rows = planted_pins(20_000, dim=64, seed=11)
+    rows = planted_pins(10_000, dim=64, seed=11)
     replica = Replica.of("pins__large__1", rows, graph=True)
     queries = rows.vectors[:200]
     exact = top_k(queries, rows.vectors, rows.ids, 100)
