@@ -78,4 +78,6 @@ class Feed:
             yield
         finally:
             ms = (time.perf_counter() - started) * 1000
-            self.stages.append(StageReport(name=name, count=len(self.candidates), ms=round(ms, 3)))
+            merged = self.candidates is not Candidates.none()
+            count = len(self.candidates) if merged else sum(map(len, self.parts))
+            self.stages.append(StageReport(name=name, count=count, ms=round(ms, 3)))

@@ -41,9 +41,8 @@ export const homefeed = (user_id, limit, exclude = []) => call("homefeed", { use
 export const related = (pin_id, user_id, limit = 30) => call("related", { pin_id, user_id, limit });
 export const pins = (pin_ids) => call("pins", { pin_ids });
 
-/** Keep one event. The id makes a retry harmless. */
+/** Keep one event. The id makes a retry harmless; the time is the service's, since clocks of visitors drift. */
 export function act(event) {
-  return call("events", {
-    events: [{ event_id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, timestamp_ms: Date.now(), ...event }],
-  });
+  const event_id = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+  return call("events", { events: [{ event_id, ...event }] });
 }

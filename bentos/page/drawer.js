@@ -19,7 +19,7 @@ const TITLES = {
 };
 
 export function renderDrawer(holder, answer, onClose) {
-  const most = Math.max(1, ...answer.stages.map((stage) => stage.count), ...answer.sources.map((s) => s.count));
+  const most = Math.max(1, ...answer.stages.map((stage) => stage.count));
   const head = el("header", "", el("h2", "", "How this feed was made"));
   const close = el("button", "round", icon("close"));
   close.type = "button";
@@ -54,5 +54,7 @@ export function renderDrawer(holder, answer, onClose) {
 function row(name, count, ms, most, className) {
   const bar = el("i", "");
   bar.style.width = `${(100 * count) / most}%`;
-  return el("div", `row ${className}`, el("span", "name", name), el("span", "track", bar), el("b", "", String(count)), el("small", "", `${ms.toFixed(1)} ms`));
+  const track = el("span", "track", bar);
+  const shown = name === TITLES.user ? "" : String(count);
+  return el("div", `row ${className}`, el("span", "name", name), track, el("b", "", shown), el("small", "", `${ms.toFixed(1)} ms`));
 }

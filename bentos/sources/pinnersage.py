@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bentos.candidates import Candidates
+from bentos.features import Ints
+from feature_repo.vectors.index import Hits
 from training.models.pinnersage import History, Interests, merge_interests, recent_interests, sample_medoids
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 NAME = "pinnersage"
 PER_MEDOID = 160
 """Neighbours searched per medoid: past the budget, since filters will take some."""
+NEAR = 0.5
+"""Share of the nearest neighbour's cosine below which a pin is no neighbour: in a small catalogue the nearest
+160 reach far past the interest, and a reason that names it would be untrue."""
 MS_PER_DAY = 86_400_000
 
 
@@ -39,12 +44,21 @@ def candidates(feed: Feed) -> Candidates:
     if len(drawn) == 0:
         return Candidates.none()
     hits = index.search(interests.vectors[drawn], min(PER_MEDOID, max(index.rows, 1)))
+    hits = neighbours(hits, interests.medoid_pin_ids[drawn])
     order = np.arange(hits.ids.size).reshape(hits.ids.shape).T.ravel()  # in turns: every medoid's nearest first
     anchors = np.repeat(interests.medoid_pin_ids[drawn], hits.ids.shape[1])
     kinds = np.where(np.isin(anchors, today.medoid_pin_ids), "recent", "interest")
     return Candidates.of(
         NAME, hits.ids.ravel()[order], hits.scores.ravel()[order], anchors[order], kinds[order]
     )
+
+
+def neighbours(hits: Hits, medoids: Ints) -> Hits:
+    """`hits` (q, k) without the medoids themselves and without what lies far from them (padding instead)."""
+    near = hits.ids != medoids[:, None]
+    nearest = np.where(near, hits.scores, -np.inf).max(axis=1, keepdims=True)
+    near &= hits.scores >= NEAR * np.maximum(nearest, 0.0)
+    return Hits(np.where(near, hits.ids, 0), hits.scores)
 
 
 def todays_history(feed: Feed) -> History:

@@ -1,0 +1,119 @@
+"""Opening a home again after a crash: what was logged is in the sequences, what was shown is remembered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bentos.event_log import EventLog, LogInUse
+from bentos.messages import Event, EventsRequest
+from bentos.parts import REMEMBERED_DAYS, open_impressions, open_intake
+from bentos.pool import Pool
+from bentos.settings import Settings
+from feature_repo.sequence import merge
+from tests.bentos.conftest import run
+from tests.bentos.fakes import COOK, NOW_MS, planted_features
+from validation.events import ActionRecord, ImpressionRecord
+from validation.lake import Lake, LakeError
+from validation.tables import ACTIONS, Contract
+
+MIDNIGHT_MS = NOW_MS - NOW_MS % 86_400_000
+"""The lake's last day ended here; the log goes on from it."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A home whose lake holds yesterday's actions."""
+    lake = Lake(tmp_path / "lake")
+    lake.write_contract(Contract(name="planted"))
+    yesterday = datetime.fromtimestamp(MIDNIGHT_MS / 1000 - 3_600, UTC)
+    path = lake.file(ACTIONS.name, yesterday.date())
+    path.parent.mkdir(parents=True)
+    row = {"event_id": 1, "user_id": COOK, "pin_id": 21, "action": 4, "timestamp": yesterday}
+    pq.write_table(pa.Table.from_pylist([row], schema=ACTIONS.schema), path)
+    return Settings(home=tmp_path, mlflow_uri="sqlite:///none")
+
+
+def action(event_id: int, timestamp_ms: int) -> ActionRecord:
+    return ActionRecord(event_id=event_id, user_id=COOK, pin_id=5, action="save", timestamp_ms=timestamp_ms)
+
+
+def test_what_was_logged_but_not_stored_comes_back(settings: Settings) -> None:
+    log = EventLog.open(settings.events, "actions")
+    log.append([action(700, MIDNIGHT_MS + 5), action(701, MIDNIGHT_MS + 9), action(9, MIDNIGHT_MS - 5)]).result(
+        5
+    )
+    log.close()
+    features, pool = planted_features(), Pool(4)
+    before = features.user(COOK, None).sequence
+    intake = open_intake(settings, features, Lake(settings.lake), pool)
+    stored = features.stored[COOK]
+    assert stored.event_ids[:2].tolist() == [701, 700] and len(stored) == len(before) + 2
+    assert 9 not in stored.event_ids, "what the lake already holds is the batch job's"
+    event = Event(user_id=COOK, pin_id=6, action="save", event_id=700)
+    answer = run(intake.accept(EventsRequest(events=[event])))
+    assert answer.duplicates == 1 and features.stored[COOK] == merge(stored, [])
+    intake.close()
+    pool.close()
+
+
+def test_a_batch_row_that_wrote_over_newer_events_is_mended_on_opening(settings: Settings) -> None:
+    """Materializing after training puts the lake's older sequence back; the log still knows the rest."""
+    features, pool = planted_features(), Pool(4)
+    intake = open_intake(settings, features, Lake(settings.lake), pool)
+    run(intake.accept(EventsRequest(events=[Event(user_id=COOK, pin_id=6, action="save", event_id=800)])))
+    fresh = features.stored[COOK]
+    intake.close()
+    features.stored.clear()  # back to the batch row
+    intake = open_intake(settings, features, Lake(settings.lake), pool)
+    assert features.stored[COOK] == fresh
+    intake.close()
+    pool.close()
+
+
+def test_shown_pins_are_remembered_for_some_days(settings: Settings) -> None:
+    def shown(pin_id: int, timestamp_ms: int, surface: str = "homefeed") -> ImpressionRecord:
+        return ImpressionRecord(
+            event_id=pin_id,
+            user_id=COOK,
+            pin_id=pin_id,
+            timestamp_ms=timestamp_ms,
+            surface=surface,
+            request_id=1,
+            position=0,
+        )
+
+    long_ago = MIDNIGHT_MS - (REMEMBERED_DAYS + 1) * 86_400_000
+    log = EventLog.open(settings.events, "impressions")
+    log.append([shown(1, long_ago), shown(2, NOW_MS), shown(3, NOW_MS, "related"), shown(4, NOW_MS)]).result(5)
+    log.close()
+    impressions = open_impressions(settings, Lake(settings.lake))
+    assert impressions.served(COOK).tolist() == [2, 4]
+    with pytest.raises(LogInUse):
+        open_impressions(settings, Lake(settings.lake))
+    impressions.close()
+
+
+def test_a_home_without_a_lake_says_what_to_run(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, mlflow_uri="sqlite:///none")
+    with pytest.raises(LakeError, match="corkboard ingest"):
+        open_intake(settings, planted_features(), Lake(settings.lake), Pool(1))
+    assert not (tmp_path / "events" / "actions-00000001.jsonl").exists()
+
+
+def test_a_failed_opening_lets_go_of_the_log(settings: Settings) -> None:
+    features, pool = planted_features(), Pool(4)
+    log = EventLog.open(settings.events, "actions")
+    log.append([action(700, MIDNIGHT_MS + 5)]).result(5)
+    log.close()
+    features.broken.add("sequences")
+    with pytest.raises(ConnectionError):
+        open_intake(settings, features, Lake(settings.lake), pool)
+    features.broken.clear()
+    open_intake(settings, features, Lake(settings.lake), pool).close()
+    assert 700 in features.stored[COOK].event_ids
+    pool.close()
