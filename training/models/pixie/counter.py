@@ -73,14 +73,14 @@ def tally_bytes(visits, full, fulls, pins, width, touched, distinct, enough):
     """
     reached = 0
     for w in range(width):
-        pin = pins[w]
+        pin = np.uint64(pins[w])  # unsigned: no test for Python's negative indexes
         count = np.int64(visits[pin]) + 1
         if count == 2 * HALF_FULL:
             count = HALF_FULL
             full[fulls] = pin
             fulls += 1
         visits[pin] = count
-        touched[distinct] = pin
+        touched[distinct] = pins[w]
         distinct += count == 1
         reached += count == enough
     return distinct, fulls, reached

@@ -83,7 +83,8 @@ def _neighbours(rows, extra, plain, seeds, degrees, states, walks, hops, table, 
     no_bias = (np.int64(0), np.int64(0), np.uint64(0))
     never = np.uint64(0)
     pins = np.empty(WALKERS, np.int32)
-    at = np.empty(WALKERS, np.int64)
+    at = np.empty(WALKERS, np.uint64)
+    edges = np.empty(WALKERS, np.int64)
     low = np.empty(WALKERS, np.uint64)
     coins = np.empty(WALKERS, np.uint64)
     touched = np.empty(walks * hops + 1, np.int64)
@@ -104,8 +105,10 @@ def _neighbours(rows, extra, plain, seeds, degrees, states, walks, hops, table, 
                     state = to_boards(pin_offsets, pin_boards, pins, width, home, never, at, low, state)
                     to_pins(pin_boards, board_offsets, board_pins, pin_offsets, pins, width, at, low)
                 else:
-                    state = to_boards_any(rows, extra, no_bias, pins, width, home, never, at, low, coins, state)
-                    to_pins_any(rows, extra, no_bias, pins, width, at, low, coins)
+                    state = to_boards_any(
+                        rows, extra, no_bias, pins, width, home, never, edges, low, coins, state
+                    )
+                    to_pins_any(rows, extra, no_bias, pins, width, edges, low, coins)
                 for w in range(width):
                     if pins[w] != home:
                         slot, count = visit(table, pins[w], home_slot(pins[w], shift))

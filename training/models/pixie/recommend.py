@@ -32,10 +32,10 @@ class Room(NamedTuple):
     visits: NDArray[np.uint8]  # (pins,) the counter of bytes, or (0,)
     full: NDArray[np.int64]  # (steps / 128 + 1,)
     table: NDArray[np.int64]  # (slots,)
-    touched: NDArray[np.int64]  # (steps + 1,)
+    touched: NDArray[np.int32]  # (steps + 1,)
     pins: NDArray[np.int32]  # (steps,)
     counts: NDArray[np.int32]  # (steps,)
-    scores: NDArray[np.float64]  # (steps,)
+    sums: NDArray[np.float64]  # (steps,)
 
     @classmethod
     def of(cls, steps: int, pins: int) -> Room:
@@ -50,7 +50,7 @@ class Room(NamedTuple):
             np.zeros(pins if pins <= BYTES_PER_SLOT * slots else 0, np.uint8),
             np.empty(steps // HALF_FULL + 1, np.int64),
             np.zeros(slots, np.int64),
-            np.empty(steps + 1, np.int64),
+            np.empty(steps + 1, np.int32),
             np.empty(steps, np.int32),
             np.empty(steps, np.int32),
             np.empty(steps, np.float64),
@@ -109,8 +109,9 @@ class Pixie:
         """
         if n < 1:
             raise ValueError(f"{n} recommendations asked for; ask for at least 1")
+        query = query.heaviest(self.config.max_query_pins)
         room, total, steps, unknown = self._walk(query, seed, bias)
-        pins, scores = room.pins[:total], self._scores(room, total)
+        pins, scores = room.pins[:total], self._scores(room, total, len(query) - unknown > 1)
         barred = self.graph.index_of(np.concatenate([query.pin_ids, query.exclude]))
         barred = barred[barred >= 0]
         reach = n + len(barred)  # so many are enough: the barred ones fall away, every tie with the last stays
@@ -125,8 +126,11 @@ class Pixie:
 
     def visits(self, query: Query, *, seed: int = 0, bias: Bias | None = None) -> Visits:
         """Score of every visited pin: the booster's, divided by degree ** `popularity_discount`."""
+        query = query.heaviest(self.config.max_query_pins)
         room, total, steps, unknown = self._walk(query, seed, bias)
-        visits = Visits(room.pins[:total].copy(), self._scores(room, total), steps, unknown)
+        visits = Visits(
+            room.pins[:total].copy(), self._scores(room, total, len(query) - unknown > 1), steps, unknown
+        )
         self._rooms.append(room)
         return visits
 
@@ -135,7 +139,6 @@ class Pixie:
         room back.
         """
         config = self.config
-        query = query.heaviest(config.max_query_pins)
         found = self.graph.index_of(query.pin_ids)
         degrees = np.zeros(len(found), np.int64)
         degrees[found >= 0] = self.graph.degrees(found[found >= 0])
@@ -162,12 +165,10 @@ class Pixie:
         )
         if len(steps) > 1:
             total = merge_visits(room, total, config.boost)
-        else:
-            room.scores[:total] = room.counts[:total]
         return room, total, int(taken.sum()), unknown
 
-    def _scores(self, room: Room, total: int) -> NDArray[np.float32]:
-        scores = room.scores[:total].astype(np.float32)
+    def _scores(self, room: Room, total: int, merged: bool) -> NDArray[np.float32]:
+        scores = (room.sums if merged else room.counts)[:total].astype(np.float32)
         if self.config.popularity_discount:
             scores /= (self.graph.degrees(room.pins[:total]) ** self.config.popularity_discount).astype(
                 np.float32

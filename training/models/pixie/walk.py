@@ -56,7 +56,8 @@ def walk_query(
     threshold = np.uint64(restart * 4294967296.0)
     pins = np.empty(walkers, np.int32)
     slots = np.empty(walkers, np.int64)
-    at = np.empty(walkers, np.int64)
+    at = np.empty(walkers, np.uint64)
+    edges = np.empty(walkers, np.int64)
     low = np.empty(walkers, np.uint64)
     coins = np.empty(walkers, np.uint64)
     total = 0
@@ -72,7 +73,7 @@ def walk_query(
             if plain:
                 state = to_boards(pin_offsets, pin_boards, pins, width, home, threshold, at, low, state)
             else:
-                state = to_boards_any(rows, extra, bias, pins, width, home, threshold, at, low, coins, state)
+                state = to_boards_any(rows, extra, bias, pins, width, home, threshold, edges, low, coins, state)
             # The visits of the round before are counted here, while this round's reads are on their way.
             if in_bytes:
                 distinct, fulls, hits = tally_bytes(
@@ -86,7 +87,7 @@ def walk_query(
             if plain:
                 to_pins(pin_boards, board_offsets, board_pins, pin_offsets, pins, width, at, low)
             else:
-                to_pins_any(rows, extra, bias, pins, width, at, low, coins)
+                to_pins_any(rows, extra, bias, pins, width, edges, low, coins)
             if in_bytes:
                 for w in range(width):
                     prefetch(visits, pins[w])
@@ -108,12 +109,12 @@ def walk_query(
 
 @numba.njit(cache=True, nogil=True)
 def merge_visits(room, total, boost):
-    """Visits of all query pins to one score a pin, in place in room's pins and scores; returns the pins.
+    """Visits of all query pins to one score a pin, in place in room's pins and sums; returns the pins.
 
     With `boost` a pin scores (sum over query pins of sqrt(visits))^2, which favours pins that several
     query pins reach (paper, eq. 3), else the sum of visits.
     """
-    table, touched, pins, counts, scores = room.table, room.touched, room.pins, room.counts, room.scores
+    table, touched, pins, counts, sums = room.table, room.touched, room.pins, room.counts, room.sums
     shift = shift_of(table)
     merged = 0
     for i in range(total):
@@ -125,12 +126,12 @@ def merge_visits(room, total, boost):
             table[slot] = ((np.int64(pin) + 1) << 32) | merged
             touched[merged] = slot
             pins[merged] = pin  # merged <= i: what is overwritten has been read
-            scores[merged] = gain
+            sums[merged] = gain
             merged += 1
         else:
-            scores[table[slot] & COUNT] += gain
+            sums[table[slot] & COUNT] += gain
     for i in range(merged):
         table[touched[i]] = 0
         if boost:
-            scores[i] *= scores[i]
+            sums[i] *= sums[i]
     return merged

@@ -39,8 +39,8 @@ def mix(z):
 
 @numba.njit(inline="always")
 def below(draw, n):
-    """int64 in [0, n) from the 32 random bits of `draw` (uint64), by multiplication and no division."""
-    return np.int64((draw * np.uint64(n)) >> HALF)
+    """uint64 in [0, n) from the 32 random bits of `draw`, by multiplication and no division."""
+    return (draw * _U(n)) >> HALF
 
 
 @numba.njit(inline="always")
@@ -49,16 +49,16 @@ def to_boards(pin_offsets, pin_boards, pins, width, home, restart, at, low, stat
     through.
 
     Before it, a walker returns to the pin `home` with chance `restart` (as 32 bits: 0 never, 2^32 always).
-    Fills `at` (int64) and `low`, the random half for `to_pins`; returns the state. One 64-bit draw a step:
+    Fills `at` (uint64) and `low`, the random half for `to_pins`; returns the state. One 64-bit draw a step:
     its high half picks the board, its low half the pin, and a product of both, which row lengths leave free,
     the restart.
     """
     for w in range(width):
         state += GOLDEN
         draw = mix(state)
-        pin = home if ((draw * _COIN) >> HALF) < restart else pins[w]
-        start = np.int64(pin_offsets[pin])
-        place = start + below(draw >> HALF, np.int64(pin_offsets[pin + 1]) - start)
+        pin = _U(home if ((draw * _COIN) >> HALF) < restart else pins[w])
+        start = _U(pin_offsets[pin])
+        place = start + below(draw >> HALF, _U(pin_offsets[pin + _ONE]) - start)
         at[w] = place
         low[w] = draw & LOW
         prefetch(pin_boards, place)
@@ -73,9 +73,9 @@ def to_pins(pin_boards, board_offsets, board_pins, pin_offsets, pins, width, at,
         pins[w] = board
         prefetch(board_offsets, board)
     for w in range(width):
-        board = pins[w]
-        start = np.int64(board_offsets[board])
-        place = start + below(low[w], np.int64(board_offsets[board + 1]) - start)
+        board = _U(pins[w])
+        start = _U(board_offsets[board])
+        place = start + below(low[w], _U(board_offsets[board + _ONE]) - start)
         at[w] = place
         prefetch(board_pins, place)
     for w in range(width):
@@ -86,7 +86,8 @@ def to_pins(pin_boards, board_offsets, board_pins, pin_offsets, pins, width, at,
 
 @numba.njit(cache=True, nogil=True)
 def to_boards_any(rows, extra, bias, pins, width, home, restart, at, low, coins, state):
-    """As `to_boards`, over fresh edges too and with a bias `(low label, high label, chance as 32 bits)`.
+    """As `to_boards` (`at` is int64 here), over fresh edges too and with a bias `(low label, high label,
+    chance as 32 bits)`.
 
     With the bias's chance a hop takes a uniform edge among those whose label is in [low, high), wherever the
     row has one; else a uniform edge of the whole row. `coins` (uint64) keeps the second hop's coin.
@@ -165,7 +166,7 @@ def _edge(offsets, labels, bits, rank, more_offsets, more_labels, node, low, hig
         d = _lower(more_labels, c, more_stop, high)
         if b - a + d - c > 0:
             start, stop, more, more_stop = a, b, c, d
-    place = below(draw, stop - start + more_stop - more)
+    place = np.int64(below(draw, stop - start + more_stop - more))
     return start + place if place < stop - start else -(more + place - (stop - start)) - 1
 
 

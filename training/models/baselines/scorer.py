@@ -1,0 +1,56 @@
+"""What a fitted baseline is, and the sparse pin-pin matrices most of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Floats = NDArray[np.float32]
+Scorer = Callable[[NDArray[np.integer]], Floats]
+"""User rows (n,) -> scores (n, pins) float32."""
+
+ROWS = 512
+"""Pin rows of a product held at once: it is nearly dense where pins are popular."""
+
+
+def binary(matrix: sparse.spmatrix) -> sparse.csr_matrix:
+    """`matrix` as CSR float32 with each pair once and worth 1. Raises ValueError for an empty one."""
+    clean = sparse.csr_matrix(matrix, dtype=np.float32, copy=True)
+    clean.sum_duplicates()
+    clean.eliminate_zeros()
+    if not clean.nnz:
+        raise ValueError("no interactions: a baseline has nothing to learn from")
+    clean.data[:] = 1.0
+    return clean
+
+
+def by_profile(matrix: sparse.csr_matrix, similarity: sparse.spmatrix | Floats) -> Scorer:
+    """Scores are sums of `similarity` rows (pins, pins) over a user's pins."""
+
+    def score(users: NDArray[np.integer]) -> Floats:
+        scores = matrix[users] @ similarity
+        return np.asarray(scores.todense() if sparse.issparse(scores) else scores, np.float32)
+
+    return score
+
+
+def largest_per_row(rows: Callable[[int, int], sparse.csr_matrix], pins: int, k: int) -> sparse.csr_matrix:
+    """The k largest entries of each row of a (pins, pins) matrix that `rows(start, stop)` yields block by block.
+
+    The diagonal and entries <= 0 are left out.
+    """
+    blocks = []
+    for start in range(0, pins, ROWS):
+        block = sparse.csr_matrix(rows(start, min(start + ROWS, pins)))
+        dense = block.toarray()
+        here = np.arange(len(dense))
+        dense[here, start + here] = 0.0
+        if k < pins:
+            smallest = np.partition(dense, pins - k, axis=1)[:, pins - k]
+            dense[dense < smallest[:, None]] = 0.0
+        dense[dense < 0] = 0.0
+        blocks.append(sparse.csr_matrix(dense))
+    return sparse.vstack(blocks, format="csr")
