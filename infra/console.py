@@ -1,4 +1,4 @@
-"""What a person sees while a long job runs: numbered steps with their time, lines and bars beneath."""
+"""What a person sees while a long job runs: numbered steps with their time, lines beneath."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 console = Console(highlight=False)
 
@@ -33,15 +32,7 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar; the function it gives takes what is being done and the share done, 0 to 1."""
-    columns = (
-        TextColumn("     "),
-        SpinnerColumn(),
-        BarColumn(bar_width=30),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=1.0)
-        yield lambda what, share: progress.update(task, description=what, completed=share)
+def live(title: str) -> Iterator[Callable[[str], None]]:
+    """One line that is written over while a step with many small parts runs, gone at its end."""
+    with console.status(title) as status:
+        yield status.update

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from infra import local
-from infra.console import Steps, bar, console, say
+from infra.console import Steps, console, live, say
 from infra.home import Home
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def write_world(
     config = {"tiny": WorldConfig.tiny, "demo": WorldConfig.demo}[size](seed=seed, **changes)
     staged = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(staged, ignore_errors=True)
-    with bar("simulating") as progress:
+    with live("simulating") as progress:
         simulate(staged, config, progress=progress)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged.rename(folder)
