@@ -16,6 +16,7 @@ from training.context import TrainingContext
 from training.models import content as content_model
 from training.models.content import PIN_COLUMNS, ContentConfig, ContentEncoder, without_content
 from training.models.interactions import Pins
+from training.pipelines.clock import run_interval
 from training.registry import (
     FLAVOURS,
     Dataset,
@@ -69,7 +70,7 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
             description="One unit vector a pin from its words, topics, link domain and given embeddings.",
             params=config.model_dump(),
             metrics=metrics,
-            interval=lake.interval(),
+            interval=run_interval(ctx),
             datasets=(Dataset("pins", str(ctx.lake), data),),
             signature=_signature(config.dim),
             requirements=pinned("numpy", "pandas", "pydantic", "safetensors", "scipy"),
