@@ -183,7 +183,7 @@ class AlphaChoice:
     users: int
 
 
-ALPHAS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 def choose_alpha(
