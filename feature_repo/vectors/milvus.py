@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from feature_repo.vectors.collection import MilvusIndex
 from feature_repo.vectors.index import CollectionMissing, VectorIndexError
 from feature_repo.vectors.rows import MAX_TOPICS
-from feature_repo.vectors.server import MilvusUnreachable
+from feature_repo.vectors.server import MilvusUnreachable, shown
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -29,13 +29,16 @@ _CALL_TIMEOUT_S = 120.0
 
 
 def connect(uri: str, *, timeout_s: float = 10.0) -> Milvus:
-    """A connection of its own to the Milvus at `uri` (`http://host:port`). Raises MilvusUnreachable."""
+    """A connection of its own to the Milvus at `uri`. Raises MilvusUnreachable.
+
+    `http://host:port`, or `https://user:password@host:port` for a server with accounts.
+    """
     from pymilvus import MilvusClient
     from pymilvus.exceptions import MilvusException
 
     if "://" not in uri:
         raise MilvusUnreachable(
-            f"{uri!r} is not a Milvus address; give http://host:port "
+            f"{shown(uri)!r} is not a Milvus address; give http://host:port "
             "(Milvus Lite too runs as a server process: python -m feature_repo.vectors.server)"
         )
     # Both flavours lack the iterator's snapshot time and pymilvus says so at every scan; rows are scanned by
@@ -46,8 +49,8 @@ def connect(uri: str, *, timeout_s: float = 10.0) -> Milvus:
         client = MilvusClient(uri=uri, timeout=timeout_s, dedicated=True)
         version = client.get_server_version()
     except MilvusException as refused:
-        raise MilvusUnreachable(f"no Milvus answers at {uri}: {refused.message}") from refused
-    return Milvus(uri, client, str(version))
+        raise MilvusUnreachable(f"no Milvus answers at {shown(uri)}: {refused.message}") from refused
+    return Milvus(shown(uri), client, str(version))
 
 
 class Milvus:

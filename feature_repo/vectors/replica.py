@@ -1,9 +1,9 @@
 """A collection copied into this process: a tenth of the server's latency, a hundredth of Milvus Lite's.
 
-Small copies are searched by brute force (exact, and faster than a graph up to about `FLAT_FLOATS`), larger
-ones by a faiss HNSW graph. Filters are exact either way: the pins that pass are compared one by one, or, where
-they are most of the collection, the graph is over-fetched and any answer that comes back short is asked
-again by brute force.
+Small copies are searched by brute force (exact, nothing to build, about 3 ms a query at `FLAT_FLOATS`),
+larger ones by a faiss HNSW graph (0.6 ms there, after a minute of building that `cache` saves the next
+process). A filtered answer is never short: up to `BRUTE_ROWS` pins that pass are compared one by one; where
+more pass, the graph is over-fetched and an answer that still comes back short is asked again by brute force.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,11 @@ HOST = "127.0.0.1"
 
 class MilvusUnreachable(VectorIndexError):
     """No Milvus answered at the URI in time, or its process ended."""
+
+
+def shown(uri: str) -> str:
+    """`uri` without a user and password, for messages and logs."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def command(data_dir: Path, port: int) -> list[str]:
@@ -68,14 +74,14 @@ def wait(
     while True:
         if process is not None and process.poll() is not None:
             raise MilvusUnreachable(
-                f"the Milvus process at {uri} ended with code {process.returncode}{_tail(log)}"
+                f"the Milvus process at {shown(uri)} ended with code {process.returncode}{_tail(log)}"
             )
         try:
             client = MilvusClient(uri=uri, timeout=3, dedicated=True)
         except MilvusException as refused:
             if time.monotonic() > deadline:
                 raise MilvusUnreachable(
-                    f"no Milvus answers at {uri} after {timeout_s:.0f} s; start it with `corkboard up`"
+                    f"no Milvus answers at {shown(uri)} after {timeout_s:.0f} s; start it with `corkboard up`"
                     f" or set CORKBOARD_MILVUS_URI{_tail(log)}"
                 ) from refused
             time.sleep(0.2)

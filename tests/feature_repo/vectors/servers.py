@@ -73,7 +73,8 @@ def milvus_standalone() -> Iterator[str]:
     """URI of the real server, empty, stopped on leaving. Skips the test, saying why, where it cannot run.
 
     One instance fits in a network namespace (a second one crashes both), so a file lock covers the server's
-    life; the server inherits it, and one that outlived its test run keeps it until killed.
+    life; the server inherits it, and one that outlived its test run keeps it until killed. It has no accounts
+    and listens on every interface: for test machines only.
     """
     program = MILVUS_VENV / "bin" / "milvus-server"
     if not program.exists():

@@ -148,6 +148,9 @@ def test_nobody_there() -> None:
         connect("http://127.0.0.1:9", timeout_s=1)
     with pytest.raises(MilvusUnreachable, match="http://host:port"):
         connect("items.db")
+    with pytest.raises(MilvusUnreachable) as refused:
+        connect("http://ann:secret@127.0.0.1:9", timeout_s=1)
+    assert "secret" not in str(refused.value)
 
 
 def test_expressions_are_plain_numbers() -> None:
