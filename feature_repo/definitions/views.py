@@ -11,6 +11,7 @@ from feast.types import Array, FeastType, Float32, Int32, Int64, String
 
 from feature_repo import views as tables
 from feature_repo.definitions import entities
+from feature_repo.online.layout import WIDTH_TAG
 
 UNBOUNDED = timedelta(days=36_500)
 """How far back a view's rows count. A row stays true until the next one; freshness is enforced by the reader,
@@ -25,9 +26,6 @@ _TYPES: dict[pa.DataType, FeastType] = {
     pa.list_(pa.int32()): Array(Int32),
     pa.list_(pa.float32()): Array(Float32),
 }
-
-WIDTH_TAG = "width"
-"""Tag of an array field that always holds exactly this many values: it is stored at a fixed place."""
 
 
 def _source(view: tables.View) -> FileSource:

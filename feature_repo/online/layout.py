@@ -32,6 +32,7 @@ _STAMP = struct.Struct("<qq")
 _LENGTH = struct.Struct("<I")
 
 WIDTH_TAG = "width"
+"""Tag of an array field that always holds exactly this many values: it is stored at a fixed place."""
 
 _NUMBERS = {"Float32": "<f4", "Float64": "<f8", "Int32": "<i4", "Int64": "<i8"}
 _PROTO = {"Float32": "float_val", "Float64": "double_val", "Int32": "int32_val", "Int64": "int64_val"}
