@@ -51,7 +51,7 @@ class ActiveUsers:
         return cls(users[order], counts[order])
 
     def sketch(self, release: ServingRelease, limit: int) -> UsersAnswer:
-        """The first `limit` users with the topics they follow; blocks on the feature store.
+        """`limit` of the users with a few of their topics; blocks on the feature store.
 
         Raises LimitOutOfRange.
         """
@@ -62,7 +62,7 @@ class ActiveUsers:
         outside = release.ids.outside(EntityKind.USER, users)
         return UsersAnswer(
             users=[
-                UserSketch(user_id=given, actions=int(count), topics=_followed(release, int(user)))
+                UserSketch(user_id=given, actions=int(count), topics=_topics(release, int(user)))
                 for given, user, count in zip(outside, users, self.actions[chosen], strict=True)
             ],
             dataset=release.contract.name,
@@ -71,8 +71,14 @@ class ActiveUsers:
         )
 
 
-def _followed(release: ServingRelease, user_id: int) -> list[Topic]:
-    followed = release.features.user(user_id, None).followed_topics.tolist()
-    named = [t for t in followed if t in release.topics][:TOPICS_SHOWN]
+def _topics(release: ServingRelease, user_id: int) -> list[Topic]:
+    """A few topics the user follows or, where they follow none, acts on most."""
+    user = release.features.user(user_id, None)
+    ids = user.followed_topics.tolist()
+    if not ids and len(user.sequence):
+        topics = release.features.pins(np.unique(user.sequence.pin_ids)).topics[:, 0]
+        values, counts = np.unique(topics[topics > 0], return_counts=True)
+        ids = values[np.lexsort((values, -counts))].tolist()
+    named = [t for t in ids if t in release.topics][:TOPICS_SHOWN]
     outside = release.ids.outside(EntityKind.TOPIC, named)
     return [Topic(topic_id=o, name=release.topics[t].name) for o, t in zip(outside, named, strict=True)]

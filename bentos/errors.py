@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
 import orjson
+from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bentos.metrics import metrics
 
 
 class RequestError(Exception):
@@ -100,6 +104,7 @@ def named_errors(api: F) -> F:
         try:
             return await api(*args, **kwargs)
         except RequestError as error:
+            metrics().refused.labels(api.__name__, error.name).inc()
             content = body(error.name, error.message)
             return Response(content, status_code=error.http_status, media_type="application/json")
 
@@ -113,6 +118,9 @@ class NamedErrors:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        logger = logging.getLogger("bentoml._internal.server.http_app")
+        if not any(isinstance(given, _OneLine) for given in logger.filters):
+            logger.addFilter(_OneLine())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -138,6 +146,17 @@ class NamedErrors:
                 await send({"type": "http.response.body", "body": content})
 
         await self.app(scope, receive, reshaped)
+
+
+class _OneLine(logging.Filter):
+    """A client's malformed request is one line of the log, not a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if isinstance(error, ValidationError):
+            record.msg += f": {error.error_count()} errors in the request"
+            record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
+        return True
 
 
 def _is_json_refusal(message: Message) -> bool:

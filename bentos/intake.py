@@ -15,6 +15,7 @@ from bentos.event_log import CLOCK_SKEW_MS, EventLog, LogClosed
 from bentos.features import Features
 from bentos.ids import Ids
 from bentos.messages import MAX_EVENTS, Event, EventsAnswer, EventsRequest, ExternalId
+from bentos.metrics import metrics
 from bentos.pool import Pool, needed
 from bentos.sequences import SequenceWriter, by_user
 from validation.events import ActionRecord
@@ -75,6 +76,9 @@ class EventIntake:
         # A repeat is merged again too: its first delivery may have died between the log and the store.
         applied = await self._apply(records)
         accepted = sum(appended.fresh)
+        counted = metrics().events
+        counted.labels("accepted").inc(accepted)
+        counted.labels("duplicate").inc(len(records) - accepted)
         return EventsAnswer(accepted=accepted, duplicates=len(records) - accepted, applied=applied)
 
     async def _apply(self, records: list[ActionRecord]) -> bool:

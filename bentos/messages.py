@@ -164,7 +164,9 @@ class UserSketch(Message):
 
     user_id: ExternalId
     actions: int = Field(description="Actions of the last day that the data set holds.")
-    topics: list[Topic] = Field(default_factory=list, description="Topics they follow.")
+    topics: list[Topic] = Field(
+        default_factory=list, description="Topics they follow, or act on where they follow none."
+    )
 
 
 class UsersAnswer(Message):

@@ -38,8 +38,9 @@ def candidates(feed: Feed) -> Candidates:
     if config is None or index is None:
         return Candidates.none()
     today = recent_interests(todays_history(feed), feed.now_ms, config)
+    batch = feed.user.interests if len(feed.user.interests) else Interests.none(index.dim)
     age_days = max(feed.now_ms - feed.user.interests_ms, 0) / MS_PER_DAY if feed.user.interests_ms else 0.0
-    interests = merge_interests(feed.user.interests, today, age_days, config.decay_per_day)
+    interests = merge_interests(batch, today, age_days, config.decay_per_day)
     drawn = with_newest(interests, today, sample_medoids(interests, config.sampled, seed=feed.seed))
     if len(drawn) == 0:
         return Candidates.none()

@@ -39,6 +39,12 @@ def test_a_feed(server: Server) -> None:
     } <= answer.keys()
 
 
+def test_a_malformed_request_is_one_line_of_the_log(server: Server) -> None:
+    server.post("/homefeed", b"{nonsense")
+    log = server.log.read_text()
+    assert "errors in the request" in log and "Traceback" not in log
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "name", "words"),
     [
@@ -102,6 +108,11 @@ def test_health_and_metrics(server: Server) -> None:
         "corkboard_answer",
     ):
         assert name in text
+    server.post("/homefeed", {"user_id": COOK, "limit": 0})
+    server.post("/events", {"events": [{"user_id": COOK, "pin_id": 1, "action": "closeup"}]})
+    text = server.get("/metrics")[1]
+    assert re.search(r'corkboard_refused_total\{[^}]*error="LimitOutOfRange"', text)
+    assert re.search(r'corkboard_events_total\{[^}]*outcome="accepted"', text)
     assert re.search(r'corkboard_stage_seconds_count\{[^}]*stage="rank"', text)
 
 

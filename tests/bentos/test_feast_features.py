@@ -1,0 +1,153 @@
+"""The funnel on a real Feast store: the same port as the fakes, and the loop from an event to the next feed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bentos.engines import Engines, LocalRanking, LocalRetrieval
+from bentos.event_log import EventLog
+from bentos.feast_features import FeastFeatures
+from bentos.feed_service import FeedService
+from bentos.ids import Ids
+from bentos.impressions import Impressions, ServedPins
+from bentos.intake import STREAM, EventIntake
+from bentos.messages import Event, EventsRequest, FeedRequest, RelatedRequest
+from bentos.pool import Pool
+from bentos.sequences import SequenceWriter
+from feature_repo.vectors.replica import Replica
+from feature_repo.vectors.rows import PinRows
+from tests.bentos.conftest import run
+from tests.bentos.fakes import likes_the_near, manifest
+from tests.feature_repo import conftest as features_world
+from training.models.pinnersage import PinnerSageConfig
+from validation.ids import IdMap
+from validation.manifest import CollectionCheck
+from validation.tables import Contract
+
+pytestmark = pytest.mark.slow
+
+DIM = 8
+NOW_MS = int(features_world.END.timestamp() * 1000) + 9 * 3_600_000
+"""Nine o'clock of the day after the lake's last."""
+
+world = features_world.world
+"""The small lake of the feature repository's tests, built once more for this module."""
+
+
+@dataclass(frozen=True)
+class Real:
+    features: FeastFeatures
+    service: FeedService
+    intake: EventIntake
+
+
+@pytest.fixture(scope="module")
+def real(world: features_world.World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    from bentos.release import ServingRelease, TopicName
+    from feature_repo.online.reader import Freshness, OnlineFeatures
+    from feature_repo.store import apply, materialize, open_store
+
+    store = open_store(world.home)
+    apply(store)
+    materialize(store)
+    features = FeastFeatures(OnlineFeatures(store, Freshness.unbounded(), clock=lambda: NOW_MS / 1000))
+    folder: Path = tmp_path_factory.mktemp("real")
+    vectors = world.vectors / np.linalg.norm(world.vectors, axis=1, keepdims=True)
+    count = len(vectors)
+    rows = PinRows.of(world.pin_ids, vectors, [[]] * count, np.zeros(count), np.ones(count))
+    check = CollectionCheck(
+        collection="pins__content__1",
+        space=features_world.SPACE,
+        dim=DIM,
+        rows=count,
+        recall_at_100=1,
+        filtered_fill=1,
+    )
+    contract = Contract()
+    release = ServingRelease(
+        version=3,
+        manifest=manifest(3, collections=(check,), data_end=features_world.END),
+        contract=contract,
+        ids=Ids(IdMap(folder / "ids.sqlite"), frozenset()),
+        features=features,
+        topics={t: TopicName(t, f"t{t}", p or 0) for t, p in features_world.TOPICS.items()},
+        space=features_world.SPACE,
+        indexes={features_world.SPACE: Replica.of("pins__content__1", rows)},
+        pinnersage=PinnerSageConfig(alpha=1.0),
+        ranker=likes_the_near(),
+    )
+    pool = Pool(8)
+    engines = Engines(pool, LocalRetrieval(pool), LocalRanking(pool))
+    shown = Impressions(EventLog.open(folder / "events", "impressions"), ServedPins())
+    service = FeedService(lambda: release, engines, shown, clock_ms=lambda: NOW_MS)
+    intake = EventIntake(
+        EventLog.open(folder / "events", STREAM),
+        SequenceWriter(features).start(),
+        features,
+        release.ids,
+        contract.vocabulary,
+        pool,
+        clock_ms=lambda: NOW_MS,
+    )
+    from bentos.loader import check_release
+
+    check_release(release)
+    yield Real(features, service, intake)
+    intake.close()
+    shown.close()
+    pool.close()
+
+
+def test_users_come_with_their_interests(real: Real, world: features_world.World) -> None:
+    user = real.features.user(1, features_world.SPACE)
+    assert user.known and len(user.sequence) > 0 and user.stale == ()
+    assert user.interests.medoid_pin_ids.tolist() == world.pin_ids[1:4].tolist()
+    np.testing.assert_allclose(user.interests.vectors, world.vectors[1:4], rtol=1e-6)
+    assert user.interests_ms == int(features_world.END.timestamp() * 1000)
+    stranger = real.features.user(9_999, features_world.SPACE)
+    assert not stranger.known and len(stranger.interests) == 0 and not stranger.scalars.any()
+
+
+def test_pins_vectors_and_cards(real: Real, world: features_world.World) -> None:
+    ids = np.array([5, 999, 1])
+    vectors, present = real.features.vectors(ids, features_world.SPACE)
+    assert present.tolist() == [True, False, True] and vectors.shape == (3, DIM)
+    np.testing.assert_array_equal(vectors[0], world.vectors[4])
+    assert real.features.pins(ids).scalars.shape[0] == 3
+    cards = real.features.cards(ids)
+    assert set(cards) == {1, 5} and cards[5].title == "pin number 4"
+
+
+def test_a_feed_from_the_real_store(real: Real) -> None:
+    answer = run(real.service.homefeed(FeedRequest(user_id=1, limit=20)))
+    assert answer.missing == [] and answer.release == 3 and len(answer.pins) == 20
+    assert "pinnersage" in {p.source for p in answer.pins}
+    assert any(p.why.text.startswith("Inspired by") for p in answer.pins)
+
+
+def test_related_pins_from_the_real_store(real: Real) -> None:
+    answer = run(real.service.related(RelatedRequest(pin_id=7, limit=5)))
+    assert answer.missing == [] and len(answer.pins) == 5 and 7 not in [p.pin_id for p in answer.pins]
+
+
+def test_an_event_is_in_the_next_feed(real: Real) -> None:
+    """A user whom nobody knows saves two pins and is known, with interests of today."""
+    user = 777
+    before = run(real.service.homefeed(FeedRequest(user_id=user, limit=20)))
+    assert before.fallback is not None
+    events = [Event(user_id=user, pin_id=p, action="save", event_id=f"new{p}") for p in (11, 12)]
+    answer = run(real.intake.accept(EventsRequest(events=events)))
+    assert (answer.accepted, answer.applied) == (2, True)
+    sequence = real.features.user(user, None).sequence
+    assert sorted(sequence.pin_ids.tolist()) == [11, 12] and set(sequence.timestamps_ms.tolist()) == {NOW_MS}
+    after = run(real.service.homefeed(FeedRequest(user_id=user, limit=20)))
+    assert after.fallback is None and after.missing == []
+    assert any(p.why.kind == "recent" for p in after.pins)
+    assert not {11, 12} & {p.pin_id for p in after.pins}
+    again = run(real.intake.accept(EventsRequest(events=events)))
+    assert again.duplicates == 2 and len(real.features.user(user, None).sequence) == 2
