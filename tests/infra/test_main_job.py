@@ -1,0 +1,180 @@
+"""The main job on a tiny world, as a user runs it: tables in, feed out, events back into tables.
+
+One home for the module: each test leaves it usable for the next, in the order they stand.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from infra import jobs, local
+from infra.home import Home
+from training.data.world_truth import WorldTruth
+from training.evaluation.planted import interest_share
+from validation.lake import Lake
+
+pytestmark = pytest.mark.slow
+
+STRANGER = 987_654
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home after `corkboard demo` on the tiny world, services running."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "CORKBOARD_MILVUS_URI", "CORKBOARD_REDIS"):
+            patch.delenv(name, raising=False)
+        home = Home.at(tmp_path_factory.mktemp("job") / "home")
+        for name, value in home.environment().items():
+            patch.setenv(name, value)
+        try:
+            jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
+            yield home
+        finally:
+            jobs.down(home)
+
+
+def _post(home: Home, path: str, body: dict) -> dict:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{home.ports()['homefeed']}{path}",
+        data=json.dumps(body).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def _feed(home: Home, user: int, limit: int = 25) -> dict:
+    return _post(home, "/homefeed", {"user_id": user, "limit": limit})
+
+
+def test_every_source_answers_and_the_answer_says_how_it_was_made(home: Home) -> None:
+    answer = _feed(home, _users(home, 1)[0])
+    assert answer["release"] == jobs.champion(home)
+    assert answer["spaces"] == ["content@1"]
+    assert answer["missing"] == []
+    assert len(answer["pins"]) == 25
+    assert {source["name"] for source in answer["sources"]} == {
+        "pinnersage",
+        "followed_boards",
+        "followed_topics",
+        "popular_by_topic",
+    }
+    counts = [stage["count"] for stage in answer["stages"] if stage["name"] in ("merge", "unseen", "take")]
+    assert counts == sorted(counts, reverse=True), "a funnel narrows"
+    assert all(stage["ms"] >= 0 for stage in answer["stages"])
+
+
+def test_feeds_match_planted_interests_far_better_than_popularity(home: Home) -> None:
+    truth = WorldTruth(home.datasets / jobs.WORLD / "truth")
+    users = _users(home, 40)
+    feeds = np.array([[pin["pin_id"] for pin in _feed(home, user, 20)["pins"]] for user in users])
+    stranger = [pin["pin_id"] for pin in _feed(home, STRANGER, 20)["pins"]]
+    when = truth.config.end_time
+    ours = interest_share(feeds, np.array(users), truth, when)
+    popular = interest_share(np.tile(stranger, (len(users), 1)), np.array(users), truth, when)
+    assert ours > 0.6
+    assert ours > 2 * popular
+
+
+def test_a_stranger_gets_popular_pins_and_is_told(home: Home) -> None:
+    answer = _feed(home, STRANGER)
+    assert answer["fallback"]
+    assert {pin["source"] for pin in answer["pins"]} == {"popular_by_topic"}
+
+
+def test_the_next_feed_reflects_an_action(home: Home) -> None:
+    user = STRANGER + 1
+    before = {pin["pin_id"] for pin in _feed(home, user)["pins"]}
+    pins = Lake(home.lake).read("pins", ["pin_id", "topics"]).set_index("pin_id")["topics"]
+    wanted = next(pin for pin, topics in pins.items() if len(topics) and pin not in before)
+    answer = _post(home, "/events", {"events": [{"user_id": user, "pin_id": int(wanted), "action": "save"}]})
+    assert answer["accepted"] == 1
+    after = _feed(home, user)
+    near = [pin for pin in after["pins"] if pin["source"] == "pinnersage"]
+    assert near, "one save is enough for the online run to find neighbours"
+    topics = set(pins.loc[wanted])
+    assert sum(bool(topics & set(pins.loc[pin["pin_id"]])) for pin in near) >= len(near) / 2
+
+
+def test_hidden_and_saved_pins_do_not_come_back(home: Home) -> None:
+    user = _users(home, 3)[2]
+    shown = [pin["pin_id"] for pin in _feed(home, user)["pins"]][:2]
+    events = [
+        {"user_id": user, "pin_id": shown[0], "action": "hide"},
+        {"user_id": user, "pin_id": shown[1], "action": "save"},
+    ]
+    _post(home, "/events", {"events": events})
+    assert not {pin["pin_id"] for pin in _feed(home, user, 50)["pins"]} & set(shown)
+
+
+def test_events_become_the_next_tables_once(home: Home) -> None:
+    lake = Lake(home.lake)
+    before = lake.rows("actions"), lake.rows("impressions")
+    report = jobs.ingest_events(home)
+    assert report is not None
+    assert report.tables["actions"].new == 3
+    assert report.tables["impressions"].new > 100
+    assert (lake.rows("actions") - 3, lake.rows("impressions") > before[1]) == (before[0], True)
+    jobs.ingest_events(home)
+    assert lake.rows("actions") == before[0] + 3
+
+
+def test_a_second_release_is_followed_and_rolled_back(home: Home) -> None:
+    first = jobs.champion(home)
+    jobs.train(home, models=["content"], force=True, seed=7)
+    jobs.train(home, seed=7)
+    second = jobs.promote(home, jobs.release(home, seed=7))
+    assert second != first
+    _until(lambda: _feed(home, STRANGER)["release"] == second)
+    assert _feed(home, STRANGER)["spaces"] == ["content@2"]
+    assert jobs.rollback(home) == first
+    _until(lambda: _feed(home, STRANGER)["release"] == first)
+    answer = _feed(home, _users(home, 1)[0])
+    assert answer["spaces"] == ["content@1"]
+    assert any(pin["source"] == "pinnersage" for pin in answer["pins"]), "rows of the old space are kept"
+
+
+def test_errors_are_named(home: Home) -> None:
+    for path, body, name in (
+        ("/homefeed", {"user_id": 1, "limit": 100_000}, "LimitOutOfRange"),
+        ("/related", {"pin_id": 99_999_999}, "PinNotFound"),
+        ("/events", {"events": [{"user_id": 1, "pin_id": 1, "action": "repin"}]}, "UnknownAction"),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            _post(home, path, body)
+        assert 400 <= refused.value.code < 500
+        assert json.loads(refused.value.read())["error"]["name"] == name
+
+
+def test_coming_up_again_does_no_work_twice(home: Home) -> None:
+    champion = jobs.champion(home)
+    jobs.down(home)
+    assert all(row.state == "stopped" for row in local.status(home))
+    jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
+    assert jobs.champion(home) == champion
+    assert _feed(home, _users(home, 1)[0])["missing"] == []
+
+
+def _users(home: Home, count: int) -> list[int]:
+    """The users with most actions in the lake."""
+    actions = Lake(home.lake).read("actions", ["user_id"], end=datetime.now(UTC))
+    known = actions.loc[actions["user_id"] < STRANGER, "user_id"]
+    return [int(user) for user in known.value_counts().index[:count]]
+
+
+def _until(condition: Callable[[], bool], attempts: int = 600) -> None:
+    """Ask again, tenths of a second apart, for as long as a slow machine may need."""
+    for _ in range(attempts):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the services did not follow the alias")
