@@ -131,9 +131,8 @@ def build_graph(
     raw = len(pin_codes)
     graph = from_codes(pin_codes, board_codes, pins.ids, board_ids)
     del pin_codes, board_codes
-    notes = [
-        f"{raw:,} positive actions on {len(board_ids):,} {_name(lake, context)}s, {graph.edges:,} distinct edges"
-    ]
+    name = _name(lake, context)
+    notes = [f"{raw:,} positive actions on {len(board_ids):,} {name}s, {graph.edges:,} distinct edges"]
     if unknown:
         notes.append(f"{unknown:,} actions on pins that are not in the pins table were left out")
     progress(notes[0])
@@ -149,7 +148,7 @@ def build_graph(
     if not languages and not topics:
         pin_labels = board_labels = None
     info = GraphInfo(
-        context=_name(lake, context),
+        context=name,
         as_of_ms=int(end.timestamp() * 1000),
         languages=languages,
         topics=topics,
@@ -213,7 +212,8 @@ def _collect(
 
 
 def _positives(lake: Lake, end: datetime, column: str | None) -> Iterator[dict[str, NDArray[np.int64]]]:
-    """Positive actions before `end` in time order, in batches; nulls of `column` become 0, times are Unix us."""
+    """Positive actions before `end` in time order, in batches; nulls of `column` become 0, times are Unix us.
+    """
     positive = _positive_codes(lake)
     names = [USER_ID, PIN_ID, ACTION, TIMESTAMP, *([column] if column else [])]
     bound = (end.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
@@ -310,13 +310,13 @@ def _pruned(
     place = np.searchsorted(pins.ids, graph.pin_ids)
     topics = pins.topics[place]
     dropped = np.zeros(graph.boards, bool)
-    if config.diverse_share > 0 and topics.nnz:
+    if config.diverse_share > 0 and topics.nnz and graph.edges:
         entropy = board_entropy(graph, topics)
         filled = np.diff(graph.rows.board_offsets) > 0
         bound = max(np.quantile(entropy[filled], 1 - config.diverse_share), config.diverse_nats)
         dropped = entropy > bound
         notes.append(f"{int(dropped.sum()):,} boards of topic entropy above {bound:.2f} nats dropped")
-    elif config.diverse_share > 0:
+    elif config.diverse_share > 0 and not topics.nnz:
         notes.append("no topics: boards were not pruned by their entropy")
     content = _content(graph, topics, pins.topic_ids, vectors) if config.delta else None
     if config.delta and content is None:
@@ -346,7 +346,7 @@ def _content(
         return None
     if topics.shape[1] <= VECTOR_DIM:
         return topics.toarray()
-    # Random signs keep cosines within about 1 / sqrt(dim); seeded by topic id, so the same topics point the same way.
+    # Random signs keep cosines within about 1 / sqrt(dim); seeded by topic id, so that they stay from build to build.
     signs = np.stack([np.random.default_rng(int(t)).choice((-1.0, 1.0), VECTOR_DIM) for t in topic_ids])
     return np.asarray(topics @ (signs / np.sqrt(VECTOR_DIM)).astype(np.float32))
 
@@ -405,7 +405,8 @@ def _roots(lake: Lake, topics: Ids) -> Ids:
 
 
 def _board_languages(lake: Lake, board_ids: Ids, context: Context) -> NDArray[np.str_]:
-    """Language of each board's owner; empty where unknown (contexts other than board and user have no owner)."""
+    """Language of each board's owner; empty where unknown (contexts other than board and user have no owner).
+    """
     none = np.full(len(board_ids), "", dtype="U1")
     if not lake.has(USERS.name) or context not in (Context.BOARD, Context.USER):
         return none

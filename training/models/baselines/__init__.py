@@ -1,7 +1,9 @@
-"""Classical recommenders of implicit feedback, in their exact short forms: what every other model is measured against.
+"""Classical recommenders of implicit feedback, in their exact short forms: what every other model is measured
+against.
 
-Each is a function that takes a binary users x pins matrix and returns a scorer: user rows in, (n, pins) float32 scores
-out, higher is better. Scores of pins a user already has are whatever falls out; who ranks leaves them out.
+Each is a function that takes a binary users x pins matrix and returns a scorer: user rows in, (n, pins)
+float32 scores out, higher is better. Scores of pins a user already has are whatever falls out; who ranks
+leaves them out.
 
     popularity.py  the number of users of a pin
     itemknn.py     cosine of pins over users, shrunk, k nearest

@@ -21,8 +21,8 @@ def ials(
 ) -> Scorer:
     """Least squares of (1 - <u, p>)^2 over observed pairs and `unobserved` * <u, p>^2 over all pairs.
 
-    A row's ridge is `regularisation` * (its pairs + `unobserved` * the other side's size). Users and pins are solved
-    in turn, exactly, `epochs` times. Rows without pairs get the zero vector.
+    A row's ridge is `regularisation` * (its pairs + `unobserved` * the other side's size). Users and pins are
+    solved in turn, exactly, `epochs` times. Rows without pairs get the zero vector.
     """
     x = binary(matrix)
     turned = x.T.tocsr()

@@ -9,7 +9,9 @@ from training.models.baselines.scorer import Scorer, binary, by_profile, largest
 
 
 def itemknn(matrix: sparse.spmatrix, *, neighbours: int = 100, shrink: float = 10.0) -> Scorer:
-    """Shrunk cosine: common users / (sqrt(users of i) sqrt(users of j) + shrink), the `neighbours` largest a pin."""
+    """Shrunk cosine: common users / (sqrt(users of i) sqrt(users of j) + shrink), the `neighbours` largest a
+    pin.
+    """
     x = binary(matrix)
     length = np.sqrt(np.asarray(x.sum(axis=0), np.float32).ravel())
     turned = x.T.tocsr()

@@ -8,12 +8,12 @@ from scipy import sparse
 from training.models.baselines.scorer import Scorer, binary, by_profile, largest_per_row
 
 
-def rp3beta(
-    matrix: sparse.spmatrix, *, alpha: float = 1.0, beta: float = 0.6, neighbours: int = 200
-) -> Scorer:
-    """Pin -> user -> pin transition probabilities to the power `alpha`, divided by the target's users ** `beta`.
+def rp3beta(matrix: sparse.spmatrix, *, alpha: float = 1.0, beta: float = 0.6, neighbours: int = 200) -> Scorer:
+    """Pin -> user -> pin transition probabilities to the power `alpha`, divided by the target's users **
+    `beta`.
 
-    beta = 0 is P3alpha. Each pin keeps its `neighbours` largest targets; a user's score sums over the user's pins.
+    beta = 0 is P3alpha. Each pin keeps its `neighbours` largest targets; a user's score sums over the user's
+    pins.
     """
     x = binary(matrix)
     users = np.maximum(np.asarray(x.sum(axis=0), np.float32).ravel(), 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -38,19 +39,30 @@ def by_profile(matrix: sparse.csr_matrix, similarity: sparse.spmatrix | Floats) 
 
 
 def largest_per_row(rows: Callable[[int, int], sparse.csr_matrix], pins: int, k: int) -> sparse.csr_matrix:
-    """The k largest entries of each row of a (pins, pins) matrix that `rows(start, stop)` yields block by block.
+    """The k largest entries of each row of a (pins, pins) matrix that `rows(start, stop)` yields block by
+    block.
 
-    The diagonal and entries <= 0 are left out.
+    The diagonal and entries <= 0 are left out; entries that tie with the k-th all stay.
     """
     blocks = []
     for start in range(0, pins, ROWS):
-        block = sparse.csr_matrix(rows(start, min(start + ROWS, pins)))
-        dense = block.toarray()
-        here = np.arange(len(dense))
-        dense[here, start + here] = 0.0
-        if k < pins:
-            smallest = np.partition(dense, pins - k, axis=1)[:, pins - k]
-            dense[dense < smallest[:, None]] = 0.0
-        dense[dense < 0] = 0.0
-        blocks.append(sparse.csr_matrix(dense))
+        block = sparse.csr_matrix(rows(start, min(start + ROWS, pins)), dtype=np.float32)
+        _keep_largest(block.indptr, block.indices, block.data, start, k)
+        block.eliminate_zeros()
+        blocks.append(block)
     return sparse.vstack(blocks, format="csr")
+
+
+@numba.njit(cache=True)
+def _keep_largest(indptr, indices, data, first, k):
+    """Set what is not kept to zero."""
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        for i in range(start, stop):
+            if indices[i] == first + row or data[i] < 0:
+                data[i] = 0
+        if stop - start > k:
+            least = np.partition(data[start:stop], stop - start - k)[stop - start - k]
+            for i in range(start, stop):
+                if data[i] < least:
+                    data[i] = 0
