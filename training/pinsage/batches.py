@@ -70,7 +70,7 @@ class BatchPlan:
         return sum(-(-len(s.pairs) // self.size) for s in self.snapshots)
 
     def order(self, epoch: int) -> list[tuple[int, Ints]]:
-        """(snapshot, its chosen pairs) of every step of `epoch`: batches of all snapshots, shuffled together."""
+        """(snapshot, its chosen pairs) of every step of `epoch`, the snapshots' batches shuffled together."""
         rng = np.random.default_rng([self.seed, epoch])
         batches = []
         for place, snapshot in enumerate(self.snapshots):
@@ -81,7 +81,7 @@ class BatchPlan:
     def batch(
         self, epoch: int, step: int, hard_each: int, chosen: tuple[int, Ints], builders: Sequence[BlockBuilder]
     ) -> Batch:
-        """Batch `step` of `epoch` (from 0), `chosen` as `order` says, with `hard_each` hard negatives a query."""
+        """Batch `step` of `epoch` (from 0), `chosen` by `order`, with `hard_each` hard negatives a query."""
         place, which = chosen
         snapshot = self.snapshots[place]
         rng = np.random.default_rng([self.seed, epoch, step])
@@ -118,7 +118,13 @@ class BatchPlan:
 
 
 def epoch_batches(
-    plan: BatchPlan, graphs: Sequence[Neighbourhoods], epoch: int, hard_each: int, *, start: int = 0, ahead: int = 2
+    plan: BatchPlan,
+    graphs: Sequence[Neighbourhoods],
+    epoch: int,
+    hard_each: int,
+    *,
+    start: int = 0,
+    ahead: int = 2,
 ) -> Iterator[Batch]:
     """Batches of `epoch` from step `start`, made by one other thread while the caller trains (paper, 3.3).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,12 +131,18 @@ def climb(
 
 
 def rung_vectors(
-    world: World, rung: Rung, config: PinSageConfig, training: PinSageTraining
+    world: World,
+    rung: Rung,
+    config: PinSageConfig,
+    training: PinSageTraining,
+    *,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Trained, Floats]:
     """One rung trained on the world's stages, and its vectors of the whole catalogue at the last one."""
     network = rung.network(config)
     snapshots = [stage.snapshot(world.content, rung, network) for stage in world.stages]
-    trained = train_network(network, snapshots, training)
+    trained = train_network(network, snapshots, training, checkpoints=checkpoints, progress=progress)
     last = world.held_out.snapshot(world.content, rung, network)
     return trained, embed_catalogue(trained.network, last.inputs, last.neighbourhoods.top(network.neighbours))
 

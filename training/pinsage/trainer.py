@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from training.models.pinsage.config import PinSageConfig
@@ -23,16 +23,16 @@ Progress = Callable[[str], None]
 
 
 class PinSageTraining(BaseModel):
-    """How a network is trained. The paper gives batch, negatives, curriculum and schedule; the rest it does not."""
+    """How a network is trained. Batch, negatives, curriculum and schedule are the paper's; the rest is ours."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(6, ge=1)
     batch: int = Field(512, ge=1)
     """Pairs a step (the paper's best is 2048 of 1.2 billion)."""
     uniform_negatives: int = Field(500, ge=0)
     """Drawn from the whole catalogue and shared by the batch, beside the batch's own positives."""
-    in_batch_negatives: int = Field(100, ge=0)
+    in_batch_negatives: int = Field(32, ge=0)
     """Positives of the batch that serve every other query as negatives as well. They come as often as they are
     engaged with, so many of them teach the network to set popularity aside."""
     margin: float = Field(0.1, gt=0)
@@ -42,20 +42,11 @@ class PinSageTraining(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     max_hard_negatives: int = Field(6, ge=0)
     """Epoch n (from 1) adds min(n - 1, this) hard negatives a query."""
-    hard_ranks: tuple[int, int] = (2000, 5000)
-    """Window [low, high) of personalised-PageRank ranks they come from."""
     hard_weight: float = Field(0.3, ge=0)
     """Weight of the hard negatives' mean hinge beside the shared ones'."""
     max_gap_hours: float | None = Field(None, gt=0)
     """Engagements further apart make no pair; None pairs them however long ago."""
     seed: int = 7
-
-    @model_validator(mode="after")
-    def _ranks(self) -> PinSageTraining:
-        low, high = self.hard_ranks
-        if not 0 < low < high:
-            raise ValueError(f"hard_ranks {self.hard_ranks}: needs 0 < low < high")
-        return self
 
     def hard_each(self, epoch: int) -> int:
         """Hard negatives a query in `epoch`, counted from 0: none in the first, one more in each later one."""
@@ -85,7 +76,9 @@ def train_network(
     checkpoint_steps: int = 200,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train one network on the pairs of every snapshot. Equal arguments and thread counts give equal weights, interrupted or not.
+    """Train one network on the pairs of every snapshot.
+
+    Equal arguments and thread counts give equal weights, interrupted or not.
 
     With `checkpoints` the state is kept there every `checkpoint_steps` steps and after each epoch, and a run
     that was cut short goes on from it. Raises ValueError on no pairs, on inputs of the wrong width, on a
@@ -115,7 +108,7 @@ def train_network(
             optimiser.param_groups[0]["lr"] = training.rate(epoch, step, plan.steps)
             loss = train_step(network, optimiser, batch, training)
             if not np.isfinite(loss):
-                raise ValueError(f"the loss is {loss} at epoch {epoch + 1}, step {step + 1}; lower learning_rate")
+                raise ValueError(f"loss {loss} at epoch {epoch + 1}, step {step + 1}; lower learning_rate")
             place = Place(epoch, step + 1, place.losses, place.running + loss)
             if checkpoints is not None and (step + 1) % checkpoint_steps == 0 and step + 1 < plan.steps:
                 save_checkpoint(checkpoints, run, place, network, optimiser)
@@ -164,12 +157,12 @@ def run_digest(config: PinSageConfig, snapshots: Sequence[Snapshot], training: P
 
 def _check(config: PinSageConfig, snapshots: tuple[Snapshot, ...]) -> None:
     if not snapshots:
-        raise ValueError("no training pairs: no user has two positive actions on different pins of the catalogue")
+        raise ValueError("no training pairs: no user has two positive actions on different pins")
     for snapshot in snapshots:
         inputs, graph = snapshot.inputs, snapshot.neighbourhoods
         if len(inputs) != len(graph):
             raise ValueError(f"{len(inputs)} input rows and {len(graph)} neighbourhoods; both are one a pin")
         if inputs.shape[1] != snapshots[0].inputs.shape[1] or inputs.shape[1] <= int(config.degree):
-            raise ValueError(f"inputs of width {inputs.shape[1]}; make every snapshot's with pin_inputs, of content")
+            raise ValueError(f"inputs of width {inputs.shape[1]}; make each snapshot's with pin_inputs")
         if not np.isfinite(inputs).all():
             raise ValueError("inputs hold numbers that are not finite; make them with pin_inputs")

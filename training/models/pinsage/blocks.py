@@ -48,11 +48,11 @@ class Block:
     nodes: NDArray[np.int32]
     """Catalogue rows of every pin met, seeds first, (sizes[0],)."""
     layers: tuple[Adjacency, ...]
-    """One a convolution, in the order in which they run: layer 0 reads all nodes, the last answers the seeds."""
+    """One a convolution, in running order: the first reads all nodes, the last answers the seeds."""
 
 
 class BlockBuilder:
-    """Builds blocks from one set of neighbourhoods; holds 4 bytes a pin of scratch. Not for two threads at once."""
+    """Builds blocks from one set of neighbourhoods; holds 4 bytes a pin of scratch, so one thread at a time."""
 
     def __init__(self, neighbourhoods: Neighbourhoods) -> None:
         self._graph = neighbourhoods

@@ -32,8 +32,9 @@ class PinSageConfig(BaseModel):
     pooling: Pooling = Pooling.IMPORTANCE
     degree: bool = True
     """Whether the log of the pin's degree is an input beside its content."""
-    unit: bool = True
-    """Whether vectors leave with length one (inner product = cosine, what the item index expects)."""
+    unit: bool = False
+    """Whether vectors leave with length one. The paper's do not: their length says how much a pin appeals,
+    and an inner-product index ranks by it. Where cosine is wanted (clustering), scale them or set this."""
 
 
 class Rung(StrEnum):

@@ -5,7 +5,7 @@ joins and groupings between them. One convolution is
 
     latents                         -- project_latents -->   said (pin_id, said)
     edges join said on neighbour_id -- pool_messages   -->   pooled (pin_id, pooled)      grouped by pin_id
-    latents join pooled on pin_id   -- join_latents    -->   latents (pin_id, latent)     left join: null = no edge
+    latents join pooled on pin_id   -- join_latents    -->   latents (pin_id, latent)     left join
 
 and `head_vectors` ends it. Columns of vectors are list<float32>; order of rows means nothing.
 """

@@ -1,0 +1,293 @@
+"""Train PinSage: stages of graph and pairs from a lake, the network, its evaluation, its registration."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.context import TrainingContext
+from training.data import graph as graph_module
+from training.data.graph import GraphConfig, build_graph
+from training.models import pinsage as pinsage_model
+from training.models.interactions import Pins
+from training.models.pin_board_graph import PinBoardGraph, from_edges
+from training.models.pinsage import PinSage, PinSageConfig, Rung, embed_catalogue, pin_inputs
+from training.pinsage import trainer as trainer_module
+from training.pinsage.evaluation import RankMetrics, evaluate_pairs, popularity_metrics
+from training.pinsage.ladder import SEEDS, Ladder, Stage, World, climb, rung_vectors
+from training.pinsage.pairs import Pairs, consecutive_pairs
+from training.pinsage.trainer import PinSageTraining
+from training.pinsage.walks import CatalogueGraph, WalkConfig
+from training.pipelines.clock import run_end
+from training.pipelines.content import load_catalogue
+from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
+from validation.lake import Lake
+from validation.manifest import Part, Space
+from validation.tables import Polarity
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+MODEL = "pinsage"
+PINSAGE_SERVICE = "pinsage_v1"
+
+CODE = (
+    Path(pinsage_model.__file__).parent,
+    Path(trainer_module.__file__).parent,
+    Path(graph_module.__file__),
+    Path(__file__),
+)
+
+_MS = timedelta(milliseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TooFewPairs(ValueError):
+    """The actions hold no pair to learn from, or none to measure on."""
+
+
+class PinSagePipeline(BaseModel):
+    """Everything one PinSage version is made with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: PinSageConfig = PinSageConfig()
+    training: PinSageTraining = PinSageTraining()
+    walks: WalkConfig = WalkConfig()
+    graph: GraphConfig = GraphConfig(delta=None, labels=False)
+    """Unpruned: importance neighbourhoods choose by visits already."""
+    stages: int = Field(4, ge=1)
+    """Parts of the time before the held-out days; each one's pairs are learned on the graph of its start."""
+    held_out_days: int = Field(7, ge=1)
+
+    def fitted_to(self, pins: int) -> PinSagePipeline:
+        """The same with the window of hard negatives brought to a catalogue of `pins`.
+
+        The paper's ranks 2000-5000 leave the nearest pins out and stay far inside 2 billion. On a small
+        catalogue the window is [1 %, 5 %) of it, but never nearer than the neighbourhood itself.
+        """
+        low, high = self.walks.hard_ranks
+        if high <= pins // 10:
+            return self
+        low = min(low, max(self.network.neighbours, pins // 100))
+        ranks = (low, max(low + 1, min(high, pins // 20)))
+        return self.model_copy(update={"walks": self.walks.model_copy(update={"hard_ranks": ranks})})
+
+
+def train_pinsage(
+    ctx: TrainingContext, content: Part, config: PinSagePipeline | None = None, *, force: bool = False
+) -> Part:
+    """Train, measure and register PinSage over the content space; the part whose space is `pinsage@<version>`.
+
+    The version already made from the same tables, content version, configuration and code is returned as it
+    is, unless `force`; a run that was cut short goes on from its last checkpoint. Raises TooFewPairs where
+    users' actions make no pairs, and LakeError where pins or actions are missing.
+    """
+    lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    end = run_end(ctx)
+    config = _seeded(config or PinSagePipeline(), ctx.seed)
+    data = lake.digest(("pins", "actions", "boards"))
+    inputs = digest_of(MODEL, data, end, content.space, config.model_dump_json(), digest_files(CODE))
+    version = None if force else registry.find(MODEL, inputs)
+    if version is not None:
+        ctx.progress(f"pinsage: unchanged, {MODEL}@{version}")
+        return pinsage_part(registry, version)
+    pins = load_catalogue(ctx, content)
+    config = config.fitted_to(len(pins.ids))
+    world = read_world(lake, pins, end, config, ctx)
+    trained, vectors = rung_vectors(
+        world, Rung.PINSAGE, config.network, config.training,
+        checkpoints=ctx.training_sets / f"pinsage-{inputs}", progress=ctx.progress,
+    )
+    metrics = measure(world, vectors) | {"final_loss": trained.losses[-1]}
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "model"
+        trained.network.save(files)
+        log = ModelLog(
+            name=MODEL,
+            files=files,
+            flavour=FLAVOURS / "pinsage.py",
+            description="Pins by their content and their neighbourhood on boards: graph convolutions with "
+            "importance pooling (arXiv 1806.01973).",
+            params=_params(config) | {"content_space": content.space},
+            metrics=metrics,
+            interval=(lake.interval()[0], end),
+            datasets=(Dataset("pins, actions, boards", str(ctx.lake), data),),
+            signature=_signature(world.content.shape[1], config.network),
+            requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
+            inputs=inputs,
+            tags={"feature_service": PINSAGE_SERVICE, "content_space": content.space or ""},
+            notes=f"Weights are learned before the last {config.held_out_days} days, on which the metrics are; "
+            "vectors are of the whole graph, which the network takes without retraining. "
+            + lake.contract().notes,
+        )
+        version = registry.log_model_version(log)
+    ctx.progress(f"pinsage: registered {MODEL}@{version}")
+    return pinsage_part(registry, version)
+
+
+def compare_rungs(
+    ctx: TrainingContext,
+    content: Part,
+    config: PinSagePipeline | None = None,
+    *,
+    rungs: Sequence[Rung] = tuple(Rung),
+    seeds: Sequence[int] = SEEDS,
+) -> Ladder:
+    """The ladder from content to PinSage on the same stages and held-out pairs; nothing is registered."""
+    pins = load_catalogue(ctx, content)
+    config = _seeded(config or PinSagePipeline(), ctx.seed).fitted_to(len(pins.ids))
+    world = read_world(Lake(ctx.lake), pins, run_end(ctx), config, ctx)
+    return climb(world, config.network, config.training, rungs=rungs, seeds=seeds, progress=ctx.progress)
+
+
+def pinsage_part(registry: Registry, version: int) -> Part:
+    """The release part of one PinSage version."""
+    space = Space(model=MODEL, version=version)
+    return Part(
+        model=MODEL,
+        version=version,
+        space=str(space),
+        collection=space.collection,
+        feature_service=PINSAGE_SERVICE,
+        metrics=registry.metrics(MODEL, version),
+    )
+
+
+def pinsage_catalogue(
+    ctx: TrainingContext, part: Part, content: Part, graph: PinBoardGraph | None = None,
+    config: PinSagePipeline | None = None,
+) -> Pins:
+    """Every pin of the lake in the part's space, as of the run's end: what goes to Feast and Milvus.
+
+    `content` is the version the network was trained on; `graph` (default: built from the lake) the one the
+    release carries. Raises ValueError where `content` is another version than the network's.
+    """
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    trained_on = registry.version(part.model, part.version).tags.get("content_space")
+    if trained_on != content.space:
+        raise ValueError(f"{part.space} reads vectors of {trained_on}, not of {content.space}; train it anew")
+    network = PinSage.load(registry.download(part.model, part.version))
+    config = config or PinSagePipeline(network=network.config)
+    pins = load_catalogue(ctx, content)
+    graph = graph or build_graph(Lake(ctx.lake), config.graph, as_of=run_end(ctx))
+    vectors = embed_pin_catalogue(network, pins, graph, config.walks)
+    return Pins(pins.ids, vectors, pins.topics, pins.created_at_ms)
+
+
+def embed_pin_catalogue(
+    network: PinSage, pins: Pins, graph: PinBoardGraph, walks: WalkConfig
+) -> NDArray[np.float32]:
+    """Vectors of `pins` (content vectors given) on `graph`, layer by layer."""
+    rows = CatalogueGraph(graph, pins.ids, walks)
+    inputs = pin_inputs(pins.vectors, rows.degrees(), network.config)
+    return embed_catalogue(network, inputs, rows.neighbourhoods().top(network.config.neighbours))
+
+
+def read_world(
+    lake: Lake, pins: Pins, end: datetime, config: PinSagePipeline, ctx: TrainingContext
+) -> World:
+    """Stages before the held-out days and the held-out stage itself, from the lake's actions before `end`.
+
+    Raises TooFewPairs where no pair falls on either side.
+    """
+    start = lake.interval()[0]
+    split = end - timedelta(days=config.held_out_days)
+    pairs = read_pairs(lake, pins, end, config.training)
+    if split <= start or not len(pairs.split(_ms(split))[0]) or not len(pairs.split(_ms(split))[1]):
+        raise TooFewPairs(
+            f"{len(pairs)} pairs from {start:%Y-%m-%d} to {end:%Y-%m-%d}, of which the last "
+            f"{config.held_out_days} days are held out; pinsage needs some on both sides: bring more actions"
+        )
+    cuts = [start + (split - start) * i / config.stages for i in range(config.stages)] + [split, end]
+    stages = []
+    for begin, until in pairwise(cuts):
+        inside = pairs.split(_ms(begin))[1].split(_ms(until))[0]
+        nothing = np.empty(0, np.int64)  # before the first action nobody has saved anything
+        graph = (
+            from_edges(nothing, nothing, pin_ids=pins.ids)
+            if begin <= start
+            else build_graph(lake, config.graph, as_of=begin)
+        )
+        rows = CatalogueGraph(graph, pins.ids, config.walks)
+        held_out = begin == split
+        stages.append(
+            Stage(rows.degrees(), rows.neighbourhoods(), inside, None if held_out else rows.hard(inside))
+        )
+        ctx.progress(f"pinsage: {len(inside)} pairs from {begin:%Y-%m-%d %H:%M}, on {graph.edges} edges")
+    return World(pins.vectors, tuple(stages[:-1]), stages[-1])
+
+
+def read_pairs(lake: Lake, pins: Pins, end: datetime, training: PinSageTraining) -> Pairs:
+    """Consecutive positive actions before `end` on pins of the catalogue."""
+    columns = ["event_id", "user_id", "pin_id", "action", "timestamp"]
+    actions = lake.read("actions", columns, end=end)
+    actions = actions[actions["action"].isin(lake.contract().vocabulary.codes(Polarity.POSITIVE))]
+    ids = actions["pin_id"].to_numpy(np.int64)
+    at = np.minimum(np.searchsorted(pins.ids, ids), max(len(pins.ids) - 1, 0))
+    gap = training.max_gap_hours
+    return consecutive_pairs(
+        actions["user_id"].to_numpy(np.int64),
+        np.where(pins.ids[at] == ids, at, -1),
+        actions["timestamp"].dt.as_unit("ms").astype("int64").to_numpy(),
+        actions["event_id"].to_numpy(np.int64),
+        max_gap_ms=None if gap is None else int(gap * 3_600_000),
+    )
+
+
+def measure(world: World, vectors: NDArray[np.float32]) -> dict[str, float]:
+    """Metrics of `vectors` on the held-out pairs, beside content vectors and popularity, and on fresh pins."""
+    pairs, degrees = world.held_out.pairs, world.held_out.degrees
+    fresh = pairs.where(degrees[pairs.positives] == 0)
+    metrics: RankMetrics = evaluate_pairs(vectors, pairs)
+    out = metrics.named() | evaluate_pairs(world.content, pairs).named("content_")
+    out |= popularity_metrics(degrees, pairs).named("popular_")
+    out |= {"held_out_pairs": float(len(pairs)), "fresh_pairs": float(len(fresh))}
+    if len(fresh):
+        out |= evaluate_pairs(vectors, fresh).named("fresh_")
+        out |= evaluate_pairs(world.content, fresh).named("fresh_content_")
+    return out
+
+
+def _seeded(config: PinSagePipeline, seed: int) -> PinSagePipeline:
+    return config.model_copy(
+        update={
+            "training": config.training.model_copy(update={"seed": seed}),
+            "walks": config.walks.model_copy(update={"seed": seed}),
+        }
+    )
+
+
+def _ms(time: datetime) -> int:
+    return (time - _EPOCH) // _MS
+
+
+def _params(config: PinSagePipeline) -> dict[str, object]:
+    groups = config.model_dump(mode="json")
+    return {
+        f"{group}.{name}" if isinstance(value, dict) else group: inner
+        for group, value in groups.items()
+        for name, inner in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+
+
+def _signature(content_dim: int, network: PinSageConfig) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+
+    columns = [
+        ColSpec(DataType.long, "pin_id"),
+        ColSpec(Array(DataType.float), "content"),
+        ColSpec(DataType.long, "degree"),
+        ColSpec(Array(DataType.long), "neighbour_ids"),
+        ColSpec(Array(DataType.float), "neighbour_weights"),
+    ]
+    return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.float32), (-1, network.dim))]))
