@@ -15,18 +15,21 @@ Flags = NDArray[np.bool_]
 SAME_PIN = 0.995
 """Cosine from which two pins count as one: content vectors of one text with another picture are below it."""
 
+ENOUGH = 1.5
+"""Candidates a feed needs, in answers."""
+
 
 def unseen(feed: Feed) -> Flags:
     """Not on the screen, not acted on lately, not in the user's last answers.
 
-    Where that leaves fewer than the answer needs, pins served longest ago come back: a small catalogue must
-    not end the feed.
+    Where that leaves fewer than ENOUGH answers, pins served longest ago come back: a small catalogue must not
+    end the feed, and later filters take some.
     """
     ids = feed.candidates.pin_ids
     acted = feed.user.sequence.pin_ids[feed.positive_rows()]
     blocked = np.isin(ids, feed.exclude) | np.isin(ids, acted)
     served = np.isin(ids, feed.served) & ~blocked
-    short = feed.limit - int((~blocked & ~served).sum())
+    short = int(ENOUGH * feed.limit) - int((~blocked & ~served).sum())
     if short > 0 and served.any():
         age = {int(pin): place for place, pin in enumerate(feed.served.tolist())}  # the last serving counts
         oldest = sorted(np.flatnonzero(served).tolist(), key=lambda i: age[int(ids[i])])

@@ -34,8 +34,8 @@ HOMEFEED: tuple[Stage, ...] = (
         )
     ),
     Merge(budget=900),
-    Keep("unseen", filters.unseen),
     Keep("not_hidden", filters.not_hidden),
+    Keep("unseen", filters.unseen),
     ReadPins(deadline_ms=500),
     Keep("distinct", filters.distinct),
     Shortlist(budget=500),

@@ -126,24 +126,19 @@ def test_streams_of_one_folder_do_not_meet(tmp_path: Path) -> None:
 
 def test_cut_at_every_byte_the_whole_lines_before_it_survive(tmp_path: Path) -> None:
     """The recovery contract, at each place a crash could have cut the file."""
-    whole = tmp_path / "whole"
-    log = EventLog.open(whole, "actions")
-    for i in range(1, 5):
-        log.append([record(i)]).result(5)
-    log.close()
-    content = segments_of(whole, "actions")[0].read_bytes()
+    content = b"".join(to_line(record(i)) for i in (1, 2, 3))
     ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
     for cut in range(len(content) + 1):
         folder = tmp_path / f"cut{cut}"
         folder.mkdir()
         (folder / "actions-00000001.jsonl").write_bytes(content[:cut])
         survived = sum(end <= cut for end in ends)
-        log = EventLog.open(folder, "actions")
-        fresh = log.append([record(1), record(4), record(9)]).result(5).fresh
+        log = EventLog.open(folder, "actions", sync=lambda _: None)
+        fresh = log.append([record(1), record(3), record(9)]).result(5).fresh
         log.close()
-        assert fresh == (survived < 1, survived < 4, True)
+        assert fresh == (survived < 1, survived < 3, True)
         kept = list(range(1, survived + 1))
-        again = [i for i, new in zip((1, 4, 9), fresh, strict=True) if new]
+        again = [i for i, new in zip((1, 3, 9), fresh, strict=True) if new]
         assert ids_in(folder) == kept + again
 
 

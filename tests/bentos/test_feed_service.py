@@ -78,8 +78,9 @@ def test_the_next_page_goes_on_where_the_last_one_ended(stack: Stack) -> None:
 
 
 def test_a_small_catalogue_never_ends_the_feed(stack: Stack) -> None:
-    for _ in range(25):
-        assert len(feed(stack, FOLLOWER, limit=50).pins) == 50
+    for user, limit in ((FOLLOWER, 50), (GARDENER, 10), (COOK, 10)):
+        for _ in range(60):
+            assert len(feed(stack, user, limit).pins) == limit
 
 
 def test_an_action_shows_in_the_next_feed(stack: Stack) -> None:

@@ -32,14 +32,14 @@ def test_acted_on_and_on_screen_are_left_out(stack: Stack) -> None:
 
 def test_served_pins_are_left_out_while_there_are_enough(stack: Stack) -> None:
     ids = [pin_of(5, p) for p in range(6)]
-    feed = feed_with(stack, COOK, ids, limit=3, served=np.array(ids[:3]))
+    feed = feed_with(stack, COOK, ids, limit=2, served=np.array(ids[:3]))
     assert filters.unseen(feed).tolist() == [False] * 3 + [True] * 3
 
 
 def test_those_served_longest_ago_come_back_first(stack: Stack) -> None:
     ids = [pin_of(5, p) for p in range(6)]
     served = np.array([ids[2], ids[0], ids[1], ids[3], ids[4], ids[0]])  # the first pin was served again last
-    feed = feed_with(stack, COOK, ids, limit=3, served=served)
+    feed = feed_with(stack, COOK, ids, limit=2, served=served)
     kept = [i for i, keep in zip(ids, filters.unseen(feed).tolist(), strict=True) if keep]
     assert kept == [ids[1], ids[2], ids[5]]
 
