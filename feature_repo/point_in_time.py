@@ -43,6 +43,8 @@ def join(rows: pa.Table, time: str, sides: Sequence[Side], *, by_created: bool, 
     with TemporaryDirectory(prefix="corkboard-join-") as spill, duckdb.connect() as db:
         db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET threads = {threads}; SET TimeZone = 'UTC'")
         db.execute(f"SET temp_directory = '{spill}'")
+        # DuckDB takes a registered Arrow table for a short one and would loop over the history for every row.
+        db.execute("SET asof_loop_join_threshold = 0")
         db.register("asked", placed)
         selected, joins, known = [f"asked.{_name(c)}" for c in rows.column_names], [], []
         for i, side in enumerate(sides):
