@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from feature_repo.schema import PINNABILITY_SERVICE
 from training.context import TrainingContext
-from training.data.splits import Interval, TimeSplit, time_split
+from training.data.splits import DAY, Interval, TimeSplit, time_split
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetConfig, build
+from training.data.training_set_facts import TrainingSetInfo
 from training.evaluation import metrics as measure
 from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
@@ -47,6 +48,9 @@ CODE = (
 
 NEW_USER_POSITIVES = 5
 """A user with fewer positive actions in their sequence is new (a guardrail slice)."""
+
+TEST_ROWS = 5_000
+MAX_TEST_DAYS = 7
 
 SET = "pinnability"
 """Folder of the training set below the home's training sets."""
@@ -136,8 +140,8 @@ def train_pinnability(
 ) -> Part:
     """Fit, measure and register one ranker on a finished training set.
 
-    Split by time: the last day tests, the day before validates, everything earlier trains. The version already
-    made from the same rows, configuration and code is returned as it is, unless `force`.
+    Split by time (`split_of`): the last days test, those before validate, everything earlier trains. The
+    version already made from the same rows, configuration and code is returned as it is, unless `force`.
     Raises TooShort for a set of less than three days, NothingToLearn where a split holds one class only, and
     ValueError where the set's interactions are of another space.
     """
@@ -155,7 +159,7 @@ def train_pinnability(
     if version is not None:
         ctx.progress(f"{kind.model}: unchanged, {kind.model}@{version}")
         return _part(registry, kind, version, content)
-    split = time_split(info.start, info.end)
+    split = split_of(info)
     spec = FeatureSpec(space=content.space, position=info.has_position)
     train = _rows(rows.block(newest(rows, split.train, config.max_rows)), spec)
     ctx.progress(f"{kind.model}: fitting on {len(train)} rows")
@@ -204,6 +208,22 @@ def train_pinnability(
         version = registry.log_model_version(log)
     ctx.progress(f"{kind.model}: registered {kind.model}@{version}, AUC {metrics['auc']:.4f}")
     return _part(registry, kind, version, content)
+
+
+def split_of(info: TrainingSetInfo) -> TimeSplit:
+    """One day tests and one validates; more, up to a week each, until the test holds TEST_ROWS rows.
+
+    Data rarely ends at midnight: a last day of a few hundred rows would decide by noise. At least half of the
+    days train. Raises TooShort for a set of less than three days.
+    """
+    split = time_split(info.start, info.end)
+    longest = max(1, min(MAX_TEST_DAYS, (info.end - info.start).days // 4))
+    for days in range(1, longest + 1):
+        split = time_split(info.start, info.end, validation=days * DAY, test=days * DAY)
+        tested = sum(info.days.get(day.date().isoformat(), 0) for day in split.test.days())
+        if tested >= TEST_ROWS:
+            break
+    return split
 
 
 def newest(rows: TrainingSet, interval: Interval, max_rows: int) -> Interval:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ CODE = (Path(pinnersage_model.__file__), Path(user_actions_module.__file__), Pat
 
 TUNED_USERS = 300
 EVALUATED_USERS = 1000
+HOLDOUT_DAYS = (1, 2, 4, 7)
+HOLDOUT_USERS = 300
 RETRIEVED = 100
 """Pins retrieved per user in the walk forward, over all sampled medoids."""
 RELEVANT = 0.8
@@ -70,7 +72,7 @@ def train_pinnersage(
         return _part(registry, version, content)
     actions = read_actions(ctx, content, wanted)
     ctx.progress(f"pinnersage: {len(actions)} users, {len(actions.pin_rows)} positive actions")
-    holdout_ms = _ms(end) - MS_PER_DAY
+    holdout_ms = holdout(actions, _ms(end))
     choice = None if config else _choose(actions, wanted, holdout_ms, ctx.seed)
     if choice is not None:
         wanted = wanted.model_copy(update={"alpha": choice.alpha})
@@ -97,8 +99,9 @@ def train_pinnersage(
             inputs=inputs,
             tags={"feature_service": PINNERSAGE_SERVICE, "space": content.space or ""},
             figures={"alpha": _alpha_figure(choice)} if choice is not None else {},
-            notes="Nothing is learned: quality is bounded by the content space. Metrics are of the last day, "
-            "which alpha was not chosen on; sampling is seeded. " + lake.contract().notes,
+            notes="Nothing is learned: quality is bounded by the content space. Metrics are of the days from "
+            f"{datetime.fromtimestamp(holdout_ms / 1000, UTC):%Y-%m-%d} on, on which alpha was not chosen; "
+            "sampling is seeded. " + lake.contract().notes,
         )
         version = registry.log_model_version(log)
     ctx.progress(f"pinnersage: registered {MODEL}@{version}")
@@ -127,6 +130,21 @@ def all_interests(
         interests = user_interests(actions.history(user), now_ms, config)
         if len(interests):
             yield user_id, interests
+
+
+def holdout(actions: UserActions, end_ms: int) -> int:
+    """When the held-out days start, Unix ms: the last day, or up to a week until enough users are in them.
+
+    Enough is HOLDOUT_USERS, or a quarter of all users where that is fewer: a last day that breaks off at noon
+    would decide by noise.
+    """
+    start = end_ms - MS_PER_DAY
+    for days in HOLDOUT_DAYS:
+        start = end_ms - days * MS_PER_DAY
+        owner = np.searchsorted(actions.offsets, np.flatnonzero(actions.times_ms >= start), side="right")
+        if len(np.unique(owner)) >= min(HOLDOUT_USERS, len(actions) / 4):
+            break
+    return start
 
 
 @dataclass

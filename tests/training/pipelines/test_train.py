@@ -22,7 +22,7 @@ from training.models.pinnability import load_ranker
 from training.pipelines import pinnability
 from training.pipelines import train as train_module
 from training.pipelines.content import load_catalogue
-from training.pipelines.pinnability import Kind, TrainingWindow, evaluate, newest
+from training.pipelines.pinnability import Kind, TrainingWindow, evaluate, newest, split_of
 from training.pipelines.train import STEPS, Trained, train
 from training.registry import Registry
 from validation.ingest import ingest
@@ -137,7 +137,7 @@ def test_an_unknown_step_is_named(made: TrainingContext):
 
 
 def test_rankers_beat_chance_popularity_and_the_logging_position(made: TrainingContext, rows: TrainingSet):
-    test = rows.block(time_split(rows.info.start, rows.info.end).test)
+    test = rows.block(split_of(rows.info).test)
     registry = Registry(made.mlflow_uri)
     popularity = np.nan_to_num(test.pin_scalars[:, 8])
     for kind in Kind:
@@ -155,7 +155,7 @@ def test_serving_computes_the_features_that_training_saw(
     """Logged requests replayed through the online path: interactions and scores, bit for bit."""
     lake = Lake(made.lake)
     log = SequenceLog.from_actions(lake.read("actions"))
-    block = rows.block(time_split(rows.info.start, rows.info.end).test)
+    block = rows.block(split_of(rows.info).test)
     signs = polarity_signs(lake.contract().vocabulary)
     follows = lake.read("follows").dropna(subset="topic_id")
     ranker = load_ranker(Registry(made.mlflow_uri).download("pinnability_gbdt", 1))
@@ -194,7 +194,7 @@ def test_a_version_states_its_rows_and_its_days(made: TrainingContext, trained: 
     run = registry.client.get_run(version.run_id)
     [data] = run.inputs.dataset_inputs
     assert data.dataset.digest == rows.info.fingerprint
-    split = time_split(rows.info.start, rows.info.end)
+    split = split_of(rows.info)
     assert version.tags["data_end"] == split.validation.end.isoformat()
     assert version.tags["space"] == "content@1" and version.tags["feature_service"] == "pinnability_v1"
     figures = {f.path for f in registry.client.list_artifacts(version.run_id, "figures")}
@@ -216,7 +216,7 @@ def test_the_window_leaves_out_days_that_are_still_filling(made: TrainingContext
 
 
 def test_the_newest_days_are_kept_whole(rows: TrainingSet):
-    split = time_split(rows.info.start, rows.info.end)
+    split = split_of(rows.info)
     days = split.train.days()
     last = rows.info.days[days[-1].date().isoformat()]
     assert newest(rows, split.train, 10**9) == split.train
@@ -246,3 +246,14 @@ def test_pins_without_content_skip_what_stands_on_content(
     done = train(context(tmp_path, progress=lines))
     assert done.parts == {} and "no pin has a title" in done.skipped["content"]
     assert set(done.skipped) == set(STEPS) - {"features"}
+
+
+def test_the_test_grows_until_it_can_decide(rows: TrainingSet, monkeypatch: pytest.MonkeyPatch):
+    info = rows.info  # eight days
+    split = split_of(info)
+    assert split.validation.end == split.test.start and split.train.end == split.validation.start
+    monkeypatch.setattr(pinnability, "TEST_ROWS", 1)
+    assert split_of(info).test == time_split(info.start, info.end).test
+    monkeypatch.setattr(pinnability, "TEST_ROWS", 10**9)
+    assert len(split_of(info).test.days()) == len(split_of(info).validation.days()) == 2
+    assert len(split_of(info).train.days()) == 4

@@ -8,6 +8,7 @@ import pytest
 
 from training.context import TrainingContext
 from training.models.interactions import Pins
+from training.pipelines.pinnersage import holdout
 from training.pipelines.user_actions import UserActions
 from validation.lake import Lake
 from validation.tables import Polarity
@@ -73,3 +74,14 @@ def test_reading_keeps_positive_actions_of_the_interval(ctx: TrainingContext):
     counts = expected.groupby("user_id").size()
     assert found.users.tolist() == counts.index.tolist()
     np.testing.assert_array_equal(np.diff(found.offsets), counts.to_numpy())
+
+
+def test_the_holdout_grows_until_enough_users_are_in_it(pins: Pins):
+    day = 86_400_000
+    end = 20_000 * day
+    rows = [(user, 10, end - 3 * day) for user in range(1, 41)] + [(1, 20, end - 1000)]
+    frame = pd.DataFrame(rows, columns=["user_id", "pin_id", "at"])
+    frame["timestamp"] = pd.to_datetime(frame.pop("at"), unit="ms", utc=True)
+    assert holdout(UserActions.of(frame, pins), end) == end - 4 * day, "one user of forty is not a quarter"
+    assert holdout(UserActions.of(frame[-1:], pins), end) == end - day
+    assert holdout(UserActions.of(frame[:0], pins), end) == end - day
