@@ -212,8 +212,7 @@ def _collect(
 
 
 def _positives(lake: Lake, end: datetime, column: str | None) -> Iterator[dict[str, NDArray[np.int64]]]:
-    """Positive actions before `end` in time order, in batches; nulls of `column` become 0, times are Unix us.
-    """
+    """Positive actions before `end` in time order, in batches: nulls of `column` are 0, times Unix us."""
     positive = _positive_codes(lake)
     names = [USER_ID, PIN_ID, ACTION, TIMESTAMP, *([column] if column else [])]
     bound = (end.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
@@ -346,7 +345,7 @@ def _content(
         return None
     if topics.shape[1] <= VECTOR_DIM:
         return topics.toarray()
-    # Random signs keep cosines within about 1 / sqrt(dim); seeded by topic id, so that they stay from build to build.
+    # Random signs keep cosines within about 1 / sqrt(dim); seeded by topic id, they stay from build to build.
     signs = np.stack([np.random.default_rng(int(t)).choice((-1.0, 1.0), VECTOR_DIM) for t in topic_ids])
     return np.asarray(topics @ (signs / np.sqrt(VECTOR_DIM)).astype(np.float32))
 
@@ -405,8 +404,7 @@ def _roots(lake: Lake, topics: Ids) -> Ids:
 
 
 def _board_languages(lake: Lake, board_ids: Ids, context: Context) -> NDArray[np.str_]:
-    """Language of each board's owner; empty where unknown (contexts other than board and user have no owner).
-    """
+    """Language of each board's owner; empty where unknown (only boards and users have an owner)."""
     none = np.full(len(board_ids), "", dtype="U1")
     if not lake.has(USERS.name) or context not in (Context.BOARD, Context.USER):
         return none

@@ -275,8 +275,9 @@ def evaluate(
 
     A model given as several fits is tuned first: each variant learns from the training part less every user's
     newest pin there, and the one with the best NDCG@k over `tuning_users` seeded users is fitted on all of
-    it. So no choice sees a held-out pin. `max_users` evaluates a seeded sample. Raises LeaveOneOutError for
-    unusable input, and for a model whose scores have the wrong shape or are NaN.
+    it, chosen for each protocol by itself. So no choice sees a held-out pin. `max_users` evaluates a seeded
+    sample. Raises LeaveOneOutError for unusable input, and for a model whose scores have the wrong shape or
+    are NaN.
     """
     if k < 1:
         raise LeaveOneOutError(f"k is {k}; it must be at least 1")
@@ -286,34 +287,57 @@ def evaluate(
     if max_users is not None and max_users < len(parts.users):
         chosen = np.sort(np.random.default_rng(seed).choice(len(parts.users), max_users, replace=False))
         parts = replace(parts, users=parts.users[chosen], held_out=parts.held_out[chosen])
-    columns = _columns(parts, candidates) if candidates else None
+    columns = _columns(parts, candidates, parts.users, parts.held_out) if candidates else None
     rows: list[Row] = []
     for name, fits in models.items():
         variants = list(fits) if isinstance(fits, Sequence) else [fits]
         start = time.perf_counter()
-        best = _tuned(name, variants, parts, k, tuning_users, seed) if len(variants) > 1 else 0
-        scorer = variants[best](parts.train)
-        fitted = time.perf_counter()
-        full, sampled = _gains(name, scorer, parts, k, columns)
-        took = time.perf_counter() - fitted
-        for protocol, gains in ((FULL, full), (SAMPLED, sampled)):
-            if gains is not None:
-                hr, ndcg = (_mean(gains[:, i]) for i in (0, 1))
-                rows.append(Row(name, protocol, *hr, *ndcg, best, fitted - start, took))
-        progress(f"{name}: HR@{k} {rows[-1].hr:.4f}, NDCG@{k} {rows[-1].ndcg:.4f} ({rows[-1].protocol})")
+        best = {FULL: 0, SAMPLED: 0}
+        if len(variants) > 1:
+            best = _tuned(name, variants, parts, candidates, k, tuning_users, seed)
+        tuned = time.perf_counter() - start
+        for variant in dict.fromkeys(best.values()):
+            start = time.perf_counter()
+            scorer = variants[variant](parts.train)
+            fitted = time.perf_counter()
+            gains = _gains(name, scorer, parts, k, columns)
+            seconds = tuned + fitted - start, time.perf_counter() - fitted
+            for protocol, of_users in gains.items():
+                if best[protocol] == variant:
+                    hr, ndcg = (_mean(of_users[:, i]) for i in (0, 1))
+                    rows.append(Row(name, protocol, *hr, *ndcg, variant, *seconds))
+                    progress(f"{name}, {protocol}: HR@{k} {hr[0]:.4f}, NDCG@{k} {ndcg[0]:.4f}")
+    rows.sort(key=lambda row: row.protocol == SAMPLED)
     given = 0 if columns is None else round(float(np.mean([len(c) for c in columns])))
     size = len(parts.users), len(parts.pin_ids), parts.train.matrix.nnz
     return Report(k, *size, parts.skipped, given, tuple(rows))
 
 
-def _tuned(name: str, variants: list[Fit], parts: Split, k: int, users: int, seed: int) -> int:
-    """The variant with the best NDCG on an inner leave-one-out of the train set."""
+def _tuned(
+    name: str,
+    variants: list[Fit],
+    parts: Split,
+    candidates: Candidates | None,
+    k: int,
+    users: int,
+    seed: int,
+) -> dict[str, int]:
+    """The variant with the best NDCG under each protocol, on an inner leave-one-out of the train set.
+
+    Under the sampled one the inner pin is ranked among the user's given candidates, less the one that is held
+    out.
+    """
     inner = _inner(parts)
     if users < len(inner.users):
         chosen = np.sort(np.random.default_rng(seed).choice(len(inner.users), users, replace=False))
         inner = replace(inner, users=inner.users[chosen], held_out=inner.held_out[chosen])
-    scores = [_gains(name, fit(inner.train), inner, k, None)[0][:, 1].mean() for fit in variants]
-    return int(np.argmax(scores))
+    columns = None
+    if candidates:
+        outer = dict(zip(parts.users.tolist(), parts.held_out.tolist(), strict=True))
+        columns = _columns(inner, candidates, inner.users, inner.held_out)
+        columns = [c[c != outer[u]] for u, c in zip(inner.users.tolist(), columns, strict=True)]
+    gains = [_gains(name, fit(inner.train), inner, k, columns) for fit in variants]
+    return {protocol: int(np.argmax([g[protocol][:, 1].mean() for g in gains])) for protocol in gains[0]}
 
 
 def _inner(parts: Split) -> Split:
@@ -333,11 +357,13 @@ def _inner(parts: Split) -> Split:
     return replace(parts, train=TrainSet(matrix, *left), users=users, held_out=held[users])
 
 
-def _columns(parts: Split, candidates: Candidates) -> list[NDArray[np.int64]]:
-    """Columns to rank for each evaluated user: the given pins that exist, and the held-out one."""
+def _columns(
+    parts: Split, candidates: Candidates, users: NDArray[np.int64], held_out: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Columns to rank for each user: the given pins that exist, and the held-out one."""
     place = {pin: i for i, pin in enumerate(parts.pin_ids.tolist())}
     columns = []
-    for user, held in zip(parts.user_ids[parts.users].tolist(), parts.held_out, strict=True):
+    for user, held in zip(parts.user_ids[users].tolist(), held_out, strict=True):
         if user not in candidates.pins:
             raise LeaveOneOutError(f"the candidates name no pins for user {user}")
         known = [place[pin] for pin in candidates.pins[user] if pin in place]
@@ -347,11 +373,11 @@ def _columns(parts: Split, candidates: Candidates) -> list[NDArray[np.int64]]:
 
 def _gains(
     name: str, scorer: Scorer, parts: Split, k: int, columns: list[NDArray[np.int64]] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+) -> dict[str, NDArray[np.float64]]:
     """(hit, discounted gain) of each user, (n, 2), among all pins, and among `columns` where given."""
     matrix = parts.train.matrix
     full = np.zeros((len(parts.users), 2))
-    sampled = None if columns is None else np.zeros_like(full)
+    gains = {FULL: full} if columns is None else {FULL: full, SAMPLED: np.zeros_like(full)}
     for start in range(0, len(parts.users), BATCH):
         users = parts.users[start : start + BATCH]
         scores = np.asarray(scorer(users), np.float32)
@@ -359,16 +385,15 @@ def _gains(
             raise LeaveOneOutError(f"{name} scored {scores.shape}, expected {(len(users), matrix.shape[1])}")
         if np.isnan(scores).any():
             raise LeaveOneOutError(f"{name} gave NaN scores")
-        for i in range(len(users)):
-            held = parts.held_out[start + i]
-            own = scores[i, held]
+        for i, user in enumerate(users):
+            own = scores[i, parts.held_out[start + i]]
             row = scores[i].copy()
-            row[matrix.indices[matrix.indptr[users[i]] : matrix.indptr[users[i] + 1]]] = -np.inf
+            row[matrix.indices[matrix.indptr[user] : matrix.indptr[user + 1]]] = -np.inf
             full[start + i] = gain(int((row > own).sum()), int((row == own).sum()) - 1, k)
             if columns is not None:
                 among = scores[i, columns[start + i]]
-                sampled[start + i] = gain(int((among > own).sum()), int((among == own).sum()) - 1, k)
-    return full, sampled
+                gains[SAMPLED][start + i] = gain(int((among > own).sum()), int((among == own).sum()) - 1, k)
+    return gains
 
 
 def gain(above: int, ties: int, k: int) -> tuple[float, float]:

@@ -23,24 +23,17 @@ def on_matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
     return lambda train: baseline(train.matrix, **settings)
 
 
-def pixie(
-    train: TrainSet, config: PixieConfig, *, flatten: float = 0.0, seed: int = 7, threads: int = 1
-) -> Scorer:
-    """Pixie on the pin-context graph of a train set, from the user's pins; pins not visited score 0.
-
-    A query pin weighs degree ** -`flatten`: step allocation grows with degree, which suits pins chosen one by
-    one and gives a whole history's bestsellers too much.
-    """
+def pixie(train: TrainSet, config: PixieConfig, *, seed: int = 7, threads: int = 1) -> Scorer:
+    """Pixie on the pin-context graph of a train set, from the user's pins; pins not visited score 0."""
     pins = train.matrix.shape[1]
     contexts = int(train.edge_contexts.max(initial=-1)) + 1
     ids = np.arange(1, pins + 1), np.arange(1, contexts + 1)
     graph = from_codes(train.edge_pins, train.edge_contexts, *ids)
     walker = Pixie(graph, config)
-    degrees = np.maximum(graph.degrees(graph.index_of(np.arange(1, pins + 1))), 1)
 
     def one(row: NDArray[np.float32], user: int) -> None:
         own = train.matrix.indices[train.matrix.indptr[user] : train.matrix.indptr[user + 1]]
-        visits = walker.visits(Query.of(own + 1, degrees[own] ** -flatten), seed=seed)
+        visits = walker.visits(Query.of(own + 1), seed=seed)
         row[graph.ids_of(visits.pins) - 1] = visits.scores
 
     def score(chosen: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -72,8 +65,8 @@ def default_models(pins: int, *, seed: int = 7, threads: int = 1) -> dict[str, S
         ],
         "ials": [on_matrix(ials, regularisation=r, seed=seed) for r in (0.003, 0.03)],
         "pixie": [
-            partial(pixie, config=PixieConfig(stop_pins=0, **settings), flatten=1.0, seed=seed, threads=threads)
-            for settings in PIXIE_VARIANTS
+            partial(pixie, config=WHOLE_HISTORY.model_copy(update=changes), seed=seed, threads=threads)
+            for changes in PIXIE_VARIANTS
         ],
     }
     if pins <= EASE_PINS:
@@ -82,11 +75,17 @@ def default_models(pins: int, *, seed: int = 7, threads: int = 1) -> dict[str, S
     return models
 
 
-PIXIE_VARIANTS = (
-    {"restart": 1.0, "boost": False},
-    {"restart": 0.7, "boost": False},
-    {"restart": 1.0, "boost": True, "popularity_discount": 0.3},
-    {"restart": 1.0, "boost": False, "popularity_discount": 0.3},
-    {"restart": 1.0, "boost": False, "popularity_discount": 0.6},
+WHOLE_HISTORY = PixieConfig(
+    steps=200_000, restart=1.0, stop_pins=0, steps_by_degree=False, boost=False, max_query_pins=2_000
 )
-"""Walks of whole histories: the booster has less to say the more query pins there are."""
+"""One step from each of a user's pins in turn is RP3beta's walk, sampled. The booster, made for a handful of
+query pins that differ, favours what is popular when there are hundreds.
+"""
+
+PIXIE_VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"popularity_discount": 0.3},
+    {"popularity_discount": 0.6},
+    {"restart": 0.7},
+    {"restart": 0.7, "steps_by_degree": True, "boost": True},
+)

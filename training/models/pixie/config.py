@@ -23,6 +23,9 @@ class PixieConfig(BaseModel):
     """
     stop_visits: int = Field(20, ge=1, lt=HALF_FULL)
     """n_v."""
+    steps_by_degree: bool = True
+    """Query pins of many boards get more steps (paper, eq. 1); False shares by weight alone, which suits whole
+    histories: their bestsellers would take most of the walk."""
     boost: bool = True
     """The multi-hit booster."""
     bias_strength: float = Field(0.9, ge=0, le=1)

@@ -137,18 +137,21 @@ def bias_for(
 
 
 def allocate_steps(
-    steps: int, weights: Floats, degrees: NDArray[np.int64], max_degree: int
+    steps: int, weights: Floats, degrees: NDArray[np.int64], max_degree: int, *, by_degree: bool = True
 ) -> NDArray[np.int64]:
     """Steps of each query pin, (q,) int64, at least 1 each (paper, eq. 1 and 2).
 
     s = |E(q)| (C - log |E(q)|) and N_q = w_q N s_q / sum s, with weights summing to 1 entering the sum too. C
     is the logarithm of the largest degree of *any* pin: with that degree itself, as the text can be read, s
-    is linear in |E(q)|, and a bestseller among the query pins takes nearly every step.
+    is linear in |E(q)|, and a bestseller among the query pins takes nearly every step. Without `by_degree`, s
+    = 1.
     """
     if len(weights) == 0:
         return np.empty(0, np.int64)
-    scale = degrees * (np.log(max(max_degree, 1)) - np.log(np.maximum(degrees, 1)))
-    share = weights * np.maximum(scale, 0.0)
-    if share.sum() <= 0:  # only pins of the largest degree: nothing to tell them apart but their weights
-        share = weights
+    share = weights
+    if by_degree:
+        scale = degrees * (np.log(max(max_degree, 1)) - np.log(np.maximum(degrees, 1)))
+        share = weights * np.maximum(scale, 0.0)
+        if share.sum() <= 0:  # only pins of the largest degree: nothing to tell them apart but their weights
+            share = weights
     return np.maximum(np.rint(steps * share / share.sum()), 1).astype(np.int64)

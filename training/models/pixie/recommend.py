@@ -145,7 +145,13 @@ class Pixie:
         usable = degrees > 0
         unknown = int(len(usable) - usable.sum())
         room = self._room()
-        steps = allocate_steps(config.steps, query.weights[usable], degrees[usable], self._max_degree)
+        steps = allocate_steps(
+            config.steps,
+            query.weights[usable],
+            degrees[usable],
+            self._max_degree,
+            by_degree=config.steps_by_degree,
+        )
         taken = np.zeros(len(steps), np.int64)
         total = walk_query(
             self.graph.rows,

@@ -39,6 +39,11 @@ def test_pins_of_the_largest_degree_share_by_weight(degree: int) -> None:
     assert allocate_steps(900, np.array([2.0, 1.0]), np.array([degree] * 2), degree).tolist() == [600, 300]
 
 
+def test_steps_may_ignore_degrees() -> None:
+    steps = allocate_steps(1_000, np.array([3.0, 1.0]), np.array([1, 9_000]), 9_000, by_degree=False)
+    assert steps.tolist() == [750, 250]
+
+
 def test_no_pins_no_steps() -> None:
     assert len(allocate_steps(1_000, np.empty(0), np.empty(0, np.int64), 5)) == 0
 
