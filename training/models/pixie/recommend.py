@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -114,9 +115,8 @@ class Pixie:
         pins, scores = room.pins[:total], self._scores(room, total, len(query) - unknown > 1)
         barred = self.graph.index_of(np.concatenate([query.pin_ids, query.exclude]))
         barred = barred[barred >= 0]
-        reach = n + len(barred)  # so many are enough: the barred ones fall away, every tie with the last stays
-        if total > reach:
-            near = scores >= np.partition(scores, total - reach)[total - reach]
+        if total > n + len(barred):  # the barred ones fall away, every tie with the last stays
+            near = _among_largest(scores, n + len(barred))
             pins, scores = pins[near], scores[near]
         allowed = ~np.isin(pins, barred)
         ids, scores = self.graph.ids_of(pins[allowed]), scores[allowed]
@@ -210,3 +210,29 @@ def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+@numba.njit(cache=True, nogil=True)
+def _among_largest(scores, k):
+    """Places that hold the k largest of scores >= 0, and some more: all those whose upper 16 bits reach the
+    k-th's.
+
+    Most scores are ties of one or two visits, on which a partition degenerates; a histogram of the upper bits
+    of the floats, which order as they do, does not.
+    """
+    bits = scores.view(np.uint32)
+    buckets = np.zeros(1 << 15, np.int32)
+    for i in range(len(bits)):
+        buckets[bits[i] >> np.uint32(16)] += 1
+    bucket = len(buckets) - 1
+    found = buckets[bucket]
+    while found < k:
+        bucket -= 1
+        found += buckets[bucket]
+    places = np.empty(found, np.int64)
+    taken = 0
+    for i in range(len(bits)):
+        if bits[i] >> np.uint32(16) >= np.uint32(bucket):
+            places[taken] = i
+            taken += 1
+    return places
