@@ -172,8 +172,6 @@ def speeds(graph: PinBoardGraph, steps: int, restart: float, rounds: int) -> dic
     pins = np.random.default_rng(5).choice(np.flatnonzero(graph.degrees() > 0), 64)
     queries = [Query.of(graph.ids_of(np.array([pin]))) for pin in pins]
     many = 1_000  # ten mean walks each at restart 0.1; more are faster, and truncate more of their walks
-        steps * restart / 4
-    )  # as many walkers as leave each four mean walks: the engine's own rule
     runs: dict[str, tuple[int, Callable[[int], object]]] = {
         "pixie": (steps * 16, lambda r: [pixie.visits(q, seed=r) for q in queries[:16]]),
         "scalar": (
