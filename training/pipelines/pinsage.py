@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.context import TrainingContext
+from training.cpu import tune_cpu
 from training.data import graph as graph_module
 from training.data.graph import GraphConfig, build_graph
 from training.models import pinsage as pinsage_model
@@ -100,6 +101,7 @@ def train_pinsage(
     if version is not None:
         ctx.progress(f"pinsage: unchanged, {MODEL}@{version}")
         return pinsage_part(registry, version)
+    tune_cpu()
     pins = load_catalogue(ctx, content)
     config = config.fitted_to(len(pins.ids))
     world = read_world(lake, pins, end, config, ctx)
@@ -143,6 +145,7 @@ def compare_rungs(
     seeds: Sequence[int] = SEEDS,
 ) -> Ladder:
     """The ladder from content to PinSage on the same stages and held-out pairs; nothing is registered."""
+    tune_cpu()
     pins = load_catalogue(ctx, content)
     config = _seeded(config or PinSagePipeline(), ctx.seed).fitted_to(len(pins.ids))
     world = read_world(Lake(ctx.lake), pins, run_end(ctx), config, ctx)
@@ -288,6 +291,6 @@ def _signature(content_dim: int, network: PinSageConfig) -> ModelSignature:
         ColSpec(Array(DataType.float), "content"),
         ColSpec(DataType.long, "degree"),
         ColSpec(Array(DataType.long), "neighbour_ids"),
-        ColSpec(Array(DataType.float), "neighbour_weights"),
+        ColSpec(Array(DataType.double), "neighbour_weights"),
     ]
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.float32), (-1, network.dim))]))

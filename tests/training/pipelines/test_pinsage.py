@@ -1,0 +1,128 @@
+"""PinSage from a lake: stages that see nothing of later, one version a set of inputs, every pin a vector."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from training.context import TrainingContext
+from training.models.interactions import Pins
+from training.models.pinsage import PinSageConfig
+from training.pinsage.ladder import World
+from training.pinsage.trainer import PinSageTraining
+from training.pinsage.walks import WalkConfig
+from training.pipelines.clock import run_end
+from training.pipelines.content import load_catalogue, train_content
+from training.pipelines.pinsage import (
+    PinSagePipeline,
+    TooFewPairs,
+    pinsage_catalogue,
+    read_world,
+    train_pinsage,
+)
+from training.registry import Registry
+from validation.lake import Lake
+from validation.manifest import Part
+
+CONFIG = PinSagePipeline(
+    network=PinSageConfig(dim=16, hidden=24),
+    training=PinSageTraining(epochs=2, batch=256, uniform_negatives=100),
+    walks=WalkConfig(walks=50, hard_walks=200, hard_ranks=(20, 100)),
+    stages=2,
+    held_out_days=3,
+)
+
+
+@pytest.fixture(scope="module")
+def content(ctx: TrainingContext) -> Part:
+    return train_content(ctx)
+
+
+@pytest.fixture(scope="module")
+def pins(ctx: TrainingContext, content: Part) -> Pins:
+    return load_catalogue(ctx, content)
+
+
+@pytest.fixture(scope="module")
+def stages(ctx: TrainingContext, pins: Pins) -> World:
+    return read_world(Lake(ctx.lake), pins, run_end(ctx), CONFIG, ctx)
+
+
+@pytest.fixture(scope="module")
+def part(ctx: TrainingContext, content: Part) -> Part:
+    return train_pinsage(ctx, content, CONFIG)
+
+
+def test_a_stage_knows_nothing_of_its_own_pairs(ctx: TrainingContext, stages: World, pins: Pins) -> None:
+    lake, end = Lake(ctx.lake), run_end(ctx)
+    saves = lake.read("actions", ["pin_id", "board_id", "timestamp"]).dropna()
+    split = end - timedelta(days=3)
+    assert stages.stages[0].degrees.sum() == 0
+    last = stages.held_out
+    assert last.pairs.times_ms.min() >= split.timestamp() * 1000
+    assert max(stage.pairs.times_ms.max() for stage in stages.stages) < split.timestamp() * 1000
+    before = saves[saves["timestamp"] < split].drop_duplicates(["pin_id", "board_id"])
+    boards = before["pin_id"].value_counts().reindex(pins.ids, fill_value=0).to_numpy()
+    assert (last.degrees <= boards).all() and last.degrees.sum() > 0.5 * boards.sum()
+
+
+def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Part, part: Part) -> None:
+    assert part.space == f"pinsage@{part.version}"
+    assert part.collection == f"pins__pinsage__{part.version}"
+    assert train_pinsage(ctx, content, CONFIG) == part
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    assert registry.params("pinsage", part.version)["walks.hard_ranks"] == "[20, 45]"
+    for name in ("hit_rate_at_50", "content_hit_rate_at_50", "popular_hit_rate_at_50", "scaled_mrr"):
+        assert 0 <= part.metrics[name] <= 1
+    files = sorted(p.name for p in registry.download("pinsage", part.version).iterdir())
+    assert files == ["pinsage.json", "pinsage.safetensors"]
+
+
+def test_every_pin_gets_a_vector(ctx: TrainingContext, content: Part, part: Part, pins: Pins) -> None:
+    made = pinsage_catalogue(ctx, part, content, config=CONFIG)
+    np.testing.assert_array_equal(made.ids, pins.ids)
+    assert made.vectors.shape == (len(pins.ids), 16) and np.isfinite(made.vectors).all()
+    assert made.vectors.any(axis=1).all()
+
+
+def test_vectors_of_another_content_version_are_refused(
+    ctx: TrainingContext, content: Part, part: Part
+) -> None:
+    other = content.model_copy(update={"version": 99, "space": "content@99"})
+    with pytest.raises(ValueError, match="content@99"):
+        pinsage_catalogue(ctx, part, other)
+
+
+def test_too_few_days_say_what_to_do(ctx: TrainingContext, pins: Pins) -> None:
+    with pytest.raises(TooFewPairs, match="bring more actions"):
+        read_world(Lake(ctx.lake), pins, run_end(ctx), CONFIG.model_copy(update={"held_out_days": 60}), ctx)
+
+
+def test_mlflow_loads_the_version_by_itself(ctx: TrainingContext, part: Part) -> None:
+    import mlflow
+    import pandas as pd
+
+    mlflow.set_tracking_uri(ctx.mlflow_uri)
+    model = mlflow.pyfunc.load_model(f"models:/pinsage/{part.version}")
+    width = 64
+    table = pd.DataFrame(
+        {
+            "pin_id": [5, 6],
+            "content": [np.ones(width, np.float32)] * 2,
+            "degree": [3, 0],
+            "neighbour_ids": [[6, 77], []],
+            "neighbour_weights": [[0.9, 0.1], []],
+        }
+    )
+    vectors = np.asarray(model.predict(table))
+    assert vectors.shape == (2, 16) and np.abs(vectors[0] - vectors[1]).max() > 0
+
+
+def test_fitted_windows_stay_inside_the_catalogue() -> None:
+    assert PinSagePipeline().fitted_to(1_000_000).walks.hard_ranks == (2000, 5000)
+    low, high = PinSagePipeline().fitted_to(12_000).walks.hard_ranks
+    assert 50 <= low < high <= 12_000
+    low, high = PinSagePipeline().fitted_to(30).walks.hard_ranks
+    assert 0 < low < high
