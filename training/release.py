@@ -73,7 +73,7 @@ class Bench:
     no_held: str
     """Why nobody is held out."""
     rows: TrainingSet | None
-    """The newest training set of rankers; its last day tests."""
+    """The newest training set of rankers; its last days test."""
     _stored: dict[str, PinRows] = field(default_factory=dict)
     _measured: dict[tuple[str, ...], Measured] = field(default_factory=dict)
 
@@ -120,7 +120,7 @@ def registry_of(ctx: TrainingContext) -> Registry:
 def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]:
     """(parts by role, what is left out and why): the newest content space and what was trained in it.
 
-    Of the rankers trained in that space the one with the lowest log loss on its test day is taken. Raises
+    Of the rankers trained in that space the one with the lowest log loss on its test days is taken. Raises
     ReleaseError where there is no content space, or where later parts exist but only for an older space (the
     training run stopped halfway).
     """
@@ -308,7 +308,7 @@ def _compare_rankers(bench: Bench, candidate: Part, champion: Part) -> list[Pair
         blocks.append(tested_rows(bench.ctx, bench.rows, space, stored))
         units.append(measure_ranker(load_ranker(bench.files(part)), blocks[-1]).units)
     if not same_rows(*blocks):
-        raise ReleaseError("the test day's rows differ between the two spaces")
+        raise ReleaseError("the test rows differ between the two spaces")
     ours, theirs = units
     return [paired(name, ours[name], theirs[name], larger_is_better=False) for name in ours if name in theirs]
 

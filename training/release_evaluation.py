@@ -1,8 +1,8 @@
 """A release measured as it would serve: its stored vectors, its PinnerSage, its ranker, on days not fit to.
 
-Retrieval: everything before the last day of the data is known, that day's new positives are held out (KDD
+Retrieval: everything before the last days of the data is known, their new positives are held out (KDD
 2020, section 5), and the release's medoids search its own collection's vectors. Ranking: the rows of the
-training set's test day. Per-user and per-row values are kept, so that two releases compare pair by pair.
+training set's test days. Per-user and per-row values are kept, so that two releases compare pair by pair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
 from training.context import TrainingContext
 from training.data.point_in_time import FeastPointInTime, PointInTime
-from training.data.splits import time_split
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
 from training.evaluation.retrieval import (
     NEW_USER_ACTIONS,
@@ -36,8 +35,9 @@ from training.evaluation.retrieval import (
 from training.models.interactions import INTERACTION_FEATURES, Pins
 from training.models.pinnability import Ranker
 from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
-from training.pipelines.pinnability import NEW_USER_POSITIVES, SET
+from training.pipelines.pinnability import NEW_USER_POSITIVES, SET, split_of
 from training.pipelines.pinnability import evaluate as evaluate_ranker
+from training.pipelines.pinnersage import HOLDOUT_DAYS, HOLDOUT_USERS
 from training.pipelines.user_actions import UserActions
 from training.registry import digest_of
 from validation.gates import Paired
@@ -50,8 +50,6 @@ K = 100
 SEARCHED = 300
 """Neighbours searched per medoid: past K, since pins the user knows are taken out."""
 EVALUATED_USERS = 2_000
-HOLDOUT_DAYS = (1, 2, 4, 7)
-"""Days held out: the first of these that holds anything."""
 POPULAR = 2_000
 """Popular pins from which each user's K unknown ones are taken."""
 
@@ -66,18 +64,24 @@ class Measured:
 
 
 def held_out(ctx: TrainingContext, end: datetime) -> HeldOut:
-    """New positives of the last day before `end` (of more where one holds nothing), of EVALUATED_USERS at most.
+    """New positives of the last day before `end`, of EVALUATED_USERS at most.
 
-    Raises NothingHeldOut where even a week holds nothing.
+    Of more days where one holds fewer than HOLDOUT_USERS users: data rarely ends at midnight, and a last day of
+    a few hours would decide by noise. Raises NothingHeldOut where even a week holds nothing.
     """
-    lake = Lake(ctx.lake)
+    lake, found = Lake(ctx.lake), None
     nothing = NothingHeldOut(f"nothing is held out before {end}")
     for days in HOLDOUT_DAYS:
         try:
-            return hold_out(lake, end - timedelta(days=days), end).sample(EVALUATED_USERS, ctx.seed)
+            found = hold_out(lake, end - timedelta(days=days), end)
         except NothingHeldOut as error:
             nothing = error
-    raise nothing
+            continue
+        if len(found) >= HOLDOUT_USERS:
+            break
+    if found is None:
+        raise nothing
+    return found.sample(EVALUATED_USERS, ctx.seed)
 
 
 def evaluation_id(held: HeldOut | None, rows: TrainingSet | None) -> str:
@@ -159,12 +163,12 @@ def ranking_rows(ctx: TrainingContext) -> TrainingSet | None:
 
 
 def tested_rows(ctx: TrainingContext, rows: TrainingSet, space: str, stored: PinRows | None) -> Block:
-    """The test day's rows with interactions in `space`.
+    """The test days' rows with interactions in `space`.
 
-    Straight from `rows` where they are of that space; otherwise that day is joined anew with the `stored`
+    Straight from `rows` where they are of that space; otherwise those days are joined anew with the `stored`
     vectors, beside it.
     """
-    test = time_split(rows.info.start, rows.info.end).test
+    test = split_of(rows.info).test
     if rows.info.space == space:
         return rows.block(test)
     if stored is None:
