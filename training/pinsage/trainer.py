@@ -32,7 +32,7 @@ class PinSageTraining(BaseModel):
     """Pairs a step (the paper's best is 2048 of 1.2 billion)."""
     uniform_negatives: int = Field(500, ge=0)
     """Drawn from the whole catalogue and shared by the batch, beside the batch's own positives."""
-    in_batch_negatives: int = Field(32, ge=0)
+    in_batch_negatives: int = Field(16, ge=0)
     """Positives of the batch that serve every other query as negatives as well. They come as often as they are
     engaged with, so many of them teach the network to set popularity aside."""
     margin: float = Field(0.1, gt=0)

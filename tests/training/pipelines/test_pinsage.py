@@ -73,7 +73,7 @@ def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Pa
     assert part.collection == f"pins__pinsage__{part.version}"
     assert train_pinsage(ctx, content, CONFIG) == part
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    assert registry.params("pinsage", part.version)["walks.hard_ranks"] == "[20, 45]"
+    assert registry.params("pinsage", part.version)["walks.hard_ranks"] == "[20, 100]"
     for name in ("hit_rate_at_50", "content_hit_rate_at_50", "popular_hit_rate_at_50", "scaled_mrr"):
         assert 0 <= part.metrics[name] <= 1
     files = sorted(p.name for p in registry.download("pinsage", part.version).iterdir())
