@@ -159,8 +159,8 @@ def cpu(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def speeds(graph: PinBoardGraph, steps: int, restart: float, rounds: int) -> dict[str, float]:
-    """Median seconds per step of each walker, and of the floor's four reads, interleaved."""
+def speeds(graph: PinBoardGraph, steps: int, restart: float, rounds: int) -> dict[str, NDArray[np.float64]]:
+    """CPU seconds per step of each walker, and of the floor's four reads, in each of the interleaved rounds."""
     rows = graph.rows
     pixie = Pixie(graph, PixieConfig(steps=steps, restart=restart, stop_pins=0, walkers=WALKERS))
     counts, touched = np.zeros(graph.pins, np.int32), np.empty(steps + 1, np.int32)
@@ -190,7 +190,12 @@ def speeds(graph: PinBoardGraph, steps: int, restart: float, rounds: int) -> dic
     for r in range(rounds):
         for name, (count, run) in runs.items():
             seconds[name].append(cpu(lambda run=run, r=r: run(r)) / count)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return {name: np.array(times) for name, times in seconds.items()}
+
+
+def ratio(seconds: dict[str, NDArray[np.float64]], name: str) -> float | None:
+    """How many times as long as Pixie's a step of `name` takes: the median over rounds, since load drifts."""
+    return float(np.median(seconds[name] / seconds["pixie"])) if name in seconds else None
 
 
 def latency(graph: PinBoardGraph, steps: int, restart: float, queries: int) -> NDArray[np.float64]:
@@ -263,7 +268,7 @@ def main() -> None:
     parser.add_argument(
         "--restart", type=float, default=0.1, help="of the speed rows; 0.5 is easier on the cache"
     )
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--queries", type=int, default=1_000)
     options = parser.parse_args()
     edges = int(options.edges)
@@ -277,7 +282,7 @@ def main() -> None:
     took = speeds(graph, options.steps, options.restart, options.rounds)
     print(f"\nwalks of {options.steps:,} steps, restart {options.restart}      M steps/CPU s    pixie is")
     for name, seconds in took.items():
-        print(f"  {NAMES[name]:<50}{1e-6 / seconds:8.2f}    {seconds / took['pixie']:8.2f} x")
+        print(f"  {NAMES[name]:<50}{1e-6 / np.median(seconds):8.2f}    {ratio(took, name):8.2f} x")
     if "igraph" not in took:
         print("  igraph is not installed: pip install igraph")
     times = latency(graph, options.steps, options.restart, options.queries)
@@ -299,10 +304,10 @@ def main() -> None:
         print(f"  {name:<20}{row['overlap']:20.2f}{row['time']:8.2f}{row['steps']:8.2f}{row['repeat']:25.2f}")
 
     results = {
-        "steps_vs_scalar": took["scalar"] / took["pixie"],
-        "steps_vs_numpy": took["numpy"] / took["pixie"],
-        "steps_vs_igraph": took["igraph"] / took["pixie"] if "igraph" in took else None,
-        "over_floor": took["pixie"] / took["floor"],
+        "steps_vs_scalar": ratio(took, "scalar"),
+        "steps_vs_numpy": ratio(took, "numpy"),
+        "steps_vs_igraph": ratio(took, "igraph"),
+        "over_floor": 1 / ratio(took, "floor"),
         "query_p99_ms": float(p99),
         "early_stop_overlap": clustered["overlap"],
         "early_stop_time": clustered["time"],

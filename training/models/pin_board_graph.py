@@ -109,11 +109,19 @@ def _settled(array: NDArray[np.generic]) -> NDArray[np.generic]:
     return frozen(np.array(array))
 
 
-def no_extra() -> Extra:
-    """Nothing beside the rows."""
-    one = frozen(np.zeros(1, np.int64))
-    side = (_empty(np.uint64), _empty(np.int32), one, _empty(np.int32), _empty(np.uint16))
+def _no_extra() -> Extra:
+    side = (
+        _empty(np.uint64),
+        _empty(np.int32),
+        frozen(np.zeros(1, np.int64)),
+        _empty(np.int32),
+        _empty(np.uint16),
+    )
     return Extra(*side, *side)
+
+
+NO_EXTRA = _no_extra()
+"""Nothing beside the rows."""
 
 
 def label(language: int | NDArray[np.integer] = 0, topic: int | NDArray[np.integer] = 0) -> Labels:
@@ -155,7 +163,7 @@ class PinBoardGraph:
 
     @property
     def extra(self) -> Extra:
-        return no_extra()
+        return NO_EXTRA
 
     @property
     def has_extra(self) -> bool:
