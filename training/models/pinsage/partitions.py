@@ -43,16 +43,17 @@ def pool_messages(messages: pa.Table, network: PinSage) -> pa.Table:
     All messages of a pin must lie in one partition (group by pin_id). Mean and importance pooling are sums
     of weight * said (for the mean, edges carry weight 1 / degree); max pooling ignores the weights.
     """
-    pins, row = np.unique(messages[PIN_ID].to_numpy(), return_inverse=True)
-    said = _matrix(messages, SAID)
-    index = torch.from_numpy(row)
-    out = said.new_zeros((len(pins), said.shape[1]))
+    order = np.argsort(messages[PIN_ID].to_numpy(), kind="stable")
+    pins, starts = np.unique(messages[PIN_ID].to_numpy()[order], return_index=True)
+    said = _matrix(messages, SAID).numpy()[order]
+    if len(pins) == 0:
+        return pa.table({PIN_ID: pins, POOLED: pa.array([], VECTOR)})
     if network.config.pooling is Pooling.MAX:
-        out.index_reduce_(0, index, said, "amax", include_self=False)
+        pooled = np.maximum.reduceat(said, starts, axis=0)
     else:
-        weights = torch.from_numpy(messages[WEIGHT].to_numpy().astype(np.float32))
-        out.index_add_(0, index, said * weights[:, None])
-    return pa.table({PIN_ID: pins, POOLED: _lists(out)})
+        weights = messages[WEIGHT].to_numpy().astype(np.float32)[order]
+        pooled = np.add.reduceat(said * weights[:, None], starts, axis=0)
+    return pa.table({PIN_ID: pins, POOLED: _lists(torch.from_numpy(pooled))})
 
 
 def join_latents(joined: pa.Table, network: PinSage, layer: int) -> pa.Table:
