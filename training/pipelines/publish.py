@@ -84,9 +84,14 @@ class Publisher:
         self.materialize([PIN_EMBEDDING], force)
         topics = [row[row > 0] for row in pins.topics]
         quality = pin_quality(lake, pins.ids, run_end(ctx))
-        return index.build(
-            ctx.milvus_uri, space, pins.ids, pins.vectors, topics, pins.created_at_ms, quality, ctx.progress
-        )
+        holds = digest_of(made_of, ctx.milvus_uri, quality.tobytes().hex())
+        check = None if force else self._standing(part, holds)
+        if check is None:
+            check = index.build(
+                ctx.milvus_uri, space, pins.ids, pins.vectors, topics, pins.created_at_ms, quality, ctx.progress
+            )
+            self._note(f"collection/{space}", json.dumps([holds, check.model_dump()]))
+        return check
 
     def interests(self, part: Part, content: Part, force: bool = False) -> None:
         """Every user's PinnerSage interests as of the run's end, to Feast."""
@@ -116,6 +121,26 @@ class Publisher:
         materialize(self.store, changed, end=max(datetime.now(UTC), run_end(self.ctx)))
         for view in changed:
             self._note(f"online/{view}", stamps[view])
+
+    def _standing(self, part: Part, holds: str) -> CollectionCheck | None:
+        """What was measured when the collection was built, if it was built from the same and is still there."""
+        from feature_repo.vectors.milvus import connect
+
+        noted = json.loads(self._noted(f"collection/{part.space}") or "[null, null]")
+        if noted[0] != holds or part.collection is None:
+            return None
+        check = CollectionCheck.model_validate(noted[1])
+        milvus = connect(self.ctx.milvus_uri)
+        try:
+            if not milvus.exists(part.collection):
+                return None
+            rows = milvus.open(part.collection, consistency="Strong").rows
+        finally:
+            milvus.close()
+        if rows != check.rows:
+            return None
+        self.ctx.progress(f"{part.collection}: unchanged, {rows} pins")
+        return check
 
     @property
     def _notes(self) -> Path:

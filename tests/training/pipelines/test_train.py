@@ -10,6 +10,7 @@ import pytest
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from feature_repo.sequence import SequenceLog
 from feature_repo.vectors.index import VectorIndexError
+from feature_repo.vectors.milvus import connect
 from tests.training.pipelines.conftest import GiveRegistry, context
 from training import index
 from training.context import TrainingContext
@@ -120,8 +121,19 @@ def test_nothing_changed_nothing_done(made: TrainingContext, trained: Trained):
     lines = Lines()
     again = train(context(Path(made.feast_home), milvus_uri=made.milvus_uri, progress=lines))
     assert again.parts == trained.parts
+    assert again.collections == trained.collections and lines.told("pins__content__1: unchanged")
     assert not lines.told("fitting") and not lines.told("materializing") and not lines.told("registered")
     assert lines.told("content: unchanged") and lines.told("training set", "unchanged")
+
+
+def test_a_collection_that_was_lost_is_built_again(made: TrainingContext, trained: Trained):
+    milvus = connect(made.milvus_uri)
+    try:
+        milvus.drop("pins__content__1")
+        assert train(made, models=["content"]).collections == trained.collections
+        assert milvus.open("pins__content__1", consistency="Strong").rows == 900
+    finally:
+        milvus.close()
 
 
 def test_force_redoes_the_named_step_only(made: TrainingContext, trained: Trained):
