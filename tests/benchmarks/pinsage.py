@@ -99,7 +99,11 @@ def pooling(rounds: int, seed: int, edges: int = 83_000, width: int = 256) -> fl
 
     def bag() -> Tensor:
         out = F.embedding_bag(
-            adjacency.indices, said, adjacency.offsets, mode="sum", per_sample_weights=weight,
+            adjacency.indices,
+            said,
+            adjacency.offsets,
+            mode="sum",
+            per_sample_weights=weight,
             include_last_offset=True,
         )
         return _there_and_back(out, said, gradient)
@@ -192,7 +196,9 @@ def training_step(
     times = _interleaved(sides, rounds)
     edges = len(batch.block.layers[0].indices)
     _row(
-        "training step: gather on unique nodes", times["ours"], times["plain"],
+        "training step: gather on unique nodes",
+        times["ours"],
+        times["plain"],
         f"{note}: {pairs} pairs, {len(batch.block.nodes):,} nodes, {edges:,} edges, loss equal to {SAME_LOSS}",
     )
     return round(times["plain"] / times["ours"], 2)
@@ -244,7 +250,9 @@ def inference(snapshot: Snapshot, config: PinSageConfig, rounds: int, batch: int
     )
     fast, slow = len(snapshot.inputs) / times["layers"], batch / times["recursion"]
     _row(
-        "inference: recursion, per 1000 nodes", 1 / fast * 1000, 1 / slow * 1000,
+        "inference: recursion, per 1000 nodes",
+        1 / fast * 1000,
+        1 / slow * 1000,
         f"{fast:,.0f} against {slow:,.0f} nodes a CPU second, greatest difference {difference:.1e}",
     )
     return round(fast / slow, 2)
@@ -253,9 +261,7 @@ def inference(snapshot: Snapshot, config: PinSageConfig, rounds: int, batch: int
 def _catalogue(pins: int, neighbours: int, seed: int) -> tuple[Snapshot, PinSageConfig]:
     config = PinSageConfig(neighbours=neighbours)
     graph = random_graph(10 * pins, seed)
-    ids, weights = importance_neighbours(
-        graph, np.arange(pins), walks=200, hops=2, top=neighbours, seed=seed
-    )
+    ids, weights = importance_neighbours(graph, np.arange(pins), walks=200, hops=2, top=neighbours, seed=seed)
     neighbourhoods = Neighbourhoods.from_padded(ids, weights)
     rng = np.random.default_rng(seed)
     content = rng.standard_normal((pins, 64), np.float32)

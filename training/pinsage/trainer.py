@@ -96,7 +96,11 @@ def train_network(
     if checkpoints is not None:
         place = load_checkpoint(checkpoints, run, network, optimiser) or place
     plan = BatchPlan(
-        snapshots, training.batch, training.uniform_negatives, training.in_batch_negatives, training.seed,
+        snapshots,
+        training.batch,
+        training.uniform_negatives,
+        training.in_batch_negatives,
+        training.seed,
         config.layers,
     )
     graphs = [pooled_graph(s.neighbourhoods.top(config.neighbours), config.pooling) for s in snapshots]

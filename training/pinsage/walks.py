@@ -74,7 +74,12 @@ class CatalogueGraph:
         out = np.full((len(rows), c.hard_ranks[1]), -1, np.int32)
         known = index >= 0
         found, _ = importance_neighbours(
-            self.graph, index[known], walks=c.hard_walks, hops=c.hard_hops, top=c.hard_ranks[1], seed=c.seed,
+            self.graph,
+            index[known],
+            walks=c.hard_walks,
+            hops=c.hard_hops,
+            top=c.hard_ranks[1],
+            seed=c.seed,
             threads=c.threads,
         )
         out[known] = self._rows_of(found)
@@ -87,7 +92,12 @@ class CatalogueGraph:
         for start in range(0, len(index), _CHUNK):
             rows = start + np.flatnonzero(index[start : start + _CHUNK] >= 0)
             found, visits = importance_neighbours(
-                self.graph, index[rows], walks=walks, hops=hops, top=top, seed=self.config.seed,
+                self.graph,
+                index[rows],
+                walks=walks,
+                hops=hops,
+                top=top,
+                seed=self.config.seed,
                 threads=self.config.threads,
             )
             part = Neighbourhoods.from_padded(self._rows_of(found), visits, rows)

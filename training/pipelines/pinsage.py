@@ -107,8 +107,12 @@ def train_pinsage(
     config = config.fitted_to(len(pins.ids))
     world = read_world(lake, pins, end, config, ctx)
     trained, vectors = rung_vectors(
-        world, Rung.PINSAGE, config.network, config.training,
-        checkpoints=ctx.training_sets / f"pinsage-{inputs}", progress=ctx.progress,
+        world,
+        Rung.PINSAGE,
+        config.network,
+        config.training,
+        checkpoints=ctx.training_sets / f"pinsage-{inputs}",
+        progress=ctx.progress,
     )
     metrics = measure(world, vectors) | {"final_loss": trained.losses[-1]}
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +171,10 @@ def pinsage_part(registry: Registry, version: int) -> Part:
 
 
 def pinsage_catalogue(
-    ctx: TrainingContext, part: Part, content: Part, graph: PinBoardGraph | None = None,
+    ctx: TrainingContext,
+    part: Part,
+    content: Part,
+    graph: PinBoardGraph | None = None,
     config: PinSagePipeline | None = None,
 ) -> Pins:
     """Every pin of the lake in the part's space, as of the run's end: what goes to Feast and Milvus.
@@ -180,7 +187,7 @@ def pinsage_catalogue(
     if trained_on != content.space:
         raise ValueError(f"{part.space} reads vectors of {trained_on}, not of {content.space}; train it anew")
     network = PinSage.load(registry.download(part.model, part.version))
-    config = config or PinSagePipeline(network=network.config)
+    config = _seeded(config or PinSagePipeline(network=network.config), ctx.seed)
     pins = load_catalogue(ctx, content)
     graph = graph or build_graph(Lake(ctx.lake), config.graph, as_of=run_end(ctx))
     vectors = embed_pin_catalogue(network, pins, graph, config.walks)
@@ -196,9 +203,7 @@ def embed_pin_catalogue(
     return embed_catalogue(network, inputs, rows.neighbourhoods().top(network.config.neighbours))
 
 
-def read_world(
-    lake: Lake, pins: Pins, end: datetime, config: PinSagePipeline, ctx: TrainingContext
-) -> World:
+def read_world(lake: Lake, pins: Pins, end: datetime, config: PinSagePipeline, ctx: TrainingContext) -> World:
     """Stages before the held-out days and the held-out stage itself, from the lake's actions before `end`.
 
     Raises TooFewPairs where no pair falls on either side.
