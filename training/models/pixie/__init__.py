@@ -1,9 +1,7 @@
 """Pixie: recommendations by random walks on the pin-board graph (WWW 2018, arXiv 1711.07601).
 
 prefetch.py    one instruction: bring a cache line near
-walkers.py     the engine: many walkers, each one pin -> board -> pin step, their reads in flight together
-counter.py     open-addressing visit counter, sized by the steps of a walk and not by the graph
-walk.py        a query: weighted query pins, restarts, early stopping, the multi-hit booster
+engine.py      the compiled kernels: interleaved walkers, visit counters, a query's walk, neighbourhoods
 query.py       what to walk from: a user's history, a pin, a board; steps given to each query pin
 recommend.py   `Pixie`: query in, pins and scores out
 neighbours.py  importance neighbourhoods for PinSage, from the same engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.models.pixie.counter import HALF_FULL
+from training.models.pixie.engine import HALF_FULL
 
 
 class PixieConfig(BaseModel):

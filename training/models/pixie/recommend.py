@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from training.models.pin_board_graph import PinBoardGraph
 from training.models.pin_board_overlay import GraphView
 from training.models.pixie.config import PixieConfig
-from training.models.pixie.counter import HALF_FULL, slots_for
+from training.models.pixie.engine import HALF_FULL, merge_visits, slots_for, walk_query
 from training.models.pixie.query import Bias, Query, allocate_steps
-from training.models.pixie.walk import merge_visits, walk_query
 
 Ids = NDArray[np.int64]
 _MASK = (1 << 64) - 1
 
 BYTES_PER_SLOT = 32
 """Graphs of up to so many pins a slot of the hash are counted in bytes: 8M pins for 100,000 steps."""
+
+LINE, HUGE_PAGE = 64, 1 << 21
+"""Bytes of a cache line and of a huge page."""
 
 SPARE_PINS = 4_096
 """Fresh pins that a counter of bytes has places for before it is made anew."""
@@ -47,15 +49,34 @@ class Room(NamedTuple):
         does not change, is.
         """
         slots = slots_for(steps)
-        return cls(
-            np.zeros(pins if pins <= BYTES_PER_SLOT * slots else 0, np.uint8),
-            np.empty(steps // HALF_FULL + 1, np.int64),
-            np.zeros(slots, np.int64),
-            np.empty(steps + 1, np.int32),
-            np.empty(steps, np.int32),
-            np.empty(steps, np.int32),
-            np.empty(steps, np.float64),
-        )
+        shapes: dict[str, tuple[int, type[np.generic]]] = {
+            "visits": (pins if pins <= BYTES_PER_SLOT * slots else 0, np.uint8),
+            "full": (steps // HALF_FULL + 1, np.int64),
+            "table": (slots, np.int64),
+            "touched": (steps + 1, np.int32),
+            "pins": (steps, np.int32),
+            "counts": (steps, np.int32),
+            "sums": (steps, np.float64),
+        }
+        room = cls(**_carved(shapes))
+        room.visits[:] = 0
+        room.table[:] = 0
+        return room
+
+
+def _carved(shapes: dict[str, tuple[int, type[np.generic]]]) -> dict[str, NDArray[np.generic]]:
+    """Arrays of these lengths and types out of one block that starts on a huge page.
+
+    numpy asks huge pages for large blocks only, and a counter on small ones slows the walk.
+    """
+    sizes = [-(-length * np.dtype(kind).itemsize // LINE) * LINE for length, kind in shapes.values()]
+    block = np.empty(max(sum(sizes), 2 * HUGE_PAGE) + HUGE_PAGE, np.uint8)
+    at = -block.ctypes.data % HUGE_PAGE
+    arrays = {}
+    for (name, (length, kind)), size in zip(shapes.items(), sizes, strict=True):
+        arrays[name] = block[at : at + length * np.dtype(kind).itemsize].view(kind)
+        at += size
+    return arrays
 
 
 @dataclass(frozen=True)
