@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
@@ -50,6 +50,14 @@ class UnknownAction(RequestError):
 
 class FutureTimestamp(RequestError):
     """An event that claims to happen after now."""
+
+
+class EventTooOld(RequestError):
+    """An event older than the event door takes in."""
+
+
+class UndeclaredIds(RequestError):
+    """An id of a kind of which the data set has none: its form is the data set's to choose."""
 
 
 class PinNotFound(RequestError):
@@ -113,8 +121,16 @@ def named_errors(api: F) -> F:
     return answered  # type: ignore[return-value]
 
 
+BODIES = frozenset({"", "application/json", "application/vnd.bentoml+pickle"})
+"""Content types of a POST. The last is how BentoML's services speak among themselves; BentoML itself refuses it
+where the public asks. Anything else it would read as a form, and a malformed form is a traceback."""
+
+
 class NamedErrors:
-    """ASGI middleware: give the framework's own refusals (bad JSON, wrong type) the shape of ours."""
+    """ASGI middleware: give the framework's own refusals (bad JSON, no such path) the shape of ours.
+
+    A POST whose content type is not one of BODIES is refused here, before the framework reads it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -126,12 +142,19 @@ class NamedErrors:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        kind = _content_type(scope["headers"]) if scope["method"] == "POST" else ""
+        if kind not in BODIES:
+            told = f"the body is sent as {kind!r}; send JSON, with Content-Type: application/json"
+            content = body("UnsupportedMediaType", told)
+            refusal = Response(content, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, media_type="application/json")
+            await refusal(scope, receive, send)
+            return
         start: Message | None = None
         chunks: list[bytes] = []
 
         async def reshaped(message: Message) -> None:
             nonlocal start
-            if message["type"] == "http.response.start" and _is_json_refusal(message):
+            if message["type"] == "http.response.start" and _is_refusal(message):
                 start = message
                 return
             if start is None:
@@ -139,9 +162,14 @@ class NamedErrors:
                 return
             chunks.append(message.get("body", b""))
             if not message.get("more_body"):
-                content = _reshape(start["status"], b"".join(chunks))
-                headers = [(k, v) for k, v in start["headers"] if k.lower() != b"content-length"]
+                if start["status"] in ROUTING:
+                    content = _no_such_route(start["status"], scope, b"".join(chunks))
+                else:
+                    content = _reshape(start["status"], b"".join(chunks))
+                replaced = (b"content-length", b"content-type")
+                headers = [(k, v) for k, v in start["headers"] if k.lower() not in replaced]
                 headers.append((b"content-length", str(len(content)).encode()))
+                headers.append((b"content-type", b"application/json"))
                 await send({**start, "headers": headers})
                 await send({"type": "http.response.body", "body": content})
 
@@ -159,9 +187,29 @@ class _OneLine(logging.Filter):
         return True
 
 
-def _is_json_refusal(message: Message) -> bool:
-    kind = dict(message["headers"]).get(b"content-type", b"")
-    return message["status"] >= HTTPStatus.BAD_REQUEST and kind.startswith(b"application/json")
+ROUTING = {HTTPStatus.NOT_FOUND: "NotFound", HTTPStatus.METHOD_NOT_ALLOWED: "MethodNotAllowed"}
+"""Refusals that the router answers in plain text."""
+
+
+def _content_type(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    kind = dict(headers).get(b"content-type", b"").decode("latin-1")
+    return kind.partition(";")[0].strip().lower()
+
+
+def _is_refusal(message: Message) -> bool:
+    """JSON that says no, or the router's plain words."""
+    kind, status = _content_type(message["headers"]), message["status"]
+    if kind == "text/plain":
+        return status in ROUTING
+    return status >= HTTPStatus.BAD_REQUEST and kind == "application/json"
+
+
+def _no_such_route(status: int, scope: Scope, content: bytes) -> bytes:
+    """The router's words as our body; JSON of the app itself keeps its own."""
+    if content.lstrip()[:1] in (b"{", b"["):
+        return _reshape(status, content)
+    told = f"{scope['method']} {scope['path']}: {content.decode(errors='replace')}"
+    return body(ROUTING[HTTPStatus(status)], f"{told}; /docs.json lists every path and its method")
 
 
 def _reshape(status: int, content: bytes) -> bytes:

@@ -39,6 +39,10 @@ class Ids:
             return self._map.assign(kind, str(value))
         return _number(kind, value)
 
+    def declared(self, kind: EntityKind) -> bool:
+        """Whether the data set has ids of `kind`, and so has chosen between numbers and strings for good."""
+        return kind in self._string_ids or self._map.form(kind) is not None
+
     def outside(self, kind: EntityKind, ids: Sequence[int] | np.ndarray) -> list[ExternalId]:
         """The data set's own ids, in order; whole numbers past 2^53 as strings."""
         values = self._map.decode(kind, ids) if kind in self._string_ids else [int(i) for i in ids]
@@ -53,6 +57,8 @@ def _number(kind: EntityKind, value: ExternalId) -> int:
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit()):
             raise BadId(f"{kind} id {value!r}: {kind} ids of this data set are whole numbers")
+        if len(value.lstrip("0")) > len(str(MAX_ID)):
+            raise BadId(f"{kind} id of {len(value)} digits: ids are whole numbers from 1 to 2^63-1")
         value = int(value)
     if not 0 < value <= MAX_ID:
         raise BadId(f"{kind} id {value}: ids are whole numbers from 1 to 2^63-1; 0 is padding")

@@ -10,7 +10,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bentos.errors import BadId, FutureTimestamp, LimitOutOfRange, LogUnavailable, PinNotFound, UnknownAction
+from bentos.errors import (
+    BadId,
+    EventTooOld,
+    FutureTimestamp,
+    LimitOutOfRange,
+    LogUnavailable,
+    PinNotFound,
+    UndeclaredIds,
+    UnknownAction,
+)
 from bentos.event_log import CLOCK_SKEW_MS, EventLog, LogClosed
 from bentos.features import Features
 from bentos.ids import Ids
@@ -28,6 +37,10 @@ STREAM = "actions"
 APPLY_DEADLINE_S = 1.0
 """How long an answer waits for the sequence; the log has the events either way."""
 CHECK_DEADLINE_MS = 2_000
+
+MAX_AGE_DAYS = 30
+"""Oldest event taken in: one wrong clock would move the lake's start, and with it every training window."""
+MS_PER_DAY = 86_400_000
 
 
 def _clock_ms() -> int:
@@ -55,8 +68,9 @@ class EventIntake:
     async def accept(self, request: EventsRequest, *, release: int | None = None) -> EventsAnswer:
         """Keep all events of the request or none.
 
-        Raises LimitOutOfRange, UnknownAction, BadId, FutureTimestamp or PinNotFound naming the first event
-        that is wrong, LogUnavailable when the log cannot take them, StoreUnavailable without the id map.
+        Raises LimitOutOfRange, UnknownAction, BadId, UndeclaredIds, FutureTimestamp, EventTooOld or
+        PinNotFound naming the first event that is wrong, LogUnavailable when the log cannot take them,
+        StoreUnavailable without the id map.
         """
         if not 1 <= len(request.events) <= MAX_EVENTS:
             raise LimitOutOfRange(f"{len(request.events)} events; send 1 to {MAX_EVENTS} a request")
@@ -96,7 +110,8 @@ class EventIntake:
 
     def _check(self, events: list[Event]) -> None:
         """What needs no store: actions and times."""
-        latest = self._clock_ms() + CLOCK_SKEW_MS
+        now = self._clock_ms()
+        earliest, latest = now - MAX_AGE_DAYS * MS_PER_DAY, now + CLOCK_SKEW_MS
         for place, event in enumerate(events):
             if event.action not in self._vocabulary.actions:
                 allowed = ", ".join(self._vocabulary.actions)
@@ -105,6 +120,11 @@ class EventIntake:
                 raise FutureTimestamp(
                     f"event {place}: timestamp_ms {event.timestamp_ms} is not between 1 and {latest}, five"
                     " minutes past the server's clock; send Unix milliseconds, UTC"
+                )
+            if event.timestamp_ms is not None and event.timestamp_ms < earliest:
+                raise EventTooOld(
+                    f"event {place}: timestamp_ms {event.timestamp_ms} is more than {MAX_AGE_DAYS} days old;"
+                    f" events are taken from {earliest} on, older ones come in through `corkboard ingest`"
                 )
 
     async def _check_pins(self, events: list[Event], records: list[ActionRecord]) -> None:
@@ -125,7 +145,6 @@ class EventIntake:
         return [self._record(place, event, now, release) for place, event in enumerate(events)]
 
     def _record(self, place: int, event: Event, now: int, release: int | None) -> ActionRecord:
-        board = event.board_id
         pin_id = _at(place, lambda: self._ids.inside(EntityKind.PIN, event.pin_id))
         if pin_id == 0:  # a string that was never given a number
             raise _not_in_catalogue(place, event)
@@ -137,13 +156,20 @@ class EventIntake:
             timestamp_ms=event.timestamp_ms or now,
             surface=event.surface,
             duration_s=event.duration_s,
-            board_id=None
-            if board is None
-            else _at(place, lambda: self._ids.inside_or_new(EntityKind.BOARD, board)),
+            board_id=None if event.board_id is None else self._board(place, event.board_id),
             query=event.query,
             request_id=None if event.request_id is None else _event_id(place, event.request_id),
             release=release,
         )
+
+    def _board(self, place: int, board: ExternalId) -> int:
+        """The board's lake id. One event must not choose the form of board ids for a data set without any."""
+        if not self._ids.declared(EntityKind.BOARD):
+            raise UndeclaredIds(
+                f"event {place}: board_id {board!r}, but the data set has no boards; leave it out, or ingest"
+                " boards first"
+            )
+        return _at(place, lambda: self._ids.inside_or_new(EntityKind.BOARD, board))
 
     def close(self) -> None:
         """Finish what was taken in: the log first, then the sequences."""
@@ -164,6 +190,8 @@ def _event_id(place: int, value: ExternalId | None) -> int:
             if not value:
                 raise BadId(f"event {place}: event_id '' is empty; leave it out for a new one")
             return hash_id(value)
+        if len(value.lstrip("0")) > len(str(MAX_ID)):
+            raise BadId(f"event {place}: event_id of {len(value)} digits; numbers end at 2^63-1")
         value = int(value)
     if not 0 < value <= MAX_ID:
         raise BadId(f"event {place}: event_id {value} is not a whole number from 1 to 2^63-1")

@@ -6,11 +6,27 @@ written as a string in answers, since JSON readers in browsers would round it; b
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 ExternalId = int | str
+
+MAX_TEXT = 512
+"""Characters of one id or name of a request."""
+
+GivenText = Annotated[str, Field(max_length=MAX_TEXT)]
+GivenId = int | GivenText
+"""An id as a request names it. Numbers out of range are refused by name (BadId)."""
+
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What arrays and stores can hold."""
+
+UnixMs = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
+"""Milliseconds since 1970 UTC, before the year 10000."""
+
+MAX_DURATION_S = 7 * 86_400
+"""Longest time that one event may claim to have lasted."""
 
 MAX_LIMIT = 200
 """Pins one answer may hold."""
@@ -37,9 +53,9 @@ class Message(BaseModel):
 class FeedRequest(Message):
     """Ask for a home feed."""
 
-    user_id: ExternalId
+    user_id: GivenId
     limit: int = _limit(50)
-    exclude: list[ExternalId] = Field(
+    exclude: list[GivenId] = Field(
         default_factory=list, description=f"Pins already on the screen, at most {MAX_IDS}."
     )
 
@@ -47,10 +63,8 @@ class FeedRequest(Message):
 class RelatedRequest(Message):
     """Ask for pins related to one pin."""
 
-    pin_id: ExternalId
-    user_id: ExternalId | None = Field(
-        None, description="Who asks; leaves out what they hid and logs who saw it."
-    )
+    pin_id: GivenId
+    user_id: GivenId | None = Field(None, description="Who asks; leaves out what they hid and logs who saw it.")
     limit: int = _limit(25)
 
 
@@ -129,18 +143,18 @@ class FeedAnswer(Message):
 class Event(Message):
     """Something a user did to a pin."""
 
-    user_id: ExternalId
-    pin_id: ExternalId
-    action: str = Field(description="One of the data set's actions.")
-    event_id: ExternalId | None = Field(
+    user_id: GivenId
+    pin_id: GivenId
+    action: GivenText = Field(description="One of the data set's actions.")
+    event_id: GivenId | None = Field(
         None, description="Makes a repeat harmless; without it every delivery counts as a new event."
     )
-    timestamp_ms: int | None = Field(None, description="When it happened, Unix ms UTC; now if left out.")
-    surface: str | None = None
-    duration_s: float | None = Field(None, ge=0)
-    board_id: ExternalId | None = None
-    query: str | None = None
-    request_id: ExternalId | None = Field(None, description="The answer in which the user saw the pin.")
+    timestamp_ms: Int64 | None = Field(None, description="When it happened, Unix ms UTC; now if left out.")
+    surface: GivenText | None = None
+    duration_s: float | None = Field(None, ge=0, le=MAX_DURATION_S, allow_inf_nan=False)
+    board_id: GivenId | None = None
+    query: GivenText | None = None
+    request_id: GivenId | None = Field(None, description="The answer in which the user saw the pin.")
 
 
 class EventsRequest(Message):
@@ -179,7 +193,7 @@ class UsersAnswer(Message):
 
 
 class PinsRequest(Message):
-    pin_ids: list[ExternalId] = Field(description=f"1 to {MAX_IDS} pins.")
+    pin_ids: list[GivenId] = Field(description=f"1 to {MAX_IDS} pins.")
 
 
 class PinsAnswer(Message):
@@ -191,11 +205,11 @@ class RetrieveRequest(Message):
     """Ask for candidates. Ids here are the lake's int64: this speaks to the home feed, not to the public."""
 
     surface: Literal["homefeed", "related"] = "homefeed"
-    user_id: int = Field(0, description="0 = nobody known.")
-    pin_id: int = Field(0, description="The pin that related pins are asked for.")
-    release: int | None = Field(None, description="Answer with this release or refuse.")
-    seed: int = 0
-    now_ms: int | None = None
+    user_id: Int64 = Field(0, description="0 = nobody known.")
+    pin_id: Int64 = Field(0, description="The pin that related pins are asked for.")
+    release: Int64 | None = Field(None, description="Answer with this release or refuse.")
+    seed: Int64 = 0
+    now_ms: UnixMs | None = None
 
 
 class RetrieveAnswer(Message):
@@ -214,10 +228,10 @@ class RetrieveAnswer(Message):
 class RankRequest(Message):
     """Ask for scores of candidates, by the lake's int64 ids."""
 
-    user_id: int = Field(0, description="0 = nobody known.")
-    pin_ids: list[int] = Field(description=f"1 to {MAX_CANDIDATES} candidates.")
-    release: int | None = Field(None, description="Answer with this release or refuse.")
-    now_ms: int | None = None
+    user_id: Int64 = Field(0, description="0 = nobody known.")
+    pin_ids: list[Int64] = Field(description=f"1 to {MAX_CANDIDATES} candidates.")
+    release: Int64 | None = Field(None, description="Answer with this release or refuse.")
+    now_ms: UnixMs | None = None
 
 
 class RankAnswer(Message):

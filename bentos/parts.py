@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
 
 from bentos import impressions, intake
 from bentos.catalogue import ActiveUsers
@@ -97,16 +98,19 @@ def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHo
     return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s).start()
 
 
-def open_intake(settings: Settings, features: Features, lake: Lake, pool: Pool) -> EventIntake:
+def open_intake(
+    settings: Settings, features: Features, lake: Lake, pool: Pool, *, now: datetime | None = None
+) -> EventIntake:
     """The event log, with the sequences brought up to it.
 
-    Batch sequences end where the lake's actions end, so everything logged from there on is merged again.
+    What was logged of the time after the newest batch sequences is merged again, which is harmless: the merge
+    knows events by their id. `now` is the clock's time if not given.
     """
     contract = lake.contract()
     log = EventLog.open(settings.events, intake.STREAM)
     try:
         writer = SequenceWriter(features).start()
-        since = int(lake.interval()[1].timestamp() * 1000)
+        since = _replay_start_ms(lake, now or datetime.now(UTC))
         logged = (
             r for r in read(settings.events, intake.STREAM, since_ms=since) if isinstance(r, ActionRecord)
         )
@@ -117,6 +121,16 @@ def open_intake(settings: Settings, features: Features, lake: Lake, pool: Pool) 
     logger.info("%d logged events are in the sequences", count)
     ids = Ids(lake.id_map(), contract.string_ids)
     return EventIntake(log, writer, features, ids, contract.vocabulary, pool)
+
+
+def _replay_start_ms(lake: Lake, now: datetime) -> int:
+    """Where the newest batch sequences end, less a day, Unix ms.
+
+    They end with the last whole day of the lake. A lake that holds actions of today ends at a midnight still
+    to come, which no training run has reached. The day less is for a run that began before the last midnight.
+    """
+    midnight = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
+    return int(min(lake.interval()[1], midnight).timestamp() * 1000) - MS_PER_DAY
 
 
 def open_impressions(settings: Settings, lake: Lake) -> Impressions:

@@ -20,7 +20,7 @@ from bentos.loader import Role
 from bentos.messages import MAX_CANDIDATES, RankAnswer, RankRequest
 from bentos.opening import Opening
 from bentos.parts import one_thread, open_holder
-from bentos.pool import Pool
+from bentos.pool import Pool, needed
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
@@ -49,7 +49,8 @@ def open_parts(settings: Settings) -> RankingParts:
 async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     """Scores of the request's pins, in their order.
 
-    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch.
+    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
+    StoreUnavailable when the ranker misses its deadline or fails.
     """
     if not 1 <= len(request.pin_ids) <= MAX_CANDIDATES:
         raise LimitOutOfRange(f"pin_ids names {len(request.pin_ids)} candidates; send 1 to {MAX_CANDIDATES}")
@@ -68,7 +69,7 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     feed.candidates = Candidates.of("request", request.pin_ids, np.zeros(len(request.pin_ids)), 0, "")
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
-    scores = await parts.pool.call("rank", RANK_DEADLINE_MS, lambda: ranking_features.score(feed))
+    scores = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: ranking_features.score(feed))
     return RankAnswer(
         release=release.version,
         ranker=release.ranker_name,

@@ -33,12 +33,10 @@ class Server:
         """Status and text of a GET, redirects followed."""
         return self._ask(urllib.request.Request(self.url + path))
 
-    def post(self, path: str, body: object) -> tuple[int, Any]:
-        """Status and JSON of a POST; `body` is sent as JSON, or as it is if bytes."""
+    def post(self, path: str, body: object, kind: str = "application/json") -> tuple[int, Any]:
+        """Status and JSON of a POST; `body` goes as JSON, or as it is if bytes, under content type `kind`."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.url + path, data=data, headers={"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self.url + path, data=data, headers={"Content-Type": kind})
         status, text = self._ask(request)
         return status, json.loads(text)
 

@@ -73,6 +73,21 @@ def test_refusals_have_a_name_a_status_and_a_sentence(
     assert got == status and answer["error"]["name"] == name and words in answer["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/homefeed", "/events", "/users", "/nowhere"])
+def test_a_malformed_form_is_refused_by_name(server: Server, path: str) -> None:
+    status, answer = server.post(path, b"--x\r\nnonsense", kind="multipart/form-data; boundary=y")
+    assert status == 415 and answer["error"]["name"] == "UnsupportedMediaType"
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_paths_and_methods_that_are_not_there_are_named(server: Server) -> None:
+    status, answer = server.post("/nowhere", {})
+    assert status == 404 and answer["error"]["name"] == "NotFound"
+    status, text = server.get("/homefeed")
+    assert status == 405 and json.loads(text)["error"]["name"] == "MethodNotAllowed"
+    assert json.loads(server.get("/ui/absent.js")[1])["error"]["name"] == "NotFound"
+
+
 def test_an_event_then_a_feed_that_knows_it(server: Server) -> None:
     """The loop a person sees: save pins of a topic, and the next feed has more of it."""
     before = server.post("/homefeed", {"user_id": FOLLOWER, "limit": 20})[1]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bentos.errors import BadId, NamedErrors, body
+from bentos import ranking
+from bentos.errors import BadId, NamedErrors, StoreUnavailable, body
 from bentos.ids import JSON_SAFE, Ids
 from bentos.impressions import ServedPins, impression_id, new_request_id
-from bentos.messages import FeedRequest
+from bentos.messages import FeedRequest, RankRequest, RetrieveRequest
 from bentos.opening import Opening
 from bentos.settings import Profile, Settings, SettingsError, profile, service_url
 from bentos.why import _short
 from tests.bentos.conftest import run
+from tests.bentos.fakes import Stack
+from tests.bentos.preview import FixedHolder
 from validation.ids import IdMap
 from validation.tables import EntityKind
 
@@ -96,8 +100,10 @@ def test_titles_are_cut_at_a_length() -> None:
     assert len(_short("x" * 200)) == 42 and _short("x" * 200).endswith("…")
 
 
-async def _answer(status: int, content: bytes, kind: bytes = b"application/json") -> tuple[int, bytes]:
-    """What NamedErrors makes of an app's answer."""
+async def _answer(
+    status: int, content: bytes, kind: bytes = b"application/json", asked: bytes = b"application/json"
+) -> tuple[int, bytes]:
+    """What NamedErrors makes of an app's answer to a POST of the type `asked`."""
 
     async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
@@ -111,7 +117,8 @@ async def _answer(status: int, content: bytes, kind: bytes = b"application/json"
     async def send(message) -> None:  # type: ignore[no-untyped-def]
         sent.append(dict(message))
 
-    await NamedErrors(app)({"type": "http"}, None, send)  # type: ignore[arg-type]
+    scope = {"type": "http", "method": "POST", "path": "/nowhere", "headers": [(b"content-type", asked)]}
+    await NamedErrors(app)(scope, None, send)  # type: ignore[arg-type]
     whole = b"".join(m.get("body", b"") for m in sent[1:])
     assert dict(sent[0]["headers"])[b"content-length"] == str(len(whole)).encode()
     return sent[0]["status"], whole
@@ -137,6 +144,47 @@ def test_our_refusals_and_good_answers_pass_through() -> None:
     assert run(_answer(404, ours)) == (404, ours)
     assert run(_answer(200, b'{"error": "a title"}')) == (200, b'{"error": "a title"}')
     assert run(_answer(500, b"<html>", b"text/html")) == (500, b"<html>")
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "words"),
+    [(404, "NotFound", "Not Found"), (405, "MethodNotAllowed", "Method Not Allowed")],
+)
+def test_the_routers_plain_words_take_our_shape(status: int, name: str, words: str) -> None:
+    got, content = run(_answer(status, words.encode(), b"text/plain; charset=utf-8"))
+    error = json.loads(content)["error"]
+    assert (got, error["name"]) == (status, name) and f"POST /nowhere: {words}" in error["message"]
+
+
+@pytest.mark.parametrize("asked", [b"multipart/form-data; boundary=x", b"text/plain", b"image/png"])
+def test_a_body_that_is_not_json_is_refused_before_it_is_read(asked: bytes) -> None:
+    status, content = run(_answer(200, b"{}", asked=asked))
+    assert status == 415 and json.loads(content)["error"]["name"] == "UnsupportedMediaType"
+    assert run(_answer(200, b"{}", asked=b"application/json; charset=utf-8")) == (200, b"{}")
+
+
+def test_numbers_that_arrays_cannot_hold_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"pin_ids\.0"):
+        RankRequest(pin_ids=[2**63])
+    for wrong in ({"now_ms": 10**30}, {"now_ms": -1}, {"user_id": 2**63}, {"release": 2**63}):
+        with pytest.raises(ValidationError):
+            RankRequest(pin_ids=[1], **wrong)
+        with pytest.raises(ValidationError):
+            RetrieveRequest(**wrong)
+    with pytest.raises(ValidationError):
+        RetrieveRequest(seed=2**63)
+    assert RankRequest(pin_ids=[2**63 - 1]).pin_ids == [2**63 - 1]
+
+
+def test_a_ranker_past_its_deadline_is_unavailable_by_name(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = ranking.RankingParts(stack.pool, FixedHolder(stack.release))  # type: ignore[arg-type]
+    assert len(run(ranking.rank(parts, RankRequest(pin_ids=[1, 2]))).scores) == 2
+    monkeypatch.setattr(ranking, "RANK_DEADLINE_MS", 1)
+    monkeypatch.setattr(ranking.ranking_features, "score", lambda feed: time.sleep(0.3))
+    with pytest.raises(StoreUnavailable, match="rank could not be read: deadline"):
+        run(ranking.rank(parts, RankRequest(pin_ids=[1, 2])))
 
 
 def test_opening_tries_until_it_can() -> None:

@@ -7,19 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bentos import intake as module
-from bentos.errors import BadId, FutureTimestamp, LimitOutOfRange, LogUnavailable, PinNotFound, UnknownAction
+from bentos.errors import (
+    BadId,
+    EventTooOld,
+    FutureTimestamp,
+    LimitOutOfRange,
+    LogUnavailable,
+    PinNotFound,
+    UndeclaredIds,
+    UnknownAction,
+)
 from bentos.event_log import EventLog, read
 from bentos.ids import Ids
-from bentos.intake import STREAM, EventIntake
-from bentos.messages import Event, EventsAnswer, EventsRequest
+from bentos.intake import MAX_AGE_DAYS, MS_PER_DAY, STREAM, EventIntake
+from bentos.messages import MAX_DURATION_S, MAX_TEXT, Event, EventsAnswer, EventsRequest
 from bentos.pool import Pool
 from bentos.sequences import SequenceWriter
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, NOW_MS, PINS, FakeFeatures, planted_features
 from validation.events import ActionRecord
-from validation.ids import IdMap, hash_id
+from validation.ids import IdForm, IdMap, hash_id
 from validation.tables import DEFAULT_VOCABULARY, EntityKind
 
 
@@ -115,12 +125,52 @@ def test_a_late_event_takes_its_place_in_time(door: Door) -> None:
         (save(event_id=""), BadId, "event 1: event_id ''"),
         (save(timestamp_ms=NOW_MS + 3_600_000), FutureTimestamp, "event 1: timestamp_ms"),
         (save(timestamp_ms=-5), FutureTimestamp, "event 1: timestamp_ms -5"),
+        (save(timestamp_ms=1), EventTooOld, "event 1: timestamp_ms 1 is more than 30 days old"),
+        (save(board_id=7), UndeclaredIds, "event 1: board_id 7, but the data set has no boards"),
+        (save(board_id="oak"), UndeclaredIds, "event 1: board_id 'oak'"),
+        (save(user_id="9" * 500), BadId, "event 1: user id of 500 digits"),
+        (save(event_id="9" * 500), BadId, "event 1: event_id of 500 digits"),
     ],
 )
 def test_one_bad_event_and_nothing_is_kept(door: Door, bad: dict, error: type, words: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(error, match=words):
         door.send(save(5), bad)
     assert door.logged() == [] and COOK not in door.features.stored
+
+
+def test_the_oldest_event_taken_in(door: Door) -> None:
+    oldest = NOW_MS - MAX_AGE_DAYS * MS_PER_DAY
+    assert door.send(save(timestamp_ms=oldest)).accepted == 1
+    with pytest.raises(EventTooOld, match=f"from {oldest} on"):
+        door.send(save(timestamp_ms=oldest - 1))
+
+
+def test_a_board_id_follows_the_form_that_the_data_set_chose(door: Door) -> None:
+    with pytest.raises(UndeclaredIds):
+        door.send(save(board_id=7))
+    assert door.ids.form(EntityKind.BOARD) is None, "the data set may still bring either form"
+    door.ids.fix_form(EntityKind.BOARD, IdForm.INTEGER)
+    door.send(save(board_id=7))
+    assert door.logged()[0].board_id == 7
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"duration_s": float("inf")},
+        {"duration_s": float("nan")},
+        {"duration_s": MAX_DURATION_S + 1},
+        {"duration_s": 1e39},
+        {"user_id": "9" * 5_000},
+        {"event_id": "x" * (MAX_TEXT + 1)},
+        {"query": "x" * (MAX_TEXT + 1)},
+        {"timestamp_ms": 2**63},
+    ],
+)
+def test_values_that_no_store_holds_are_the_clients_error(wrong: dict) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValidationError):
+        Event(**save(**wrong))
+    assert Event(**save(duration_s=MAX_DURATION_S)).duration_s == MAX_DURATION_S
 
 
 def test_a_clock_that_runs_a_little_ahead_is_allowed(door: Door) -> None:

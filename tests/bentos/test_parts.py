@@ -44,9 +44,8 @@ def action(event_id: int, timestamp_ms: int) -> ActionRecord:
 
 def test_what_was_logged_but_not_stored_comes_back(settings: Settings) -> None:
     log = EventLog.open(settings.events, "actions")
-    log.append([action(700, MIDNIGHT_MS + 5), action(701, MIDNIGHT_MS + 9), action(9, MIDNIGHT_MS - 5)]).result(
-        5
-    )
+    long_ago = MIDNIGHT_MS - 2 * 86_400_000
+    log.append([action(700, MIDNIGHT_MS + 5), action(701, MIDNIGHT_MS + 9), action(9, long_ago)]).result(5)
     log.close()
     features, pool = planted_features(), Pool(4)
     before = features.user(COOK, None).sequence
@@ -57,6 +56,25 @@ def test_what_was_logged_but_not_stored_comes_back(settings: Settings) -> None:
     event = Event(user_id=COOK, pin_id=6, action="save", event_id=700)
     answer = run(intake.accept(EventsRequest(events=[event])))
     assert answer.duplicates == 1 and features.stored[COOK] == merge(stored, [])
+    intake.close()
+    pool.close()
+
+
+def test_a_lake_that_holds_actions_of_today_is_no_end_of_the_batch_sequences(settings: Settings) -> None:
+    """It ends at a midnight still to come; what training has not seen of today is in the log alone."""
+    now = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+    lake = Lake(settings.lake)
+    path = lake.file(ACTIONS.name, now.date())
+    path.parent.mkdir(parents=True)
+    row = {"event_id": 2, "user_id": COOK, "pin_id": 21, "action": 4, "timestamp": now}
+    pq.write_table(pa.Table.from_pylist([row], schema=ACTIONS.schema), path)
+    assert lake.interval()[1] > now
+    log = EventLog.open(settings.events, "actions")
+    log.append([action(700, MIDNIGHT_MS + 5), action(699, MIDNIGHT_MS - 5)]).result(5)
+    log.close()
+    features, pool = planted_features(), Pool(4)
+    intake = open_intake(settings, features, lake, pool, now=now)
+    assert {699, 700} <= set(features.stored[COOK].event_ids.tolist())
     intake.close()
     pool.close()
 
