@@ -81,6 +81,7 @@ class IdMap:
         self.path = Path(path)
         self._local = threading.local()
         self._forms: dict[EntityKind, IdForm] = {}
+        self._held: dict[EntityKind, IdForm] | None = None
         self._cache: dict[EntityKind, dict[str, int]] = {}
 
     def form(self, kind: EntityKind) -> IdForm | None:
@@ -90,12 +91,14 @@ class IdMap:
             row = self._connection().execute("SELECT form FROM forms WHERE kind = ?", (kind.value,)).fetchone()
             if row is not None:
                 known = self._forms[kind] = IdForm(row[0])
-        return known
+        return (self._held or {}).get(kind) if known is None else known
 
     def fix_form(self, kind: EntityKind, form: IdForm) -> None:
         """Declares the form of `kind`. Raises IdFormError when it is already the other one."""
         known = self.form(kind)
-        if known is None:
+        if known is None and self._held is not None:
+            known = self._held.setdefault(kind, form)
+        elif known is None:
             with self._write() as db:
                 db.execute("INSERT OR IGNORE INTO forms VALUES (?, ?)", (kind.value, form.value))
             known = self.form(kind)
@@ -104,6 +107,20 @@ class IdMap:
                 f"{kind.value} ids are {form.value}s here but {known}s in the lake; "
                 f"bring every {kind.value} id as {known}"
             )
+
+    def hold_forms(self) -> None:
+        """From here on this object keeps the forms it finds to itself, until `settle_forms`.
+
+        For work that may yet be refused: numbers given to strings meanwhile harm nobody, but a form that
+        stayed would keep out every id of the other form.
+        """
+        self._held = {}
+
+    def settle_forms(self) -> None:
+        """Writes the forms held back. Raises IdFormError where another process fixed the other one."""
+        held, self._held = self._held or {}, None
+        for kind, form in held.items():
+            self.fix_form(kind, form)
 
     def encode(self, kind: EntityKind, values: object, *, assign: bool = True) -> np.ndarray:
         """Lake ids of many ids: (n,) int64.

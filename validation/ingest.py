@@ -20,19 +20,20 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from validation import report
 from validation.errors import BadContractFile, CheckpointFailed, EmptyTable, IngestBusy, MissingTable, MixedIds
 from validation.frames import Flow, Inspection, Known, frame
-from validation.ids import IdForm, IdFormError
+from validation.ids import IdForm, IdFormError, IdMap
 from validation.lake import Lake
 from validation.merge import Verdicts, commit, conflicts, entering_sample, weigh
 from validation.outcome import CheckpointOutcome, IngestReport, TableOutcome
 from validation.quarantine import Quarantine
-from validation.rows import CLOCK_SKEW, Rules, vector_dims
+from validation.rows import CLOCK_SKEW, UNKNOWN_ACTION, Rules, vector_dims
 from validation.settle import Status
-from validation.source import Source, open_source
+from validation.source import CONTRACT_FILE, Source, SourceTable, open_source
 from validation.staging import Spool, Staged, stage
 from validation.tables import (
     ACTION,
@@ -42,6 +43,7 @@ from validation.tables import (
     PINS,
     REQUIRED_TABLES,
     TABLES,
+    TIMESTAMP,
     TOPICS,
     USERS,
     Contract,
@@ -92,20 +94,24 @@ def ingest(
     now = (now or started).astimezone(UTC)
     door = Lake(lake)
     opened = open_source(Path(source))
-    with _alone(door), _staging(door) as spool:
+    with alone(door), _staging(door) as spool:
         name = _name(started, Path(reports))
         _present(door, opened)
         contract = _contract(door, opened)
+        ids = door.id_map()
+        ids.hold_forms()
         with Quarantine(Path(quarantine), name) as refused:
-            staged = _stage(door, opened, contract, now, spool, refused, progress)
+            staged = _stage(door, opened, contract, now, ids, spool, refused, progress)
             verdicts = {table: weigh(door, s) for table, s in staged.items()}
             for verdict in verdicts.values():
                 _refuse_conflicts(verdict, refused)
-            _not_empty(door, opened, verdicts, refused)
+            _not_empty(door, opened, verdicts, refused, contract)
             outcome = None
             if checkpoint:
                 progress("Checking what is about to enter")
                 outcome = _checkpoint(door, verdicts, contract, now, Path(reports) / DATA_DOCS)
+            # Before the first row: an ingest killed while writing has rows of these forms in the lake.
+            _settle_forms(ids)
             for table, verdict in verdicts.items():
                 progress(f"Writing {table}: {verdict.count(Status.NEW):,} new rows")
                 commit(door, verdict)
@@ -128,10 +134,10 @@ def ingest(
 
 
 @contextmanager
-def _alone(lake: Lake) -> Iterator[None]:
-    """Holds the lake's lock; raises IngestBusy where another process does."""
+def alone(lake: Lake, lock_file: str = ".lock") -> Iterator[None]:
+    """Holds a lock of the lake; raises IngestBusy where another process does."""
     lake.path.mkdir(parents=True, exist_ok=True)
-    with (lake.path / ".lock").open("w") as lock:
+    with (lake.path / lock_file).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -209,24 +215,38 @@ def _stage(
     source: Source,
     contract: Contract,
     now: datetime,
+    ids: IdMap,
     spool: Spool,
     quarantine: Quarantine,
     progress: Progress,
 ) -> dict[str, Staged]:
     """Every table of the source after its row checks, in the order of the door."""
-    ids = lake.id_map()
     pins = np.zeros(0, np.int64)
     staged: dict[str, Staged] = {}
     for name, table in source.tables.items():
         progress(f"Reading {name}: {table.rows:,} rows")
         if name in (ACTIONS.name, IMPRESSIONS.name) and not len(pins):
             pins = _all_keys(lake, staged, PINS.name)
-        rules = Rules(contract.vocabulary, now + CLOCK_SKEW, ids, pins, contract.vector_dims)
+        rules = Rules(
+            contract.vocabulary,
+            latest=now + CLOCK_SKEW,
+            ids=ids,
+            pins=pins,
+            dims=contract.vector_dims,
+            earliest=contract.earliest,
+        )
         try:
             staged[name] = stage(table, rules, spool, quarantine)
         except IdFormError as error:
             raise MixedIds(f"{name}: {error}") from error
     return staged
+
+
+def _settle_forms(ids: IdMap) -> None:
+    try:
+        ids.settle_forms()
+    except IdFormError as error:
+        raise MixedIds(f"nothing entered: {error}") from error
 
 
 def _present(lake: Lake, source: Source) -> None:
@@ -240,14 +260,43 @@ def _present(lake: Lake, source: Source) -> None:
             raise EmptyTable(f"{source.folder}: {name} has no rows; leave the table out or fill it")
 
 
-def _not_empty(lake: Lake, source: Source, verdicts: dict[str, Verdicts], quarantine: Quarantine) -> None:
+def _not_empty(
+    lake: Lake, source: Source, verdicts: dict[str, Verdicts], quarantine: Quarantine, contract: Contract
+) -> None:
     """A needed table of which every row was refused is refused as a whole, unless the lake has one."""
     for name in REQUIRED_TABLES:
         if name in verdicts and not lake.has(name) and not verdicts[name].count(Status.NEW):
-            why = ", ".join(f"{reason} ({n})" for reason, n in quarantine.counts[name].most_common(3))
+            reasons = quarantine.counts[name].most_common(3)
+            why = ", ".join(f"{reason} ({n})" for reason, n in reasons)
+            hints = "".join(_hint(reason, source.tables[name], contract) for reason, _ in reasons)
             raise EmptyTable(
-                f"{source.folder}: all {source.tables[name].rows} rows of {name} are refused: {why}"
+                f"{source.folder}: all {source.tables[name].rows} rows of {name} are refused: {why}{hints}"
             )
+
+
+def _hint(reason: str, table: SourceTable, contract: Contract) -> str:
+    """How to mend a reason that contract.yaml decides; empty for the others."""
+    if reason == UNKNOWN_ACTION:
+        allowed = contract.vocabulary.names
+        found = _unknown_actions(table, allowed)
+        return (
+            f"; found {', '.join(map(repr, found))}, allowed are {', '.join(allowed)}: "
+            f"name the data set's own actions under vocabulary.actions in {CONTRACT_FILE}"
+        )
+    if reason.startswith(f"{TIMESTAMP} before"):
+        return f"; set `earliest` in {CONTRACT_FILE} where the data is truly that old"
+    return ""
+
+
+def _unknown_actions(table: SourceTable, allowed: tuple[str, ...], most: int = 5) -> list[str]:
+    """The first few names outside the vocabulary, in order of appearance."""
+    found: dict[str, None] = {}
+    for _, _, batch in table.batches():
+        names = pc.unique(batch.column(ACTION)).to_pylist()
+        found.update(dict.fromkeys(n for n in names if n is not None and n not in allowed))
+        if len(found) >= most:
+            break
+    return list(found)[:most]
 
 
 def _all_keys(lake: Lake, staged: dict[str, Staged], table: str) -> np.ndarray:

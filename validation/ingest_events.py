@@ -22,13 +22,16 @@ from pydantic import ValidationError
 
 from validation.events import SEGMENT_SUFFIX, ActionRecord, ImpressionRecord, from_line
 from validation.ids import IdMap
-from validation.ingest import Progress, ingest, silent
+from validation.ingest import Progress, alone, ingest, silent
 from validation.lake import Lake
 from validation.outcome import IngestReport
 from validation.tables import ACTIONS, IMPRESSIONS, TIME, TIMESTAMP, Table
 
 CURSORS = "events.json"
 """File in the lake: bytes of each segment that are already in the tables."""
+
+LOCK = ".events.lock"
+"""File in the lake, held from reading the log until its offsets have moved."""
 
 UNREADABLE = "unreadable.jsonl"
 """Lines of the log that are no record, as they are, one a line."""
@@ -100,26 +103,30 @@ def ingest_events(
 ) -> IngestReport | None:
     """Brings what the log has gained since the last time into the lake; None where it gained nothing.
 
-    Unreadable lines end in `quarantine`/events/<ingest>.jsonl. Raises LakeError where there is no lake yet, and
-    what `ingest` raises.
+    Unreadable lines end in `quarantine`/events/<ingest>.jsonl. Raises LakeError where there is no lake yet,
+    IngestBusy where another process is bringing the log in, and what `ingest` raises.
     """
     door = Lake(lake)
     door.contract()
-    staged = door.path / ".events"
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
-        progress("Reading the event log")
-        tables = events_to_tables(events_dir, staged, door.id_map(), since=_cursors(door))
-        if not tables.records:
-            _keep_unreadable(tables, quarantine, "unread")
-            _move_cursors(door, tables.cursors)
-            return None
-        report = ingest(staged, lake, quarantine, reports, now=now, progress=progress, checkpoint=checkpoint)
-        _keep_unreadable(tables, quarantine, report.id)
-        _move_cursors(door, tables.cursors)
-        return report
-    finally:
+    # A lock of its own: `ingest` takes the lake's, and the log is read and staged before that.
+    with alone(door, LOCK):
+        staged = door.path / ".events"
         shutil.rmtree(staged, ignore_errors=True)
+        try:
+            progress("Reading the event log")
+            tables = events_to_tables(events_dir, staged, door.id_map(), since=_cursors(door))
+            if not tables.records:
+                _keep_unreadable(tables, quarantine, "unread")
+                _move_cursors(door, tables.cursors)
+                return None
+            report = ingest(
+                staged, lake, quarantine, reports, now=now, progress=progress, checkpoint=checkpoint
+            )
+            _keep_unreadable(tables, quarantine, report.id)
+            _move_cursors(door, tables.cursors)
+            return report
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from validation.source import LABELS, plain
 from validation.tables import (
     ACTION,
     BOARD_ID,
+    EARLIEST,
     EVENT_ID,
     PIN_ID,
     POSITION,
@@ -40,6 +41,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 IDENTITY = (USER_ID, PIN_ID, ACTION, TIMESTAMP, BOARD_ID, REQUEST_ID)
 """What makes an action without an event_id the same action again; its fingerprint becomes the event_id."""
 
+UNKNOWN_ACTION = "unknown action"
+
 VECTORS = ("visual_embedding", "text_embedding")
 
 
@@ -55,6 +58,8 @@ class Rules:
     """(n,) int64, sorted: every pin an event may point at."""
     dims: Mapping[str, int] = field(default_factory=dict)
     """Dimension of each vector column."""
+    earliest: datetime = EARLIEST
+    """The first instant that an action, an impression or a follow may have."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,7 @@ def _known_pin(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> 
 
 def _action(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
     places = pc.index_in(column, pa.array(rules.vocabulary.names, column.type))
-    verdict.refuse(_mask(places.is_null()), "unknown action")
+    verdict.refuse(_mask(places.is_null()), UNKNOWN_ACTION)
     return pc.add(pc.fill_null(places, -1), 1).cast(pa.int8())
 
 
@@ -202,7 +207,11 @@ def _time(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Ar
     column = column.cast(pa.timestamp("us", tz="UTC"), safe=False)
     micros = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
     verdict.refuse(micros > int(rules.latest.timestamp() * 1_000_000), f"{name} in the future")
-    verdict.refuse(micros < 0, f"{name} before 1970")
+    if name == TIMESTAMP:
+        early = micros < int(rules.earliest.timestamp() * 1_000_000)
+        verdict.refuse(early, f"{name} before {rules.earliest.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    else:
+        verdict.refuse(micros < 0, f"{name} before 1970")
     return column
 
 

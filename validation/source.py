@@ -29,6 +29,9 @@ from validation.tables import ACTION, EVENT_ID, REQUEST_ID, TABLES, Contract, En
 
 CONTRACT_FILE = "contract.yaml"
 
+_FOUND_AT_THE_DOOR = {"string_ids", "vector_dims"}
+"""Keys of the contract that nobody declares."""
+
 BATCH_ROWS = 500_000
 """Rows of an event table held at once."""
 BATCH_ROWS_WIDE = 50_000
@@ -56,7 +59,7 @@ class SourceTable:
     def batches(self) -> Iterator[tuple[int, Path, pa.Table]]:
         """(number of the first row, file, rows) through every file; rows are numbered from 0 over the table.
 
-        Raises UnreadableFile for a file that turns out to be torn.
+        Raises UnreadableFile for a file that turns out to be torn, or holds text that is not UTF-8.
         """
         size = BATCH_ROWS if self.spec.by_day else BATCH_ROWS_WIDE
         first = 0
@@ -64,6 +67,7 @@ class SourceTable:
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=size):
+                        _check_text(batch, path)
                         yield first, path, pa.Table.from_batches([batch])
                         first += batch.num_rows
             except (pa.ArrowInvalid, OSError) as error:
@@ -140,14 +144,15 @@ def read_contract(folder: Path) -> Contract | None:
         raise BadContractFile(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
         what = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise BadContractFile(f"{path}: {what}") from error
+        allowed = ", ".join(k for k in Contract.model_fields if k not in _FOUND_AT_THE_DOOR)
+        raise BadContractFile(f"{path}: {what}; the keys are {allowed}") from error
 
 
 def write_contract(folder: Path, contract: Contract) -> Path:
     """Writes contract.yaml of a source folder; what the door finds out by itself is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CONTRACT_FILE
-    declared = contract.model_dump(mode="json", exclude={"string_ids", "vector_dims"})
+    declared = contract.model_dump(mode="json", exclude=_FOUND_AT_THE_DOOR)
     path.write_text(yaml.safe_dump(declared, sort_keys=False, allow_unicode=True))
     return path
 
@@ -205,6 +210,17 @@ def _check_schema(spec: Table, schema: pa.Schema, where: str, forms: _Forms) -> 
             raise WrongType(f"{where}.{name}: the column is there twice")
         if name in spec.schema.names:
             _check_type(spec, name, schema.field(name).type, where, forms)
+
+
+def _check_text(batch: pa.RecordBatch, path: Path) -> None:
+    """Arrow reads any bytes as text; whoever turns them into Python strings would fail with no file named."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise UnreadableFile(
+                f"{path}: column {name} is not UTF-8 ({error}); write the file again with its text as UTF-8"
+            ) from error
 
 
 def _check_type(spec: Table, name: str, found: pa.DataType, where: str, forms: _Forms) -> None:

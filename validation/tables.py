@@ -10,10 +10,11 @@ Two layers of names live here and nowhere else:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, field_serializer, field_validator
 
 PADDING_ID = 0
 
@@ -31,6 +32,9 @@ SOURCE = "source"
 PROPENSITY = "propensity"
 SURFACE = "surface"
 DAY = "day"
+
+EARLIEST = datetime(2005, 1, 1, tzinfo=UTC)
+"""Events before this are taken for clocks that were never set, unless a data set declares otherwise."""
 
 TIME = pa.timestamp("us", tz="UTC")
 VECTOR = pa.list_(pa.float32())
@@ -123,8 +127,27 @@ class Contract(BaseModel):
     """Dimension of each vector column of `pins`; found at the door and fixed by the first ingest."""
     board_name: str = "board"
     """What a board is called in this data set (a basket, a list)."""
+    earliest: AwareDatetime = EARLIEST
+    """The first instant that an action, an impression or a follow may have; a plain date is its UTC midnight.
+
+    Features are counted for every day from the first event on, so one clock at 1970 would cost decades.
+    """
     notes: str = ""
     """One paragraph for the model cards: how impressions, boards and negatives came to be."""
+
+    @field_validator("earliest", mode="before")
+    @classmethod
+    def _midnight(cls, value: object) -> object:
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return datetime(value.year, value.month, value.day, tzinfo=UTC)
+        return value
+
+    @field_validator("earliest")
+    @classmethod
+    def _since_1970(cls, value: datetime) -> datetime:
+        if value.timestamp() < 0:
+            raise ValueError("events are kept from 1970-01-01T00:00:00Z on")
+        return value
 
     @field_serializer("string_ids")
     def _in_order(self, kinds: frozenset[EntityKind]) -> list[str]:

@@ -129,3 +129,24 @@ def test_hashed_ids_are_positive_and_part_of_the_lake_format() -> None:
     hashed = hash_ids([f"r{i}" for i in range(10_000)])
     assert hashed.min() > 0
     assert len(np.unique(hashed)) == 10_000
+
+
+def test_a_form_held_back_is_seen_by_nobody_else_until_it_is_settled(tmp_path: Path) -> None:
+    mine, other = IdMap(tmp_path / "ids.sqlite"), IdMap(tmp_path / "ids.sqlite")
+    mine.hold_forms()
+    assert mine.encode(EntityKind.PIN, ["a", "b"]).tolist() == [1, 2]
+    assert mine.decode(EntityKind.PIN, [2]) == ["b"]
+    with pytest.raises(IdFormError):
+        mine.encode(EntityKind.PIN, [1])
+    assert other.form(EntityKind.PIN) is None
+    mine.settle_forms()
+    assert other.form(EntityKind.PIN) is IdForm.STRING
+
+
+def test_a_form_held_back_does_not_override_one_fixed_meanwhile(tmp_path: Path) -> None:
+    mine, other = IdMap(tmp_path / "ids.sqlite"), IdMap(tmp_path / "ids.sqlite")
+    mine.hold_forms()
+    mine.encode(EntityKind.PIN, ["a"])
+    other.encode(EntityKind.PIN, [1])
+    with pytest.raises(IdFormError, match="strings here but integers in the lake"):
+        mine.settle_forms()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from tests.validation.conftest import NOW, Door, actions, at, impressions, pins,
 from validation import source as source_module
 from validation import staging
 from validation.errors import BadContractFile, EmptyTable, IngestBusy, MixedIds
+from validation.ids import IdForm
 from validation.outcome import IngestReport
 from validation.tables import EntityKind
 
@@ -226,6 +227,38 @@ def test_the_form_of_ids_is_fixed_by_the_first_ingest(door: Door) -> None:
     assert door.files() == before
 
 
+def test_a_refused_ingest_does_not_fix_the_form_of_ids(door: Door) -> None:
+    clean = {"pins": pins(), "actions": actions()}
+    door.write(
+        pins=pins(pin_id=["a", "b", "c"], topics=[["t"], ["u"], []]),
+        actions=actions(pin_id=["a", "b", "a", "c"], user_id=list("wxyz"), action=["?"] * 4),
+    )
+    with pytest.raises(EmptyTable):
+        door.open()
+    assert all(door.lake.id_map().form(kind) is None for kind in EntityKind)
+    door.write(**clean)
+    assert door.open().tables["actions"].new == 4
+    assert door.lake.id_map().form(EntityKind.PIN) is IdForm.INTEGER
+    assert door.lake.contract().string_ids == frozenset()
+
+
+def test_an_event_of_1970_does_not_move_the_first_day(door: Door) -> None:
+    old = times(at(hours=1), datetime(1970, 1, 1, 0, 5, tzinfo=UTC), at(hours=2), at(hours=3))
+    door.write(actions=actions(timestamp=old))
+    report = door.open()
+    assert report.tables["actions"].quarantined == {"timestamp before 2005-01-01T00:00:00Z": 1}
+    assert door.lake.interval()[0] == datetime(2026, 3, 10, tzinfo=UTC)
+
+
+def test_a_data_set_may_declare_how_old_it_is(door: Door) -> None:
+    door.write(actions=actions(timestamp=times(*[datetime(1997, 9, 20, tzinfo=UTC)] * 4)))
+    with pytest.raises(EmptyTable, match=r"timestamp before 2005.*set `earliest` in contract\.yaml"):
+        door.open()
+    (door.source / "contract.yaml").write_text("earliest: 1995-01-01\n")
+    assert door.open().tables["actions"].new == 4
+    assert door.lake.contract().earliest == datetime(1995, 1, 1, tzinfo=UTC)
+
+
 def test_the_dimension_of_vectors_is_fixed_by_the_first_ingest(door: Door) -> None:
     door.open()
     door.write(pins=pins(pin_id=[7, 8, 9], visual_embedding=[[1.0, 2, 3], [3.0, 4, 5], [5.0, 6]]))
@@ -242,8 +275,11 @@ def test_an_action_of_the_future_waits(door: Door) -> None:
 
 def test_a_table_of_which_nothing_may_enter_is_refused_whole(door: Door) -> None:
     door.write(actions=actions(action=["a", "b", "c", "d"]))
-    with pytest.raises(EmptyTable, match=r"all 4 rows of actions are refused: unknown action \(4\)"):
+    with pytest.raises(EmptyTable) as refusal:
         door.open()
+    assert "all 4 rows of actions are refused: unknown action (4)" in str(refusal.value)
+    assert "found 'a', 'b', 'c', 'd', allowed are closeup, click," in str(refusal.value)
+    assert "contract.yaml" in str(refusal.value)
     assert not door.lake.exists()
     assert door.files() == {}
     assert not list((door.home / "quarantine").rglob("*.parquet"))

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.validation.conftest import NOW, Door, actions, at, pins
+from validation.errors import IngestBusy
 from validation.events import ActionRecord, ImpressionRecord, to_line
-from validation.ingest_events import ingest_events
+from validation.ingest import alone
+from validation.ingest_events import LOCK, ingest_events
 from validation.lake import LakeError
 from validation.outcome import IngestReport
 from validation.tables import EntityKind
@@ -162,3 +164,15 @@ def test_an_ingest_that_fails_reads_the_same_records_again(log: Log, monkeypatch
 def test_a_log_needs_a_lake(door: Door) -> None:
     with pytest.raises(LakeError, match="corkboard ingest"):
         Log(door).ingest()
+
+
+def test_a_second_reader_of_the_log_leaves_the_first_one_alone(log: Log) -> None:
+    log.append("a", action(1))
+    lake = log.door.lake
+    staged = lake.path / ".events" / "actions"
+    with alone(lake, LOCK):
+        staged.mkdir(parents=True)
+        with pytest.raises(IngestBusy):
+            log.ingest()
+        assert staged.is_dir()
+    assert log.ingest().tables["actions"].new == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.validation.conftest import NOW, actions, at, impressions, pins, times
 from validation.ids import IdMap
 from validation.rows import CLOCK_SKEW, Checked, Rules, check, vector_dims
-from validation.tables import DEFAULT_VOCABULARY, TABLES, EntityKind
+from validation.tables import DEFAULT_VOCABULARY, EARLIEST, TABLES, EntityKind
 
 
 def checked(tmp_path: Path, table: str, columns: dict[str, Any]) -> Checked:
@@ -28,6 +29,7 @@ def checked(tmp_path: Path, table: str, columns: dict[str, Any]) -> Checked:
 
 NAN, INF = float("nan"), float("inf")
 VECTOR = pa.list_(pa.float64())
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 BAD = [
     # (table, columns with the second row bad, reason)
@@ -49,9 +51,25 @@ BAD = [
     ),
     (
         "actions",
-        actions(timestamp=pa.array([0, -1, 5, 6], pa.int64()).cast(pa.timestamp("s", "UTC"))),
-        "timestamp before 1970",
+        actions(timestamp=times(at(), datetime(1970, 1, 2, tzinfo=UTC), at(), at())),
+        "timestamp before 2005-01-01T00:00:00Z",
     ),
+    (
+        "actions",
+        actions(timestamp=times(at(), EARLIEST - timedelta(microseconds=1), EARLIEST, at())),
+        "timestamp before 2005-01-01T00:00:00Z",
+    ),
+    (
+        "impressions",
+        impressions(timestamp=times(at(), datetime(1969, 1, 1, tzinfo=UTC), at())),
+        "timestamp before 2005-01-01T00:00:00Z",
+    ),
+    (
+        "follows",
+        {"user_id": [1, 2], "timestamp": times(at(), datetime(1971, 1, 1, tzinfo=UTC)), "topic_id": [5, 5]},
+        "timestamp before 2005-01-01T00:00:00Z",
+    ),
+    ("pins", pins(created_at=times(EPOCH, EPOCH - timedelta(seconds=1), at())), "created_at before 1970"),
     ("actions", actions(duration_s=[1.0, -0.5, None, NAN]), "negative duration_s"),
     ("actions", actions(duration_s=[1.0, INF, None, NAN]), "infinite duration_s"),
     ("actions", actions(board_id=[1, -5, None, 0]), "board_id below 1"),

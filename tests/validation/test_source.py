@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -176,7 +177,9 @@ def test_the_contract_file_round_trips(door: Door) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("naem: x", "naem"),
+        ("naem: x", "naem.*the keys are name, vocabulary, board_name, earliest, notes"),
+        ("earliest: 1995-01-01 10:00:00", "earliest.*timezone"),
+        ("earliest: 1960-01-01", "earliest.*1970"),
         ("vocabulary: {actions: {view: good}}", "vocabulary.actions.view"),
         ("vocabulary: {actions: {hide: negative}}", "at least one positive action"),
         ("- a\n- b", "expected keys and values"),
@@ -187,3 +190,25 @@ def test_a_bad_contract_file_names_the_key(door: Door, text: str, message: str) 
     (door.source / "contract.yaml").write_text(text)
     with pytest.raises(BadContractFile, match=message):
         door.open()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "columns"),
+    [
+        ("pins", "title", lambda bad: pins(title=bad(3))),
+        ("pins", "note", lambda bad: pins(note=bad(3))),
+        ("actions", "action", lambda bad: actions(action=bad(4))),
+        ("actions", "user_id", lambda bad: actions(user_id=bad(4))),
+    ],
+)
+def test_text_that_is_not_utf8_is_refused_by_file_and_column(
+    door: Door, table: str, column: str, columns: Callable[[Callable[[int], pa.Array]], dict]
+) -> None:
+    def bad(rows: int) -> pa.Array:
+        words = pa.array([b"save"] * (rows - 1) + [b"caf\xe9"], pa.binary())
+        return pa.Array.from_buffers(pa.string(), rows, words.buffers())
+
+    door.write(**{table: columns(bad)})
+    with pytest.raises(UnreadableFile, match=rf"{table}\.parquet: column {column} is not UTF-8"):
+        door.open()
+    assert not door.lake.exists()
