@@ -91,15 +91,32 @@ class Home:
 
     @property
     def mlflow_uri(self) -> str:
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+        """MLFLOW_TRACKING_URI if it names a server, else the home's own database.
+
+        A database file of another home, left in the shell by work by hand, is never taken for this home's.
+        """
+        given = os.environ.get("MLFLOW_TRACKING_URI", "")
+        own = f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+        return own if not given or given.startswith("sqlite:") else given
 
     @property
     def mlflow_artifacts(self) -> Path:
         return self.root / "mlflow" / "artifacts"
 
     @property
+    def external_milvus(self) -> str | None:
+        """Address of a Milvus server that is not this home's own; None for the embedded one."""
+        given = os.environ.get("CORKBOARD_MILVUS_URI")
+        return None if given in (None, "", self._own_milvus) else given
+
+    @property
+    def _own_milvus(self) -> str:
+        return f"http://127.0.0.1:{self.ports()['milvus']}"
+
+    @property
     def milvus_uri(self) -> str:
-        return os.environ.get("CORKBOARD_MILVUS_URI") or f"http://127.0.0.1:{self.ports()['milvus']}"
+        """CORKBOARD_MILVUS_URI, else the home's own server."""
+        return self.external_milvus or self._own_milvus
 
     def ports(self) -> dict[str, int]:
         """The home's ports by name, claimed on first use."""

@@ -54,7 +54,7 @@ def train(home: Home, *, models: Sequence[str] | None = None, force: bool = Fals
     from training.pipelines.train import train as run
 
     _need_lake(home)
-    local.start(home, local.milvus(home))
+    local.ensure_milvus(home)
     run(context(home, seed=seed), models=models, force=force)
 
 
@@ -63,9 +63,12 @@ def release(home: Home, *, seed: int = 0) -> int:
     from training import release as releases
 
     _need_lake(home)
-    local.start(home, local.milvus(home))
+    local.ensure_milvus(home)
     ctx = context(home, seed=seed)
-    version = releases.register(ctx, releases.compose(ctx))
+    manifest = releases.compose(ctx)
+    for part, reason in manifest.skipped.items():
+        say(f"left out: {part}: {reason}")
+    version = releases.register(ctx, manifest)
     say(f"release {version} is the challenger; `corkboard promote` puts it through its gates")
     return version
 
@@ -74,7 +77,7 @@ def promote(home: Home, version: int | None = None, override: str | None = None)
     """Put a release (the challenger by default) through its gates and make it the champion."""
     from training import promotion
 
-    local.start(home, local.milvus(home))
+    local.ensure_milvus(home)
     promoted = promotion.promote(context(home), home.ledger, version, override=override)
     say(f"release {promoted} is the champion; services pick it up within seconds")
     return promoted

@@ -54,8 +54,14 @@ class Status:
 
 def processes(home: Home, *, with_mlflow: bool = False) -> list[Process]:
     """What a home runs, in start order: the vector store, the services, and MLflow's server if asked."""
-    found = [milvus(home), homefeed(home)]
+    found = [homefeed(home)] if home.external_milvus else [milvus(home), homefeed(home)]
     return [*found, mlflow_server(home)] if with_mlflow else found
+
+
+def ensure_milvus(home: Home) -> None:
+    """Start the embedded Milvus unless it runs, or another server is configured. Raises StartError."""
+    if not home.external_milvus:
+        start(home, milvus(home))
 
 
 def milvus(home: Home) -> Process:
@@ -108,6 +114,11 @@ def start(home: Home, process: Process, *, deadline_s: float = START_DEADLINE_S)
     if _running_pid(home, process.name) is not None:
         _wait_ready(home, process, deadline_s)
         return False
+    if process.ready():
+        raise StartError(
+            f"something else answers at {process.address}, where {process.name} should; stop it,"
+            f" or remove {home.root / 'ports.json'} so that this home claims other ports"
+        )
     home.run.mkdir(parents=True, exist_ok=True)
     log = _log(home, process.name)
     with log.open("ab") as out:
@@ -210,13 +221,16 @@ def _wait_ready(
     home: Home, process: Process, deadline_s: float, child: subprocess.Popen[bytes] | None = None
 ) -> None:
     end = time.monotonic() + deadline_s
-    while not process.ready():
+    while True:
+        # The process first: were its port another program's, that one would answer in its place.
         ended = child.poll() is not None if child else _running_pid(home, process.name) is None
+        if not ended and process.ready():
+            return
         if ended or time.monotonic() > end:
             log = _log(home, process.name)
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:]) if log.exists() else ""
             what = "ended before it was ready" if ended else f"was not ready after {deadline_s:.0f} s"
-            raise StartError(f"{process.name} {what}; its log is {log}:\n{tail}")
+            raise StartError(f"{process.name} ({process.address}) {what}; its log is {log}:\n{tail}")
         time.sleep(0.2)
 
 

@@ -21,6 +21,8 @@ class GateBounds(Frozen):
 
     min_sample: int = Field(30, ge=1)
     """Fewer users (or rows) than this decide nothing: the gate says so and does not stop the release."""
+    min_expected_finds: float = Field(5.0, gt=0)
+    """Finds that a recall bound must expect of the held-out pins to decide: none of five is no chance (1 %)."""
 
     min_recall_over_chance: float = Field(1.5, ge=0)
     """Retrieval recall@100 over that of 100 pins drawn blindly from the catalogue."""
@@ -112,15 +114,21 @@ def retrieval_floor(
         yield _absent("retrieval", "pinnersage", release)
         return
     chance = release.metrics.get("retrieval/chance_recall_at_100", math.nan)
-    yield _at_least(
-        "retrieval/recall_at_100", release, bounds.min_recall_over_chance * chance, "users", bounds.min_sample
-    )
+    yield _recall_floor(release, "", bounds.min_recall_over_chance * chance, bounds)
     for part in SLICES:
         if f"retrieval/users/{part}" in release.metrics:
-            bound = bounds.min_slice_recall_over_chance * chance
-            yield _at_least(
-                f"retrieval/recall_at_100/{part}", release, bound, f"users/{part}", bounds.min_sample
-            )
+            yield _recall_floor(release, f"/{part}", bounds.min_slice_recall_over_chance * chance, bounds)
+
+
+def _recall_floor(release: ReleaseManifest, part: str, bound: float, bounds: GateBounds) -> GateResult:
+    """Recall of one slice; undecided where the bound itself would find next to nothing of so few pins."""
+    name = f"retrieval/recall_at_100{part}"
+    result = _at_least(name, release, bound, f"users{part}", bounds.min_sample)
+    expected = bound * release.metrics.get(f"retrieval/pins{part}", math.inf)
+    if result.passed or result.value is None or not expected < bounds.min_expected_finds:
+        return result
+    wanted = f"it takes {bounds.min_expected_finds:g}"
+    return _undecided(result, f"the bound expects {expected:.1f} finds of so few pins, {wanted}")
 
 
 def ranker_floor(
@@ -257,13 +265,12 @@ def _measured(
     result = _result(name, release.metrics.get(name), bound, n, above=above)
     if result.value is None or n >= min_sample:
         return result
-    return result.model_copy(
-        update={
-            "passed": True,
-            "decided": False,
-            "message": f"{result.message}; {n} are too few to decide, it takes {min_sample}",
-        }
-    )
+    return _undecided(result, f"{n} are too few to decide, it takes {min_sample}")
+
+
+def _undecided(result: GateResult, why: str) -> GateResult:
+    """The result of a sample that cannot tell, which passes and says so."""
+    return result.model_copy(update={"passed": True, "decided": False, "message": f"{result.message}; {why}"})
 
 
 def _result(

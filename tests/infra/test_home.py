@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infra.home import PORT_NAMES, Home
+from infra.local import processes
 
 
 def test_ports_are_claimed_once_and_kept(tmp_path: Path) -> None:
@@ -32,3 +33,23 @@ def test_two_homes_share_no_path(tmp_path: Path, monkeypatch) -> None:
 def test_making_the_object_touches_nothing(tmp_path: Path) -> None:
     Home(tmp_path / "nowhere").environment  # noqa: B018
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_database_left_in_the_shell_is_not_taken_for_this_homes(tmp_path: Path, monkeypatch) -> None:
+    one, two = Home.at(tmp_path / "one"), Home.at(tmp_path / "two")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", one.mlflow_uri)
+    assert str(two.root) in two.mlflow_uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert two.mlflow_uri == "http://mlflow:5000"
+
+
+def test_a_milvus_elsewhere_replaces_the_embedded_one(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("CORKBOARD_MILVUS_URI", raising=False)
+    home = Home.at(tmp_path)
+    assert home.external_milvus is None
+    assert [p.name for p in processes(home)] == ["milvus", "homefeed"]
+    monkeypatch.setenv("CORKBOARD_MILVUS_URI", home.milvus_uri)
+    assert home.external_milvus is None, "its own address, handed down by the command line"
+    monkeypatch.setenv("CORKBOARD_MILVUS_URI", "http://milvus:19530")
+    assert home.milvus_uri == "http://milvus:19530"
+    assert [p.name for p in processes(home)] == ["homefeed"]

@@ -57,3 +57,11 @@ def test_a_pid_used_again_is_left_alone(home: Home) -> None:
     (home.run / "other.json").write_text(json.dumps({"pid": os.getpid(), "started": 1.0}))
     assert not local.stop(home, "other")
     assert psutil.pid_exists(os.getpid())
+
+
+def test_a_port_that_another_program_holds_is_named(home: Home, tmp_path: Path) -> None:
+    process = _process(tmp_path, SLEEPER)
+    (tmp_path / "ready").touch()  # what `ready` asks answers before this home started anything
+    with pytest.raises(local.StartError, match=r"something else answers at nowhere.*ports\.json"):
+        local.start(home, process)
+    assert not (home.run / "sleeper.json").exists()

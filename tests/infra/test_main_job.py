@@ -19,7 +19,9 @@ from infra import jobs, local
 from infra.home import Home
 from training.data.world_truth import WorldTruth
 from training.evaluation.planted import interest_share
+from training.registry import Registry
 from validation.lake import Lake
+from validation.manifest import RELEASE_MODEL
 
 pytestmark = pytest.mark.slow
 
@@ -105,15 +107,16 @@ def test_the_next_feed_reflects_an_action(home: Home) -> None:
     assert sum(bool(topics & set(pins.loc[pin["pin_id"]])) for pin in near) >= len(near) / 2
 
 
-def test_hidden_and_saved_pins_do_not_come_back(home: Home) -> None:
-    user = _users(home, 3)[2]
-    shown = [pin["pin_id"] for pin in _feed(home, user)["pins"]][:2]
+def test_hidden_and_saved_pins_stay_out(home: Home) -> None:
+    shown = [pin["pin_id"] for pin in _feed(home, STRANGER + 2)["pins"]][:2]
+    user = STRANGER + 3  # was shown nothing yet: only what they did can keep these pins out
     events = [
         {"user_id": user, "pin_id": shown[0], "action": "hide"},
         {"user_id": user, "pin_id": shown[1], "action": "save"},
     ]
     _post(home, "/events", {"events": events})
-    assert not {pin["pin_id"] for pin in _feed(home, user, 50)["pins"]} & set(shown)
+    assert not {pin["pin_id"] for pin in _feed(home, user, 100)["pins"]} & set(shown)
+    assert [pin["pin_id"] for pin in _feed(home, STRANGER + 4)["pins"]][:2] == shown, "others still see them"
 
 
 def test_events_become_the_next_tables_once(home: Home) -> None:
@@ -156,11 +159,13 @@ def test_errors_are_named(home: Home) -> None:
 
 
 def test_coming_up_again_does_no_work_twice(home: Home) -> None:
-    champion = jobs.champion(home)
+    registry = Registry(home.mlflow_uri)
+    names = (RELEASE_MODEL, "content", "pinnersage", "pinnability_gbdt")
+    made = jobs.aliases(home), {name: registry.versions(name) for name in names}
     jobs.down(home)
     assert all(row.state == "stopped" for row in local.status(home))
     jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
-    assert jobs.champion(home) == champion
+    assert (jobs.aliases(home), {name: registry.versions(name) for name in names}) == made
     assert _feed(home, _users(home, 1)[0])["missing"] == []
 
 

@@ -120,9 +120,7 @@ def test_a_space_without_a_checked_collection_fails() -> None:
     assert "content@3" in bad["index/content@3"].message
 
 
-@pytest.mark.parametrize(
-    "metric", [m for m in METRICS if not m.startswith(("retrieval/users", "ranker/rows"))]
-)
+@pytest.mark.parametrize("metric", [m for m in METRICS if not m.startswith(("retrieval/users", "ranker/rows"))])
 def test_what_was_not_measured_does_not_pass(metric: str) -> None:
     bad = failed(run_gates(release({metric: None}), None))
     assert bad, f"{metric} is missing and nothing failed"
@@ -207,3 +205,14 @@ def test_failures_are_listed_with_value_bound_and_sample() -> None:
 def test_bounds_refuse_unknown_keys() -> None:
     with pytest.raises(ValueError, match="min_auc"):
         GateBounds.model_validate({"min_auc": 0.5})
+
+
+def test_a_floor_that_expects_no_finds_cannot_be_missed() -> None:
+    nothing = {"retrieval/recall_at_100": 0.0, "retrieval/users": 900.0}
+    name, bounds = "retrieval/recall_at_100", GateBounds()
+    bound = bounds.min_recall_over_chance * METRICS["retrieval/chance_recall_at_100"]
+    for finds, passed in ((bounds.min_expected_finds * 0.9, True), (bounds.min_expected_finds * 1.1, False)):
+        results = run_gates(release({**nothing, "retrieval/pins": finds / bound}), None)
+        gate = next(r for r in results if r.name == name)
+        assert gate.passed is passed
+        assert gate.decided is not passed

@@ -148,9 +148,9 @@ def evaluate(
 
     Returns
     -------
-    `recall@k`, `hit_rate@k`, `ndcg@k` as means over users, and `users`, the sample size; the same names with
-    `/new_users` and `/tail_topics` appended for the slices. A slice without users is left out. In the slice
-    `tail_topics` only held-out pins of tail topics count.
+    `recall@k`, `hit_rate@k`, `ndcg@k` as means over users, and how many `users` and `pins` were held out; the
+    same names with `/new_users` and `/tail_topics` appended for the slices. A slice without users is left out.
+    In the slice `tail_topics` only held-out pins of tail topics count.
 
     Raises ValueError for a shape that does not fit or a pin that is recommended twice to one user.
     """
@@ -175,6 +175,7 @@ def evaluate(
             for metric, measure in (("recall", recall_at_k), ("hit_rate", hit_rate_at_k), ("ndcg", ndcg_at_k)):
                 out[f"{metric}@{k}{suffix}"] = float(measure(found[chosen], count[chosen], k).mean())
         out[f"users{suffix}"] = float(chosen.sum())
+        out[f"pins{suffix}"] = float(count[chosen].sum())
     return out
 
 

@@ -58,7 +58,7 @@ def planted(rng: np.random.Generator, m: int, dim: int = 32, topics: int = 6, no
 def test_ward_gives_scipys_partition_at_any_cut(m: int, dim: int, noise: float, quantile: float, seed: int):
     vectors, _ = planted(np.random.default_rng(seed), m, dim, noise=noise)
     heights = np.sort(linkage(vectors.astype(np.float64), "ward")[:, 2] ** 2)
-    # Between two merges' heights, so that the last digits do not decide; below the first and above the last too.
+    # Between two merges' heights, so that the last digits do not decide; below the first, above the last.
     edges = np.concatenate([[heights[0] / 2], heights, [heights[-1] * 2 + 1e-9]])
     low = int(quantile * (len(edges) - 2))
     if edges[low + 1] - edges[low] < 1e-9:
