@@ -8,8 +8,8 @@ keys, the features below and two times:
 * `created`: when it was written, which settles ties of `event_timestamp` and can never be after the moment a
   row is read at, so that a backfill does not leak into the past.
 
-Row 0 (id 0 is padding) of a daily view is its watermark: it is written every day, so that the age of row 0 is
-the age of the view, however long ago a quiet pin last changed.
+Row 0 (id 0 is padding) of a daily view is its watermark: every run writes it at the midnight it ends at, so
+that the age of row 0 is the age of the view, however long ago a quiet pin last changed.
 """
 
 from __future__ import annotations

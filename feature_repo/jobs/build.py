@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ def build_features(
     `as_of` is the UTC midnight that the features are computed for: they count what happened before it.
     Incremental: a lake that did not change costs nothing; otherwise only midnights after the first changed day
     are computed, found by comparing the lake with what the last build saw, or given as `since` (that day and
-    all later ones count as changed).
+    all later ones count as changed). Pins, users or follows whose past changed have everything built again.
     Interrupted, it starts over where it was: every file is replaced whole, and what was seen is noted last.
     Raises ValueError for an `as_of` that is no UTC midnight.
     """
@@ -53,20 +53,26 @@ def build_features(
         raise ValueError(f"as_of must be a UTC midnight, it is {as_of}")
     as_of = as_of.astimezone(UTC)
     before, now = state.load(out), state.observe(lake, as_of)
-    if before == now and since is None:
+    if state.same(before, now) and since is None:
         progress("features: nothing changed")
         return dict.fromkeys(BATCH_VIEWS, 0)
-    changed = since.astimezone(UTC).date() if since is not None else state.changed_since(before, now)
-    start = now.first
-    if changed is None:
-        for view in BATCH_VIEWS:
-            shutil.rmtree(out / view, ignore_errors=True)
-    else:
-        start = max(start, datetime.combine(changed, time(), UTC))
     rows: dict[str, int] = {}
     with connect(lake) as db:
         progress("features: pins")
         pin_base(db)
+        # Before any snapshot: what an ingest replaces from here on differs from it, and is built next time.
+        now = now.model_copy(update={"past": state.past(db, as_of)})
+        if since is not None:
+            changed: date | None = since.astimezone(UTC).date()
+        else:
+            past = state.past(db, before.as_of) if before is not None else {}
+            changed = state.changed_since(before, now, past)
+        start = now.first
+        if changed is None:
+            for view in BATCH_VIEWS:
+                shutil.rmtree(out / view, ignore_errors=True)
+        else:
+            start = max(start, datetime.combine(changed, time(), UTC))
         rows[PIN_CONTENT.name] = pin_content(db, out)
         first_pin_rows(db, out)
         first = min(start + timedelta(days=1), as_of)

@@ -2,14 +2,16 @@
 
 The snapshot of midnight D counts the days [D - w, D). A row is written only for a user or pin whose counts may
 have changed: those active on a day that enters a window (D - 1) or leaves one (D - w - 1), for nothing else can
-change a count. Per-day counts of the last month are kept in DuckDB and roll on by one day, so memory follows
-a month of activity, not the lake.
+change a count. A follow gives its user a row at the midnight after it; follows older than the first day of the
+actions are in the first snapshot. Midnights at which nothing can change are passed over, so a stray old row
+costs a few snapshots and not every midnight since; the last one is always written. Per-day counts of the last
+month are kept in DuckDB and roll on by one day, so memory follows a month of activity, not the lake.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 COUNTED = ("impressions", "actions", "positives", "negatives")
 LONGEST = max(WINDOWS)
+EDGES = (1, *(window + 1 for window in WINDOWS))
+"""Days before a midnight on which an event changes a count: they enter a window there, or leave one."""
 FOLLOWED = 500
 """Topics, and boards, kept per user: those followed last."""
 
@@ -50,23 +54,49 @@ def snapshots(
     last: datetime,
     progress: Callable[[str], None],
 ) -> dict[str, int]:
-    """Writes `user_profile` and `pin_stats` of every midnight in [first, last]; returns rows by view.
+    """Writes `user_profile` and `pin_stats` of the midnights in [first, last]; returns rows by view.
 
+    Midnights at which nothing can change have no file, except `last`; files of such that an earlier build left
+    are removed.
     Needs table `pin_base`. Both bounds are UTC midnights.
     """
     db.execute(_TABLES)
     _first_users(db, lake, out)
     rows = {USER_PROFILE.name: 0, PIN_STATS.name: 0}
-    day = max(first - timedelta(days=LONGEST + 1), lake.interval()[0])
-    while day < last:
-        _roll(db, lake, day)
-        day += _DAY
-        if day < first:
+    begins = lake.interval()[0]
+    midnights = _midnights(db, lake, max(first - timedelta(days=LONGEST + 1), begins), last)
+    _remove_others(out, midnights, first, last)
+    for at in midnights:
+        _roll(db, lake, at - _DAY)
+        if at < first:
             continue
-        rows[USER_PROFILE.name] += write(out, USER_PROFILE, f"{day:%Y-%m-%d}", _users(db, day))
-        rows[PIN_STATS.name] += write(out, PIN_STATS, f"{day:%Y-%m-%d}", _pins(db, day))
-        progress(f"features of {day:%Y-%m-%d}")
+        followed_since = at - _DAY if at - _DAY > begins else None
+        rows[USER_PROFILE.name] += write(out, USER_PROFILE, f"{at:%Y-%m-%d}", _users(db, at, followed_since))
+        rows[PIN_STATS.name] += write(out, PIN_STATS, f"{at:%Y-%m-%d}", _pins(db, at))
+        progress(f"features of {at:%Y-%m-%d}")
     return rows
+
+
+def _midnights(db: duckdb.DuckDBPyConnection, lake: Lake, begins: datetime, last: datetime) -> list[datetime]:
+    """Midnights in (begins, last] at which something can change by what came from `begins` on, and `last`."""
+    events = {_midnight(day) for table in ("actions", "impressions") for day in lake.days(table)}
+    followed = db.execute("SELECT DISTINCT timestamp::DATE FROM follows").fetchall()
+    changes = {day + edge * _DAY for day in events if day >= begins for edge in EDGES}
+    changes |= {_midnight(day) + _DAY for (day,) in followed}
+    return sorted(at for at in changes | {last} if begins < at <= last)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _remove_others(out: Path, midnights: list[datetime], first: datetime, last: datetime) -> None:
+    """Removes the snapshots in [first, last] of midnights at which nothing changes any more."""
+    kept = {f"{at:%Y-%m-%d}" for at in midnights}
+    for view in (USER_PROFILE, PIN_STATS):
+        for file in (out / view.name).glob("????-??-??.parquet"):
+            if first <= _midnight(date.fromisoformat(file.stem)) <= last and file.stem not in kept:
+                file.unlink()
 
 
 def _roll(db: duckdb.DuckDBPyConnection, lake: Lake, day: datetime) -> None:
@@ -103,8 +133,7 @@ def _roll(db: duckdb.DuckDBPyConnection, lake: Lake, day: datetime) -> None:
 
 def _changed(days: str, at: datetime) -> str:
     """SQL of the ids whose counts can differ between midnights `at - 1 day` and `at`."""
-    edges = {1, *(w + 1 for w in WINDOWS)}
-    moments = ", ".join(literal(at - timedelta(days=edge)) for edge in sorted(edges))
+    moments = ", ".join(literal(at - edge * _DAY) for edge in EDGES)
     return f"SELECT DISTINCT id FROM {days} WHERE day IN ({moments})"
 
 
@@ -118,15 +147,18 @@ def _counts(at: datetime, days: str) -> str:
     return f"SELECT c.id, {sums} FROM changed c LEFT JOIN {days} d ON d.id = c.id GROUP BY c.id"
 
 
-def _users(db: duckdb.DuckDBPyConnection, at: datetime):  # type: ignore[no-untyped-def]  # pa.Table
+def _users(  # type: ignore[no-untyped-def]  # pa.Table
+    db: duckdb.DuckDBPyConnection, at: datetime, followed_since: datetime | None
+):
+    """Rows of the users whose counts may change at `at`, or who followed since (ever before it where None)."""
     start, now = literal(at - timedelta(days=LONGEST)), literal(at)
-    yesterday = literal(at - _DAY)
+    since = "TIMESTAMPTZ '-infinity'" if followed_since is None else literal(followed_since)
     scalars = ", ".join(f"coalesce({name}, 0)::FLOAT AS {name}" for name in USER_SCALARS)
     return db.sql(
         f"""
         WITH changed AS (
             {_changed("user_days", at)}
-            UNION SELECT user_id FROM follows WHERE timestamp >= {yesterday} AND timestamp < {now}
+            UNION SELECT user_id FROM follows WHERE timestamp >= {since} AND timestamp < {now}
             UNION SELECT 0
         ),
         counts AS ({_counts(at, "user_days")}),
@@ -203,7 +235,8 @@ def _pins(db: duckdb.DuckDBPyConnection, at: datetime):  # type: ignore[no-untyp
 def _first_users(db: duckdb.DuckDBPyConnection, lake: Lake, out: Path) -> None:
     """Writes what is known of each user of the `users` table from joining on: no counts, who they are.
 
-    A user without a joining time counts from the first day of the actions.
+    A user without a joining time counts from the first day of the actions; one who followed before joining,
+    from the first follow, so that this row never hides a snapshot with what they follow.
     """
     start = literal(lake.interval()[0])
     zeros = ", ".join(f"0::FLOAT AS {name}" for name in USER_SCALARS)
@@ -212,8 +245,9 @@ def _first_users(db: duckdb.DuckDBPyConnection, lake: Lake, out: Path) -> None:
         SELECT user_id, {zeros}, country, language, state,
                coalesce(epoch_us(created_at) // 1000, 0) AS created_at_ms,
                []::BIGINT[] AS followed_topics, []::BIGINT[] AS followed_boards,
-               coalesce(created_at, {start}) AS event_timestamp, coalesce(created_at, {start}) AS created
+               least(coalesce(created_at, {start}), earliest) AS event_timestamp, event_timestamp AS created
         FROM users
+        LEFT JOIN (SELECT user_id, min(timestamp) AS earliest FROM follows GROUP BY user_id) USING (user_id)
         """
     ).to_arrow_table()
     write(out, USER_PROFILE, "joined", table)

@@ -86,6 +86,85 @@ def test_only_days_after_a_change_are_built_again(world: World, tmp_path: Path) 
     assert len(rewritten) == 10
 
 
+def followers(ids: list[int], at: datetime) -> pd.DataFrame:
+    """Follows of topic 2 by `ids`, all at one moment."""
+    rows = pd.DataFrame({"user_id": ids, "timestamp": pd.Timestamp(at), "topic_id": 2})
+    return rows.assign(board_id=pd.NA).astype({"topic_id": "Int64", "board_id": "Int64"})
+
+
+def test_follows_before_the_first_action_reach_users_who_never_acted(tmp_path: Path) -> None:
+    tables, cold = history(), list(range(101, 141))
+    named = pd.DataFrame({"user_id": cold[:10], "created_at": START + timedelta(days=3, hours=1)})
+    tables["users"] = pd.concat([tables["users"], named])  # the other thirty are in `follows` alone
+    tables["follows"] = pd.concat([tables["follows"], followers(cold, START - timedelta(days=60))])
+    build_features(write_lake(tmp_path / "lake", tables), tmp_path / "features", as_of=EARLY)
+    rows = contents(tmp_path / "features", "user_profile")
+    for at in (START + timedelta(days=1), EARLY):
+        true = rows[rows["user_id"].isin(cold) & (rows["event_timestamp"] <= at)]
+        latest = true.drop_duplicates("user_id", keep="last").set_index("user_id")
+        assert set(latest.index) == set(cold)
+        assert set(latest["followed_topics"]) == {(2,)}
+        assert (latest["followed_topics_count"] == 1).all() and (latest["actions_30d"] == 0).all()
+    only_followed = rows[rows["user_id"].isin(cold[10:])]
+    assert (only_followed["event_timestamp"] == START + timedelta(days=1)).all(), "once, at the first snapshot"
+
+
+@pytest.mark.parametrize("what", ["follows", "users", "pins"])
+def test_a_past_that_changed_is_built_again(tmp_path: Path, what: str) -> None:
+    tables = until(history(), EARLY)
+    features, fresh = tmp_path / "features", tmp_path / "fresh"
+    build_features(write_lake(tmp_path / "lake", tables), features, as_of=EARLY)
+    if what == "follows":
+        late = followers([500], START + timedelta(days=1, hours=5))
+        tables["follows"] = pd.concat([tables["follows"], late])
+    elif what == "users":
+        tables["users"] = tables["users"].assign(country="IT")
+    else:
+        tables["pins"] = tables["pins"].assign(topics=[[1, 2]] * len(tables["pins"]))
+    lake = write_lake(tmp_path / "changed", tables)
+    build_features(lake, features, as_of=EARLY)
+    build_features(lake, fresh, as_of=EARLY)
+    for view in ("user_profile", "pin_stats"):
+        pd.testing.assert_frame_equal(contents(features, view), contents(fresh, view))
+
+
+def test_new_entities_with_new_days_stay_incremental(tmp_path: Path) -> None:
+    tables, middle = until(history(), EARLY), EARLY - timedelta(days=2)
+    tables["follows"] = tables["follows"][tables["follows"]["timestamp"] < EARLY]
+    lake, features = write_lake(tmp_path / "lake", until(tables, middle)), tmp_path / "features"
+    build_features(lake, features, as_of=middle)
+    written = {f: f.stat().st_mtime_ns for f in (features / "pin_stats").glob("2026-*.parquet")}
+    born = middle + timedelta(hours=3)
+    tables["pins"] = pd.concat([tables["pins"], pd.DataFrame({"pin_id": [900], "created_at": [born]})])
+    tables["users"] = pd.concat([tables["users"], pd.DataFrame({"user_id": [900], "created_at": [born]})])
+    tables["follows"] = pd.concat([tables["follows"], followers([900], born)])
+    for name in ("pins", "users", "follows"):
+        write_lake(tmp_path / "lake", {name: tables[name]})
+    events = {name: tables[name] for name in ("actions", "impressions")}
+    write_lake(tmp_path / "lake", {name: rows[rows["timestamp"] >= middle] for name, rows in events.items()})
+    build_features(lake, features, as_of=EARLY)
+    assert [f.stem for f, at in written.items() if f.stat().st_mtime_ns != at] == []
+    build_features(lake, tmp_path / "fresh", as_of=EARLY)
+    for view in ("user_profile", "pin_stats"):
+        pd.testing.assert_frame_equal(contents(features, view), contents(tmp_path / "fresh", view))
+
+
+def test_a_stray_old_row_costs_no_walk_over_the_years(world: World, tmp_path: Path) -> None:
+    tables = until(history(), EARLY)
+    stray = tables["actions"].head(1).assign(event_id=10_000, timestamp=START - timedelta(days=9000))
+    tables["actions"] = pd.concat([tables["actions"], stray])
+    build_features(write_lake(tmp_path / "lake", tables), tmp_path / "features", as_of=EARLY)
+    snapshots = list((tmp_path / "features" / "pin_stats").glob("????-??-??.parquet"))
+    assert len(snapshots) == 7 + 4, "the week's, and those at which the stray row changes a count"
+    found, expected = contents(tmp_path / "features", "pin_stats"), contents(world.features, "pin_stats")
+    week = [START + timedelta(days=d) for d in range(1, 8)]
+    found, expected = (rows[rows["event_timestamp"].isin(week)] for rows in (found, expected))
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))
+    old = pd.read_parquet(tmp_path / "features" / "pin_stats").query("pin_id == @stray.pin_id.item()")
+    old = old[old["event_timestamp"] < START - timedelta(days=8000)].sort_values("event_timestamp")
+    assert old["actions_30d"].tolist() == [1, 1, 1, 0] and old["actions_1d"].tolist() == [1, 0, 0, 0]
+
+
 def test_a_build_that_was_interrupted_is_done_again(world: World, short: Path, tmp_path: Path) -> None:
     features = tmp_path / "features"
 
