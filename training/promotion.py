@@ -26,6 +26,10 @@ class NothingToPromote(RuntimeError):
     """No version was given and no release is the challenger."""
 
 
+class EmptyOverride(ValueError):
+    """An override that does not say why."""
+
+
 class RollbackImpossible(RuntimeError):
     """There is no previous champion, or what it serves from is gone."""
 
@@ -44,10 +48,10 @@ def promote(
     champion already is left so.
 
     Raises GateFailed with every gate's result, NothingToPromote, ReleaseError for an unknown version,
-    ValueError for an empty override.
+    EmptyOverride.
     """
     if override is not None and not override.strip():
-        raise ValueError("an override says why the release goes out although a gate fails; it is empty")
+        raise EmptyOverride("an override says why the release goes out although a gate fails; it is empty")
     book, registry = Ledger(ledger), registry_of(ctx)
     with book.lock():
         _finish(registry, book)

@@ -48,6 +48,7 @@ from validation.manifest import (
     ReleaseManifest,
     Space,
 )
+from validation.tables import PADDING_ID
 
 CONTENT, PINNERSAGE, RANKER = "content", "pinnersage", "ranker"
 """Roles of the parts, in the order in which they are made."""
@@ -341,7 +342,7 @@ def _sources(lake: Lake, parts: Mapping[str, Part], skipped: dict[str, str]) -> 
     for source, column in (("followed_boards", "board_id"), ("followed_topics", "topic_id")):
         if follows is None:
             skipped[source] = "there is no follows table"
-        elif not follows[column].notna().any():
+        elif not (follows[column] != PADDING_ID).any():  # the lake reads an absent id as padding
             skipped[source] = f"the follows table has no {column}"
         else:
             out.append(source)

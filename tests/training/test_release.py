@@ -11,12 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from bentos.registry import ModelRegistry
 from feature_repo.vectors.milvus import connect
 from tests.feature_repo.vectors.servers import shared_lite
+from tests.training.data.lakes import write_lake
 from tests.training.data.oracle import NaivePointInTime
 from tests.training.data.worlds import tiny_world
 from training import index, promotion, release, release_evaluation
@@ -245,7 +247,7 @@ def test_floors_stop_a_first_release(trained: Trained, ledger: Path) -> None:
 
 def test_an_override_is_kept_with_what_it_overrode(trained: Trained, ledger: Path) -> None:
     strict = GateBounds(min_ranker_auc=0.99)
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(promotion.EmptyOverride, match="empty"):
         promote(trained.ctx, ledger, trained.first, override="  ", bounds=strict)
     promote(trained.ctx, ledger, trained.first, override="holiday freeze ends today", bounds=strict)
     (entry,) = promotion.history(ledger)
@@ -359,3 +361,16 @@ def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained
     said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
     assert said.sources == ("pinnersage", "popular_by_topic", "content_neighbours")
     assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
+
+
+@pytest.mark.parametrize(
+    ("given", "lost"), [("topic_id", "board_id"), ("board_id", "topic_id")], ids=["topics only", "boards only"]
+)
+def test_follows_of_one_kind_give_one_source(given: str, lost: str, tmp_path: Path) -> None:
+    follows = pd.DataFrame({"user_id": [1, 2], given: [3, 4]})
+    follows["timestamp"] = pd.Timestamp("2026-01-01", tz="UTC")
+    lake = write_lake(tmp_path / "lake", {"follows": follows})
+    source = {"topic_id": "followed_topics", "board_id": "followed_boards"}
+    skipped: dict[str, str] = {}
+    assert release._sources(lake, {}, skipped) == (source[given], "popular_by_topic")
+    assert skipped == {source[lost]: f"the follows table has no {lost}"}

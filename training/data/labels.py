@@ -68,6 +68,18 @@ def _instants(rows: pd.DataFrame) -> np.ndarray:
     return rows[TIMESTAMP].to_numpy(dtype="datetime64[us]")
 
 
+def known_until(impressions: pd.DataFrame, actions: pd.DataFrame, answered: np.ndarray) -> pd.Series:
+    """Until when each impression's features may look: its time, or that of an answer dated before it.
+
+    `answered` is what `attribute` returned for the two. An answer that a client's clock dates before its
+    impression would otherwise be part of the history that is to foretell it.
+    """
+    known = _instants(impressions).copy()
+    hit = answered >= 0
+    np.minimum.at(known, answered[hit], _instants(actions)[hit])
+    return pd.Series(known, index=impressions.index).dt.tz_localize("UTC")
+
+
 def multi_hot(answered: np.ndarray, codes: np.ndarray, rows: int, actions: int) -> np.ndarray:
     """int8 (rows, actions): 1 where an action of code c (from 1, column c - 1) answered the row."""
     labels = np.zeros((rows, actions), dtype=np.int8)

@@ -48,6 +48,8 @@ class Plan:
     config: TrainingSetConfig
     vocabulary: Vocabulary
     scheme: Literal["impressions", "sampled"]
+    coverage: str
+    """Which of the days with actions have impressions, in words."""
     space: str | None
     data_end: datetime
     fingerprint: str
@@ -56,12 +58,16 @@ class Plan:
     @classmethod
     def of(cls, lake: Lake, interval: Interval, vectors: PinVectors | None, config: TrainingSetConfig) -> Plan:
         contract = lake.contract()
-        scheme = IMPRESSIONS if lake.has(IMPRESSIONS) else SAMPLED
+        wanted = {day.date() for day in interval.days()}
+        acted, shown = wanted & set(lake.days("actions")), wanted & set(lake.days(IMPRESSIONS))
+        enough = lake.has(IMPRESSIONS) and len(acted & shown) >= config.impression_days * len(acted)
+        scheme = IMPRESSIONS if enough else SAMPLED
         source = IMPRESSIONS if scheme == IMPRESSIONS else "actions"
         made_of = {
             "interval": str(interval),
             "config": config.model_dump(exclude={"chunk_rows"}),
             "lake": lake.digest(),
+            "scheme": scheme,
             "vocabulary": contract.vocabulary.model_dump(mode="json"),
             "space": vectors.space if vectors else None,
             "vectors": _digest(vectors) if vectors else None,
@@ -74,6 +80,9 @@ class Plan:
             config=config,
             vocabulary=contract.vocabulary,
             scheme=scheme,
+            coverage=f"impressions on {len(acted & shown)} of {len(acted)} days with actions"
+            if shown
+            else "no impressions",
             space=vectors.space if vectors else None,
             data_end=lake.interval()[1],
             fingerprint=fingerprint,
@@ -117,7 +126,7 @@ def _rows_of(file: Path) -> int:
 _NOTES = {
     IMPRESSIONS: "one row an impression; an action answers the impression of its request, or without one the "
     "latest impression of the pin in the {window:g} hours before it",
-    SAMPLED: "no impressions: one page an acted-on (user, pin, day), with {k} draws of other pins by (actions "
+    SAMPLED: "{coverage}: one page an acted-on (user, pin, day), with {k} draws of other pins by (actions "
     "so far + 1) ** {power:g}; positions and base rates mean nothing",
 }
 
@@ -130,7 +139,10 @@ def summary(plan: Plan, days: dict[str, DayStats]) -> TrainingSetInfo:
         end=plan.interval.end,
         scheme=plan.scheme,
         scheme_note=_NOTES[plan.scheme].format(
-            window=config.label_window_h, k=config.negatives_per_positive, power=config.popularity_power
+            coverage=plan.coverage,
+            window=config.label_window_h,
+            k=config.negatives_per_positive,
+            power=config.popularity_power,
         ),
         rows=rows,
         positives=sum(d.positives for d in stats),

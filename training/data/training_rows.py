@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.schema import PIN_SCALARS, PIN_TOPICS, SEQUENCE_ARRAYS, USER_SCALARS
 from feature_repo.sequence import SequenceLog
-from training.data.labels import CLOCK_SKEW, attribute, multi_hot
+from training.data.labels import CLOCK_SKEW, attribute, known_until, multi_hot
 from training.data.point_in_time import PointInTime
 from training.data.sampled_negatives import Popularity, answers, pages
 from training.data.splits import DAY
@@ -56,6 +56,10 @@ from validation.tables import (
 
 if TYPE_CHECKING:
     from training.data.training_plan import Plan
+
+
+Made = tuple[pd.DataFrame, np.ndarray, pd.Series, dict[datetime, dict]]
+"""Rows, labels int8 (rows, actions), until when each row's features look, each day's counts of actions."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +140,10 @@ class RowBuilder:
 
     def write(self, out_dir: Path, days: list[datetime]) -> None:
         """Make and write the rows of consecutive days."""
-        rows, labels, counts = (
+        rows, labels, known, counts = (
             self._impressions(days) if self.plan.scheme == IMPRESSIONS else self._sampled(days)
         )
-        table = self._table(rows, labels)
+        table = self._table(rows, labels, known)
         of_day = _days(rows[TIMESTAMP])
         for day in days:
             kept = of_day == _day(day)
@@ -159,7 +163,7 @@ class RowBuilder:
     def _matured(self) -> datetime:
         return self.plan.data_end - timedelta(hours=self.plan.config.label_window_h)
 
-    def _impressions(self, days: list[datetime]) -> tuple[pd.DataFrame, np.ndarray, dict[datetime, dict]]:
+    def _impressions(self, days: list[datetime]) -> Made:
         """The lake's impressions of the days, their labels, and each day's counts of actions.
 
         Impressions up to the end of the label window are read as well: an action without a request belongs to
@@ -183,6 +187,7 @@ class RowBuilder:
         return (
             rows,
             labels,
+            known_until(rows, acts, answered),
             {
                 day: self._counts(
                     answered, codes, (answered >= 0) & (answered_day == _day(day)), action_day == _day(day)
@@ -191,7 +196,7 @@ class RowBuilder:
             },
         )
 
-    def _sampled(self, days: list[datetime]) -> tuple[pd.DataFrame, np.ndarray, dict[datetime, dict]]:
+    def _sampled(self, days: list[datetime]) -> Made:
         columns = [USER_ID, PIN_ID, ACTION, TIMESTAMP, "event_id"]
         config, counts = self.plan.config, {}
         popularity = self._counted(days[0])
@@ -207,7 +212,8 @@ class RowBuilder:
             parts.append(page)
             popularity.count(acts[PIN_ID].to_numpy())
             offset += len(page)
-        return pd.concat(parts, ignore_index=True), np.concatenate(labels), counts
+        rows = pd.concat(parts, ignore_index=True)
+        return rows, np.concatenate(labels), rows[TIMESTAMP], counts
 
     def _counted(self, before: datetime) -> Popularity:
         """Popularity at the midnight `before`."""
@@ -229,23 +235,22 @@ class RowBuilder:
             "actions": int(of_day.sum()),
         }
 
-    def _table(self, rows: pd.DataFrame, labels: np.ndarray) -> pa.Table:
-        """Every column of the set, in the order of `rows`."""
+    def _table(self, rows: pd.DataFrame, labels: np.ndarray, known: pd.Series) -> pa.Table:
+        """Every column of the set, in the order of `rows`, from what happened before `known`."""
         names = self.plan.vocabulary.names
         positive = [c - 1 for c in self.plan.vocabulary.codes(Polarity.POSITIVE)]
         users = rows[USER_ID].to_numpy(dtype=np.int64)
         pin_ids = rows[PIN_ID].to_numpy(dtype=np.int64)
-        profiles = self.features.profiles(users, rows[TIMESTAMP])
-        pin_scalars = self.features.pin_scalars(pin_ids, rows[TIMESTAMP])
-        times = unix_ms(rows[TIMESTAMP])
-        starts, ends = self.history.slice(users, times)
+        profiles = self.features.profiles(users, known)
+        pin_scalars = self.features.pin_scalars(pin_ids, known)
+        starts, ends = self.history.slice(users, unix_ms(known))
         meetings = interactions(
             self.catalogue.pins,
             self.history_rows,
             RequestRows(
                 pin_rows=self.catalogue.rows(pin_ids),
                 pin_ids=pin_ids,
-                times_ms=times,
+                times_ms=unix_ms(rows[TIMESTAMP]),
                 starts=starts,
                 ends=ends,
                 followed_starts=profiles.followed_starts,

@@ -1,6 +1,6 @@
 """Training sets for rankers: one row an impression, with what was known just before it and what came of it.
 
-    rows          the lake's impressions of [start, end); without any, pages with drawn negatives
+    rows          the lake's impressions of [start, end); on too few days, pages with drawn negatives
     label_<a>     1 where action a answered the impression (`labels.py`); label: any positive action
     user_*, pin_* counters as of the impression, by the feature store's point-in-time join
     interactions  from the user's actions strictly before the impression, by the kernel that serving runs
@@ -33,6 +33,7 @@ from training.data.training_set_facts import (
     KEYS,
     LABEL,
     LABEL_PREFIX,
+    SAMPLED,
     WEIGHT,
     DayStats,
     PinVectors,
@@ -154,7 +155,7 @@ def build(
     """Make the training set of the impressions in [start, end), UTC midnights, in `out_dir`.
 
     A finished set of the same fingerprint is returned as it is; days that an interrupted build finished are
-    kept; a set made from anything else is replaced.
+    kept; a set made from anything else is replaced, unless the interval has no rows.
 
     Raises
     ------
@@ -171,6 +172,10 @@ def build(
     if (out_dir / INFO).exists() and TrainingSet(out_dir).info.fingerprint == plan.fingerprint:
         progress(f"training set {interval}: unchanged")
         return TrainingSet(out_dir)
+    if not any(plan.day_rows.values()):
+        source = "actions" if plan.scheme == SAMPLED else plan.scheme
+        raise TrainingSetError(f"there is nothing to learn from between {start} and {end}: no {source}")
+    progress(f"training set {interval}: {plan.coverage}, {plan.scheme} rows")
     _claim(out_dir, plan.fingerprint)
     builder = RowBuilder(lake, features, plan, Catalogue.of(lake, vectors), history_of(lake, end))
     days: dict[str, DayStats] = {}
@@ -181,8 +186,6 @@ def build(
             days[day.date().isoformat()] = DayStats.read(day_file(out_dir, day))
         progress(f"training set: {chunk[-1]:%Y-%m-%d}, {sum(d.rows for d in days.values()):,} rows")
     info = summary(plan, days)
-    if info.rows == 0:
-        raise TrainingSetError(f"there is nothing to learn from between {start} and {end}: no {plan.scheme}")
     _replace(out_dir / INFO, info.model_dump_json(indent=2).encode())
     return TrainingSet(out_dir)
 

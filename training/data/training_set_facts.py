@@ -47,6 +47,9 @@ class TrainingSetConfig(BaseModel):
     """`inverse_propensity` weighs a row by 1 / propensity: right where propensity is the rate at which rows
     were kept, noisy where it is a policy's chance to show a pin."""
     max_weight: float = Field(100.0, ge=1)
+    impression_days: float = Field(0.5, ge=0, le=1)
+    """Impressions are the rows where at least this share of the interval's days with actions has any; where
+    fewer have (services began to log what they show only yesterday), negatives are drawn."""
     negatives_per_positive: int = Field(4, ge=1)
     """Only without impressions."""
     popularity_power: float = Field(0.75, ge=0)

@@ -17,6 +17,7 @@ from datetime import datetime
 
 from training.context import TrainingContext
 from training.data.splits import TooShort
+from training.data.training_set import TrainingSetError
 from training.models.interactions import Pins
 from training.pipelines import content as content_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
@@ -42,6 +43,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
 STEPS = tuple(NEEDS)
 
 
+class UnknownStep(ValueError):
+    """A step was asked for that no run has."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """What a run left in the registry and in the stores."""
@@ -60,11 +65,11 @@ def train(ctx: TrainingContext, models: Sequence[str] | None = None, force: bool
 
     `force` redoes the named steps even where nothing changed. A step whose tables the lake lacks, or whose
     data cannot decide anything (one outcome only, too few days), is skipped, and what stands on it too.
-    Raises ValueError for an unknown step, LakeError before the first ingest.
+    Raises UnknownStep, and LakeError before the first ingest.
     """
     unknown = [name for name in models or () if name not in STEPS]
     if unknown:
-        raise ValueError(f"unknown step {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
+        raise UnknownStep(f"unknown step {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
     return _Run(ctx, tuple(models or STEPS), force).go()
 
 
@@ -121,7 +126,12 @@ class _Run:
         if not kinds:
             return
         content = self.parts[content_pipeline.MODEL]
-        rows = build_training_set(self.ctx, publisher.store, content, pins)
+        try:
+            rows = build_training_set(self.ctx, publisher.store, content, pins)
+        except TrainingSetError as reason:
+            for kind in kinds:
+                self._skip(kind.model, str(reason))
+            return
         for kind in kinds:
             try:
                 part = train_pinnability(self.ctx, kind, rows, content, force=self._forced(kind.model))

@@ -9,7 +9,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.labels import CLOCK_SKEW, attribute, multi_hot
+from training.data.labels import CLOCK_SKEW, attribute, known_until, multi_hot
 
 ZERO = pd.Timestamp("2026-01-01", tz="UTC")
 WINDOW = timedelta(hours=24)
@@ -50,6 +50,15 @@ def test_a_clients_clock_may_run_ahead_of_the_page_a_little() -> None:
     minutes = CLOCK_SKEW.total_seconds() / 60
     acted = _acted([(1, 7, 3, 1 - (minutes - 1) / 60), (1, 7, 3, 1 - (minutes + 1) / 60)])
     assert attribute(shown, acted, WINDOW).tolist() == [0, -1]
+
+
+def test_features_look_no_further_than_the_earliest_answer() -> None:
+    shown = _shown([(1, 7, 3, 1), (1, 7, 4, 1), (2, 7, 3, 5)])
+    acted = _acted([(1, 7, 3, 0.97), (1, 7, 3, 0.95), (1, 7, 4, 2), (9, 7, 3, 0)])
+    known = known_until(shown, acted, attribute(shown, acted, WINDOW))
+    hours = (known - ZERO) / timedelta(hours=1)
+    np.testing.assert_allclose(hours, [0.95, 1, 5])
+    assert known_until(_shown([]), acted, np.full(4, -1)).empty
 
 
 def test_nothing_shown_or_nothing_done() -> None:

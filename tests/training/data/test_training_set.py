@@ -314,6 +314,86 @@ def test_without_impressions_negatives_are_drawn(world: World, interval: Interva
     assert drawn["pin_id"].isin(popular).mean() > 1.5 * 100 / world.config.pins
 
 
+def test_an_answer_dated_before_its_impression_is_no_feature_of_it(
+    world: World, interval: Interval, tmp_path: Path
+) -> None:
+    """A client's clock three minutes behind puts the answer before the page, in one case before midnight."""
+    day = pd.Timestamp(interval.end - DAY)
+    frames = dict(world.frames)
+    one = frames["impressions"].loc[lambda f: f["timestamp"] >= day].iloc[[0]].assign(timestamp=day)
+    user, pin = int(one["user_id"].iloc[0]), int(one["pin_id"].iloc[0])
+    answer = (
+        frames["actions"]
+        .iloc[[0]]
+        .assign(
+            event_id=frames["actions"]["event_id"].max() + 1,
+            user_id=user,
+            pin_id=pin,
+            request_id=one["request_id"].iloc[0],
+            timestamp=day - timedelta(minutes=3),
+            action=world.contract.vocabulary.code("save"),
+        )
+    )
+    others = frames["impressions"].drop(index=one.index)
+    frames["impressions"] = pd.concat([others, one])
+    acted = frames["actions"]
+    asked = one["request_id"].iloc[0]
+    acted = acted[~((acted["request_id"] == asked) & (acted["pin_id"] == pin))]
+
+    def row(name: str, actions: pd.DataFrame) -> pd.Series:
+        given = frames | {"actions": actions}
+        lake = write_lake(tmp_path / f"lake {name}", given, world.contract)
+        bounds = {"start": interval.end - DAY, "end": interval.end, "vectors": _vectors(world)}
+        rows = build(lake, _features(given, world), tmp_path / name, **bounds).read()
+        return rows[(rows["request_id"] == asked) & (rows["pin_id"] == pin)].iloc[0]
+
+    before = acted["timestamp"] < day - timedelta(minutes=3)
+    kept = acted[before | (acted["user_id"] != user) & (acted["pin_id"] != pin) | (acted["timestamp"] >= day)]
+    without, with_answer = row("without", kept), row("with", pd.concat([kept, answer]))
+    assert (without["label_save"], with_answer["label_save"]) == (0, 1)
+    assert with_answer[list(INTERACTION_FEATURES)].equals(without[list(INTERACTION_FEATURES)])
+    # the counters are those of the midnight before the answer, not of the one that already counts it
+    own = kept[kept["user_id"] == user]["timestamp"]
+    assert with_answer["user_actions_7d"] == ((own >= day - 8 * DAY) & (own < day - DAY)).sum()
+
+
+def _served_lately(world: World, root: Path, after: pd.Timestamp) -> tuple[Lake, dict[str, pd.DataFrame]]:
+    """The world in a lake where impressions were logged only from `after` on."""
+    frames = dict(world.frames)
+    frames["impressions"] = frames["impressions"].loc[lambda f: f["timestamp"] >= after]
+    return write_lake(root, frames, world.contract), frames
+
+
+def test_a_few_served_impressions_do_not_take_the_place_of_drawn_negatives(
+    world: World, interval: Interval, tmp_path: Path
+) -> None:
+    bounds = {"start": interval.start, "end": interval.end}
+    for days, scheme in ((1, "sampled"), (2, "impressions")):
+        lake, frames = _served_lately(world, tmp_path / f"{days}", pd.Timestamp(interval.end - days * DAY))
+        info = build(lake, _features(frames, world), tmp_path / "set", **bounds).info
+        assert info.scheme == scheme
+        assert info.positives > 0
+        if scheme == "sampled":
+            assert info.scheme_note.startswith("impressions on 1 of 4 days with actions")
+    # what was served after the interval leaves it as it was without impressions
+    lake, frames = _served_lately(world, tmp_path / "today", pd.Timestamp(interval.end - DAY))
+    info = build(
+        lake, _features(frames, world), tmp_path / "before", start=interval.start, end=interval.end - DAY
+    ).info
+    assert info.scheme == "sampled"
+    assert info.scheme_note.startswith("no impressions")
+
+
+def test_a_set_is_not_replaced_by_one_without_rows(world: World, interval: Interval, tmp_path: Path) -> None:
+    features = _features(world.frames, world)
+    last = {"start": interval.end - DAY, "end": interval.end}
+    made = build(world.lake, features, tmp_path / "set", **last)
+    with pytest.raises(TrainingSetError, match="nothing to learn from"):
+        build(world.lake, features, tmp_path / "set", start=interval.end, end=interval.end + DAY)
+    assert TrainingSet(tmp_path / "set").info == made.info
+    assert len(made.read()) == made.info.rows
+
+
 def test_weights_by_propensity(world: World, interval: Interval, tmp_path: Path) -> None:
     config = TrainingSetConfig(weight="inverse_propensity", max_weight=50)
     bounds = {"start": interval.end - DAY, "end": interval.end, "config": config}

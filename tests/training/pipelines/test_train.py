@@ -15,7 +15,7 @@ from tests.training.pipelines.conftest import GiveRegistry, context
 from training import index
 from training.context import TrainingContext
 from training.data.splits import time_split
-from training.data.training_set import TrainingSet
+from training.data.training_set import TrainingSet, TrainingSetError
 from training.data.world import WorldPaths
 from training.evaluation.metrics import auc
 from training.models.interactions import Pins, polarity_signs, request_interactions
@@ -24,7 +24,7 @@ from training.pipelines import pinnability
 from training.pipelines import train as train_module
 from training.pipelines.content import load_catalogue
 from training.pipelines.pinnability import Kind, TrainingWindow, evaluate, newest, split_of
-from training.pipelines.train import STEPS, Trained, train
+from training.pipelines.train import STEPS, Trained, UnknownStep, train
 from training.registry import Registry
 from validation.ingest import ingest
 from validation.lake import Lake
@@ -144,7 +144,7 @@ def test_force_redoes_the_named_step_only(made: TrainingContext, trained: Traine
 
 
 def test_an_unknown_step_is_named(made: TrainingContext):
-    with pytest.raises(ValueError, match="unknown step pinsaeg; the steps are features, content"):
+    with pytest.raises(UnknownStep, match="unknown step pinsaeg; the steps are features, content"):
         train(made, models=["pinsaeg"])
 
 
@@ -258,6 +258,18 @@ def test_pins_without_content_skip_what_stands_on_content(
     done = train(context(tmp_path, progress=lines))
     assert done.parts == {} and "no pin has a title" in done.skipped["content"]
     assert set(done.skipped) == set(STEPS) - {"features"}
+
+
+def test_rankers_without_rows_are_skipped_and_say_why(
+    made: TrainingContext, trained: Trained, monkeypatch: pytest.MonkeyPatch
+):
+    def nothing(*_: object) -> TrainingSet:
+        raise TrainingSetError("there is nothing to learn from")
+
+    monkeypatch.setattr(train_module, "build_training_set", nothing)
+    done = train(made)
+    assert set(done.parts) == {"content", "pinnersage"}
+    assert done.skipped == {kind.model: "there is nothing to learn from" for kind in Kind}
 
 
 def test_the_test_grows_until_it_can_decide(rows: TrainingSet, monkeypatch: pytest.MonkeyPatch):
