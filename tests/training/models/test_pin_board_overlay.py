@@ -87,7 +87,11 @@ def test_a_new_base_takes_over_what_it_has_seen() -> None:
     add(fresh, [(4, 9)], time_ms=200)
     new = from_edges(np.array([1, 2]), np.array([1, 1]), info=GraphInfo(as_of_ms=150))
     moved = fresh.rebased(new)
-    assert boards_by_pin(moved.view()) == {1: [1], 2: [1], 4: [9]}  # (3, 1) was seen, and pruned, by the new base
+    assert boards_by_pin(moved.view()) == {
+        1: [1],
+        2: [1],
+        4: [9],
+    }  # (3, 1) was seen, and pruned, by the new base
     assert boards_by_pin(fresh.rebased(new, after_ms=0).view()) == {1: [1], 2: [1], 3: [1], 4: [9]}
 
 
