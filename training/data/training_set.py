@@ -36,6 +36,7 @@ from training.data.training_set_facts import (
     SAMPLED,
     WEIGHT,
     DayStats,
+    NoTrainingRows,
     PinVectors,
     TrainingSetConfig,
     TrainingSetError,
@@ -49,6 +50,7 @@ from validation.tables import POSITION, TIME, TIMESTAMP
 
 __all__ = [
     "Block",
+    "NoTrainingRows",
     "PinVectors",
     "TrainingSet",
     "TrainingSetConfig",
@@ -160,7 +162,8 @@ def build(
     Raises
     ------
     ValueError : `start` or `end` is no UTC midnight, or they are not in order.
-    TrainingSetError : the interval has no rows, or an invariant broke (rows, label sums, repeated pins).
+    NoTrainingRows : the interval has no rows.
+    TrainingSetError : an invariant broke (rows, label sums, repeated pins).
     """
     config = config or TrainingSetConfig()
     for name, when in (("start", start), ("end", end)):
@@ -174,7 +177,7 @@ def build(
         return TrainingSet(out_dir)
     if not any(plan.day_rows.values()):
         source = "actions" if plan.scheme == SAMPLED else plan.scheme
-        raise TrainingSetError(f"there is nothing to learn from between {start} and {end}: no {source}")
+        raise NoTrainingRows(f"there is nothing to learn from between {start} and {end}: no {source}")
     progress(f"training set {interval}: {plan.coverage}, {plan.scheme} rows")
     _claim(out_dir, plan.fingerprint)
     builder = RowBuilder(lake, features, plan, Catalogue.of(lake, vectors), history_of(lake, end))

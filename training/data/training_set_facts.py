@@ -36,6 +36,10 @@ class TrainingSetError(RuntimeError):
     """A training set that would be wrong, or cannot be made; the message says which rule broke and where."""
 
 
+class NoTrainingRows(TrainingSetError):
+    """The interval holds nothing to learn from; nothing is wrong with what it holds."""
+
+
 class TrainingSetConfig(BaseModel):
     """How rows are labelled, weighted and, without impressions, drawn."""
 

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from training.context import TrainingContext
 from training.data.splits import TooShort
-from training.data.training_set import TrainingSetError
+from training.data.training_set import NoTrainingRows
 from training.models.interactions import Pins
 from training.pipelines import content as content_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
@@ -128,7 +128,7 @@ class _Run:
         content = self.parts[content_pipeline.MODEL]
         try:
             rows = build_training_set(self.ctx, publisher.store, content, pins)
-        except TrainingSetError as reason:
+        except NoTrainingRows as reason:
             for kind in kinds:
                 self._skip(kind.model, str(reason))
             return

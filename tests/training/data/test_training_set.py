@@ -18,6 +18,7 @@ from tests.training.data.oracle import NaivePointInTime
 from tests.training.data.worlds import World, tiny_world
 from training.data.splits import Interval
 from training.data.training_set import (
+    NoTrainingRows,
     PinVectors,
     TrainingSet,
     TrainingSetConfig,
@@ -388,7 +389,7 @@ def test_a_set_is_not_replaced_by_one_without_rows(world: World, interval: Inter
     features = _features(world.frames, world)
     last = {"start": interval.end - DAY, "end": interval.end}
     made = build(world.lake, features, tmp_path / "set", **last)
-    with pytest.raises(TrainingSetError, match="nothing to learn from"):
+    with pytest.raises(NoTrainingRows, match="nothing to learn from"):
         build(world.lake, features, tmp_path / "set", start=interval.end, end=interval.end + DAY)
     assert TrainingSet(tmp_path / "set").info == made.info
     assert len(made.read()) == made.info.rows
@@ -427,5 +428,5 @@ def test_bad_intervals_are_named(world: World, interval: Interval, tmp_path: Pat
     features = _features(world.frames, world)
     with pytest.raises(ValueError, match="midnight"):
         build(world.lake, features, tmp_path / "a", start=interval.start + timedelta(hours=1), end=interval.end)
-    with pytest.raises(TrainingSetError, match="nothing to learn from"):
+    with pytest.raises(NoTrainingRows, match="nothing to learn from"):
         build(world.lake, features, tmp_path / "b", start=interval.end, end=interval.end + DAY)

@@ -15,7 +15,7 @@ from tests.training.pipelines.conftest import GiveRegistry, context
 from training import index
 from training.context import TrainingContext
 from training.data.splits import time_split
-from training.data.training_set import TrainingSet, TrainingSetError
+from training.data.training_set import NoTrainingRows, TrainingSet
 from training.data.world import WorldPaths
 from training.evaluation.metrics import auc
 from training.models.interactions import Pins, polarity_signs, request_interactions
@@ -264,7 +264,7 @@ def test_rankers_without_rows_are_skipped_and_say_why(
     made: TrainingContext, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ):
     def nothing(*_: object) -> TrainingSet:
-        raise TrainingSetError("there is nothing to learn from")
+        raise NoTrainingRows("there is nothing to learn from")
 
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
