@@ -97,6 +97,7 @@ class RemoteRetrieval:
             surface=feed.surface.value,
             user_id=feed.user_id,
             pin_id=feed.pin_id,
+            board_id=feed.board_id,
             release=feed.release.version,
             seed=feed.seed,
             now_ms=feed.now_ms,

@@ -66,6 +66,16 @@ class PinNotFound(RequestError):
     status = HTTPStatus.NOT_FOUND
 
 
+class BoardNotFound(RequestError):
+    """A board that the data set does not hold, or that holds no pins."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class OneSubject(RequestError):
+    """Related pins asked for nothing, or for a pin and a board at once."""
+
+
 class UserNotFound(RequestError):
     """A user that has neither features nor actions, where one is needed."""
 

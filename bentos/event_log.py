@@ -260,6 +260,44 @@ def read(folder: Path, stream: str, *, since_ms: int = 0) -> Iterator[Record]:
             raise LogDamaged(f"{path}: the line at byte {good} cannot be read; restore the segment from a copy")
 
 
+class Tail:
+    """What a stream gained since the last look, for a reader beside the writer. Not thread-safe.
+
+    The first `read` begins with `timestamp_ms >= since_ms`, as `read` of this module does.
+    """
+
+    def __init__(self, folder: Path, stream: str, *, since_ms: int = 0) -> None:
+        self._folder, self._stream, self._since_ms = folder, stream, since_ms
+        self._segment: Path | None = None
+        self._end = 0
+
+    def read(self) -> list[Record]:
+        """New records in the order they were acknowledged.
+
+        Raises LogDamaged where a segment that is no longer written to ends in a line that cannot be read.
+        """
+        found: list[Record] = []
+        segments = [s for s in segments_of(self._folder, self._stream) if not self._behind(s)]
+        for place, path in enumerate(segments):
+            if path != self._segment:
+                self._segment, self._end = path, 0
+            for record, end in _lines(path, self._end):
+                self._end = end
+                if record.timestamp_ms >= self._since_ms:
+                    found.append(record)
+            if place < len(segments) - 1 and self._end < path.stat().st_size:
+                raise LogDamaged(
+                    f"{path}: the line at byte {self._end} cannot be read; restore the segment from a copy"
+                )
+        return found
+
+    def _behind(self, segment: Path) -> bool:
+        """Whether a segment was read to its end, or was last written well before the time read from."""
+        if self._segment is not None:
+            return segment.name < self._segment.name
+        return segment.stat().st_mtime * 1000 + CLOCK_SKEW_MS < self._since_ms
+
+
 def recover(path: Path) -> int:
     """Cut a segment at its first damaged line; returns the bytes cut, which are kept as `<segment>.torn`."""
     good = 0
@@ -285,13 +323,15 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _lines(path: Path) -> Iterator[tuple[Record, int]]:
-    """Whole lines with the byte each ends at, up to the first that is cut short or is no JSON.
+def _lines(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
+    """Whole lines from byte `start` on with the byte each ends at, up to the first that is cut short or is no
+    JSON.
 
     A line that is whole JSON and yet no record was not torn by a crash (another version wrote it): LogDamaged.
     """
-    end = 0
+    end = start
     with path.open("rb") as segment:
+        segment.seek(start)
         for line in segment:
             if not line.endswith(b"\n"):
                 return

@@ -47,6 +47,7 @@ class FeastFeatures:
             else Interests(found.medoid_pin_ids, found.importances, found.cluster_sizes, found.vectors),
             interests_ms=row.event_times_ms.get(f"{USER_INTERESTS}/{space}", 0),
             stale=row.stale,
+            language=row.language,
         )
 
     def pins(self, ids: Ints) -> PinStats:

@@ -39,6 +39,7 @@ class User:
     interests_ms: int = 0
     """When the batch interests were computed, Unix ms."""
     stale: tuple[str, ...] = ()
+    language: str | None = None
 
     @classmethod
     def unknown(cls, user_id: int = 0, dim: int = 0) -> User:

@@ -40,7 +40,9 @@ class Feed:
     user_id: int = 0
     """0 = nobody known."""
     pin_id: int = 0
-    """The pin related pins are asked for; 0 on the home feed."""
+    """The pin that related pins are asked for; 0 on the home feed."""
+    board_id: int = 0
+    """The board that related pins are asked for, where it is not a pin."""
     exclude: Ints = field(default_factory=_NOTHING.copy)
     """Pins already on the screen."""
     served: Ints = field(default_factory=_NOTHING.copy)

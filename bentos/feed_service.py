@@ -13,7 +13,7 @@ import numpy as np
 from bentos import why
 from bentos.candidates import Candidates
 from bentos.engines import Engines
-from bentos.errors import LimitOutOfRange, PinNotFound
+from bentos.errors import BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
 from bentos.features import Card
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS
@@ -77,24 +77,28 @@ class FeedService:
         return await self._answer(feed, request.user_id)
 
     async def related(self, request: RelatedRequest) -> FeedAnswer:
-        """Pins related to a pin.
+        """Pins related to a pin, or to the pins of a board.
 
-        Raises PinNotFound for a pin the catalogue does not hold, LimitOutOfRange, BadId, NoRelease.
+        Raises PinNotFound or BoardNotFound for what the data set does not hold, OneSubject unless one of the
+        two is named, LimitOutOfRange, BadId, NoRelease.
         """
         release = self.release()
         check_limit(request.limit)
-
-        def lookup() -> tuple[int, int, bool]:
-            pin = release.ids.inside(EntityKind.PIN, request.pin_id)
-            known = bool(pin) and pin in release.features.cards(np.array([pin], np.int64))
-            user = 0 if request.user_id is None else release.ids.inside(EntityKind.USER, request.user_id)
-            return pin, user, known
-
-        pin_id, user_id, known = await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
-        if not known:
-            raise PinNotFound(f"pin {request.pin_id!r} is not in the catalogue of release {release.version}")
+        if (request.pin_id is None) == (request.board_id is None):
+            raise OneSubject(
+                "related pins are of one pin or of one board: name pin_id or board_id, one of them"
+            )
         feed = self._feed(release, Surface.RELATED, request.limit)
-        feed.user_id, feed.pin_id = user_id, pin_id
+
+        def lookup() -> None:
+            if request.user_id is not None:
+                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
+            if request.pin_id is not None:
+                feed.pin_id = known_pin(release, request.pin_id)
+            if request.board_id is not None:
+                feed.board_id = known_board(release, request.board_id)
+
+        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
         return await self._answer(feed, request.user_id)
 
     async def pins(self, request: PinsRequest) -> PinsAnswer:
@@ -180,6 +184,27 @@ def run_blocking(feed: Feed, engines: Engines, stages: Sequence[Stage]) -> Feed:
     """`run` on a loop of its own, for a thread that has none (warming a release)."""
     asyncio.run(run(feed, engines, stages))
     return feed
+
+
+def known_pin(release: ServingRelease, given: ExternalId) -> int:
+    """The lake id of a pin of the catalogue. Raises PinNotFound, BadId."""
+    pin = release.ids.inside(EntityKind.PIN, given)
+    if not pin or pin not in release.features.cards(np.array([pin], np.int64)):
+        raise PinNotFound(f"pin {given!r} is not in the catalogue of release {release.version}")
+    return pin
+
+
+def known_board(release: ServingRelease, given: ExternalId) -> int:
+    """The lake id of a board that holds pins. Raises BoardNotFound, BadId."""
+    board = release.ids.inside(EntityKind.BOARD, given)
+    holds = board and (
+        len(release.features.boards([board]).get(board, ()))
+        or (release.walker is not None and len(release.walker.pins_of_board(board)))
+    )
+    if not holds:
+        name = release.contract.board_name
+        raise BoardNotFound(f"{name} {given!r} holds no pin that release {release.version} knows")
+    return board
 
 
 def check_limit(limit: int) -> None:

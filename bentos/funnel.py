@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from bentos import filters
 from bentos.feed import Surface
-from bentos.sources import content_neighbours, followed_boards, followed_topics, pinnersage, popular_by_topic
+from bentos.sources import (
+    followed_boards,
+    followed_topics,
+    pinnersage,
+    pixie,
+    popular_by_topic,
+    saved_together,
+    similar_pins,
+)
 from bentos.stages import (
     Keep,
     Merge,
@@ -28,6 +36,7 @@ HOMEFEED: tuple[Stage, ...] = (
     Retrieve(
         (
             Source(pinnersage.NAME, pinnersage.candidates, budget=480, deadline_ms=400),
+            Source(pixie.NAME, pixie.candidates, budget=300, deadline_ms=400),
             Source(followed_boards.NAME, followed_boards.candidates, budget=160, deadline_ms=300),
             Source(followed_topics.NAME, followed_topics.candidates, budget=240, deadline_ms=300),
             Source(popular_by_topic.NAME, popular_by_topic.candidates, budget=240, deadline_ms=300),
@@ -48,13 +57,8 @@ RELATED: tuple[Stage, ...] = (
     ReadUser(deadline_ms=500),
     Retrieve(
         (
-            Source(
-                content_neighbours.NAME,
-                content_neighbours.candidates,
-                budget=300,
-                deadline_ms=400,
-                always=True,
-            ),
+            Source(similar_pins.NAME, similar_pins.candidates, budget=300, deadline_ms=400, always=True),
+            Source(saved_together.NAME, saved_together.candidates, budget=150, deadline_ms=400),
         )
     ),
     Merge(budget=300),

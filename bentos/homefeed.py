@@ -94,7 +94,7 @@ class Homefeed:
     @bentoml.api(route="/related")
     @named_errors
     async def related(self, request: RelatedRequest, /) -> FeedAnswer:
-        """Pins related to a pin. A pin never seen is a 404 named PinNotFound."""
+        """Pins related to a pin or to a board. One never seen is a 404 named PinNotFound or BoardNotFound."""
         return _written(await self._parts.get().feed.related(request))
 
     @bentoml.api(route="/pins")

@@ -22,10 +22,13 @@ from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
+from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
+from training.models.pixie import ReleasedPixie
 from validation.lake import Lake
 from validation.manifest import ReleaseManifest
+from validation.tables import Contract
 
 logger = logging.getLogger("corkboard.release")
 
@@ -70,7 +73,8 @@ class ReleaseLoader:
         manifest = self.registry.manifest(version)
         lake = Lake(self.settings.lake)
         contract = lake.contract()
-        content = manifest.parts.get("content")
+        content, pinsage = manifest.parts.get("content"), manifest.parts.get("pinsage")
+        searched = pinsage or content
         release = ServingRelease(
             version=version,
             manifest=manifest,
@@ -79,10 +83,16 @@ class ReleaseLoader:
             features=self.features,
             topics=topic_names(lake),
             space=content.space if content else None,
+            pin_space=searched.space if searched else None,
         )
         if self.role & Role.RETRIEVE:
             self._indexes = self._open_indexes(manifest)
-            release = replace(release, indexes=self._indexes, pinnersage=self._pinnersage(manifest))
+            release = replace(
+                release,
+                indexes=self._indexes,
+                pinnersage=self._pinnersage(manifest),
+                walker=self._walker(manifest, contract),
+            )
         if self.role & Role.RANK:
             release = self._with_ranker(release)
         return release
@@ -119,6 +129,13 @@ class ReleaseLoader:
             return None
         return PinnerSageConfig.load(self.registry.files(part.model, part.version))
 
+    def _walker(self, manifest: ReleaseManifest, contract: Contract) -> Walker | None:
+        part = manifest.parts.get("pixie")
+        if part is None:
+            return None
+        released = ReleasedPixie.load(self.registry.files(part.model, part.version))
+        return Walker.open(released, contract.vocabulary, self.settings.events)
+
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
         from training.models.pinnability import load_ranker
 
@@ -152,11 +169,13 @@ def check_release(release: ServingRelease) -> None:
 
 def _compile(release: ServingRelease) -> None:
     """Load the compiled kernels that only users with actions reach."""
-    if release.dim:
-        points = np.eye(3, release.dim, dtype=np.float32)
+    if dim := release.dim(release.pin_space):
+        points = np.eye(3, dim, dtype=np.float32)
         recent_interests(
             History(np.arange(1, 4), points, np.zeros(3, np.int64)), 0, release.pinnersage or PinnerSageConfig()
         )
+    if release.walker is not None:
+        release.walker.warm()
 
 
 def _trial(release: ServingRelease, surface: Surface, pin_id: int = 0, stages: tuple[Stage, ...] = ()) -> Feed:

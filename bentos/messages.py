@@ -61,9 +61,10 @@ class FeedRequest(Message):
 
 
 class RelatedRequest(Message):
-    """Ask for pins related to one pin."""
+    """Ask for pins related to one pin, or to the pins of one board."""
 
-    pin_id: GivenId
+    pin_id: GivenId | None = Field(None, description="The pin; or name a board.")
+    board_id: GivenId | None = Field(None, description="The board; or name a pin.")
     user_id: GivenId | None = Field(None, description="Who asks; leaves out what they hid and logs who saw it.")
     limit: int = _limit(25)
 
@@ -76,7 +77,7 @@ class Topic(Message):
 class Why(Message):
     """Why a pin is where it is, for people."""
 
-    kind: str = Field(description="interest, recent, board, topic, popular or similar.")
+    kind: str = Field(description="interest, recent, together, board, topic, popular or similar.")
     text: str = Field(description="One short line: 'Because you saved Oak bench'.")
     pin_id: ExternalId | None = Field(None, description="The pin it follows from, if one.")
     topic_id: ExternalId | None = Field(None, description="The topic it follows from, if one.")
@@ -207,6 +208,7 @@ class RetrieveRequest(Message):
     surface: Literal["homefeed", "related"] = "homefeed"
     user_id: Int64 = Field(0, description="0 = nobody known.")
     pin_id: Int64 = Field(0, description="The pin that related pins are asked for.")
+    board_id: Int64 = Field(0, description="The board that related pins are asked for.")
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     seed: Int64 = 0
     now_ms: UnixMs | None = None

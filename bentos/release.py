@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bentos.features import Features, Flags, Floats, Ints
 from bentos.ids import Ids
+from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
 from training.models.interactions import polarity_signs
 from training.models.pinnability import Ranker
@@ -38,10 +39,14 @@ class ServingRelease:
     features: Features
     topics: Mapping[int, TopicName] = field(default_factory=dict)
     space: str | None = None
-    """The space of the pins' content vectors, `content@7`; None where the release has none."""
+    """The space that ranking and filters compare pins in, the content space; None where there is none."""
+    pin_space: str | None = None
+    """The space that interests and similar pins are searched in: PinSage's, else the content space."""
     indexes: Mapping[str, VectorIndex] = field(default_factory=dict)
     """Vector indexes by space; empty in a process that does not retrieve."""
     pinnersage: PinnerSageConfig | None = None
+    walker: Walker | None = None
+    """Walks on the pin-board graph; None in a process that does not retrieve, and without Pixie."""
     ranker: Ranker | None = None
     """None in a process that does not rank, and in a release without a ranker."""
     ranker_name: str = ""
@@ -50,10 +55,9 @@ class ServingRelease:
     def spaces(self) -> list[str]:
         return list(self.manifest.spaces())
 
-    @property
-    def dim(self) -> int:
-        """Dimension of `space`, 0 without one."""
-        return next((c.dim for c in self.manifest.collections if c.space == self.space), 0)
+    def dim(self, space: str | None) -> int:
+        """Dimension of a space of the release, 0 of any other."""
+        return next((c.dim for c in self.manifest.collections if c.space == space), 0)
 
     @property
     def signs(self) -> NDArray[np.int8]:
@@ -64,15 +68,15 @@ class ServingRelease:
         """Whether the release can serve a candidate source."""
         return source in self.manifest.sources
 
-    def vectors(self, ids: Ints) -> tuple[Floats, Flags]:
-        """Content vectors (n, dim) of `ids` and which of them exist (n,).
+    def vectors(self, ids: Ints, space: str | None) -> tuple[Floats, Flags]:
+        """Vectors (n, dim) of `ids` in a space of the release, and which of them exist (n,).
 
         They come from the copy in memory where there is one, else from the feature store.
         """
-        if self.space is None or len(ids) == 0:
-            return np.zeros((len(ids), self.dim), np.float32), np.zeros(len(ids), bool)
-        index = self.indexes.get(self.space)
+        if space is None or len(ids) == 0:
+            return np.zeros((len(ids), self.dim(space)), np.float32), np.zeros(len(ids), bool)
+        index = self.indexes.get(space)
         if index is None:
-            return self.features.vectors(ids, self.space)
+            return self.features.vectors(ids, space)
         found = index.fetch(ids)
         return found.vectors, found.present

@@ -56,6 +56,7 @@ async def retrieve(parts: RetrievalParts, request: RetrieveRequest) -> RetrieveA
         seed=request.seed,
         user_id=request.user_id,
         pin_id=request.pin_id,
+        board_id=request.board_id,
     )
     await read_user(feed, parts.pool, USER_DEADLINE_MS)
     await LocalRetrieval(parts.pool).retrieve(feed, sources_of(feed.surface))

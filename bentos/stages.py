@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bentos.candidates import Candidates, concatenate, interleave
 from bentos.features import Floats, Ints, PinStats, PinTable, User
+from bentos.feed import Surface
 from bentos.pool import Pool, why_missing
 
 if TYPE_CHECKING:
@@ -60,18 +61,18 @@ class ReadUser:
 async def read_user(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     """Fill `feed.user`; fails open to an unknown user."""
     release = feed.release
-    feed.user = User.unknown(feed.user_id, release.dim)
+    feed.user = User.unknown(feed.user_id, release.dim(release.pin_space))
     if feed.user_id:
         try:
             feed.user = await pool.call(
-                "user", deadline_ms, lambda: release.features.user(feed.user_id, release.space)
+                "user", deadline_ms, lambda: release.features.user(feed.user_id, release.pin_space)
             )
         except Exception as error:
             # A feed without the user's features is a stranger's feed, which is better than none.
             _fail_open(feed, "user", error)
             return
     feed.missing.extend(f"stale: {part}" for part in feed.user.stale)
-    if not feed.user.known and feed.pin_id == 0:
+    if not feed.user.known and feed.surface is Surface.HOMEFEED:
         feed.fallback = "unknown user: popular by topic"
 
 
@@ -126,13 +127,14 @@ async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     ids = ids[ids > 0]
 
     def read() -> PinTable:
-        return PinTable(ids, release.features.pins(ids), release.vectors(ids)[0])
+        return PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0])
 
     try:
         feed.pins = await pool.call("pins", deadline_ms, read)
     except Exception as error:
         # Candidates stand in the order of their sources without any of this.
-        feed.pins = PinTable(ids, PinStats.absent(len(ids)), np.zeros((len(ids), release.dim), np.float32))
+        nothing = np.zeros((len(ids), release.dim(release.space)), np.float32)
+        feed.pins = PinTable(ids, PinStats.absent(len(ids)), nothing)
         _fail_open(feed, "pins", error)
 
 

@@ -11,7 +11,7 @@ from bentos.messages import Why
 from bentos.release import ServingRelease, TopicName
 from validation.tables import EntityKind
 
-PIN_KINDS = ("interest", "recent", "similar")
+PIN_KINDS = ("interest", "recent", "similar", "together")
 TOPIC_KINDS = ("topic", "popular")
 
 _TITLE_LENGTH = 42
@@ -49,6 +49,8 @@ def _text(
         return f"Inspired by {title}" if title else "Matches one of your interests"
     if kind == "similar":
         return f"Similar to {title}" if title else "Similar"
+    if kind == "together":
+        return f"Often saved with {title}" if title else "Saved together with pins like yours"
     if kind == "board":
         return f"From a {board_name} you follow"
     if kind == "topic":

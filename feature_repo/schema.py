@@ -56,7 +56,9 @@ BOARD_RECENT = 50
 """Newest pins kept per board."""
 
 CONTENT_SERVICE = "content_v1"
+PINSAGE_SERVICE = "pinsage_v1"
 PINNERSAGE_SERVICE = "pinnersage_v1"
+PIXIE_SERVICE = "pixie_v1"
 POPULAR_SERVICE = "popular_v1"
 BOARDS_SERVICE = "boards_v1"
 PINNABILITY_SERVICE = "pinnability_v1"

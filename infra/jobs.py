@@ -64,11 +64,7 @@ def release(home: Home, *, seed: int = 0) -> int:
 
     _need_lake(home)
     local.ensure_milvus(home)
-    ctx = context(home, seed=seed)
-    manifest = releases.compose(ctx)
-    for part, reason in manifest.skipped.items():
-        say(f"left out: {part}: {reason}")
-    version = releases.register(ctx, manifest)
+    version = releases.release(context(home, seed=seed))
     say(f"release {version} is the challenger; `corkboard promote` puts it through its gates")
     return version
 

@@ -17,7 +17,9 @@ from feature_repo.vectors.milvus import connect
 from training.context import TrainingContext
 from training.ledger import Ledger, LedgerEntry, Move
 from training.registry import Registry, git_commit
-from training.release import compare, load_manifest, registry_of
+from training.release import load_manifest
+from training.release_comparison import compare
+from training.release_parts import registry_of
 from validation.gates import GateBounds, GateFailed, GateResult, run_gates
 from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, ReleaseManifest
 

@@ -8,178 +8,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
-from feature_repo.vectors.rows import PinRows
 from training import index
 from training.context import TrainingContext
-from training.data.training_set import TrainingSet
-from training.evaluation.retrieval import HeldOut, NothingHeldOut
-from training.models.pinnability import load_ranker
-from training.models.pinnersage import PinnerSageConfig
-from training.pipelines import content as content_pipeline
-from training.pipelines import pinnersage as pinnersage_pipeline
-from training.pipelines.clock import run_end, run_interval
-from training.pipelines.content import content_part
-from training.pipelines.pinnability import Kind
+from training.pipelines.clock import run_interval
+from training.pipelines.content import content_space_of
 from training.registry import COMMIT_TAG, Registry, git_commit
-from training.release_evaluation import (
-    Measured,
-    evaluation_id,
-    held_out,
-    measure_ranker,
-    measure_retrieval,
-    normalized_entropy,
-    paired,
-    ranking_rows,
-    same_rows,
-    tested_rows,
+from training.release_comparison import Bench
+from training.release_evaluation import normalized_entropy
+from training.release_parts import (
+    CONTENT,
+    PINSAGE,
+    PIXIE,
+    RANKER,
+    ReleaseError,
+    newest_parts,
+    registry_of,
+    space_of,
 )
-from validation.gates import Comparison, Paired
+from validation.gates import RETRIEVERS
 from validation.lake import Lake
-from validation.manifest import (
-    CHALLENGER,
-    MANIFEST_FILE,
-    RELEASE_MODEL,
-    CollectionCheck,
-    Part,
-    ReleaseManifest,
-    Space,
-)
+from validation.manifest import CHALLENGER, MANIFEST_FILE, RELEASE_MODEL, CollectionCheck, Part, ReleaseManifest
 from validation.tables import PADDING_ID
 
-CONTENT, PINNERSAGE, RANKER = "content", "pinnersage", "ranker"
-"""Roles of the parts, in the order in which they are made."""
 
-ROLE_MODELS: dict[str, tuple[str, ...]] = {
-    PINNERSAGE: (pinnersage_pipeline.MODEL,),
-    RANKER: tuple(kind.model for kind in Kind),
-}
-"""Registered models that can play each role that stands on the content space."""
-
-
-class ReleaseError(RuntimeError):
-    """A release cannot be composed or found; the message says what to run first."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What releases are measured on, read once: held-out users, ranking rows, the vectors of each space."""
-
-    ctx: TrainingContext
-    registry: Registry
-    held: HeldOut | None
-    no_held: str
-    """Why nobody is held out."""
-    rows: TrainingSet | None
-    """The newest training set of rankers; its last days test."""
-    _stored: dict[str, PinRows] = field(default_factory=dict)
-    _measured: dict[tuple[str, ...], Measured] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, ctx: TrainingContext) -> Bench:
-        """From the lake and the training set as they are now."""
-        held, no_held = None, ""
-        try:
-            held = held_out(ctx, run_end(ctx))
-        except NothingHeldOut as error:
-            no_held = str(error)
-        return cls(ctx, registry_of(ctx), held, no_held, ranking_rows(ctx))
-
-    @property
-    def evaluation(self) -> str:
-        return evaluation_id(self.held, self.rows)
-
-    def stored(self, space: str) -> PinRows:
-        """Everything the space's collection holds. Raises CollectionMissing."""
-        if space not in self._stored:
-            self._stored[space] = index.read(self.ctx.milvus_uri, space)
-        return self._stored[space]
-
-    def files(self, part: Part) -> Path:
-        return self.registry.download(part.model, part.version)
-
-    def retrieval(self, part: Part) -> Measured:
-        """PinnerSage `part` over its space's collection. Raises ReleaseError where nobody is held out."""
-        if self.held is None:
-            raise ReleaseError(self.no_held)
-        key = (part.model, str(part.version), _space(part))
-        if key not in self._measured:
-            self.ctx.progress(f"measuring {part.model}@{part.version} on {len(self.held)} users")
-            config = PinnerSageConfig.load(self.files(part))
-            self._measured[key] = measure_retrieval(self.ctx, self.held, self.stored(_space(part)), config)
-        return self._measured[key]
-
-
-def registry_of(ctx: TrainingContext) -> Registry:
-    """The registry of a training context."""
-    return Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-
-
-def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]:
-    """(parts by role, what is left out and why): the newest content space and what was trained in it.
-
-    Of the rankers trained in that space the one with the lowest log loss on its test days is taken. Raises
-    ReleaseError where there is no content space, or where later parts exist but only for an older space (the
-    training run stopped halfway).
-    """
-    registry = registry_of(ctx)
-    version = registry.latest(content_pipeline.MODEL)
-    if version is None:
-        raise ReleaseError("no content space is registered; run `corkboard train` first")
-    content = content_part(registry, version)
-    if content.metrics.get("content_coverage") == 0:
-        why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        return {}, dict.fromkeys((CONTENT, PINNERSAGE, RANKER), why)
-    parts: dict[str, Part] = {CONTENT: content}
-    skipped: dict[str, str] = {}
-    space = _space(content)
-    for role, models in ROLE_MODELS.items():
-        trained = [(model, v) for model in models if (v := _newest_in(registry, model, space)) is not None]
-        if trained:
-            found = [_part(registry, model, v, space) for model, v in trained]
-            parts[role] = min(found, key=lambda part: part.metrics.get("log_loss", math.inf))
-            continue
-        behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]
-        if behind:
-            raise ReleaseError(
-                f"the newest space is {space}, and {' and '.join(behind)} belongs to an older one; "
-                "run `corkboard train` to finish the training run"
-            )
-        skipped[role] = "no version is registered"
-    return parts, skipped
-
-
-def release(ctx: TrainingContext, skipped: Mapping[str, str] | None = None) -> int:
+def release(ctx: TrainingContext) -> int:
     """Compose a release of the newest parts and make it the challenger; its version. See `compose`."""
-    return register(ctx, compose(ctx, skipped=skipped))
+    manifest = compose(ctx)
+    for part, reason in manifest.skipped.items():
+        ctx.progress(f"left out: {part}: {reason}")
+    return register(ctx, manifest)
 
 
-def compose(
-    ctx: TrainingContext,
-    parts: Mapping[str, Part] | None = None,
-    skipped: Mapping[str, str] | None = None,
-) -> ReleaseManifest:
+def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> ReleaseManifest:
     """Measure the parts together and write the manifest of their release; nothing is registered yet.
 
-    `parts` by role, `newest_parts` if left out; `skipped` adds reasons for what is missing. Raises
-    ReleaseError for parts of different spaces, CollectionMissing where a space was never built.
+    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together,
+    CollectionMissing where a space was never built.
     """
+    skipped: dict[str, str] = {}
     if parts is None:
-        parts, why = newest_parts(ctx)
-        skipped = {**why, **(skipped or {})}
-    spaces = {_space(part) for part in parts.values()}
-    if parts and (CONTENT not in parts or len(spaces) != 1):
-        raise ReleaseError(
-            f"the parts of a release share the space of its content, these have {sorted(spaces)}"
-        )
+        parts, skipped = newest_parts(ctx)
     lake, bench = Lake(ctx.lake), Bench.of(ctx)
-    skipped = dict(skipped or {})
+    spaces = _spaces(bench.registry, parts)
     sources = _sources(lake, parts, skipped)
     checks = []
-    for space in sorted(spaces):
+    for space in spaces:
         ctx.progress(f"checking the collection of {space}")
         checks.append(index.check(ctx.milvus_uri, space, bench.stored(space)))
     start, end = _interval(bench.registry, parts) if parts else run_interval(ctx)
@@ -250,32 +125,6 @@ def load_manifest(ctx: TrainingContext, release: int | str) -> ReleaseManifest:
     return ReleaseManifest.model_validate_json(text)
 
 
-def compare(
-    ctx: TrainingContext, candidate: ReleaseManifest, champion: ReleaseManifest, champion_version: int
-) -> Comparison:
-    """Both releases on the same users and the same rows of today's lake, pair by pair.
-
-    What cannot be compared (a collection dropped, rows that differ) is named with the reason, and a gate will
-    fail on it. A part that the champion does not have needs no comparison.
-    """
-    bench = Bench.of(ctx)
-    pairs: list[Paired] = []
-    missing: dict[str, str] = {}
-    for role, compared in ((PINNERSAGE, _compare_retrieval), (RANKER, _compare_rankers)):
-        if role not in champion.parts:
-            continue
-        if role not in candidate.parts:
-            missing[role] = f"the champion has a {role}, this release has none"
-            continue
-        try:
-            pairs += compared(bench, candidate.parts[role], champion.parts[role])
-        except (ReleaseError, LookupError, index.VectorIndexError) as error:
-            missing[role] = str(error)
-    return Comparison(
-        champion=champion_version, evaluation=bench.evaluation, metrics=tuple(pairs), missing=missing
-    )
-
-
 def card(manifest: ReleaseManifest) -> str:
     """The release in Markdown, for MLflow's page of the version."""
     lines = [f"# {manifest.name}", "", f"{manifest.dataset}: {manifest.data_start:%Y-%m-%d} to "]
@@ -294,31 +143,12 @@ def card(manifest: ReleaseManifest) -> str:
     return "\n".join([*lines, ""])
 
 
-def _compare_retrieval(bench: Bench, candidate: Part, champion: Part) -> list[Paired]:
-    ours, theirs = bench.retrieval(candidate).units, bench.retrieval(champion).units
-    return [paired(name, ours[name], theirs[name]) for name in ours if name in theirs]
-
-
-def _compare_rankers(bench: Bench, candidate: Part, champion: Part) -> list[Paired]:
-    if bench.rows is None:
-        raise ReleaseError(f"{bench.ctx.training_sets} holds no training set to score both rankers on")
-    blocks, units = [], []
-    for part in (candidate, champion):
-        space = _space(part)
-        stored = None if bench.rows.info.space == space else bench.stored(space)
-        blocks.append(tested_rows(bench.ctx, bench.rows, space, stored))
-        units.append(measure_ranker(load_ranker(bench.files(part)), blocks[-1]).units)
-    if not same_rows(*blocks):
-        raise ReleaseError("the test rows differ between the two spaces")
-    ours, theirs = units
-    return [paired(name, ours[name], theirs[name], larger_is_better=False) for name in ours if name in theirs]
-
-
 def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[CollectionCheck]) -> dict[str, float]:
     """Everything the gates read, as `<task>/<metric>[/<slice>]`."""
-    out: dict[str, float] = {}
-    if PINNERSAGE in parts and bench.held is not None:
-        out |= bench.retrieval(parts[PINNERSAGE]).metrics
+    retrievers = [role for role in RETRIEVERS if role in parts and bench.past is not None]
+    out = dict(bench.baselines) if retrievers else {}
+    for role in retrievers:
+        out |= bench.retrieval(role, parts[role]).metrics
     if RANKER in parts:
         out |= {f"ranker/{name}": value for name, value in parts[RANKER].metrics.items()}
         out |= normalized_entropy(out)
@@ -336,9 +166,7 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
 def _sources(lake: Lake, parts: Mapping[str, Part], skipped: dict[str, str]) -> tuple[str, ...]:
     """Candidate sources the data and parts allow, in funnel order; why others do not goes to `skipped`."""
     follows = lake.read("follows", ["topic_id", "board_id"]) if lake.has("follows") else None
-    out = []
-    if PINNERSAGE in parts:
-        out.append("pinnersage")
+    out = [role for role in RETRIEVERS if role in parts]
     for source, column in (("followed_boards", "board_id"), ("followed_topics", "topic_id")):
         if follows is None:
             skipped[source] = "there is no follows table"
@@ -347,9 +175,26 @@ def _sources(lake: Lake, parts: Mapping[str, Part], skipped: dict[str, str]) -> 
         else:
             out.append(source)
     out.append("popular_by_topic")
+    if PIXIE in parts:
+        out.append("saved_together")
     if CONTENT in parts:
-        out.append("content_neighbours")
+        out.append("similar_pins")
     return tuple(out)
+
+
+def _spaces(registry: Registry, parts: Mapping[str, Part]) -> list[str]:
+    """The spaces that the parts make, sorted. Raises ReleaseError where a part stands on one they do not."""
+    if parts and CONTENT not in parts:
+        raise ReleaseError(f"a release needs a content space, these parts are {', '.join(parts)}")
+    made = sorted(space_of(parts[role]) for role in (CONTENT, PINSAGE) if role in parts)
+    for role, part in parts.items():
+        stands_on = content_space_of(registry, part) if role in (PINSAGE, PIXIE) else part.space
+        if stands_on not in made:
+            raise ReleaseError(
+                f"{part.model}@{part.version} stands on {stands_on}, which is not of this release: it makes "
+                f"{' and '.join(made)}; run `corkboard train` to finish the training run"
+            )
+    return made
 
 
 def _interval(registry: Registry, parts: Mapping[str, Part]) -> tuple[datetime, datetime]:
@@ -359,29 +204,6 @@ def _interval(registry: Registry, parts: Mapping[str, Part]) -> tuple[datetime, 
         min(datetime.fromisoformat(t["data_start"]) for t in tags),
         max(datetime.fromisoformat(t["data_end"]) for t in tags),
     )
-
-
-def _newest_in(registry: Registry, model: str, space: str) -> int | None:
-    """The model's newest version trained in `space`, or None."""
-    versions = reversed(registry.versions(model))
-    return next((v for v in versions if _tag(registry, model, v, "space") == space), None)
-
-
-def _part(registry: Registry, model: str, version: int, space: str) -> Part:
-    """A part trained in `space`; PinnerSage searches the space's collection, a ranker none."""
-    searches = model == pinnersage_pipeline.MODEL
-    return Part(
-        model=model,
-        version=version,
-        space=space,
-        collection=Space.parse(space).collection if searches else None,
-        feature_service=_tag(registry, model, version, "feature_service"),
-        metrics=registry.metrics(model, version),
-    )
-
-
-def _tag(registry: Registry, model: str, version: int, tag: str) -> str | None:
-    return registry.version(model, version).tags.get(tag)
 
 
 def _same(a: ReleaseManifest, b: ReleaseManifest) -> bool:
@@ -401,9 +223,3 @@ def _log_metrics(registry: Registry, run_id: str, metrics: Mapping[str, float]) 
     now = int(datetime.now(UTC).timestamp() * 1000)
     entries = [Metric(name.replace("@", "_at_"), value, now, 0) for name, value in metrics.items()]
     registry.client.log_batch(run_id, metrics=entries)
-
-
-def _space(part: Part) -> str:
-    if part.space is None:
-        raise ReleaseError(f"{part.model}@{part.version} names no space")
-    return part.space

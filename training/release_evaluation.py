@@ -1,15 +1,14 @@
-"""A release measured as it would serve: its stored vectors, its PinnerSage, its ranker, on days not fit to.
+"""A release's parts measured as they would serve, on days they were not fit to.
 
-Retrieval: everything before the last days of the data is known, their new positives are held out (KDD
-2020, section 5), and the release's medoids search its own collection's vectors. Ranking: the rows of the
-training set's test days. Per-user and per-row values are kept, so that two releases compare pair by pair.
+Retrieval: everything before the last days of the data is known, and their new positives are held out (KDD
+2020, section 5). Ranking: the rows of the training set's test days. Per-user and per-row values are kept, so
+that two releases compare pair by pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +20,16 @@ from feature_repo.vectors.rows import PinRows
 from training.context import TrainingContext
 from training.data.point_in_time import FeastPointInTime, PointInTime
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
-from training.evaluation.retrieval import (
-    NEW_USER_ACTIONS,
-    NEW_USERS,
-    OVERALL,
-    TAIL_TOPICS,
-    HeldOut,
-    NothingHeldOut,
-    evaluate,
-    hold_out,
-    popularity,
-)
+from training.evaluation.histories import Histories
+from training.evaluation.retrieval import NEW_USERS, HeldOut, evaluate, popularity, user_recalls
 from training.models.interactions import INTERACTION_FEATURES, Pins
+from training.models.pin_board_graph import PinBoardGraph
 from training.models.pinnability import Ranker
 from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
+from training.models.pixie import PixieSettings
 from training.pipelines.pinnability import NEW_USER_POSITIVES, SET, split_of
 from training.pipelines.pinnability import evaluate as evaluate_ranker
-from training.pipelines.pinnersage import HOLDOUT_DAYS, HOLDOUT_USERS
+from training.pipelines.pixie import walk
 from training.pipelines.user_actions import UserActions
 from training.registry import digest_of
 from validation.gates import Paired
@@ -49,7 +41,6 @@ Ints = NDArray[np.int64]
 K = 100
 SEARCHED = 300
 """Neighbours searched per medoid: past K, since pins the user knows are taken out."""
-EVALUATED_USERS = 2_000
 POPULAR = 2_000
 """Popular pins from which each user's K unknown ones are taken."""
 
@@ -63,27 +54,6 @@ class Measured:
     """By metric: one value a user or a row, in the evaluation's order."""
 
 
-def held_out(ctx: TrainingContext, end: datetime) -> HeldOut:
-    """New positives of the last day before `end`, of EVALUATED_USERS at most.
-
-    Of more days where one holds fewer than HOLDOUT_USERS users: data rarely ends at midnight, and a last day of
-    a few hours would decide by noise. Raises NothingHeldOut where even a week holds nothing.
-    """
-    lake, found = Lake(ctx.lake), None
-    nothing = NothingHeldOut(f"nothing is held out before {end}")
-    for days in HOLDOUT_DAYS:
-        try:
-            found = hold_out(lake, end - timedelta(days=days), end)
-        except NothingHeldOut as error:
-            nothing = error
-            continue
-        if len(found) >= HOLDOUT_USERS:
-            break
-    if found is None:
-        raise nothing
-    return found.sample(EVALUATED_USERS, ctx.seed)
-
-
 def evaluation_id(held: HeldOut | None, rows: TrainingSet | None) -> str:
     """Identifies the held-out users and pins and the ranker's rows: equal ids, equal questions."""
     asked = (
@@ -94,62 +64,55 @@ def evaluation_id(held: HeldOut | None, rows: TrainingSet | None) -> str:
     return digest_of("next_days", K, asked, "" if rows is None else rows.info.fingerprint)
 
 
-def measure_retrieval(
-    ctx: TrainingContext, held: HeldOut, stored: PinRows, config: PinnerSageConfig
+def measure_pinnersage(
+    ctx: TrainingContext, past: Histories, rows: PinRows, config: PinnerSageConfig
 ) -> Measured:
-    """PinnerSage over `stored` vectors for every held-out user: recall, hit rate and NDCG at 10, 50 and 100.
+    """PinnerSage over the vectors of `rows` for every held-out user; see `measured`.
 
-    Interests are those as of the cut and only pins made before it are searched. Also the same of popularity
-    (30 days before the cut, the user's known pins taken out of both), as `popularity/...`, and the recall of
-    K pins drawn blindly.
+    Interests are those as of the cut, and only pins made before it are searched.
     """
-    lake = Lake(ctx.lake)
-    pins = _pins(stored)
-    actions = UserActions.read(lake, pins, lake.interval()[0], held.cut)
-    replica = Replica.of("evaluated", stored)
-    cut_ms = int(held.cut.timestamp() * 1000)
+    lake, held = Lake(ctx.lake), past.held
+    actions = UserActions.read(lake, _pins(rows), lake.interval()[0], held.cut)
+    replica = Replica.of("evaluated", rows)
     recommended = np.zeros((len(held), K), np.int64)
-    popular = np.zeros((len(held), K), np.int64)
-    most_popular = popularity(lake, held.cut, POPULAR)
     for row, user_id in enumerate(held.users.tolist()):
         place = int(np.searchsorted(actions.users, user_id))
         if place == len(actions) or actions.users[place] != user_id:
-            popular[row] = most_popular[:K]
             continue
-        history = actions.history(place, cut_ms)
-        interests = user_interests(history, cut_ms, config)
+        interests = user_interests(actions.history(place, past.cut_ms), past.cut_ms, config)
         drawn = sample_medoids(interests, config.sampled, seed=ctx.seed + user_id)
-        known = np.unique(history.pin_ids)
         if len(drawn):
-            hits = replica.search(interests.vectors[drawn], SEARCHED, flt=Filter(created_before_ms=cut_ms))
-            recommended[row] = _unknown(hits.ids.T.ravel(), known)  # in turns: every medoid's nearest first
-        popular[row] = _unknown(most_popular, known)
-    metrics = {f"retrieval/{_plain(n)}": v for n, v in evaluate(recommended, held).items()}
-    metrics |= {f"popularity/{_plain(n)}": v for n, v in evaluate(popular, held).items()}
-    searchable = int((stored.created_at_ms < cut_ms).sum())
-    metrics["retrieval/chance_recall_at_100"] = K / max(searchable, K)
-    return Measured(metrics, {f"retrieval/{n}": v for n, v in user_recalls(recommended, held).items()})
+            made_before = Filter(created_before_ms=past.cut_ms)
+            hits = replica.search(interests.vectors[drawn], SEARCHED, flt=made_before)
+            turns = hits.ids.T.ravel()  # every medoid's nearest first
+            recommended[row] = _unknown(turns, past.known(user_id))
+    return measured("pinnersage", recommended, held)
 
 
-def user_recalls(recommended: Ints, held: HeldOut) -> dict[str, Floats]:
-    """Recall@K of each user, overall and by slice; (users of the slice,) each, in the order of `held.users`."""
-    owner, width = held.owner, len(held)
-    listed = {(u, p) for u, row in enumerate(recommended[:, :K].tolist()) for p in row if p}
-    pairs = zip(owner.tolist(), held.pins.tolist(), strict=True)
-    found = np.fromiter((pair in listed for pair in pairs), bool, len(owner))
-    out = {}
-    everyone, new = np.ones(width, bool), held.history < NEW_USER_ACTIONS
-    for name, users, counted in (
-        (OVERALL, everyone, np.ones(len(owner), bool)),
-        (NEW_USERS, new, np.ones(len(owner), bool)),
-        (TAIL_TOPICS, everyone, held.tail),
-    ):
-        total = np.bincount(owner[counted], minlength=width)
-        hits = np.bincount(owner[counted & found], minlength=width)
-        chosen = users & (total > 0)
-        if chosen.any():
-            out["recall_at_100" + ("" if name == OVERALL else f"/{name}")] = hits[chosen] / total[chosen]
-    return out
+def measure_pixie(
+    ctx: TrainingContext, past: Histories, graph: PinBoardGraph, settings: PixieSettings
+) -> Measured:
+    """Pixie on `graph`, which knows nothing after the cut, for every held-out user; see `measured`."""
+    return measured("pixie", walk(graph, settings, past, k=K, seed=ctx.seed), past.held)
+
+
+def measured(role: str, recommended: Ints, held: HeldOut) -> Measured:
+    """Recall, hit rate and NDCG at 10, 50 and 100, overall and by slice, as `<role>/...`."""
+    metrics = {f"{role}/{_plain(n)}": v for n, v in evaluate(recommended, held).items()}
+    return Measured(metrics, {f"{role}/{n}": v for n, v in user_recalls(recommended, held).items()})
+
+
+def measure_baselines(ctx: TrainingContext, past: Histories) -> dict[str, float]:
+    """Popularity of the 30 days before the cut as `popularity/...`, each user's known pins taken out, and
+    `chance/recall_at_100`, of K pins drawn blindly from those made before the cut.
+    """
+    lake, held = Lake(ctx.lake), past.held
+    most_popular = popularity(lake, held.cut, POPULAR)
+    popular = np.stack([_unknown(most_popular, past.known(user)) for user in held.users.tolist()])
+    created = lake.read("pins", ["created_at"])["created_at"]
+    return measured("popularity", popular, held).metrics | {
+        "chance/recall_at_100": K / max(int((created < held.cut).sum()), K)
+    }
 
 
 def ranking_rows(ctx: TrainingContext) -> TrainingSet | None:

@@ -15,6 +15,9 @@ from validation.manifest import Frozen, ReleaseManifest
 
 SLICES = ("new_users", "tail_topics")
 
+RETRIEVERS = ("pinnersage", "pixie")
+"""Roles of the parts that bring candidates by what a user did."""
+
 
 class GateBounds(Frozen):
     """Every bound a release is held to. Defaults suit a data set of any size; set your own per product."""
@@ -106,25 +109,29 @@ class GateFailed(Exception):
 Gate = Callable[[ReleaseManifest, Comparison | None, GateBounds], Iterator[GateResult]]
 
 
-def retrieval_floor(
+def retrieval_floors(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
-    """Retrieval finds what users did next far more often than chance, for everyone and on each slice."""
-    if "pinnersage" not in release.parts:
-        yield _absent("retrieval", "pinnersage", release)
-        return
-    chance = release.metrics.get("retrieval/chance_recall_at_100", math.nan)
-    yield _recall_floor(release, "", bounds.min_recall_over_chance * chance, bounds)
-    for part in SLICES:
-        if f"retrieval/users/{part}" in release.metrics:
-            yield _recall_floor(release, f"/{part}", bounds.min_slice_recall_over_chance * chance, bounds)
+    """Each retriever finds what users did next far more often than chance, for everyone and on each slice."""
+    chance = release.metrics.get("chance/recall_at_100", math.nan)
+    for role in RETRIEVERS:
+        if role not in release.parts:
+            yield _absent(role, role, release)
+            continue
+        yield _recall_floor(release, role, "", bounds.min_recall_over_chance * chance, bounds)
+        for part in SLICES:
+            if f"{role}/users/{part}" in release.metrics:
+                bound = bounds.min_slice_recall_over_chance * chance
+                yield _recall_floor(release, role, f"/{part}", bound, bounds)
 
 
-def _recall_floor(release: ReleaseManifest, part: str, bound: float, bounds: GateBounds) -> GateResult:
+def _recall_floor(
+    release: ReleaseManifest, role: str, part: str, bound: float, bounds: GateBounds
+) -> GateResult:
     """Recall of one slice; undecided where the bound itself would find next to nothing of so few pins."""
-    name = f"retrieval/recall_at_100{part}"
+    name = f"{role}/recall_at_100{part}"
     result = _at_least(name, release, bound, f"users{part}", bounds.min_sample)
-    expected = bound * release.metrics.get(f"retrieval/pins{part}", math.inf)
+    expected = bound * release.metrics.get(f"{role}/pins{part}", math.inf)
     if result.passed or result.value is None or not expected < bounds.min_expected_finds:
         return result
     wanted = f"it takes {bounds.min_expected_finds:g}"
@@ -211,7 +218,7 @@ def non_inferiority(
         yield _compared(pair, comparison.champion, bounds)
 
 
-GATES: tuple[Gate, ...] = (retrieval_floor, ranker_floor, index_health, size, non_inferiority)
+GATES: tuple[Gate, ...] = (retrieval_floors, ranker_floor, index_health, size, non_inferiority)
 """Every gate, in the order of the report."""
 
 

@@ -91,7 +91,7 @@ class ReleaseManifest(Frozen):
     data_end: datetime
     """Interval of the actions the parts were trained on, UTC; `data_end` is exclusive."""
     parts: dict[str, Part]
-    """By role: `content`, `pinnersage`, `ranker`."""
+    """By role: `content`, `pinsage`, `pixie`, `pinnersage`, `ranker`."""
     sources: tuple[str, ...]
     """Candidate sources this release can serve, in funnel order."""
     skipped: dict[str, str] = Field(default_factory=dict)

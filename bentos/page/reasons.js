@@ -6,6 +6,7 @@ export const REASONS = {
   topic: { label: "Topics you follow", icon: "tag" },
   board: { label: "Followed boards", icon: "board" },
   popular: { label: "Popular", icon: "flame" },
+  together: { label: "Saved together", icon: "board" },
   similar: { label: "Similar", icon: "similar" },
 };
 

@@ -3,8 +3,10 @@
 | file | brings |
 |---|---|
 | `pinnersage.py` | pins near medoids of what the user likes, long-term and today |
+| `pixie.py` | pins on boards with the user's, by random walks |
 | `followed_boards.py` | newest pins of boards the user follows |
 | `followed_topics.py` | popular pins of topics the user follows |
 | `popular_by_topic.py` | popular pins, of the user's own topics first: the answer to a cold start |
-| `content_neighbours.py` | pins near one pin (related pins) |
+| `similar_pins.py` | related pins: those near one pin, or near a board's |
+| `saved_together.py` | related pins: those saved with one pin, or with a board's |
 """

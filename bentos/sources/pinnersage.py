@@ -34,7 +34,7 @@ def candidates(feed: Feed) -> Candidates:
     """
     release = feed.release
     config = release.pinnersage
-    index = release.indexes.get(release.space) if release.space else None
+    index = release.indexes.get(release.pin_space) if release.pin_space else None
     if config is None or index is None:
         return Candidates.none()
     today = recent_interests(todays_history(feed), feed.now_ms, config)
@@ -69,7 +69,7 @@ def todays_history(feed: Feed) -> History:
     midnight = feed.now_ms - feed.now_ms % MS_PER_DAY
     rows = rows[sequence.timestamps_ms[rows] >= midnight]
     ids = sequence.pin_ids[rows]
-    vectors, present = feed.release.vectors(ids)
+    vectors, present = feed.release.vectors(ids, feed.release.pin_space)
     present &= vectors.any(axis=1)
     return History(ids[present], vectors[present], sequence.timestamps_ms[rows][present])
 

@@ -25,6 +25,16 @@ content = FeatureService(
     features=[pin_content],
     description="Content vectors: what the pin says and shows",
 )
+pinsage = FeatureService(
+    name=schema.PINSAGE_SERVICE,
+    features=[pin_embedding],
+    description="PinSage: the pin's vector in a space",
+)
+pixie = FeatureService(
+    name=schema.PIXIE_SERVICE,
+    features=[user_sequence, user_profile[["language"]]],
+    description="Pixie: the pins a user acted on, and the language of the walk",
+)
 pinnersage = FeatureService(
     name=schema.PINNERSAGE_SERVICE,
     features=[user_sequence, user_interests],

@@ -22,13 +22,16 @@ from bentos.ids import Ids
 from bentos.impressions import STREAM, Impressions, ServedPins
 from bentos.pool import Pool
 from bentos.release import ServingRelease, TopicName
+from bentos.walker import Walker
 from feature_repo.schema import PIN_SCALARS, PIN_TOPICS, USER_SCALARS
 from feature_repo.sequence import Event, Sequence, merge
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
 from training.models.interactions import INTERACTION_FEATURES
+from training.models.pin_board_graph import GraphInfo, from_edges
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.pinnersage import Interests, PinnerSageConfig
+from training.models.pixie import PixieConfig, PixieSettings, ReleasedPixie
 from validation.ids import IdMap
 from validation.manifest import CollectionCheck, Part, ReleaseManifest
 from validation.tables import DEFAULT_VOCABULARY, Contract, EntityKind
@@ -53,6 +56,11 @@ def pin_of(topic: int, place: int = 0) -> int:
 
 def topic_of(pin_id: int) -> int:
     return (pin_id - 1) // PER_TOPIC + 1
+
+
+def board_of(topic: int, place: int = 0) -> int:
+    """The `place`-th board of a topic, 0 to 2."""
+    return 1_000 * topic + place
 
 
 @dataclass
@@ -223,9 +231,18 @@ def manifest(version: int = 1, **changes: object) -> ReleaseManifest:
         "parts": {
             "content": Part(model="content", version=1, space=SPACE, collection="pins__content__1"),
             "pinnersage": Part(model="pinnersage", version=version, space=SPACE),
+            "pixie": Part(model="pixie", version=version),
             "ranker": Part(model="pinnability_lr", version=version),
         },
-        "sources": ("pinnersage", "followed_boards", "followed_topics", "popular_by_topic"),
+        "sources": (
+            "pinnersage",
+            "pixie",
+            "followed_boards",
+            "followed_topics",
+            "popular_by_topic",
+            "saved_together",
+            "similar_pins",
+        ),
         "collections": (
             CollectionCheck(
                 collection="pins__content__1",
@@ -240,6 +257,20 @@ def manifest(version: int = 1, **changes: object) -> ReleaseManifest:
         "evaluation": "planted",
     }
     return ReleaseManifest.model_validate({**base, **changes})
+
+
+def planted_pixie() -> ReleasedPixie:
+    """Three boards a topic, every pin of the topic on two of them; the last pin of a topic is on none."""
+    pins, boards = [], []
+    for topic in range(1, TOPICS + 1):
+        for place in range(PER_TOPIC - 1):
+            for board in (place % 3, (place + 1) % 3):
+                pins.append(pin_of(topic, place))
+                boards.append(board_of(topic, board))
+    info = GraphInfo(as_of_ms=NOW_MS - 3_600_000)
+    named = np.arange(1, PINS + 1)
+    graph = from_edges(np.array(pins), np.array(boards), pin_ids=named, info=info)
+    return ReleasedPixie(PixieSettings(walk=PixieConfig(steps=5_000)), graph)
 
 
 def planted_release(
@@ -265,8 +296,10 @@ def planted_release(
         "features": features,
         "topics": {t: TopicName(t, f"Topic {t}") for t in range(1, TOPICS + 1)},
         "space": SPACE,
+        "pin_space": SPACE,
         "indexes": {SPACE: Replica.of("pins__content__1", rows)},
         "pinnersage": PinnerSageConfig(alpha=1.0),
+        "walker": Walker.open(planted_pixie(), contract.vocabulary, folder / "events"),
         "ranker": likes_the_near(),
         "ranker_name": "pinnability_lr@1",
     }

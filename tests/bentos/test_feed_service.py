@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bentos.errors import BadId, LimitOutOfRange, PinNotFound
+from bentos.errors import BadId, BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
 from bentos.event_log import read
 from bentos.messages import FeedAnswer, FeedRequest, PinsRequest, RelatedRequest
 from feature_repo.sequence import merge
@@ -23,6 +23,7 @@ from tests.bentos.fakes import (
     SPACE,
     STRANGER,
     Stack,
+    board_of,
     history,
     pin_of,
     topic_of,
@@ -125,8 +126,33 @@ def test_related_pins_are_near_and_never_the_pin_itself(stack: Stack) -> None:
     assert {topic_of(int(p.pin_id)) for p in answer.pins} == {4}
     assert asked not in [p.pin_id for p in answer.pins]
     assert answer.pins[0].why.text == f"Similar to Pin {asked}"
-    scores = [p.score for p in answer.pins]
-    assert scores == sorted(scores, reverse=True)
+    assert answer.pins[1].why.text == f"Often saved with Pin {asked}"
+    for source in ("similar_pins", "saved_together"):
+        scores = [p.score for p in answer.pins if p.source == source]
+        assert len(scores) > 5 and scores == sorted(scores, reverse=True)
+
+
+def test_related_to_a_board(stack: Stack) -> None:
+    stack.features.board_pins[board_of(2)] = np.array([pin_of(2, 1), pin_of(2, 4)])
+    answer = run(stack.service.related(RelatedRequest(board_id=board_of(2), limit=25)))
+    assert {topic_of(int(p.pin_id)) for p in answer.pins} == {2}
+    assert {p.source for p in answer.pins} == {"similar_pins", "saved_together"}
+    assert not {pin_of(2, 1), pin_of(2, 4)} & {p.pin_id for p in answer.pins}
+    assert answer.fallback is None
+
+
+def test_a_board_that_only_the_graph_knows(stack: Stack) -> None:
+    answer = run(stack.service.related(RelatedRequest(board_id=board_of(5, 2), limit=10)))
+    assert {topic_of(int(p.pin_id)) for p in answer.pins} == {5} and answer.fallback is None
+    assert {p.source for p in answer.pins} == {"similar_pins", "saved_together"}
+
+
+def test_related_to_one_thing_at_a_time(stack: Stack) -> None:
+    with pytest.raises(BoardNotFound, match="board 424242 holds no pin that release 1 knows"):
+        run(stack.service.related(RelatedRequest(board_id=424242)))
+    for request in (RelatedRequest(), RelatedRequest(pin_id=1, board_id=board_of(1))):
+        with pytest.raises(OneSubject, match="name pin_id or board_id"):
+            run(stack.service.related(request))
 
 
 def test_a_pin_never_seen_is_not_found(stack: Stack) -> None:

@@ -16,10 +16,10 @@ from tests.bentos.fakes import COOK, GARDENER, NOW_MS, Stack, pin_of
 
 def feed_with(stack: Stack, user_id: int, ids: list[int], *, limit: int = 3, **changes: object) -> Feed:
     feed = Feed(Surface.HOMEFEED, stack.release, NOW_MS, limit, user_id=user_id, **changes)  # type: ignore[arg-type]
-    feed.user = stack.features.user(user_id, stack.release.space)
+    feed.user = stack.features.user(user_id, stack.release.pin_space)
     feed.candidates = Candidates.of("test", ids, np.ones(len(ids)), 0, "popular")
     wanted = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids]))
-    vectors, _ = stack.release.vectors(wanted)
+    vectors, _ = stack.release.vectors(wanted, stack.release.space)
     feed.pins = PinTable(wanted, stack.features.pins(wanted), vectors)
     return feed
 
@@ -72,7 +72,7 @@ def planted_twins(stack: Stack) -> None:
 
 def without_index(feed: Feed) -> Feed:
     feed.release = replace(feed.release, indexes={})
-    vectors, _ = feed.release.vectors(feed.pins.ids)
+    vectors, _ = feed.release.vectors(feed.pins.ids, feed.release.space)
     feed.pins = PinTable(feed.pins.ids, feed.pins.stats, vectors)
     return feed
 
@@ -101,7 +101,7 @@ def test_greedy_is_not_transitive(stack: Stack) -> None:
     a, b, c = pin_of(6, 0), pin_of(6, 1), pin_of(6, 2)
     step = np.arccos(filters.SAME_PIN) * 0.8
     for place, pin in enumerate((a, b, c)):
-        vector = np.zeros(stack.release.dim, np.float32)
+        vector = np.zeros(stack.release.dim(stack.release.space), np.float32)
         vector[0], vector[1] = np.cos(place * step), np.sin(place * step)
         stack.features.matrix[pin - 1] = vector
     feed = without_index(feed_with(stack, COOK, [a, b, c]))

@@ -10,7 +10,16 @@ import pytest
 from bentos.loader import WHOLE, ReleaseLoader, Role
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
-from tests.bentos.fakes import DIM, PINS, SPACE, likes_the_near, manifest, planted_features, planted_release
+from tests.bentos.fakes import (
+    DIM,
+    PINS,
+    SPACE,
+    likes_the_near,
+    manifest,
+    planted_features,
+    planted_pixie,
+    planted_release,
+)
 from training.models.pinnersage import PinnerSageConfig
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, ReleaseManifest
@@ -37,6 +46,8 @@ class FakeRegistry:
             folder.mkdir(parents=True)
             if model == "pinnersage":
                 PinnerSageConfig(alpha=0.5 * version).save(folder)
+            elif model == "pixie":
+                planted_pixie().save(folder)
             else:
                 likes_the_near().save(folder)
         return folder
@@ -67,7 +78,7 @@ def loader_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def test_a_whole_release(loader_of: Callable[..., ReleaseLoader]) -> None:
     loader = loader_of()
     release = loader.load(loader.newest() or 0)
-    assert release.version == 1 and release.space == SPACE and release.dim == DIM
+    assert release.version == 1 and release.space == SPACE and release.dim(SPACE) == DIM
     assert release.indexes[SPACE].rows == PINS
     assert release.pinnersage == PinnerSageConfig(alpha=0.5)
     assert release.ranker is not None and release.ranker_name == "pinnability_lr@1"
@@ -84,6 +95,7 @@ def test_a_process_loads_no_more_than_its_role(
 ) -> None:
     release = loader_of(role).load(1)
     assert bool(release.indexes) is retrieves and (release.pinnersage is not None) is retrieves
+    assert (release.walker is not None) is retrieves
     assert (release.ranker is not None) is ranks
     assert release.space == SPACE, "vectors then come from the feature store"
     loader_of(role).check(release)

@@ -46,7 +46,7 @@ def test_feeds_are_ranked_whole_and_without_loss_under_concurrent_calls(server: 
 def test_related_pins_across_the_hop(server: Server) -> None:
     answer = server.post("/related", {"pin_id": pin_of(4, 3), "limit": 8})[1]
     assert {topic_of(p["pin_id"]) for p in answer["pins"]} == {4}
-    assert answer["sources"][0]["name"] == "content_neighbours" and answer["missing"] == []
+    assert answer["sources"][0]["name"] == "similar_pins" and answer["missing"] == []
 
 
 def test_events_are_on_disk_when_they_are_answered(server: Server) -> None:

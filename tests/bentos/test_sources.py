@@ -9,26 +9,39 @@ import numpy as np
 import pytest
 
 from bentos.feed import Feed, Surface
-from bentos.sources import content_neighbours, followed_boards, followed_topics, pinnersage, popular_by_topic
+from bentos.sources import (
+    followed_boards,
+    followed_topics,
+    pinnersage,
+    pixie,
+    popular_by_topic,
+    saved_together,
+    similar_pins,
+)
 from tests.bentos.fakes import (
     COOK,
     DIM,
     FOLLOWER,
     GARDENER,
     NOW_MS,
+    PER_TOPIC,
+    SPACE,
     STRANGER,
     TOPICS,
     Stack,
+    board_of,
     history,
     pin_of,
     topic_of,
 )
 
 
-def feed_for(stack: Stack, user_id: int, *, seed: int = 1, pin_id: int = 0) -> Feed:
-    surface = Surface.RELATED if pin_id else Surface.HOMEFEED
-    feed = Feed(surface, stack.release, NOW_MS, 20, user_id=user_id, pin_id=pin_id, seed=seed)
-    feed.user = stack.features.user(user_id, stack.release.space)
+def feed_for(stack: Stack, user_id: int, *, seed: int = 1, pin_id: int = 0, board_id: int = 0) -> Feed:
+    surface = Surface.RELATED if pin_id or board_id else Surface.HOMEFEED
+    feed = Feed(
+        surface, stack.release, NOW_MS, 20, user_id=user_id, pin_id=pin_id, board_id=board_id, seed=seed
+    )
+    feed.user = stack.features.user(user_id, stack.release.pin_space)
     return feed
 
 
@@ -81,7 +94,7 @@ def test_no_interests_no_pinnersage(stack: Stack, user: int) -> None:
 
 def test_a_release_without_pinnersage_or_vectors_brings_nothing(stack: Stack) -> None:
     feed = feed_for(stack, COOK)
-    for without in ({"pinnersage": None}, {"indexes": {}}, {"space": None}):
+    for without in ({"pinnersage": None}, {"indexes": {}}, {"pin_space": None}):
         feed.release = replace(stack.release, **without)
         assert len(pinnersage.candidates(feed)) == 0
 
@@ -137,11 +150,13 @@ def test_a_catalogue_without_topics_still_answers_a_stranger(stack: Stack) -> No
 
 def test_neighbours_of_a_pin_share_its_topic(stack: Stack) -> None:
     asked = pin_of(3, 7)
-    found = content_neighbours.candidates(feed_for(stack, 0, pin_id=asked))
+    found = similar_pins.candidates(feed_for(stack, 0, pin_id=asked))
     assert topics_of(found.pin_ids[:30])[3] == 30
     assert set(found.kinds.tolist()) == {"similar"} and set(found.anchors.tolist()) == {asked}
     exact = stack.features.matrix @ stack.features.matrix[asked - 1]
-    assert found.pin_ids[:20].tolist() == (np.argsort(-exact)[:20] + 1).tolist()
+    assert found.pin_ids[:20].tolist() == (np.argsort(-exact)[1:21] + 1).tolist(), (
+        "nearest first, itself left out"
+    )
 
 
 def test_a_pin_without_a_vector_falls_back_on_its_topic_and_says_so(stack: Stack) -> None:
@@ -149,7 +164,50 @@ def test_a_pin_without_a_vector_falls_back_on_its_topic_and_says_so(stack: Stack
     feed = feed_for(stack, 0, pin_id=asked)
     features = replace(stack.features, matrix=np.zeros_like(stack.features.matrix))
     feed.release = replace(stack.release, indexes={}, features=features)
-    found = content_neighbours.candidates(feed)
+    found = similar_pins.candidates(feed)
     assert topics_of(found.pin_ids)[3] == len(found) > 0
     assert feed.fallback is not None and "no vector" in feed.fallback
-    assert stack.release.dim == DIM
+    assert stack.release.dim(SPACE) == DIM and stack.release.dim(None) == 0
+
+
+def test_similar_pins_of_a_board_take_turns_around_its_newest(stack: Stack) -> None:
+    newest = np.array([pin_of(2, 5), pin_of(4, 5), pin_of(6, 5), pin_of(1, 5)])
+    stack.features.board_pins[700] = newest
+    found = similar_pins.candidates(feed_for(stack, 0, board_id=700))
+    assert [topic_of(p) for p in found.pin_ids[:6].tolist()] == [2, 4, 6] * 2
+    assert set(found.anchors.tolist()) == set(newest[: similar_pins.BOARD_PINS].tolist())
+    assert not np.isin(newest, found.pin_ids).any(), "what is on the board is no news"
+
+
+def test_pixie_walks_from_what_the_user_liked_and_never_from_what_they_hid(stack: Stack) -> None:
+    found = pixie.candidates(feed_for(stack, GARDENER))
+    assert topics_of(found.pin_ids)[2] == len(found) > 40
+    assert set(found.kinds.tolist()) == {"together"} and (np.diff(found.scores) <= 0).all()
+    liked = stack.features.users[GARDENER].sequence.pin_ids
+    assert not np.isin(found.pin_ids, liked).any()
+    again = pixie.candidates(feed_for(stack, GARDENER))
+    assert again.pin_ids.tolist() == found.pin_ids.tolist(), "walks are seeded by the request"
+
+
+@pytest.mark.parametrize("user", [STRANGER, FOLLOWER])
+def test_nobodys_history_is_not_walked(stack: Stack, user: int) -> None:
+    assert len(pixie.candidates(feed_for(stack, user))) == 0
+
+
+def test_saved_together_with_a_pin_or_a_board(stack: Stack) -> None:
+    asked = pin_of(3, 7)
+    found = saved_together.candidates(feed_for(stack, 0, pin_id=asked))
+    assert topics_of(found.pin_ids)[3] == len(found) == PER_TOPIC - 2
+    assert set(found.anchors.tolist()) == {asked}
+    board = board_of(5, 1)
+    found = saved_together.candidates(feed_for(stack, 0, board_id=board))
+    on_it = stack.release.walker.now().graph  # type: ignore[union-attr]
+    held = on_it.ids_of(on_it.pins_of(int(on_it.board_index_of([board])[0])))
+    assert topics_of(found.pin_ids)[5] == len(found) > 0 and not np.isin(found.pin_ids, held).any()
+
+
+def test_a_pin_on_no_board_and_a_release_without_a_graph(stack: Stack) -> None:
+    feed = feed_for(stack, 0, pin_id=pin_of(3, PER_TOPIC - 1))
+    assert len(saved_together.candidates(feed)) == 0
+    feed.release = replace(stack.release, walker=None)
+    assert len(saved_together.candidates(feed)) == len(pixie.candidates(feed)) == 0

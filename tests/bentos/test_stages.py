@@ -40,11 +40,12 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
     ]
     assert [s.name for s in sources_of(Surface.HOMEFEED)] == [
         "pinnersage",
+        "pixie",
         "followed_boards",
         "followed_topics",
         "popular_by_topic",
     ]
-    assert [s.name for s in sources_of(Surface.RELATED)] == ["content_neighbours"]
+    assert [s.name for s in sources_of(Surface.RELATED)] == ["similar_pins", "saved_together"]
     assert set(FUNNELS) == set(Surface)
     assert [s.name for s in RELATED][:3] == ["user", "retrieve", "merge"]
 
@@ -215,7 +216,10 @@ def test_pins_that_cannot_be_read_fail_open(stack: Stack) -> None:
     stack.features.broken.add("pins")
     run(ReadPins(1_000).run(feed, engines_of(stack.pool)))
     assert feed.missing == ["pins: ConnectionError"]
-    assert not feed.pins.stats.present.any() and feed.pins.vectors.shape == (3, stack.release.dim)
+    assert not feed.pins.stats.present.any() and feed.pins.vectors.shape == (
+        3,
+        stack.release.dim(stack.release.space),
+    )
 
 
 def test_candidates_cross_the_wire_unchanged(stack: Stack) -> None:

@@ -163,15 +163,15 @@ def test_services_read_the_same_manifest(trained: Trained) -> None:
 
 def test_its_metrics_are_those_of_the_planted_world(trained: Trained) -> None:
     metrics = manifest(trained, trained.first).metrics
-    chance = metrics["retrieval/chance_recall_at_100"]
-    assert metrics["retrieval/recall_at_100"] > 2 * chance
-    assert metrics["retrieval/recall_at_100"] > 1.2 * metrics["popularity/recall_at_100"]
-    assert metrics["retrieval/users"] >= 30
+    chance = metrics["chance/recall_at_100"]
+    assert metrics["pinnersage/recall_at_100"] > 2 * chance
+    assert metrics["pinnersage/recall_at_100"] > 1.2 * metrics["popularity/recall_at_100"]
+    assert metrics["pinnersage/users"] >= 30
     assert 0.55 < metrics["ranker/auc"] < 1
     assert metrics["ranker/normalized_entropy"] < 1
     assert metrics["index/coverage/content@1"] == pytest.approx(1.0)
     scrambled = manifest(trained, trained.scrambled).metrics
-    assert scrambled["retrieval/recall_at_100"] < 0.7 * metrics["retrieval/recall_at_100"]
+    assert scrambled["pinnersage/recall_at_100"] < 0.7 * metrics["pinnersage/recall_at_100"]
 
 
 def test_the_same_parts_are_not_released_twice(trained: Trained) -> None:
@@ -219,7 +219,7 @@ def test_promotion_moves_the_aliases_and_keeps_a_line(trained: Trained, ledger: 
     one, two = promotion.history(ledger)
     assert (one.champion, one.replaced, two.champion, two.replaced, two.previous) == (1, None, 2, 1, 1)
     names = {g.name for g in two.gates}
-    assert {"champion/retrieval/recall_at_100", "champion/ranker/log_loss", "index/rows/content@2"} <= names
+    assert {"champion/pinnersage/recall_at_100", "champion/ranker/log_loss", "index/rows/content@2"} <= names
     assert not two.failed
     tag = registry_of(trained.ctx).version(RELEASE_MODEL, 2).tags["gates"]
     assert tag == "passed"
@@ -230,8 +230,8 @@ def test_a_release_worse_than_the_champion_stays_out(trained: Trained, ledger: P
     with pytest.raises(GateFailed) as refused:
         promote(trained.ctx, ledger, trained.scrambled)
     failed = {r.name: r for r in refused.value.results if not r.passed}
-    worse = failed["champion/retrieval/recall_at_100"]
-    champion = manifest(trained, trained.first).metrics["retrieval/recall_at_100"]
+    worse = failed["champion/pinnersage/recall_at_100"]
+    champion = manifest(trained, trained.first).metrics["pinnersage/recall_at_100"]
     assert worse.value is not None and worse.bound == pytest.approx(0.9 * champion)
     assert worse.value < worse.bound and worse.n is not None and worse.n >= 30
     assert aliases(trained)[CHAMPION] == trained.first
@@ -321,11 +321,11 @@ def test_a_champion_without_its_collection_is_not_compared_and_not_returned_to(
 def test_comparison_is_pair_by_pair(trained: Trained) -> None:
     one = manifest(trained, trained.first)
     same = compare(trained.ctx, one, one, trained.first)
-    assert {p.metric for p in same.metrics} >= {"retrieval/recall_at_100", "ranker/log_loss"}
+    assert {p.metric for p in same.metrics} >= {"pinnersage/recall_at_100", "ranker/log_loss"}
     assert all(p.candidate == p.champion and p.standard_error == 0 for p in same.metrics)
     assert same.evaluation == compare(trained.ctx, one, manifest(trained, 2), 2).evaluation
-    recall = next(p for p in same.metrics if p.metric == "retrieval/recall_at_100")
-    assert recall.candidate == pytest.approx(one.metrics["retrieval/recall_at_100"])
+    recall = next(p for p in same.metrics if p.metric == "pinnersage/recall_at_100")
+    assert recall.candidate == pytest.approx(one.metrics["pinnersage/recall_at_100"])
 
 
 def test_user_recalls_average_to_the_protocols_recall(trained: Trained) -> None:

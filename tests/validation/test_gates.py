@@ -12,13 +12,15 @@ from validation.manifest import CollectionCheck, Part, ReleaseManifest
 SPACE = "content@3"
 
 METRICS = {
-    "retrieval/recall_at_100": 0.30,
-    "retrieval/recall_at_100/new_users": 0.12,
-    "retrieval/recall_at_100/tail_topics": 0.25,
-    "retrieval/users": 800.0,
-    "retrieval/users/new_users": 60.0,
-    "retrieval/users/tail_topics": 400.0,
-    "retrieval/chance_recall_at_100": 0.05,
+    "pinnersage/recall_at_100": 0.30,
+    "pinnersage/recall_at_100/new_users": 0.12,
+    "pinnersage/recall_at_100/tail_topics": 0.25,
+    "pinnersage/users": 800.0,
+    "pinnersage/users/new_users": 60.0,
+    "pinnersage/users/tail_topics": 400.0,
+    "chance/recall_at_100": 0.05,
+    "pixie/recall_at_100": 0.40,
+    "pixie/users": 800.0,
     "ranker/auc": 0.71,
     "ranker/normalized_entropy": 0.9,
     "ranker/ece": 0.01,
@@ -26,6 +28,7 @@ METRICS = {
     "index/coverage/content@3": 1.0,
     "size/content": 4e6,
     "size/pinnersage": 200.0,
+    "size/pixie": 2e6,
     "size/ranker": 3e5,
 }
 
@@ -43,6 +46,7 @@ def release(metrics: dict[str, float | None] | None = None, **changes: object) -
         "parts": {
             "content": Part(model="content", version=3, space=SPACE, collection="pins__content__3"),
             "pinnersage": Part(model="pinnersage", version=2, space=SPACE, collection="pins__content__3"),
+            "pixie": Part(model="pixie", version=1),
             "ranker": Part(model="pinnability_gbdt", version=5, space=SPACE),
         },
         "sources": ("pinnersage", "popular_by_topic"),
@@ -74,17 +78,17 @@ def test_a_good_release_passes_every_gate() -> None:
     results = run_gates(release(), None)
     assert not failed(results)
     assert all(r.decided for r in results)
-    assert {r.name.split("/")[0] for r in results} == {"retrieval", "ranker", "index", "size"}
-    recall = next(r for r in results if r.name == "retrieval/recall_at_100")
+    assert {r.name.split("/")[0] for r in results} == {"pinnersage", "pixie", "ranker", "index", "size"}
+    recall = next(r for r in results if r.name == "pinnersage/recall_at_100")
     assert (recall.value, recall.bound, recall.n) == (0.30, pytest.approx(0.075), 800)
 
 
 @pytest.mark.parametrize(
     ("metric", "value", "bound", "n"),
     [
-        ("retrieval/recall_at_100", 0.074, 0.075, 800),
-        ("retrieval/recall_at_100/new_users", 0.049, 0.05, 60),
-        ("retrieval/recall_at_100/tail_topics", 0.0, 0.05, 400),
+        ("pinnersage/recall_at_100", 0.074, 0.075, 800),
+        ("pinnersage/recall_at_100/new_users", 0.049, 0.05, 60),
+        ("pinnersage/recall_at_100/tail_topics", 0.0, 0.05, 400),
         ("ranker/auc", 0.549, 0.55, 20_000),
         ("ranker/normalized_entropy", 1.01, 1.0, 20_000),
         ("ranker/ece", 0.051, 0.05, 20_000),
@@ -120,7 +124,9 @@ def test_a_space_without_a_checked_collection_fails() -> None:
     assert "content@3" in bad["index/content@3"].message
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if not m.startswith(("retrieval/users", "ranker/rows"))])
+@pytest.mark.parametrize(
+    "metric", [m for m in METRICS if not m.startswith(("pinnersage/users", "pixie/users", "ranker/rows"))]
+)
 def test_what_was_not_measured_does_not_pass(metric: str) -> None:
     bad = failed(run_gates(release({metric: None}), None))
     assert bad, f"{metric} is missing and nothing failed"
@@ -128,8 +134,8 @@ def test_what_was_not_measured_does_not_pass(metric: str) -> None:
 
 
 def test_small_samples_decide_nothing_and_say_so() -> None:
-    results = run_gates(release({"retrieval/recall_at_100": 0.0, "retrieval/users": 29.0}), None)
-    recall = next(r for r in results if r.name == "retrieval/recall_at_100")
+    results = run_gates(release({"pinnersage/recall_at_100": 0.0, "pinnersage/users": 29.0}), None)
+    recall = next(r for r in results if r.name == "pinnersage/recall_at_100")
     assert recall.passed and not recall.decided
     assert "29 are too few to decide, it takes 30" in recall.message
 
@@ -137,8 +143,9 @@ def test_small_samples_decide_nothing_and_say_so() -> None:
 def test_a_part_left_out_needs_a_reason() -> None:
     parts = {role: part for role, part in release().parts.items() if role == "content"}
     bad = failed(run_gates(release(parts=parts), None))
-    assert set(bad) == {"retrieval", "ranker"}
-    told = release(parts=parts, skipped={"pinnersage": "no actions", "ranker": "no impressions"})
+    assert set(bad) == {"pinnersage", "pixie", "ranker"}
+    why = {"pinnersage": "no actions", "pixie": "no actions", "ranker": "no impressions"}
+    told = release(parts=parts, skipped=why)
     results = run_gates(told, None)
     assert not failed(results)
     assert any("no impressions" in r.message for r in results)
@@ -146,7 +153,7 @@ def test_a_part_left_out_needs_a_reason() -> None:
 
 def paired(candidate: float, champion: float, error: float, n: int = 500, **changes: object) -> Comparison:
     pair = Paired(
-        metric="retrieval/recall_at_100",
+        metric="pinnersage/recall_at_100",
         candidate=candidate,
         champion=champion,
         standard_error=error,
@@ -183,7 +190,7 @@ def test_losses_are_better_when_smaller() -> None:
 
 
 def test_slices_have_their_own_margin() -> None:
-    tail = {"metric": "retrieval/recall_at_100/tail_topics"}
+    tail = {"metric": "pinnersage/recall_at_100/tail_topics"}
     assert compared(paired(0.25, 0.30, 0.0001, **tail)).passed
     assert not compared(paired(0.23, 0.30, 0.0001, **tail)).passed
 
@@ -208,11 +215,11 @@ def test_bounds_refuse_unknown_keys() -> None:
 
 
 def test_a_floor_that_expects_no_finds_cannot_be_missed() -> None:
-    nothing = {"retrieval/recall_at_100": 0.0, "retrieval/users": 900.0}
-    name, bounds = "retrieval/recall_at_100", GateBounds()
-    bound = bounds.min_recall_over_chance * METRICS["retrieval/chance_recall_at_100"]
+    nothing = {"pinnersage/recall_at_100": 0.0, "pinnersage/users": 900.0}
+    name, bounds = "pinnersage/recall_at_100", GateBounds()
+    bound = bounds.min_recall_over_chance * METRICS["chance/recall_at_100"]
     for finds, passed in ((bounds.min_expected_finds * 0.9, True), (bounds.min_expected_finds * 1.1, False)):
-        results = run_gates(release({**nothing, "retrieval/pins": finds / bound}), None)
+        results = run_gates(release({**nothing, "pinnersage/pins": finds / bound}), None)
         gate = next(r for r in results if r.name == name)
         assert gate.passed is passed
         assert gate.decided is not passed

@@ -119,7 +119,7 @@ def build_graph(
     """
     config = config or GraphConfig()
     end = as_of or lake.interval()[1]
-    context = _context(lake, config)
+    context = context_of(lake, config)
     pins = _read_pins(lake, end)
     pin_codes, context_ids, unknown = _collect(lake, context, config, end, pins.ids)
     board_ids = np.unique(context_ids)
@@ -165,7 +165,7 @@ def _positive_codes(lake: Lake) -> NDArray[np.int8]:
     return np.array(lake.contract().vocabulary.codes(Polarity.POSITIVE), np.int8)
 
 
-def _context(lake: Lake, config: GraphConfig) -> Context:
+def context_of(lake: Lake, config: GraphConfig) -> Context:
     """The context to use. Raises GraphError where the declared one has no ids in the lake."""
     column = {Context.BOARD: BOARD_ID, Context.REQUEST: REQUEST_ID}
     if config.context == "auto":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,12 @@ NEW_USER_ACTIONS = 5
 
 TAIL_SHARE = 0.5
 """Tail topics are the least visited ones that together hold this share of all topics."""
+
+HOLDOUT_DAYS = (1, 2, 4, 7)
+HOLDOUT_USERS = 300
+"""Days are added to those held out, in these steps, until so many users have a find to make."""
+
+EVALUATED_USERS = 2_000
 
 OVERALL, NEW_USERS, TAIL_TOPICS = "all", "new_users", "tail_topics"
 
@@ -110,6 +116,26 @@ def hold_out(lake: Lake, cut: datetime, end: datetime, *, novel: bool = True) ->
     )
 
 
+def hold_out_last_days(lake: Lake, end: datetime, *, users: int = EVALUATED_USERS, seed: int = 7) -> HeldOut:
+    """New positives of the last day before `end`, of at most `users` users.
+
+    Of more days where one holds fewer than HOLDOUT_USERS users: data rarely ends at midnight, and a last day of
+    a few hours would decide by noise. Raises NothingHeldOut where even a week holds nothing.
+    """
+    found, nothing = None, NothingHeldOut(f"nothing is held out before {end}")
+    for days in HOLDOUT_DAYS:
+        try:
+            found = hold_out(lake, end - timedelta(days=days), end)
+        except NothingHeldOut as error:
+            nothing = error
+            continue
+        if len(found) >= HOLDOUT_USERS:
+            break
+    if found is None:
+        raise nothing
+    return found.sample(users, seed)
+
+
 def _positives(actions: pd.DataFrame, codes: list[int]) -> pd.DataFrame:
     return actions.loc[actions["action"].isin(codes), ["user_id", "pin_id"]]
 
@@ -176,6 +202,29 @@ def evaluate(
                 out[f"{metric}@{k}{suffix}"] = float(measure(found[chosen], count[chosen], k).mean())
         out[f"users{suffix}"] = float(chosen.sum())
         out[f"pins{suffix}"] = float(count[chosen].sum())
+    return out
+
+
+def user_recalls(recommended: np.ndarray, held: HeldOut, k: int = 100) -> dict[str, np.ndarray]:
+    """`recall_at_<k>` of each user, overall and by slice; float64 (users of the slice,) each, in the order of
+    `held.users`.
+    """
+    owner, width = held.owner, len(held)
+    listed = {(u, p) for u, row in enumerate(recommended[:, :k].tolist()) for p in row if p}
+    pairs = zip(owner.tolist(), held.pins.tolist(), strict=True)
+    found = np.fromiter((pair in listed for pair in pairs), bool, len(owner))
+    out = {}
+    everyone, new = np.ones(width, bool), held.history < NEW_USER_ACTIONS
+    for name, users, counted in (
+        (OVERALL, everyone, np.ones(len(owner), bool)),
+        (NEW_USERS, new, np.ones(len(owner), bool)),
+        (TAIL_TOPICS, everyone, held.tail),
+    ):
+        total = np.bincount(owner[counted], minlength=width)
+        hits = np.bincount(owner[counted & found], minlength=width)
+        chosen = users & (total > 0)
+        if chosen.any():
+            out[f"recall_at_{k}" + ("" if name == OVERALL else f"/{name}")] = hits[chosen] / total[chosen]
     return out
 
 

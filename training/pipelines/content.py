@@ -98,6 +98,11 @@ def content_part(registry: Registry, version: int) -> Part:
     )
 
 
+def content_space_of(registry: Registry, part: Part) -> str:
+    """The content space that a version reads, `content@7`; KeyError for a model that reads none."""
+    return registry.version(part.model, part.version).tags["content_space"]
+
+
 def load_catalogue(ctx: TrainingContext, part: Part) -> Pins:
     """Every pin of the lake in the part's space; `catalogue` with the registered encoder."""
     folder = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).download(part.model, part.version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import PINNERSAGE_SERVICE
 from training.context import TrainingContext
+from training.evaluation.retrieval import HOLDOUT_DAYS, HOLDOUT_USERS
 from training.models import pinnersage as pinnersage_model
 from training.models.interactions import Pins
 from training.models.pinnersage import (
@@ -25,8 +26,8 @@ from training.models.pinnersage import (
     user_interests,
 )
 from training.pipelines import user_actions as user_actions_module
+from training.pipelines.catalogues import catalogue_of
 from training.pipelines.clock import run_end
-from training.pipelines.content import load_catalogue
 from training.pipelines.user_actions import UserActions
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
 from validation.lake import Lake
@@ -42,8 +43,6 @@ CODE = (Path(pinnersage_model.__file__), Path(user_actions_module.__file__), Pat
 
 TUNED_USERS = 300
 EVALUATED_USERS = 1000
-HOLDOUT_DAYS = (1, 2, 4, 7)
-HOLDOUT_USERS = 300
 RETRIEVED = 100
 """Pins retrieved per user in the walk forward, over all sampled medoids."""
 RELEVANT = 0.8
@@ -53,26 +52,30 @@ MS_PER_DAY = 86_400_000
 
 
 def train_pinnersage(
-    ctx: TrainingContext, content: Part, config: PinnerSageConfig | None = None, *, force: bool = False
+    ctx: TrainingContext, pins: Part, config: PinnerSageConfig | None = None, *, force: bool = False
 ) -> Part:
-    """Choose alpha in the content space and register PinnerSage; the part searches content's collection.
+    """Choose alpha in the space of `pins` and register PinnerSage; the part searches that space's collection.
 
-    With `config` its alpha is kept. The version already made from the same actions, content version,
-    configuration and code is returned as it is, unless `force`. Raises LakeError without an actions table.
+    `pins` makes vectors of pins: PinSage, as in the paper, or content. With `config` its alpha is kept. The
+    version already made from the same actions, space, configuration and code is returned as it is, unless
+    `force`. Alpha and the metrics are of vectors as of the day before the evaluated ones. Raises LakeError
+    without an actions table.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     end = run_end(ctx)
-    wanted = (config or PinnerSageConfig()).model_copy(update={"space": content.space})
+    wanted = (config or PinnerSageConfig()).model_copy(update={"space": pins.space})
     data = lake.digest(("actions",))
     chosen = "given" if config else "chosen"
     inputs = digest_of(MODEL, data, end, chosen, wanted.model_dump_json(), ctx.seed, digest_files(CODE))
     version = None if force else registry.find(MODEL, inputs)
     if version is not None:
         ctx.progress(f"pinnersage: unchanged, {MODEL}@{version}")
-        return _part(registry, version, content)
-    actions = read_actions(ctx, content, wanted)
+        return _part(registry, version, pins)
+    actions = read_actions(ctx, pins, wanted)
     ctx.progress(f"pinnersage: {len(actions)} users, {len(actions.pin_rows)} positive actions")
     holdout_ms = holdout(actions, _ms(end))
+    then = catalogue_of(ctx, pins, datetime.fromtimestamp(holdout_ms / 1000, UTC))
+    actions = replace(actions, pins=then)
     choice = None if config else _choose(actions, wanted, holdout_ms, ctx.seed)
     if choice is not None:
         wanted = wanted.model_copy(update={"alpha": choice.alpha})
@@ -97,22 +100,22 @@ def train_pinnersage(
             signature=_signature(actions.pins.vectors.shape[1]),
             requirements=pinned("numba", "numpy", "pandas", "pydantic"),
             inputs=inputs,
-            tags={"feature_service": PINNERSAGE_SERVICE, "space": content.space or ""},
+            tags={"feature_service": PINNERSAGE_SERVICE, "space": pins.space or ""},
             figures={"alpha": _alpha_figure(choice)} if choice is not None else {},
-            notes="Nothing is learned: quality is bounded by the content space. Metrics are of the days from "
+            notes="Nothing is learned: quality is bounded by the space. Metrics are of the days from "
             f"{datetime.fromtimestamp(holdout_ms / 1000, UTC):%Y-%m-%d} on, on which alpha was not chosen; "
             "sampling is seeded. " + lake.contract().notes,
         )
         version = registry.log_model_version(log)
     ctx.progress(f"pinnersage: registered {MODEL}@{version}")
-    return _part(registry, version, content)
+    return _part(registry, version, pins)
 
 
-def read_actions(ctx: TrainingContext, content: Part, config: PinnerSageConfig) -> UserActions:
-    """Positive actions of the window before the run's end, on pins of the content space."""
-    lake = Lake(ctx.lake)
+def read_actions(ctx: TrainingContext, pins: Part, config: PinnerSageConfig) -> UserActions:
+    """Positive actions of the window before the run's end, on pins of the space that `pins` makes."""
     end = run_end(ctx)
-    return UserActions.read(lake, load_catalogue(ctx, content), end - timedelta(days=config.window_days), end)
+    start = end - timedelta(days=config.window_days)
+    return UserActions.read(Lake(ctx.lake), catalogue_of(ctx, pins), start, end)
 
 
 def load_config(ctx: TrainingContext, part: Part) -> PinnerSageConfig:
@@ -228,12 +231,12 @@ def _choose(actions: UserActions, config: PinnerSageConfig, before_ms: int, seed
         return None
 
 
-def _part(registry: Registry, version: int, content: Part) -> Part:
+def _part(registry: Registry, version: int, pins: Part) -> Part:
     return Part(
         model=MODEL,
         version=version,
-        space=content.space,
-        collection=content.collection,
+        space=pins.space,
+        collection=pins.collection,
         feature_service=PINNERSAGE_SERVICE,
         metrics=registry.metrics(MODEL, version),
     )

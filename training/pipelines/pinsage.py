@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from feature_repo.schema import PINSAGE_SERVICE
 from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.data import graph as graph_module
 from training.data.graph import GraphConfig, build_graph
 from training.models import pinsage as pinsage_model
+from training.models.content import without_content
 from training.models.interactions import Pins
 from training.models.pin_board_graph import PinBoardGraph, from_edges
 from training.models.pinsage import PinSage, PinSageConfig, Rung, embed_catalogue, pin_inputs
@@ -28,7 +30,7 @@ from training.pinsage.pairs import Pairs, consecutive_pairs
 from training.pinsage.trainer import PinSageTraining
 from training.pinsage.walks import CatalogueGraph, WalkConfig
 from training.pipelines.clock import run_end
-from training.pipelines.content import load_catalogue
+from training.pipelines.content import content_part, content_space_of, load_catalogue
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
 from validation.lake import Lake
 from validation.manifest import Part, Space
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 MODEL = "pinsage"
-PINSAGE_SERVICE = "pinsage_v1"
+
+PIPELINE = "pipeline.json"
+"""The version's file of the `PinSagePipeline` it was made with: how its graphs are built and walked."""
 
 CODE = (
     Path(pinsage_model.__file__).parent,
@@ -118,6 +122,7 @@ def train_pinsage(
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "model"
         trained.network.save(files)
+        (files / PIPELINE).write_text(config.model_dump_json(indent=2))
         log = ModelLog(
             name=MODEL,
             files=files,
@@ -171,27 +176,23 @@ def pinsage_part(registry: Registry, version: int) -> Part:
 
 
 def pinsage_catalogue(
-    ctx: TrainingContext,
-    part: Part,
-    content: Part,
-    graph: PinBoardGraph | None = None,
-    config: PinSagePipeline | None = None,
+    ctx: TrainingContext, part: Part, as_of: datetime | None = None, *, content: Pins | None = None
 ) -> Pins:
-    """Every pin of the lake in the part's space, as of the run's end: what goes to Feast and Milvus.
+    """Every pin of the lake in the part's space, on the graph as of a UTC time (default: the run's end).
 
-    `content` is the version the network was trained on; `graph` (default: built from the lake) the one the
-    release carries. Raises ValueError where `content` is another version than the network's.
+    A pin made or saved after that time has the vector of its content alone. `content` is the catalogue in the
+    space the network reads (`content_space_of`), read where left out. Pins with neither content nor neighbours
+    have a row of zeros.
     """
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    trained_on = registry.version(part.model, part.version).tags.get("content_space")
-    if trained_on != content.space:
-        raise ValueError(f"{part.space} reads vectors of {trained_on}, not of {content.space}; train it anew")
-    network = PinSage.load(registry.download(part.model, part.version))
-    config = _seeded(config or PinSagePipeline(network=network.config), ctx.seed)
-    pins = load_catalogue(ctx, content)
-    graph = graph or build_graph(Lake(ctx.lake), config.graph, as_of=run_end(ctx))
-    vectors = embed_pin_catalogue(network, pins, graph, config.walks)
-    return Pins(pins.ids, vectors, pins.topics, pins.created_at_ms)
+    files = registry.download(part.model, part.version)
+    config = PinSagePipeline.model_validate_json((files / PIPELINE).read_text())
+    if content is None:
+        reads = Space.parse(content_space_of(registry, part))
+        content = load_catalogue(ctx, content_part(registry, reads.version))
+    graph = build_graph(Lake(ctx.lake), config.graph, as_of=as_of or run_end(ctx))
+    vectors = embed_pin_catalogue(PinSage.load(files), content, graph, config.walks)
+    return Pins(content.ids, vectors, content.topics, content.created_at_ms)
 
 
 def embed_pin_catalogue(
@@ -200,7 +201,10 @@ def embed_pin_catalogue(
     """Vectors of `pins` (content vectors given) on `graph`, layer by layer."""
     rows = CatalogueGraph(graph, pins.ids, walks)
     inputs = pin_inputs(pins.vectors, rows.degrees(), network.config)
-    return embed_catalogue(network, inputs, rows.neighbourhoods().top(network.config.neighbours))
+    neighbours = rows.neighbourhoods().top(network.config.neighbours)
+    vectors = embed_catalogue(network, inputs, neighbours)
+    vectors[without_content(pins.vectors) & (np.diff(neighbours.offsets) == 0)] = 0
+    return vectors
 
 
 def read_world(lake: Lake, pins: Pins, end: datetime, config: PinSagePipeline, ctx: TrainingContext) -> World:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from feature_repo.schema import PIN_EMBEDDING, USER_INTERESTS
 from training.context import TrainingContext
 from training.models.content import without_content
-from training.models.interactions import Pins
 from training.models.pinnersage import Interests
+from training.pipelines import content as content_pipeline
+from training.pipelines.catalogues import catalogue_of
 from training.pipelines.clock import run_end
 from training.registry import digest_of
 from validation.lake import Lake
@@ -63,7 +64,7 @@ class Publisher:
         build_features(Lake(ctx.lake), ctx.features, as_of=run_end(ctx), progress=ctx.progress)
         self.materialize(BATCH_VIEWS, force)
 
-    def vectors(self, part: Part, pins: Pins, force: bool = False) -> CollectionCheck:
+    def vectors(self, part: Part, force: bool = False) -> CollectionCheck:
         """The space's vectors to Feast, then its Milvus collection, built and measured after re-opening.
 
         Raises VectorIndexError where Milvus cannot be reached or does not keep what it is given.
@@ -72,29 +73,33 @@ class Publisher:
         from training import index
 
         ctx, space = self.ctx, _space(part)
-        lake = Lake(ctx.lake)
+        lake, end = Lake(ctx.lake), run_end(self.ctx)
+        catalogue = cache(lambda: catalogue_of(ctx, part))
         made_of = digest_of(space, lake.digest(("pins", "topics")))
         if force or self._noted(f"{PIN_EMBEDDING}/{space}") != made_of:
+            pins = catalogue()
             known = ~without_content(pins.vectors)
             ctx.progress(f"{space}: {known.sum()} vectors to the feature store")
-            # True from the data's first day on: content does not depend on what anyone did.
-            since = lake.interval()[0]
+            # Content does not depend on what anyone did: it is true from the data's first day on. What is made
+            # of people's actions is true once they are all known.
+            since = lake.interval()[0] if part.model == content_pipeline.MODEL else end
             write_pin_embeddings(ctx.features, space, pins.ids[known], pins.vectors[known], since)
             self._note(f"{PIN_EMBEDDING}/{space}", made_of)
         self.materialize([PIN_EMBEDDING], force)
-        topics = [row[row > 0] for row in pins.topics]
-        quality = pin_quality(lake, pins.ids, run_end(ctx))
-        holds = digest_of(made_of, ctx.milvus_uri, quality.tobytes().hex())
+        holds = digest_of(made_of, ctx.milvus_uri, lake.digest(("actions",)), end)
         check = None if force else self._standing(part, holds)
         if check is None:
+            pins = catalogue()
+            topics = [row[row > 0] for row in pins.topics]
+            quality = pin_quality(lake, pins.ids, end)
             check = index.build(
                 ctx.milvus_uri, space, pins.ids, pins.vectors, topics, pins.created_at_ms, quality, ctx.progress
             )
             self._note(f"collection/{space}", json.dumps([holds, check.model_dump()]))
         return check
 
-    def interests(self, part: Part, content: Part, force: bool = False) -> None:
-        """Every user's PinnerSage interests as of the run's end, to Feast."""
+    def interests(self, part: Part, pins: Part, force: bool = False) -> None:
+        """Every user's PinnerSage interests as of the run's end, in the space that `pins` makes, to Feast."""
         from feature_repo.jobs.embeddings import write_user_interests
         from training.pipelines.pinnersage import all_interests, load_config, read_actions
 
@@ -102,7 +107,7 @@ class Publisher:
         made_of = digest_of(space, part.version, now, Lake(ctx.lake).digest(("actions",)))
         if force or self._noted(f"{USER_INTERESTS}/{space}") != made_of:
             config = load_config(ctx, part)
-            actions = read_actions(ctx, content, config)
+            actions = read_actions(ctx, pins, config)
             rows = (_stored(user, found) for user, found in all_interests(actions, config, now))
             written = write_user_interests(ctx.features, space, rows, now)
             ctx.progress(f"{space}: interests of {written} users to the feature store")

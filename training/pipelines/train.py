@@ -1,9 +1,15 @@
-"""The whole training run in order: features, content space, PinnerSage, training set, rankers.
+"""The whole training run in order: features, content space, PinSage, Pixie, PinnerSage, training set, rankers.
 
     lake -> features -> Feast
          -> content@v -> Feast, Milvus
-                      -> pinnersage@v -> interests -> Feast
+                      -> pinsage@v -> Feast, Milvus
+                                   -> pinnersage@v -> interests -> Feast
+                      -> pixie@v (the pin-board graph)
                       -> training set -> pinnability_logistic@v, pinnability_gbdt@v
+
+PinnerSage lives in PinSage's space, as in the paper, and in the content space where the data is too little for
+PinSage. Rankers stay in the content space: a PinSage vector knows what people did up to the run's end, and an
+impression of last week must not.
 
 Every step looks first whether it was already done on the same inputs, so the run can be stopped anywhere and
 started again, and costs seconds where nothing changed.
@@ -21,11 +27,15 @@ from training.data.training_set import NoTrainingRows
 from training.models.interactions import Pins
 from training.pipelines import content as content_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
+from training.pipelines import pinsage as pinsage_pipeline
+from training.pipelines import pixie as pixie_pipeline
 from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
 from training.pipelines.pinnersage import train_pinnersage
+from training.pipelines.pinsage import TooFewPairs, train_pinsage
+from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
@@ -35,6 +45,8 @@ FEATURES = "features"
 NEEDS: dict[str, tuple[str, ...]] = {
     FEATURES: ("pins", "actions"),
     content_pipeline.MODEL: ("pins",),
+    pinsage_pipeline.MODEL: ("pins", "actions"),
+    pixie_pipeline.MODEL: ("pins", "actions"),
     pinnersage_pipeline.MODEL: ("pins", "actions"),
     **{kind.model: ("pins", "actions") for kind in Kind},
 }
@@ -92,7 +104,9 @@ class _Run:
             publisher.features(self._forced(FEATURES))
         pins = self._content(publisher) if self._needed(content_pipeline.MODEL) else None
         if pins is not None:
-            self._pinnersage(publisher)
+            space = self._pinsage(publisher) or self.parts[content_pipeline.MODEL]
+            self._pixie(pins)
+            self._pinnersage(publisher, space)
             self._rankers(publisher, pins)
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
@@ -112,14 +126,36 @@ class _Run:
             return None
         self.parts[name] = part
         if name in self.wanted:
-            self.collections.append(publisher.vectors(part, pins, self._forced(name)))
+            self.collections.append(publisher.vectors(part, self._forced(name)))
         return pins
 
-    def _pinnersage(self, publisher: Publisher) -> None:
-        name, content = pinnersage_pipeline.MODEL, self.parts[content_pipeline.MODEL]
+    def _pinsage(self, publisher: Publisher) -> Part | None:
+        """PinSage's space, trained where it or PinnerSage, which lives in it, is wanted; None without one."""
+        name = pinsage_pipeline.MODEL
+        if not {name, pinnersage_pipeline.MODEL} & set(self.wanted) or not self._may(name):
+            return None
+        try:
+            part = train_pinsage(self.ctx, self.parts[content_pipeline.MODEL], force=self._forced(name))
+        except TooFewPairs as reason:
+            self._skip(name, str(reason))
+            return None
+        self.parts[name] = part
+        self.collections.append(publisher.vectors(part, self._forced(name)))
+        return part
+
+    def _pixie(self, pins: Pins) -> None:
+        name, content = pixie_pipeline.MODEL, self.parts[content_pipeline.MODEL]
         if name in self.wanted and self._may(name):
-            part = self.parts[name] = train_pinnersage(self.ctx, content, force=self._forced(name))
-            publisher.interests(part, content, self._forced(name))
+            try:
+                self.parts[name] = train_pixie(self.ctx, content, pins, force=self._forced(name))
+            except NothingToWalk as reason:
+                self._skip(name, str(reason))
+
+    def _pinnersage(self, publisher: Publisher, pins: Part) -> None:
+        name = pinnersage_pipeline.MODEL
+        if name in self.wanted and self._may(name):
+            part = self.parts[name] = train_pinnersage(self.ctx, pins, force=self._forced(name))
+            publisher.interests(part, pins, self._forced(name))
 
     def _rankers(self, publisher: Publisher, pins: Pins) -> None:
         kinds = [kind for kind in Kind if kind.model in self.wanted and self._may(kind.model)]

@@ -4,6 +4,7 @@ prefetch.py    one instruction: bring a cache line near
 engine.py      the compiled kernels: interleaved walkers, visit counters, a query's walk, neighbourhoods
 query.py       what to walk from: a user's history, a pin, a board; steps given to each query pin
 recommend.py   `Pixie`: query in, pins and scores out
+released.py    a model version: the graph's artifact and how it is walked
 neighbours.py  importance neighbourhoods for PinSage, from the same engine
 """
 
@@ -11,12 +12,15 @@ from training.models.pixie.config import PixieConfig
 from training.models.pixie.neighbours import importance_neighbours
 from training.models.pixie.query import Query, board_query, history_query, pin_query
 from training.models.pixie.recommend import Pixie, Recommendations
+from training.models.pixie.released import PixieSettings, ReleasedPixie
 
 __all__ = [
     "Pixie",
     "PixieConfig",
+    "PixieSettings",
     "Query",
     "Recommendations",
+    "ReleasedPixie",
     "board_query",
     "history_query",
     "importance_neighbours",

@@ -1,0 +1,160 @@
+"""Two releases on one evaluation: what each part is measured on, and the comparison that gates read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from feature_repo.vectors.rows import PinRows
+from training import index
+from training.context import TrainingContext
+from training.data.training_set import TrainingSet
+from training.evaluation.histories import Histories
+from training.evaluation.retrieval import NothingHeldOut, hold_out_last_days
+from training.models.pinnability import load_ranker
+from training.models.pinnersage import PinnerSageConfig
+from training.models.pixie import ReleasedPixie
+from training.pipelines import content as content_pipeline
+from training.pipelines.catalogues import catalogue_of, space_part
+from training.pipelines.clock import run_end
+from training.pipelines.pixie import released_graph_at
+from training.registry import Registry
+from training.release_evaluation import (
+    Measured,
+    evaluation_id,
+    measure_baselines,
+    measure_pinnersage,
+    measure_pixie,
+    measure_ranker,
+    paired,
+    ranking_rows,
+    same_rows,
+    tested_rows,
+)
+from training.release_parts import PINNERSAGE, PIXIE, RANKER, ReleaseError, registry_of, space_of
+from validation.gates import RETRIEVERS, Comparison, Paired
+from validation.lake import Lake
+from validation.manifest import Part, ReleaseManifest, Space
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What releases are measured on, read once: held-out users, ranking rows, the vectors of each space."""
+
+    ctx: TrainingContext
+    registry: Registry
+    past: Histories | None
+    """The held-out users; None where nobody is."""
+    no_past: str
+    """Why nobody is held out."""
+    rows: TrainingSet | None
+    """The newest training set of rankers; its last days test."""
+    _stored: dict[str, PinRows] = field(default_factory=dict)
+    _measured: dict[str, Measured] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, ctx: TrainingContext) -> Bench:
+        """From the lake and the training set as they are now."""
+        past, no_past, lake = None, "", Lake(ctx.lake)
+        try:
+            past = Histories.before(lake, hold_out_last_days(lake, run_end(ctx), seed=ctx.seed))
+        except NothingHeldOut as error:
+            no_past = str(error)
+        return cls(ctx, registry_of(ctx), past, no_past, ranking_rows(ctx))
+
+    @property
+    def evaluation(self) -> str:
+        return evaluation_id(None if self.past is None else self.past.held, self.rows)
+
+    @cached_property
+    def baselines(self) -> dict[str, float]:
+        """Popularity and chance on the held-out users; nothing where nobody is held out."""
+        return {} if self.past is None else measure_baselines(self.ctx, self.past)
+
+    def stored(self, space: str) -> PinRows:
+        """Everything the space's collection holds. Raises CollectionMissing."""
+        if space not in self._stored:
+            self._stored[space] = index.read(self.ctx.milvus_uri, space)
+        return self._stored[space]
+
+    def files(self, part: Part) -> Path:
+        return self.registry.download(part.model, part.version)
+
+    def retrieval(self, role: str, part: Part) -> Measured:
+        """A retriever as it would have served at the cut. Raises ReleaseError where nobody is held out."""
+        if self.past is None:
+            raise ReleaseError(self.no_past)
+        key = f"{part.model}@{part.version} {part.space}"
+        if key not in self._measured:
+            self.ctx.progress(f"measuring {part.model}@{part.version} on {len(self.past.held)} users")
+            measure = {PINNERSAGE: self._pinnersage, PIXIE: self._pixie}[role]
+            self._measured[key] = measure(self.past, part)
+        return self._measured[key]
+
+    def _pinnersage(self, past: Histories, part: Part) -> Measured:
+        config = PinnerSageConfig.load(self.files(part))
+        return measure_pinnersage(self.ctx, past, self._rows_at(past, space_of(part)), config)
+
+    def _pixie(self, past: Histories, part: Part) -> Measured:
+        graph = released_graph_at(self.ctx, part, past.held.cut)
+        return measure_pixie(self.ctx, past, graph, ReleasedPixie.load(self.files(part)).settings)
+
+    def _rows_at(self, past: Histories, space: str) -> PinRows:
+        """The space's vectors as of the cut: as stored where they are of content alone, else made for then."""
+        if Space.parse(space).model == content_pipeline.MODEL:
+            return self.stored(space)
+        pins = catalogue_of(self.ctx, space_part(self.registry, space), past.held.cut)
+        topics = [row[row > 0] for row in pins.topics]
+        rows = PinRows.of(pins.ids, pins.vectors, topics, pins.created_at_ms, np.ones(len(pins.ids)))
+        return rows.take(np.flatnonzero(rows.vectors.any(axis=1)))
+
+
+def compare(
+    ctx: TrainingContext, candidate: ReleaseManifest, champion: ReleaseManifest, champion_version: int
+) -> Comparison:
+    """Both releases on the same users and the same rows of today's lake, pair by pair.
+
+    What cannot be compared (a collection dropped, rows that differ) is named with the reason, and a gate will
+    fail on it. A part that the champion does not have needs no comparison.
+    """
+    bench = Bench.of(ctx)
+    pairs: list[Paired] = []
+    missing: dict[str, str] = {}
+    for role in (*RETRIEVERS, RANKER):
+        if role not in champion.parts:
+            continue
+        if role not in candidate.parts:
+            missing[role] = f"the champion has a {role}, this release has none"
+            continue
+        try:
+            pairs += _compared(bench, role, candidate.parts[role], champion.parts[role])
+        except (ReleaseError, LookupError, index.VectorIndexError) as error:
+            missing[role] = str(error)
+    return Comparison(
+        champion=champion_version, evaluation=bench.evaluation, metrics=tuple(pairs), missing=missing
+    )
+
+
+def _compared(bench: Bench, role: str, candidate: Part, champion: Part) -> list[Paired]:
+    if role == RANKER:
+        return _compared_rankers(bench, candidate, champion)
+    ours, theirs = (bench.retrieval(role, part).units for part in (candidate, champion))
+    return [paired(name, ours[name], theirs[name]) for name in ours if name in theirs]
+
+
+def _compared_rankers(bench: Bench, candidate: Part, champion: Part) -> list[Paired]:
+    if bench.rows is None:
+        raise ReleaseError(f"{bench.ctx.training_sets} holds no training set to score both rankers on")
+    blocks, units = [], []
+    for part in (candidate, champion):
+        space = space_of(part)
+        stored = None if bench.rows.info.space == space else bench.stored(space)
+        blocks.append(tested_rows(bench.ctx, bench.rows, space, stored))
+        units.append(measure_ranker(load_ranker(bench.files(part)), blocks[-1]).units)
+    if not same_rows(*blocks):
+        raise ReleaseError("the test rows differ between the two spaces")
+    ours, theirs = units
+    return [paired(name, ours[name], theirs[name], larger_is_better=False) for name in ours if name in theirs]

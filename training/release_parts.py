@@ -1,0 +1,113 @@
+"""Which trained versions belong together: the newest spaces, and what was trained in them."""
+
+from __future__ import annotations
+
+import math
+
+from training.context import TrainingContext
+from training.pipelines import content as content_pipeline
+from training.pipelines import pinnersage as pinnersage_pipeline
+from training.pipelines import pinsage as pinsage_pipeline
+from training.pipelines import pixie as pixie_pipeline
+from training.pipelines.content import content_part
+from training.pipelines.pinnability import Kind
+from training.pipelines.pinsage import pinsage_part
+from training.pipelines.pixie import pixie_part
+from training.registry import Registry
+from validation.manifest import Part, Space
+
+CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
+"""Roles of the parts, in the order in which they are made."""
+
+RANKERS = tuple(kind.model for kind in Kind)
+"""Registered models that can be the ranker."""
+
+
+class ReleaseError(RuntimeError):
+    """A release cannot be composed or found; the message says what to run first."""
+
+
+def registry_of(ctx: TrainingContext) -> Registry:
+    """The registry of a training context."""
+    return Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+
+
+def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]:
+    """(parts by role, what is left out and why): the newest content space and what was trained on it.
+
+    Of the rankers trained in that space the one with the lowest log loss on its test days is taken. Raises
+    ReleaseError where there is no content space, or where later parts exist but only for an older space (the
+    training run stopped halfway).
+    """
+    registry = registry_of(ctx)
+    version = registry.latest(content_pipeline.MODEL)
+    if version is None:
+        raise ReleaseError("no content space is registered; run `corkboard train` first")
+    content = content_part(registry, version)
+    if content.metrics.get("content_coverage") == 0:
+        why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
+        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER), why)
+    space = space_of(content)
+    found: dict[str, Part | None] = {CONTENT: content}
+    pinsage = _newest(registry, pinsage_pipeline.MODEL, "content_space", space)
+    found[PINSAGE] = None if pinsage is None else pinsage_part(registry, pinsage)
+    walked = _newest(registry, pixie_pipeline.MODEL, "content_space", space)
+    found[PIXIE] = None if walked is None else pixie_part(registry, walked)
+    lives_in = space_of(found[PINSAGE] or content)
+    interests = _newest(registry, pinnersage_pipeline.MODEL, "space", lives_in)
+    found[PINNERSAGE] = (
+        None
+        if interests is None
+        else (_part_in(registry, pinnersage_pipeline.MODEL, interests, lives_in, searches=True))
+    )
+    rankers = [(model, v) for model in RANKERS if (v := _newest(registry, model, "space", space)) is not None]
+    trained = [_part_in(registry, model, v, space) for model, v in rankers]
+    found[RANKER] = min(trained, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
+    skipped = {role: _why_absent(registry, role, space) for role, part in found.items() if part is None}
+    return {role: part for role, part in found.items() if part is not None}, skipped
+
+
+def space_of(part: Part) -> str:
+    """The part's space. Raises ReleaseError where it names none."""
+    if part.space is None:
+        raise ReleaseError(f"{part.model}@{part.version} names no space")
+    return part.space
+
+
+def _why_absent(registry: Registry, role: str, space: str) -> str:
+    """Why a role has no part. Raises ReleaseError where it has one, but of an older space."""
+    models = {
+        PINSAGE: (pinsage_pipeline.MODEL,),
+        PIXIE: (pixie_pipeline.MODEL,),
+        PINNERSAGE: (pinnersage_pipeline.MODEL,),
+        RANKER: RANKERS,
+    }[role]
+    behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]
+    if behind:
+        raise ReleaseError(
+            f"the newest space is {space}, and {' and '.join(behind)} belongs to an older one; "
+            "run `corkboard train` to finish the training run"
+        )
+    return "no version is registered"
+
+
+def _newest(registry: Registry, model: str, tag: str, value: str) -> int | None:
+    """The model's newest version whose `tag` says `value`, or None."""
+    versions = reversed(registry.versions(model))
+    return next((v for v in versions if _tag(registry, model, v, tag) == value), None)
+
+
+def _part_in(registry: Registry, model: str, version: int, space: str, *, searches: bool = False) -> Part:
+    """A part that lives in another's space; one that `searches` it names the collection."""
+    return Part(
+        model=model,
+        version=version,
+        space=space,
+        collection=Space.parse(space).collection if searches else None,
+        feature_service=_tag(registry, model, version, "feature_service"),
+        metrics=registry.metrics(model, version),
+    )
+
+
+def _tag(registry: Registry, model: str, version: int, tag: str) -> str | None:
+    return registry.version(model, version).tags.get(tag)
