@@ -83,7 +83,7 @@ class Walker:
             view.recommend(few, 1)
 
     def pins_of_board(self, board_id: int) -> NDArray[np.int64]:
-        """Pins of a board of the data set; none where the graph does not know it, or its edges are no boards."""
+        """Pins of a board of the data set; none where the graph does not know it or has no boards."""
         graph = self.now().graph
         board = int(graph.board_index_of([board_id])[0]) if self.settings.context == "board" else -1
         return graph.ids_of(graph.pins_of(board)) if board >= 0 else np.empty(0, np.int64)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from pydantic import Field
+from scipy.special import pdtr
 
 from validation.manifest import Frozen, ReleaseManifest
 
@@ -24,8 +25,8 @@ class GateBounds(Frozen):
 
     min_sample: int = Field(30, ge=1)
     """Fewer users (or rows) than this decide nothing: the gate says so and does not stop the release."""
-    min_expected_finds: float = Field(5.0, gt=0)
-    """Finds that a recall bound must expect of the held-out pins to decide: none of five is no chance (1 %)."""
+    surprise: float = Field(0.01, gt=0, lt=1)
+    """A recall below its bound fails where, at the bound, so few finds come by chance less often than this."""
 
     min_recall_over_chance: float = Field(1.5, ge=0)
     """Retrieval recall@100 over that of 100 pins drawn blindly from the catalogue."""
@@ -128,14 +129,18 @@ def retrieval_floors(
 def _recall_floor(
     release: ReleaseManifest, role: str, part: str, bound: float, bounds: GateBounds
 ) -> GateResult:
-    """Recall of one slice; undecided where the bound itself would find next to nothing of so few pins."""
+    """Recall of one slice; undecided where a source as good as the bound could well have found as few."""
     name = f"{role}/recall_at_100{part}"
     result = _at_least(name, release, bound, f"users{part}", bounds.min_sample)
-    expected = bound * release.metrics.get(f"{role}/pins{part}", math.inf)
-    if result.passed or result.value is None or not expected < bounds.min_expected_finds:
+    pins = release.metrics.get(f"{role}/pins{part}", math.inf)
+    if result.passed or result.value is None or math.isinf(pins):
         return result
-    wanted = f"it takes {bounds.min_expected_finds:g}"
-    return _undecided(result, f"the bound expects {expected:.1f} finds of so few pins, {wanted}")
+    chance = float(pdtr(round(result.value * pins), bound * pins))  # of a Poisson number of finds
+    if chance < bounds.surprise:
+        return result
+    return _undecided(
+        result, f"the bound expects {bound * pins:.1f} finds of so few pins, as few come by chance"
+    )
 
 
 def ranker_floor(

@@ -21,21 +21,25 @@ from tests.feature_repo.vectors.servers import shared_lite
 from tests.training.data.lakes import write_lake
 from tests.training.data.oracle import NaivePointInTime
 from tests.training.data.worlds import tiny_world
-from training import index, promotion, release, release_evaluation
+from training import index, promotion, release, release_evaluation, release_parts
 from training.context import TrainingContext
 from training.data.training_set import PinVectors, build
-from training.evaluation.retrieval import evaluate
+from training.evaluation.retrieval import evaluate, hold_out_last_days, user_recalls
 from training.ledger import Ledger, LedgerEntry, Move
 from training.models.content import ContentConfig
 from training.models.interactions import Pins
 from training.models.pinnersage import PinnerSageConfig
+from training.models.pixie import PixieConfig, PixieSettings
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import GbdtConfig
 from training.pipelines.pinnability import SET, Kind, PinnabilityConfig, train_pinnability
 from training.pipelines.pinnersage import train_pinnersage
+from training.pipelines.pixie import PixiePipeline, train_pixie
 from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
 from training.registry import Registry
-from training.release import ReleaseError, compare, compose, load_manifest, newest_parts, registry_of
+from training.release import compose, load_manifest
+from training.release_comparison import compare
+from training.release_parts import ReleaseError, newest_parts, registry_of
 from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
 from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, Part, ReleaseManifest
@@ -44,6 +48,7 @@ from validation.tables import Polarity
 pytestmark = pytest.mark.slow
 
 SMALL_CONTENT = ContentConfig(dim=32, hash_bits=12)
+WALK = PixiePipeline(settings=PixieSettings(walk=PixieConfig(steps=20_000)))
 SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
 
 
@@ -62,7 +67,8 @@ def fill(ctx: TrainingContext, content: Part, pins: Pins, vectors: np.ndarray | 
 
 
 def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind, ...] = tuple(Kind)) -> None:
-    """PinnerSage and rankers in the content space, the latter on the last three days."""
+    """Pixie, PinnerSage and rankers on the content space, the latter on the last three days."""
+    train_pixie(ctx, content, pins, WALK)
     train_pinnersage(ctx, content, PinnerSageConfig(alpha=1.0))
     end = tiny_world().config.end_time
     rows = build(
@@ -139,16 +145,19 @@ def aliases(trained: Trained) -> dict[str, int | None]:
 
 def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     said = manifest(trained, trained.first)
-    assert set(said.parts) == {"content", "pinnersage", "ranker"}
+    assert set(said.parts) == {"content", "pixie", "pinnersage", "ranker"}
+    assert said.skipped == {"pinsage": "no version is registered"}
     assert said.spaces() == ("content@1",)
     assert [c.collection for c in said.collections] == ["pins__content__1"]
     assert said.collections[0].rows == len(tiny_world().frames["pins"])
     assert said.sources == (
         "pinnersage",
+        "pixie",
         "followed_boards",
         "followed_topics",
         "popular_by_topic",
-        "content_neighbours",
+        "saved_together",
+        "similar_pins",
     )
     assert said.dataset == tiny_world().contract.name
     assert said.data_end == tiny_world().config.end_time
@@ -167,6 +176,7 @@ def test_its_metrics_are_those_of_the_planted_world(trained: Trained) -> None:
     assert metrics["pinnersage/recall_at_100"] > 2 * chance
     assert metrics["pinnersage/recall_at_100"] > 1.2 * metrics["popularity/recall_at_100"]
     assert metrics["pinnersage/users"] >= 30
+    assert metrics["pixie/recall_at_100"] > 2 * chance
     assert 0.55 < metrics["ranker/auc"] < 1
     assert metrics["ranker/normalized_entropy"] < 1
     assert metrics["index/coverage/content@1"] == pytest.approx(1.0)
@@ -184,11 +194,11 @@ def test_the_same_parts_are_not_released_twice(trained: Trained) -> None:
 
 def test_half_a_training_run_is_not_released(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("training.release.content_pipeline.MODEL", "nothing_trained")
+        patched.setattr("training.release_parts.content_pipeline.MODEL", "nothing_trained")
         with pytest.raises(ReleaseError, match="corkboard train"):
             newest_parts(trained.ctx)
-    monkeypatch.setattr(release, "_newest_in", lambda *_: None)
-    with pytest.raises(ReleaseError, match="newest space is content@3, and pinnersage@3 belongs to an older"):
+    monkeypatch.setattr(release_parts, "_newest", lambda *_: None)
+    with pytest.raises(ReleaseError, match="newest space is content@3, and pixie@3 belongs to an older"):
         newest_parts(trained.ctx)
 
 
@@ -219,7 +229,12 @@ def test_promotion_moves_the_aliases_and_keeps_a_line(trained: Trained, ledger: 
     one, two = promotion.history(ledger)
     assert (one.champion, one.replaced, two.champion, two.replaced, two.previous) == (1, None, 2, 1, 1)
     names = {g.name for g in two.gates}
-    assert {"champion/pinnersage/recall_at_100", "champion/ranker/log_loss", "index/rows/content@2"} <= names
+    assert {
+        "champion/pinnersage/recall_at_100",
+        "champion/pixie/recall_at_100",
+        "champion/ranker/log_loss",
+        "index/rows/content@2",
+    } <= names
     assert not two.failed
     tag = registry_of(trained.ctx).version(RELEASE_MODEL, 2).tags["gates"]
     assert tag == "passed"
@@ -329,12 +344,12 @@ def test_comparison_is_pair_by_pair(trained: Trained) -> None:
 
 
 def test_user_recalls_average_to_the_protocols_recall(trained: Trained) -> None:
-    held = release_evaluation.held_out(trained.ctx, tiny_world().config.end_time)
+    held = hold_out_last_days(Lake(trained.ctx.lake), tiny_world().config.end_time)
     rng = np.random.default_rng(1)
     ids = tiny_world().frames["pins"]["pin_id"].to_numpy()
     recommended = np.stack([rng.permutation(ids)[:100] for _ in held.users])
     expected = evaluate(recommended, held)
-    recalls = release_evaluation.user_recalls(recommended, held)
+    recalls = user_recalls(recommended, held)
     assert "recall_at_100/tail_topics" in recalls
     for name, values in recalls.items():
         metric, _, part = name.partition("/")
@@ -359,7 +374,7 @@ def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained
         if path.name != "follows":
             (lake / path.name).symlink_to(path)
     said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
-    assert said.sources == ("pinnersage", "popular_by_topic", "content_neighbours")
+    assert said.sources == ("pinnersage", "pixie", "popular_by_topic", "saved_together", "similar_pins")
     assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
 
 

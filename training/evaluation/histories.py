@@ -38,7 +38,8 @@ class Histories:
             users = lake.read("users", ["user_id", "language"]).dropna()
             users = users[users["user_id"].isin(held.users)]
             languages = dict(zip(users["user_id"].tolist(), users["language"].tolist(), strict=True))
-        return cls(held, SequenceLog.from_actions(pd.concat(days)), lake.contract().vocabulary, languages)
+        log = SequenceLog.from_actions(pd.concat(days)) if days else SequenceLog.from_columns([])
+        return cls(held, log, lake.contract().vocabulary, languages)
 
     @property
     def cut_ms(self) -> int:

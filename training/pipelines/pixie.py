@@ -185,6 +185,8 @@ def choose(
         held = hold_out_last_days(lake, tested.cut, users=TUNED_USERS, seed=ctx.seed)
     except NothingHeldOut:
         return PixieSettings(), {}
+    if held.cut <= lake.interval()[0]:  # nobody has a history before those days
+        return PixieSettings(), {}
     graph = graph_at(lake, pins, config, held.cut)
     offered = variants(_rarity(lake, held.cut))
     if len(graph.info.languages) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from training.context import TrainingContext
 from training.models.interactions import Pins
-from training.models.pinsage import PinSageConfig
+from training.models.pin_board_graph import from_edges
+from training.models.pinsage import PinSage, PinSageConfig
 from training.pinsage.ladder import World
 from training.pinsage.trainer import PinSageTraining
 from training.pinsage.walks import WalkConfig
@@ -18,6 +20,7 @@ from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.pinsage import (
     PinSagePipeline,
     TooFewPairs,
+    embed_pin_catalogue,
     pinsage_catalogue,
     read_world,
     train_pinsage,
@@ -77,22 +80,35 @@ def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Pa
     for name in ("hit_rate_at_50", "content_hit_rate_at_50", "popular_hit_rate_at_50", "scaled_mrr"):
         assert 0 <= part.metrics[name] <= 1
     files = sorted(p.name for p in registry.download("pinsage", part.version).iterdir())
-    assert files == ["pinsage.json", "pinsage.safetensors"]
+    assert files == ["pinsage.json", "pinsage.safetensors", "pipeline.json"]
 
 
 def test_every_pin_gets_a_vector(ctx: TrainingContext, content: Part, part: Part, pins: Pins) -> None:
-    made = pinsage_catalogue(ctx, part, content, config=CONFIG)
+    made = pinsage_catalogue(ctx, part)
     np.testing.assert_array_equal(made.ids, pins.ids)
     assert made.vectors.shape == (len(pins.ids), 16) and np.isfinite(made.vectors).all()
     assert made.vectors.any(axis=1).all()
 
 
-def test_vectors_of_another_content_version_are_refused(
-    ctx: TrainingContext, content: Part, part: Part
-) -> None:
-    other = content.model_copy(update={"version": 99, "space": "content@99"})
-    with pytest.raises(ValueError, match="content@99"):
-        pinsage_catalogue(ctx, part, other)
+def test_vectors_as_of_a_time_know_nothing_later(ctx: TrainingContext, part: Part) -> None:
+    now = pinsage_catalogue(ctx, part)
+    before = pinsage_catalogue(ctx, part, run_end(ctx) - timedelta(days=4))
+    moved = (now.vectors != before.vectors).any(axis=1)
+    assert moved.any(), "what was saved since moves some vectors"
+    at_start = pinsage_catalogue(ctx, part, Lake(ctx.lake).interval()[0] + timedelta(seconds=1))
+    fresh = at_start.created_at_ms >= run_end(ctx).timestamp() * 1000
+    assert not fresh.any() and np.isfinite(at_start.vectors).all(), "content alone makes a vector"
+
+
+def test_a_pin_of_neither_content_nor_neighbours_has_no_vector(pins: Pins) -> None:
+    blank = pins.vectors.copy()
+    blank[:3] = 0
+    edges = np.array([pins.ids[0], pins.ids[5], pins.ids[6]]), np.array([1, 1, 1])
+    graph = from_edges(*edges, pin_ids=pins.ids)
+    network = PinSage(CONFIG.network, blank.shape[1])
+    vectors = embed_pin_catalogue(network, replace(pins, vectors=blank), graph, CONFIG.walks)
+    assert vectors[0].any(), "its neighbours speak for it"
+    assert not vectors[1:3].any()
 
 
 def test_too_few_days_say_what_to_do(ctx: TrainingContext, pins: Pins) -> None:

@@ -85,6 +85,8 @@ def rows(made: TrainingContext, trained: Trained) -> TrainingSet:
 def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
     assert {name: part.version for name, part in trained.parts.items()} == {
         "content": 1,
+        "pinsage": 1,
+        "pixie": 1,
         "pinnersage": 1,
         "pinnability_logistic": 1,
         "pinnability_gbdt": 1,
@@ -92,11 +94,22 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
     assert trained.skipped == {}
 
 
-def test_every_part_lives_in_one_space(trained: Trained):
-    assert {part.space for part in trained.parts.values()} == {"content@1"}
-    [check] = trained.collections
-    assert (check.space, check.collection, check.rows, check.dim) == ("content@1", "pins__content__1", 900, 64)
-    assert check.recall_at_100 > 0.99 and check.filtered_fill > 0.99
+def test_parts_live_in_the_two_spaces(trained: Trained):
+    spaces = {name: part.space for name, part in trained.parts.items()}
+    assert spaces.pop("pixie") is None, "a graph has no space"
+    assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
+    assert {name for name, space in spaces.items() if space == "content@1"} == {
+        "content",
+        "pinnability_logistic",
+        "pinnability_gbdt",
+    }
+    assert [(c.space, c.collection) for c in trained.collections] == [
+        ("content@1", "pins__content__1"),
+        ("pinsage@1", "pins__pinsage__1"),
+    ]
+    for check in trained.collections:
+        assert (check.rows, check.dim) == (900, 64)
+        assert check.recall_at_100 > 0.99 and check.filtered_fill > 0.99
 
 
 def test_the_online_store_holds_vectors_interests_and_sequences(
@@ -108,12 +121,13 @@ def test_the_online_store_holds_vectors_interests_and_sequences(
     np.testing.assert_array_equal(vectors, pins.vectors[:50])
     lake = Lake(made.lake)
     user = int(lake.read("actions", ["user_id"])["user_id"].value_counts().index[0])
-    known = online.user(user, ["content@1", "content@2"])
-    assert "content@2" not in known.interests
-    interests = known.interests["content@1"]
+    known = online.user(user, ["pinsage@1", "content@1"])
+    assert "content@1" not in known.interests
+    interests = known.interests["pinsage@1"]
     assert len(interests.medoid_pin_ids) > 0 and (np.diff(interests.importances) <= 0).all()
-    medoids = np.searchsorted(pins.ids, interests.medoid_pin_ids)
-    np.testing.assert_array_equal(interests.vectors, pins.vectors[medoids])
+    stored, present = online.embeddings(interests.medoid_pin_ids, "pinsage@1")
+    assert present.all()
+    np.testing.assert_array_equal(interests.vectors, stored)
     assert len(known.sequence) > 0
 
 
@@ -130,7 +144,7 @@ def test_a_collection_that_was_lost_is_built_again(made: TrainingContext, traine
     milvus = connect(made.milvus_uri)
     try:
         milvus.drop("pins__content__1")
-        assert train(made, models=["content"]).collections == trained.collections
+        assert train(made, models=["content"]).collections == trained.collections[:1]
         assert milvus.open("pins__content__1", consistency="Strong").rows == 900
     finally:
         milvus.close()
@@ -268,7 +282,7 @@ def test_rankers_without_rows_are_skipped_and_say_why(
 
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
-    assert set(done.parts) == {"content", "pinnersage"}
+    assert set(done.parts) == {"content", "pinsage", "pixie", "pinnersage"}
     assert done.skipped == {kind.model: "there is nothing to learn from" for kind in Kind}
 
 
