@@ -27,6 +27,9 @@ pytestmark = pytest.mark.slow
 
 STRANGER = 987_654
 
+SENT = 5
+"""Events that the tests send before the log is taken in."""
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
@@ -61,15 +64,17 @@ def _feed(home: Home, user: int, limit: int = 25) -> dict:
 def test_every_source_answers_and_the_answer_says_how_it_was_made(home: Home) -> None:
     answer = _feed(home, _users(home, 1)[0])
     assert answer["release"] == jobs.champion(home)
-    assert answer["spaces"] == ["content@1"]
+    assert answer["spaces"] == ["content@1", "pinsage@1"]
     assert answer["missing"] == []
     assert len(answer["pins"]) == 25
     assert {source["name"] for source in answer["sources"]} == {
         "pinnersage",
+        "pixie",
         "followed_boards",
         "followed_topics",
         "popular_by_topic",
     }
+    assert {source["name"] for source in answer["sources"] if source["count"]} >= {"pinnersage", "pixie"}
     counts = [stage["count"] for stage in answer["stages"] if stage["name"] in ("merge", "unseen", "take")]
     assert counts == sorted(counts, reverse=True), "a funnel narrows"
     assert all(stage["ms"] >= 0 for stage in answer["stages"])
@@ -107,6 +112,28 @@ def test_the_next_feed_reflects_an_action(home: Home) -> None:
     assert sum(bool(topics & set(pins.loc[pin["pin_id"]])) for pin in near) >= len(near) / 2
 
 
+def test_a_pin_saved_a_moment_ago_is_walked_to(home: Home) -> None:
+    """Two pins that nothing ties together are saved onto one new board: each is found from the other."""
+    lake = Lake(home.lake)
+    saved = lake.read("actions", ["pin_id", "board_id"])
+    loose = np.setdiff1d(lake.read("pins", ["pin_id"])["pin_id"], saved.loc[saved["board_id"] > 0, "pin_id"])
+    one, other = (int(pin) for pin in loose[:2])
+    board = int(saved["board_id"].max()) + 1
+
+    def saved_with() -> list[int]:
+        answer = _post(home, "/related", {"pin_id": one, "limit": 100})
+        return [pin["pin_id"] for pin in answer["pins"] if pin["source"] == "saved_together"]
+
+    assert saved_with() == []
+    events = [
+        {"user_id": STRANGER + 7, "pin_id": pin, "action": "save", "board_id": board} for pin in (one, other)
+    ]
+    _post(home, "/events", {"events": events})
+    _until(lambda: other in saved_with())
+    answer = _post(home, "/related", {"board_id": board, "limit": 50})
+    assert answer["pins"] and not {one, other} & {pin["pin_id"] for pin in answer["pins"]}
+
+
 def test_hidden_and_saved_pins_stay_out(home: Home) -> None:
     shown = [pin["pin_id"] for pin in _feed(home, STRANGER + 2)["pins"]][:2]
     user = STRANGER + 3  # was shown nothing yet: only what they did can keep these pins out
@@ -126,11 +153,11 @@ def test_events_become_the_next_tables_once(home: Home) -> None:
     before = lake.rows("actions"), lake.rows("impressions")
     report = jobs.ingest_events(home)
     assert report is not None
-    assert report.tables["actions"].new == 3
+    assert report.tables["actions"].new == SENT
     assert report.tables["impressions"].new > 100
-    assert (lake.rows("actions") - 3, lake.rows("impressions") > before[1]) == (before[0], True)
+    assert (lake.rows("actions") - SENT, lake.rows("impressions") > before[1]) == (before[0], True)
     jobs.ingest_events(home)
-    assert lake.rows("actions") == before[0] + 3
+    assert lake.rows("actions") == before[0] + SENT
 
 
 def test_a_second_release_is_followed_and_rolled_back(home: Home) -> None:
@@ -140,11 +167,11 @@ def test_a_second_release_is_followed_and_rolled_back(home: Home) -> None:
     second = jobs.promote(home, jobs.release(home, seed=7))
     assert second != first
     _until(lambda: _feed(home, STRANGER)["release"] == second)
-    assert _feed(home, STRANGER)["spaces"] == ["content@2"]
+    assert _feed(home, STRANGER)["spaces"] == ["content@2", "pinsage@2"]
     assert jobs.rollback(home) == first
     _until(lambda: _feed(home, STRANGER)["release"] == first)
     answer = _feed(home, _users(home, 1)[0])
-    assert answer["spaces"] == ["content@1"]
+    assert answer["spaces"] == ["content@1", "pinsage@1"]
     assert any(pin["source"] == "pinnersage" for pin in answer["pins"]), "rows of the old space are kept"
 
 
@@ -162,7 +189,7 @@ def test_errors_are_named(home: Home) -> None:
 
 def test_coming_up_again_does_no_work_twice(home: Home) -> None:
     registry = Registry(home.mlflow_uri)
-    names = (RELEASE_MODEL, "content", "pinnersage", "pinnability_gbdt")
+    names = (RELEASE_MODEL, "content", "pinsage", "pixie", "pinnersage", "pinnability_gbdt")
     made = jobs.aliases(home), {name: registry.versions(name) for name in names}
     jobs.down(home)
     assert all(row.state == "stopped" for row in local.status(home))
