@@ -226,7 +226,7 @@ def _plain_loss(
         both = torch.cat([hidden[: len(indices)], pooled], 1)
         w = torch.cat([convolution.own.weight, convolution.neighbours.weight], 1)
         hidden = F.normalize(F.relu(F.linear(both, w, convolution.own.bias)), dim=1)
-    vectors = network.vectors(hidden)
+    vectors = network.answers(hidden)
     queries, positives = vectors[batch.queries], vectors[batch.positives]
     return max_margin_loss(queries, positives, vectors[batch.negatives], batch.allowed, training.margin)
 

@@ -19,6 +19,7 @@ from training.pinsage.trainer import PinSageTraining, Trained, train_network
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str], None]
+Keep = Callable[[Rung, int, Floats], None]
 
 SEEDS = (7, 8, 9)
 
@@ -31,11 +32,21 @@ class Stage:
     neighbourhoods: Neighbourhoods
     pairs: Pairs
     hard: HardNegatives | None = None
+    uniform: Neighbourhoods | None = None
+    """Neighbours drawn uniformly, which the GraphSAGE rung alone reads."""
+
+    def neighbours(self, rung: Rung) -> Neighbourhoods:
+        """The neighbourhoods that `rung` pools. Raises ValueError where GraphSAGE's were not drawn."""
+        if rung is not Rung.GRAPHSAGE:
+            return self.neighbourhoods
+        if self.uniform is None:
+            raise ValueError("the stage has no uniform neighbours; draw them with CatalogueGraph.uniform")
+        return self.uniform
 
     def snapshot(self, content: Floats, rung: Rung, network: PinSageConfig) -> Snapshot:
         """What a network of `rung` sees of this stage."""
         inputs = pin_inputs(content, self.degrees, network)
-        return Snapshot(inputs, self.neighbourhoods, self.pairs, self.hard if rung.hard_negatives else None)
+        return Snapshot(inputs, self.neighbours(rung), self.pairs, self.hard if rung.hard_negatives else None)
 
 
 @dataclass(frozen=True)
@@ -109,8 +120,12 @@ def climb(
     rungs: Sequence[Rung] = tuple(Rung),
     seeds: Sequence[int] = SEEDS,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> Ladder:
-    """Train and measure every rung with every seed. Raises ValueError where there are no held-out pairs."""
+    """Train and measure every rung with every seed; `keep` is given the vectors of each.
+
+    Raises ValueError where there are no held-out pairs.
+    """
     held_out = world.held_out.pairs
     if len(held_out) == 0:
         raise ValueError("no held-out pairs: hold out more days, or bring more actions")
@@ -124,6 +139,8 @@ def climb(
             settings = training.model_copy(update={"seed": seed})
             vectors = rung_vectors(world, rung, config, settings)[1]
             runs.append(evaluate_pairs(vectors, held_out))
+            if keep is not None:
+                keep(rung, seed, vectors)
             if progress is not None:
                 progress(f"{rung}, seed {seed}: {_line(runs[-1])}")
         rows.append(Row(rung, tuple(runs)))

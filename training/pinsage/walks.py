@@ -60,6 +60,11 @@ class CatalogueGraph:
         c = self.config
         return self._walked(c.walks, c.hops, c.neighbours)
 
+    def uniform(self) -> Neighbourhoods:
+        """GraphSAGE's neighbours of every row: T draws of a board of the pin and a pin of the board, weighed
+        alike. What is drawn twice is there once, and none is chosen for being drawn often."""
+        return self._walked(self.config.neighbours, 1, self.config.neighbours).even()
+
     def hard(self, pairs: Pairs, kept: int = 64) -> HardNegatives:
         """Hard negatives of the pairs' queries, by rank of visits of the longer walks."""
         low, high = self.config.hard_ranks

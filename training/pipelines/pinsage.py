@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_repo.schema import PINSAGE_SERVICE
-from training.context import TrainingContext
+from training.context import Progress, TrainingContext
 from training.cpu import tune_cpu
 from training.data import graph as graph_module
 from training.data.graph import GraphConfig, build_graph
@@ -109,7 +109,7 @@ def train_pinsage(
     tune_cpu()
     pins = load_catalogue(ctx, content)
     config = config.fitted_to(len(pins.ids))
-    world = read_world(lake, pins, end, config, ctx)
+    world = read_world(lake, pins, end, config, ctx.progress)
     trained, vectors = rung_vectors(
         world,
         Rung.PINSAGE,
@@ -158,7 +158,9 @@ def compare_rungs(
     tune_cpu()
     pins = load_catalogue(ctx, content)
     config = _seeded(config or PinSagePipeline(), ctx.seed).fitted_to(len(pins.ids))
-    world = read_world(Lake(ctx.lake), pins, run_end(ctx), config, ctx)
+    world = read_world(
+        Lake(ctx.lake), pins, run_end(ctx), config, ctx.progress, uniform=Rung.GRAPHSAGE in rungs
+    )
     return climb(world, config.network, config.training, rungs=rungs, seeds=seeds, progress=ctx.progress)
 
 
@@ -207,10 +209,18 @@ def embed_pin_catalogue(
     return vectors
 
 
-def read_world(lake: Lake, pins: Pins, end: datetime, config: PinSagePipeline, ctx: TrainingContext) -> World:
+def read_world(
+    lake: Lake,
+    pins: Pins,
+    end: datetime,
+    config: PinSagePipeline,
+    progress: Progress,
+    *,
+    uniform: bool = False,
+) -> World:
     """Stages before the held-out days and the held-out stage itself, from the lake's actions before `end`.
 
-    Raises TooFewPairs where no pair falls on either side.
+    `uniform` draws GraphSAGE's neighbours as well. Raises TooFewPairs where no pair falls on either side.
     """
     start = lake.interval()[0]
     split = end - timedelta(days=config.held_out_days)
@@ -233,9 +243,15 @@ def read_world(lake: Lake, pins: Pins, end: datetime, config: PinSagePipeline, c
         rows = CatalogueGraph(graph, pins.ids, config.walks)
         held_out = begin == split
         stages.append(
-            Stage(rows.degrees(), rows.neighbourhoods(), inside, None if held_out else rows.hard(inside))
+            Stage(
+                rows.degrees(),
+                rows.neighbourhoods(),
+                inside,
+                hard=None if held_out else rows.hard(inside),
+                uniform=rows.uniform() if uniform else None,
+            )
         )
-        ctx.progress(f"pinsage: {len(inside)} pairs from {begin:%Y-%m-%d %H:%M}, on {graph.edges} edges")
+        progress(f"pinsage: {len(inside)} pairs from {begin:%Y-%m-%d %H:%M}, on {graph.edges} edges")
     return World(pins.vectors, tuple(stages[:-1]), stages[-1])
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from training.models.pinsage import Neighbourhoods, PinSageConfig, Rung, embed_catalogue, pin_inputs
+from training.models.pinsage import Neighbourhoods, PinSageConfig, Pooling, Rung, embed_catalogue, pin_inputs
 from training.pinsage import trainer
 from training.pinsage.batches import BatchPlan, Snapshot, epoch_batches
 from training.pinsage.checkpoint import FILE
 from training.pinsage.evaluation import evaluate_pairs
-from training.pinsage.ladder import Stage, World, climb
+from training.pinsage.ladder import Stage, World, climb, rung_vectors
 from training.pinsage.negatives import hard_negatives
 from training.pinsage.pairs import Pairs
 from training.pinsage.trainer import PinSageTraining, train_network
@@ -158,9 +158,43 @@ def test_the_ladder_finds_that_the_graph_helps() -> None:
     degrees = np.full(PINS, 3)
     stage = Stage(degrees, neighbourhoods, pairs, snapshot(hard=True).hard)
     world = World(content, (stage,), Stage(degrees, neighbourhoods, group_pairs(400, 2)))
-    ladder = climb(world, CONFIG, TRAINING, rungs=(Rung.CONTENT, Rung.MAX, Rung.PINSAGE), seeds=(1, 2))
+    kept = {}
+    ladder = climb(
+        world,
+        CONFIG,
+        TRAINING,
+        rungs=(Rung.CONTENT, Rung.MAX, Rung.PINSAGE),
+        seeds=(1, 2),
+        keep=lambda rung, seed, vectors: kept.update({(rung, seed): vectors}),
+    )
+    assert len(kept) == 6 and kept[Rung.PINSAGE, 1].shape == (PINS, CONFIG.dim)
     assert [row.name for row in ladder.rows] == ["popularity", "content vectors", "content", "max", "pinsage"]
     margin, spread = ladder.margin("hit_rate_at_10")
     assert margin > spread > 0
     assert ladder.markdown().count("\n") == 6
     assert ladder.named()["rung.pinsage.hit_rate_at_10"] == ladder.row("pinsage").mean("hit_rate_at_10")
+
+
+def test_graphsage_reads_neighbours_of_its_own() -> None:
+    content, neighbourhoods, pairs = planted()
+    stage = Stage(np.full(PINS, 3), neighbourhoods, pairs)
+    with pytest.raises(ValueError, match="no uniform neighbours"):
+        stage.snapshot(content, Rung.GRAPHSAGE, Rung.GRAPHSAGE.network(CONFIG))
+    drawn = neighbourhoods.top(3).even()
+    stage = replace(stage, uniform=drawn)
+    assert stage.snapshot(content, Rung.GRAPHSAGE, Rung.GRAPHSAGE.network(CONFIG)).neighbourhoods is drawn
+    assert stage.snapshot(content, Rung.MEAN, Rung.MEAN.network(CONFIG)).neighbourhoods is neighbourhoods
+    trained, vectors = rung_vectors(World(content, (stage,), stage), Rung.GRAPHSAGE, CONFIG, TRAINING)
+    assert trained.network.config.pooling is Pooling.MEAN
+    expected = embed_catalogue(trained.network, pin_inputs(content, np.full(PINS, 3), CONFIG), drawn)
+    np.testing.assert_array_equal(vectors, expected)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(None)])
+def test_content_that_is_not_finite_trains_as_none(rows: slice) -> None:
+    content, neighbourhoods, pairs = planted()
+    content[rows] = np.nan
+    given = Snapshot(pin_inputs(content, np.full(PINS, 3), CONFIG), neighbourhoods, pairs)
+    trained = train_network(CONFIG, [given], TRAINING)
+    assert np.isfinite(trained.losses).all()
+    assert np.isfinite(embed_catalogue(trained.network, given.inputs, neighbourhoods)).all()

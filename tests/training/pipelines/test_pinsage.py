@@ -50,7 +50,7 @@ def pins(ctx: TrainingContext, content: Part) -> Pins:
 
 @pytest.fixture(scope="module")
 def stages(ctx: TrainingContext, pins: Pins) -> World:
-    return read_world(Lake(ctx.lake), pins, run_end(ctx), CONFIG, ctx)
+    return read_world(Lake(ctx.lake), pins, run_end(ctx), CONFIG, ctx.progress)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,9 @@ def test_a_pin_of_neither_content_nor_neighbours_has_no_vector(pins: Pins) -> No
 
 def test_too_few_days_say_what_to_do(ctx: TrainingContext, pins: Pins) -> None:
     with pytest.raises(TooFewPairs, match="bring more actions"):
-        read_world(Lake(ctx.lake), pins, run_end(ctx), CONFIG.model_copy(update={"held_out_days": 60}), ctx)
+        read_world(
+            Lake(ctx.lake), pins, run_end(ctx), CONFIG.model_copy(update={"held_out_days": 60}), ctx.progress
+        )
 
 
 def test_mlflow_loads_the_version_by_itself(ctx: TrainingContext, part: Part) -> None:

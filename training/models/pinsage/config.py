@@ -32,20 +32,26 @@ class PinSageConfig(BaseModel):
     pooling: Pooling = Pooling.IMPORTANCE
     degree: bool = True
     """Whether the log of the pin's degree is an input beside its content."""
-    unit: bool = False
-    """Whether vectors leave with length one. The paper's do not: their length says how much a pin appeals,
-    and an inner-product index ranks by it. Where cosine is wanted (clustering), scale them or set this."""
+    length_power: float = Field(0.25, ge=0, le=1)
+    """What is left of a vector's length when it leaves: length ** this. The loss compares vectors as they are
+    (1, the paper's), and their length comes to say how much a pin appeals: at 1 an inner-product index gives
+    popular pins of other topics before near ones. 0 is unit rows, ranked by likeness alone. A little length
+    orders pins of equal likeness by appeal, and leaves rows so nearly of one length that clusters and
+    cosines hardly notice."""
 
 
 class Rung(StrEnum):
-    """The compared models, in the order of the paper's table 1."""
+    """The compared models: those of the paper's table 1, and GraphSAGE."""
 
     CONTENT = "content"
     """The head on the content vector alone: no graph at all."""
     CONTENT_DEGREE = "content+degree"
     """The same with the log degree: what popularity alone brings."""
+    GRAPHSAGE = "graphsage"
+    """Neighbours drawn uniformly, pooled by their mean: no importance at all."""
     MAX = "max"
     MEAN = "mean"
+    """The most visited neighbours, as PinSage has them, pooled by their mean."""
     MEAN_HARD = "mean+hard"
     PINSAGE = "pinsage"
     """Importance pooling with hard negatives."""
@@ -59,6 +65,7 @@ class Rung(StrEnum):
         changes: dict[Rung, dict[str, object]] = {
             Rung.CONTENT: {"layers": 0, "degree": False},
             Rung.CONTENT_DEGREE: {"layers": 0},
+            Rung.GRAPHSAGE: {"pooling": Pooling.MEAN},
             Rung.MAX: {"pooling": Pooling.MAX},
             Rung.MEAN: {"pooling": Pooling.MEAN},
             Rung.MEAN_HARD: {"pooling": Pooling.MEAN},

@@ -74,14 +74,14 @@ def embed_new_pins(
 def embed_pins(
     network: PinSage, inputs: Floats, neighbourhoods: Neighbourhoods, rows: NDArray[np.integer]
 ) -> Floats:
-    """Vectors of distinct `rows` by recursion from the inputs, (len(rows), dim): what training computes.
+    """Vectors of distinct `rows` by recursion from the inputs, (len(rows), dim), as training computes them.
 
     Costs the whole K-hop neighbourhood of the rows; for many rows `embed_catalogue` is far cheaper.
     """
     neighbourhoods = pooled_graph(neighbourhoods, network.config.pooling)
     with torch.inference_mode():
         block = BlockBuilder(neighbourhoods).build(rows, network.config.layers)
-        return network(torch.from_numpy(inputs[block.nodes]), block).numpy()
+        return network.served(network(torch.from_numpy(inputs[block.nodes]), block)).numpy()
 
 
 def pooled_graph(neighbourhoods: Neighbourhoods, pooling: Pooling) -> Neighbourhoods:

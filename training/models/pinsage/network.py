@@ -3,6 +3,7 @@
     n_u = pool(ReLU(Q h_v + q) for v in N(u), alpha)          one convolution, algorithm 1
     h_u = normalise(ReLU(W [h_u, n_u] + w))
     z_u = G2 ReLU(G1 h_u + g)                                 the shared head, after K of them
+    v_u = z_u * |z_u| ** (length_power - 1)                   what is served; the loss compares z
 
 No pin has a parameter of its own, so a pin never seen in training gets its vector from the same weights.
 """
@@ -70,16 +71,25 @@ class PinSage(nn.Module):
         self.head = nn.Linear(config.hidden, config.dim, bias=False)  # G2
 
     def forward(self, inputs: Tensor, block: Block) -> Tensor:
-        """Vectors of the block's seeds, (seeds, dim). `inputs` are the rows of `block.nodes`, in that order."""
+        """z of the block's seeds, (seeds, dim). `inputs` are the rows of `block.nodes`, in that order."""
         latents = inputs  # (sizes[0], width)
         for convolution, adjacency in zip(self.convolutions, block.layers, strict=True):
             latents = convolution(latents, adjacency)  # (rows of the layer, hidden)
-        return self.vectors(latents)
+        return self.answers(latents)
+
+    def answers(self, latents: Tensor) -> Tensor:
+        """The head: z of (n, hidden) latents, (n, dim)."""
+        return self.head(F.relu_(self.lift(latents)))
+
+    def served(self, answers: Tensor) -> Tensor:
+        """z -> v, (n, dim): lengths raised to `length_power`; a z of zeros stays one."""
+        if self.config.length_power == 1:
+            return answers
+        return F.normalize(answers, dim=1) * answers.norm(dim=1, keepdim=True) ** self.config.length_power
 
     def vectors(self, latents: Tensor) -> Tensor:
-        """The head: (n, hidden) -> (n, dim)."""
-        out = self.head(F.relu_(self.lift(latents)))
-        return F.normalize(out, dim=1) if self.config.unit else out
+        """v of (n, hidden) latents, (n, dim)."""
+        return self.served(self.answers(latents))
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""

@@ -25,8 +25,12 @@ def random_neighbourhoods(pins: int, neighbours: int, seed: int = 0) -> Neighbou
     return Neighbourhoods.from_padded(ids, weights)
 
 
-def small_network(pooling: Pooling = Pooling.IMPORTANCE, layers: int = 2, unit: bool = False) -> PinSage:
-    config = PinSageConfig(dim=8, hidden=16, neighbours=6, pooling=pooling, layers=layers, unit=unit)
+def small_network(
+    pooling: Pooling = Pooling.IMPORTANCE, layers: int = 2, length_power: float = 0.25
+) -> PinSage:
+    config = PinSageConfig(
+        dim=8, hidden=16, neighbours=6, pooling=pooling, layers=layers, length_power=length_power
+    )
     return seeded(config, CONTENT, 1).eval()
 
 

@@ -25,9 +25,8 @@ def naive(network: PinSage, inputs: np.ndarray, graph: Neighbourhoods) -> np.nda
         hidden = torch.stack(rows)
     lifted = torch.relu(hidden @ network.lift.weight.double().T + network.lift.bias.double())
     out = lifted @ network.head.weight.double().T
-    if network.config.unit:
-        out = out / out.norm(dim=1, keepdim=True)
-    return out.detach().numpy()
+    power = network.config.length_power
+    return torch.stack([z / z.norm() * z.norm() ** power for z in out]).detach().numpy()
 
 
 def _naive_pool(convolution, hidden: Tensor, graph: Neighbourhoods, pin: int, config) -> Tensor:
@@ -46,9 +45,9 @@ def _naive_pool(convolution, hidden: Tensor, graph: Neighbourhoods, pin: int, co
 
 @pytest.mark.parametrize("pooling", list(Pooling))
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
-@pytest.mark.parametrize("unit", [False, True])
-def test_network_is_the_papers_algorithm(pooling: Pooling, layers: int, unit: bool) -> None:
-    network, graph = small_network(pooling, layers, unit), random_neighbourhoods(40, 6)
+@pytest.mark.parametrize("length_power", [0.0, 0.25, 1.0])
+def test_network_is_the_papers_algorithm(pooling: Pooling, layers: int, length_power: float) -> None:
+    network, graph = small_network(pooling, layers, length_power), random_neighbourhoods(40, 6)
     inputs = random_inputs(40, network)
     seeds = np.array([3, 39, 0, 14, 1])
     got = embed_pins(network, inputs, graph, seeds)

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from tests.training.models.pinsage.graphs import CONTENT, random_inputs, random_neighbourhoods, small_network
 from training.models.pinsage import (
@@ -15,6 +16,7 @@ from training.models.pinsage import (
     embed_pins,
     pin_inputs,
 )
+from training.models.pinsage.blocks import BlockBuilder
 from training.models.pinsage.inference import pooled_graph
 from training.models.pinsage.partitions import (
     head_vectors,
@@ -141,7 +143,7 @@ def _listed(left: pa.Table, right: pa.Table, column: str, key: str) -> pa.Table:
 
 
 def test_saved_networks_come_back(tmp_path) -> None:
-    network, graph = small_network(Pooling.MEAN, unit=True), random_neighbourhoods(20, 4)
+    network, graph = small_network(Pooling.MEAN, length_power=0.0), random_neighbourhoods(20, 4)
     inputs = random_inputs(20, network)
     network.save(tmp_path / "model")
     again = PinSage.load(tmp_path / "model")
@@ -149,3 +151,45 @@ def test_saved_networks_come_back(tmp_path) -> None:
     expected = embed_catalogue(network, inputs, graph)
     np.testing.assert_array_equal(embed_catalogue(again, inputs, graph), expected)
     assert {p.suffix for p in (tmp_path / "model").iterdir()} == {".safetensors", ".json"}
+
+
+def test_length_power_says_how_much_of_a_length_is_served() -> None:
+    graph = random_neighbourhoods(40, 6)
+    raw = small_network(length_power=1.0)
+    inputs = random_inputs(40, raw)
+    answers = embed_catalogue(raw, inputs, graph)
+    lengths = np.linalg.norm(answers, axis=1)
+    assert lengths.max() > 1.1 * lengths.min(), "all lengths alike: the comparison would be empty"
+    for power in (0.0, 0.25, 0.5):
+        network = small_network(length_power=power)
+        network.load_state_dict(raw.state_dict())
+        served = embed_catalogue(network, inputs, graph)
+        np.testing.assert_allclose(np.linalg.norm(served, axis=1), lengths**power, rtol=1e-5)
+        cosine = (served * answers).sum(axis=1) / lengths ** (1 + power)
+        np.testing.assert_allclose(cosine, 1, atol=1e-5)
+        block = BlockBuilder(graph).build(np.arange(40), network.config.layers)
+        with torch.inference_mode():  # the loss compares answers, whatever is served
+            compared = network(torch.from_numpy(inputs[block.nodes]), block).numpy()
+        np.testing.assert_allclose(compared, answers, atol=1e-6)
+
+
+@pytest.mark.parametrize("length_power", [0.0, 0.25, 1.0])
+def test_an_answer_of_zeros_stays_finite(length_power: float) -> None:
+    network = small_network(length_power=length_power)
+    served = network.served(torch.zeros(2, 8))
+    assert served.abs().sum() == 0
+
+
+def test_parts_that_no_board_connects_do_not_hear_of_each_other() -> None:
+    network, one, other = small_network(), random_neighbourhoods(20, 5, 1), random_neighbourhoods(30, 5, 2)
+    both = Neighbourhoods(
+        np.concatenate([one.offsets, one.offsets[-1] + other.offsets[1:]]),
+        np.concatenate([one.ids, other.ids + 20]).astype(np.int32),
+        np.concatenate([one.weights, other.weights]),
+    )
+    inputs = random_inputs(50, network)
+    together = embed_catalogue(network, inputs, both)
+    np.testing.assert_allclose(together[:20], embed_catalogue(network, inputs[:20], one), atol=1e-6)
+    changed = inputs.copy()
+    changed[20:] += 1
+    np.testing.assert_array_equal(embed_catalogue(network, changed, both)[:20], together[:20])
