@@ -58,7 +58,7 @@ def test_uniform_neighbours_share_a_board_and_weigh_alike() -> None:
 def test_uniform_neighbours_are_not_the_most_visited() -> None:
     # pin 1 shares ten boards with pin 2 and one, the eleventh, with pins 3 to 42
     pins = np.concatenate([np.tile([1, 2], 10), [1], np.arange(3, 43)])
-    boards = np.concatenate([np.repeat(np.arange(10), 2), np.full(41, 10)])
+    boards = np.concatenate([np.repeat(np.arange(1, 11), 2), np.full(41, 11)])
     graph = from_edges(pins, boards, pin_ids=np.arange(1, 43))
     rows = CatalogueGraph(graph, np.arange(1, 43), WalkConfig(neighbours=200, hops=1))
     first = slice(*rows.uniform().offsets[:2])
@@ -81,7 +81,7 @@ def test_an_edge_brought_twice_weighs_once() -> None:
 def test_walks_stay_in_their_part_of_the_graph() -> None:
     rng = np.random.default_rng(3)
     part = np.repeat([0, 1], 200)
-    pins, boards = rng.integers(0, 40, 400) + 40 * part, rng.integers(0, 12, 400) + 12 * part
+    pins, boards = rng.integers(0, 40, 400) + 40 * part, rng.integers(1, 13, 400) + 12 * part
     config = WalkConfig(walks=200, hops=4, hard_walks=200, hard_ranks=(5, 20))
     rows = CatalogueGraph(from_edges(pins + 1, boards, pin_ids=np.arange(1, 81)), np.arange(1, 81), config)
     near = rows.neighbourhoods()
@@ -93,7 +93,7 @@ def test_walks_stay_in_their_part_of_the_graph() -> None:
 
 def test_a_pin_on_a_hundred_thousand_boards() -> None:
     """Its own neighbourhood keeps T pins, and to every other pin it is one neighbour of weight at most one."""
-    boards = np.arange(100_000)
+    boards = np.arange(1, 100_001)
     pins = np.concatenate([np.ones(100_000, np.int64), 2 + boards % 5_000])
     graph = from_edges(pins, np.concatenate([boards, boards]), pin_ids=np.arange(1, 5_002))
     rows = CatalogueGraph(graph, np.arange(1, 5_002), WalkConfig(walks=50))
