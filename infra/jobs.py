@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -201,6 +202,7 @@ def context(home: Home, *, seed: int = 0) -> TrainingContext:
         mlflow_artifacts=home.mlflow_artifacts,
         milvus_uri=home.milvus_uri,
         seed=seed,
+        text_encoder=os.environ.get("CORKBOARD_TEXT_ENCODER", "auto"),
         progress=say,
     )
 

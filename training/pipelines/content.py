@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,15 @@ from numpy.typing import NDArray
 from feature_repo.schema import CONTENT_SERVICE, PIN_TOPICS
 from training.context import TrainingContext
 from training.models import content as content_model
-from training.models.content import PIN_COLUMNS, ContentConfig, ContentEncoder, without_content
+from training.models import sentence as sentence_model
+from training.models.content import (
+    PIN_COLUMNS,
+    ContentConfig,
+    ContentEncoder,
+    Sentences,
+    open_text_encoder,
+    without_content,
+)
 from training.models.interactions import Pins
 from training.pipelines.clock import run_interval
 from training.registry import (
@@ -26,6 +35,7 @@ from training.registry import (
     digest_of,
     pinned,
 )
+from training.text_vectors import FILE, KeptSentences
 from validation.lake import Lake
 from validation.manifest import Part, Space
 from validation.tables import PADDING_ID
@@ -35,7 +45,7 @@ if TYPE_CHECKING:
 
 MODEL = "content"
 
-CODE = (Path(content_model.__file__), Path(__file__))
+CODE = (Path(content_model.__file__), Path(sentence_model.__file__), Path(__file__))
 """Files whose change makes a new version even on the same data."""
 
 EVALUATED_PINS = 500
@@ -45,19 +55,23 @@ NEIGHBOURS = 10
 def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, force: bool = False) -> Part:
     """Fit and register the content encoder; the part whose space is `content@<version>`.
 
-    The version already made from the same pins, topics, configuration and code is returned as it is, unless
-    `force`. Raises LakeError where there is no pins table.
+    The version already made from the same pins, topics, configuration, sentence encoder and code is returned as
+    it is, unless `force`. Raises LakeError where there is no pins table, and SentenceEncoderMissing where the
+    configuration names a sentence encoder that is not there.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    config = config or ContentConfig(seed=ctx.seed)
+    config = config or ContentConfig(seed=ctx.seed, text_encoder=ctx.text_encoder)
+    sentences = _remembered(ctx, open_text_encoder(config.text_encoder))
+    config = config.read_by(sentences)
     data = lake.digest(("pins", "topics"))
-    inputs = digest_of(MODEL, data, config.model_dump_json(), digest_files(CODE))
+    reader = str(sentences.model) if sentences else config.text_encoder
+    inputs = digest_of(MODEL, data, config.model_dump_json(), reader, digest_files(CODE))
     version = None if force else registry.find(MODEL, inputs)
     if version is not None:
         ctx.progress(f"content: unchanged, {MODEL}@{version}")
         return content_part(registry, version)
-    ctx.progress(f"content: fitting on {lake.rows('pins')} pins")
-    encoder = ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake))
+    ctx.progress(f"content: fitting on {lake.rows('pins')} pins, words read by {reader}")
+    encoder = ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake), sentences)
     pins = catalogue(lake, encoder)
     metrics = evaluate(pins, ctx.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -68,17 +82,17 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
             files=files,
             flavour=FLAVOURS / "content.py",
             description="One unit vector a pin from its words, topics, link domain and given embeddings.",
-            params=config.model_dump(),
+            params=config.model_dump() | _sentence_params(sentences),
             metrics=metrics,
             interval=run_interval(ctx),
             datasets=(Dataset("pins", str(ctx.lake), data),),
             signature=_signature(config.dim),
-            requirements=pinned("numpy", "pandas", "pydantic", "safetensors", "scipy"),
+            requirements=_requirements(sentences),
             inputs=inputs,
             tags={"feature_service": CONTENT_SERVICE},
             notes="Learned from what pins say, never from actions: it knows likeness, not appeal. "
             "Pins without words, topics, domain or vector have no vector and are not retrieved by it. "
-            + lake.contract().notes,
+            f"Titles and descriptions are read by {reader}. " + lake.contract().notes,
         )
         version = registry.log_model_version(log)
     ctx.progress(f"content: registered {MODEL}@{version}")
@@ -106,7 +120,9 @@ def content_space_of(registry: Registry, part: Part) -> str:
 def load_catalogue(ctx: TrainingContext, part: Part) -> Pins:
     """Every pin of the lake in the part's space; `catalogue` with the registered encoder."""
     folder = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).download(part.model, part.version)
-    return catalogue(Lake(ctx.lake), ContentEncoder.load(folder))
+    encoder = ContentEncoder.load(folder)
+    encoder = replace(encoder, sentences=_remembered(ctx, encoder.sentences))
+    return catalogue(Lake(ctx.lake), encoder)
 
 
 def catalogue(lake: Lake, encoder: ContentEncoder) -> Pins:
@@ -182,6 +198,25 @@ def _agreement(topics: NDArray[np.int64], rows: NDArray[np.int64], others: NDArr
     mine = topics[rows][:, None, :, None]  # (q, 1, t, 1)
     theirs = topics[others][:, :, None, :]  # (q, k, 1, t)
     return float(((mine == theirs) & (mine != 0)).any(axis=(2, 3)).mean())
+
+
+def _remembered(ctx: TrainingContext, sentences: Sentences | None) -> KeptSentences | None:
+    return KeptSentences(sentences, ctx.training_sets / FILE, ctx.progress) if sentences else None
+
+
+def _sentence_params(sentences: Sentences | None) -> dict[str, object]:
+    """What `text_encoder` alone does not say of the sentence encoder."""
+    if sentences is None:
+        return {}
+    return {"text_encoder_version": sentences.model.version, "text_encoder_width": sentences.model.width}
+
+
+def _requirements(sentences: Sentences | None) -> tuple[str, ...]:
+    packages = ["numpy", "pandas", "pydantic", "safetensors", "scipy"]
+    if sentences is not None:
+        packages += ["torch", "transformers"]
+        packages += [sentences.model.name] if sentences.model.is_package else []
+    return pinned(*packages)
 
 
 def _signature(dim: int) -> ModelSignature:

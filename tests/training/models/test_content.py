@@ -9,9 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.models.content import ContentConfig, ContentEncoder, hash_pins, without_content
+from tests.training.models.sentence_models import save_tiny_bert
+from training.models import content
+from training.models.content import (
+    NGRAMS,
+    ContentConfig,
+    ContentEncoder,
+    hash_pins,
+    open_text_encoder,
+    without_content,
+)
+from training.models.sentence import (
+    SentenceEncoder,
+    SentenceEncoderChanged,
+    SentenceEncoderMissing,
+    SentenceModel,
+)
 
-CONFIG = ContentConfig(dim=16, hash_bits=12, sample=500)
+CONFIG = ContentConfig(dim=16, hash_bits=12, sample=500, text_encoder="ngrams")
 WORDS = {1: "sourdough bread oven flour yeast", 2: "alpine trail boots summit ridge", 3: "vinyl jazz piano"}
 
 
@@ -135,5 +150,96 @@ def test_files_hold_the_encoder_bit_for_bit(pins: pd.DataFrame, tmp_path: Path):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
+def test_both_vector_columns_survive_the_files(pins: pd.DataFrame, tmp_path: Path):
+    rng = np.random.default_rng(1)
+    texts = [rng.standard_normal(5).astype(np.float32) for _ in range(len(pins))]
+    encoder = ContentEncoder.fit([pins.assign(text_embedding=texts)], CONFIG)
+    encoder.save(tmp_path)
+    given = pins.assign(text_embedding=texts)
+    np.testing.assert_array_equal(ContentEncoder.load(tmp_path).encode(given), encoder.encode(given))
+
+
 def test_equal_seeds_give_equal_vectors(pins: pd.DataFrame, encoder: ContentEncoder):
     np.testing.assert_array_equal(ContentEncoder.fit([pins], CONFIG).encode(pins), encoder.encode(pins))
+
+
+class Meanings:
+    """A sentence encoder that knows three things and that words of one thing mean the same."""
+
+    model = SentenceModel(name="meanings", version="1", width=3)
+    things = (("bread", "loaf"), ("hike", "trail"), ("piano", "keys"))
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        counts = [[sum(text.count(word) for word in thing) for thing in self.things] for text in texts]
+        rows = np.array(counts, np.float32).reshape(len(texts), 3)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+SYNONYMS = pd.DataFrame({"title": ["bread", "loaf", "hike", "trail", "piano", "keys"] * 5, "topics": None})
+
+
+def test_sentences_bring_together_what_shares_no_word():
+    read = ContentEncoder.fit([SYNONYMS], CONFIG, sentences=Meanings()).encode(SYNONYMS)
+    hashed = ContentEncoder.fit([SYNONYMS], CONFIG).encode(SYNONYMS)
+    assert read[0] @ read[1] > read[0] @ read[2] + 0.5
+    assert hashed[0] @ hashed[1] == pytest.approx(hashed[0] @ hashed[2], abs=1e-3)
+
+
+def test_the_sentence_block_by_hand():
+    encoder = ContentEncoder.fit([SYNONYMS], CONFIG.model_copy(update={"dim": 64}), sentences=Meanings())
+    np.testing.assert_allclose(encoder.means["sentence"], [1 / 3] * 3, atol=1e-6)
+    sentence = np.array([2 / 3, -1 / 3, -1 / 3]) / np.sqrt(6 / 9)
+    alone = encoder.encode(pd.DataFrame({"title": ["bread", "loaf", "hike"]}))
+    weight = CONFIG.sentence_weight**2
+    text = CONFIG.text_weight**2
+    assert alone[0] @ alone[1] == pytest.approx(weight * (sentence @ sentence) / (weight + text), abs=1e-4)
+
+
+def test_a_pin_without_words_keeps_its_other_fields(pins: pd.DataFrame):
+    encoder = ContentEncoder.fit([pins], CONFIG, sentences=Meanings())
+    bare = pd.DataFrame({"title": [None, " ", "bread"], "topics": [[1], None, None]})
+    np.testing.assert_array_equal(without_content(encoder.encode(bare)), [False, True, False])
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers", reason="the text extra is not installed")
+    return save_tiny_bert(tmp_path_factory.mktemp("bert"))
+
+
+def test_files_name_the_sentence_encoder_and_rebuild_it(pins: pd.DataFrame, bert: Path, tmp_path: Path):
+    encoder = ContentEncoder.fit([pins], CONFIG.model_copy(update={"text_encoder": str(bert)}))
+    assert encoder.config.text_encoder == str(bert) and "sentence" in encoder.means
+    encoder.save(tmp_path)
+    loaded = ContentEncoder.load(tmp_path)
+    assert loaded.sentences is not None and loaded.sentences.model == encoder.sentences.model
+    np.testing.assert_array_equal(loaded.encode(pins), encoder.encode(pins))
+    np.testing.assert_allclose(encoder.encode_in_chunks(pins, 11), encoder.encode(pins), atol=1e-5)
+
+
+def test_loading_refuses_another_sentence_encoder(pins: pd.DataFrame, bert: Path, tmp_path: Path):
+    ContentEncoder.fit([pins], CONFIG.model_copy(update={"text_encoder": str(bert)})).save(tmp_path / "made")
+    saved = tmp_path / "made" / "content.json"
+    text = saved.read_text()
+    version = SentenceEncoder.open(str(bert)).model.version
+    saved.write_text(text.replace(version, "sha256:0"))
+    with pytest.raises(SentenceEncoderChanged, match="put those files back, or train anew"):
+        ContentEncoder.load(tmp_path / "made")
+    saved.write_text(text.replace(str(bert), str(tmp_path / "gone")))
+    with pytest.raises(SentenceEncoderMissing, match="gone"):
+        ContentEncoder.load(tmp_path / "made")
+
+
+def test_auto_is_the_package_where_it_is_and_ngrams_elsewhere(
+    pins: pd.DataFrame, bert: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(content, "PACKAGE", str(bert))
+    found = open_text_encoder("auto")
+    assert found is not None and found.model.name == str(bert)
+    monkeypatch.setattr(content, "PACKAGE", "no-such-encoder")
+    assert open_text_encoder("auto") is None
+    auto = ContentEncoder.fit([pins], CONFIG.model_copy(update={"text_encoder": "auto"}))
+    assert auto.config.text_encoder == NGRAMS
+    np.testing.assert_array_equal(auto.encode(pins), ContentEncoder.fit([pins], CONFIG).encode(pins))
+    with pytest.raises(SentenceEncoderMissing, match="pip install no-such-encoder"):
+        open_text_encoder("no-such-encoder")
