@@ -47,7 +47,7 @@ from validation.tables import Polarity
 
 pytestmark = pytest.mark.slow
 
-SMALL_CONTENT = ContentConfig(dim=32, hash_bits=12)
+SMALL_CONTENT = ContentConfig(dim=32, hash_bits=12, text_encoder="ngrams")
 WALK = PixiePipeline(settings=PixieSettings(walk=PixieConfig(steps=20_000)))
 SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
 

@@ -63,7 +63,7 @@ def milvus_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def context(root: Path, **changes: object) -> TrainingContext:
-    """A training context whose state lies under `root`."""
+    """A training context whose state lies under `root`; words are hashed, which needs no network of weights."""
     made = TrainingContext(
         lake=root / "lake",
         features=root / "features",
@@ -72,6 +72,7 @@ def context(root: Path, **changes: object) -> TrainingContext:
         mlflow_uri=f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
         mlflow_artifacts=root / "mlflow" / "artifacts",
         milvus_uri="http://127.0.0.1:9",
+        text_encoder="ngrams",
     )
     return replace(made, **changes)
 

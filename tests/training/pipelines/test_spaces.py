@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.training.models.sentence_models import WIDTH, save_tiny_bert
 from training.context import TrainingContext
 from training.data.world import WorldPaths
 from training.data.world_truth import WorldTruth
@@ -15,6 +18,7 @@ from training.evaluation.planted import interest_share
 from training.models.content import ContentConfig
 from training.models.interactions import Pins
 from training.models.pinnersage import PinnerSageConfig, user_interests
+from training.models.sentence import SentenceEncoderChanged, SentenceEncoderMissing
 from training.pipelines.content import (
     catalogue,
     evaluate,
@@ -41,6 +45,12 @@ from validation.tables import Polarity
 @pytest.fixture(scope="module")
 def content(ctx: TrainingContext) -> Part:
     return train_content(ctx)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers", reason="the text extra is not installed")
+    return save_tiny_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +85,45 @@ def test_the_catalogue_is_every_pin_in_order(ctx: TrainingContext, pins: Pins):
 
 def test_unchanged_inputs_make_no_new_version(ctx: TrainingContext, content: Part):
     assert train_content(ctx).version == content.version
-    other = train_content(ctx, ContentConfig(dim=16))
+    other = train_content(ctx, ContentConfig(dim=16, text_encoder="ngrams"))
     assert other.version == content.version + 1 and other.space != content.space
-    again = train_content(ctx, ContentConfig(dim=16), force=True)
+    again = train_content(ctx, ContentConfig(dim=16, text_encoder="ngrams"), force=True)
     assert again.version == other.version + 1
+
+
+def test_a_version_records_who_read_the_words(ctx: TrainingContext, bert: Path):
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    hashed = train_content(replace(ctx, text_encoder="ngrams"))
+    assert registry.params("content", hashed.version)["text_encoder"] == "ngrams"
+    read = train_content(replace(ctx, text_encoder=str(bert)))
+    assert read.version != hashed.version
+    assert train_content(replace(ctx, text_encoder=str(bert))) == read
+    params = registry.params("content", read.version)
+    assert params["text_encoder"] == str(bert) and params["text_encoder_width"] == str(WIDTH)
+    assert params["text_encoder_version"].startswith("sha256:")
+    model = json.loads((registry.download("content", read.version) / "content.json").read_text())
+    assert model["sentence_model"]["version"] == params["text_encoder_version"]
+    save_tiny_bert(bert, seed=1)
+    assert train_content(replace(ctx, text_encoder=str(bert))).version > read.version
+    with pytest.raises(SentenceEncoderChanged, match="put those files back, or train anew"):
+        load_catalogue(ctx, read)
+
+
+def test_mlflow_loads_a_version_with_its_sentence_encoder(ctx: TrainingContext, bert: Path):
+    import mlflow
+
+    part = train_content(replace(ctx, text_encoder=str(bert)))
+    frame = Lake(ctx.lake).read("pins").sort_values("pin_id").head(20)
+    mlflow.set_tracking_uri(ctx.mlflow_uri)
+    model = mlflow.pyfunc.load_model(f"models:/content/{part.version}")
+    fields = ["title", "description", "topics", "link_domain", "visual_embedding"]
+    vectors = model.predict(frame[fields])
+    np.testing.assert_allclose(vectors, load_catalogue(ctx, part).vectors[:20], atol=1e-5)
+
+
+def test_a_sentence_encoder_that_is_not_there_is_named(ctx: TrainingContext):
+    with pytest.raises(SentenceEncoderMissing, match="pip install no-such-encoder"):
+        train_content(replace(ctx, text_encoder="no-such-encoder"))
 
 
 def test_a_catalogue_without_topics_is_measured_without_them(pins: Pins):
