@@ -186,13 +186,25 @@ def test_sentences_bring_together_what_shares_no_word():
 
 
 def test_the_sentence_block_by_hand():
-    encoder = ContentEncoder.fit([SYNONYMS], CONFIG.model_copy(update={"dim": 64}), sentences=Meanings())
+    pins = SYNONYMS.assign(topics=[[1 + i % 6] for i in range(len(SYNONYMS))])
+    config = CONFIG.model_copy(update={"dim": 64, "sentence_weight": 0.5})
+    encoder = ContentEncoder.fit([pins], config, sentences=Meanings())
     np.testing.assert_allclose(encoder.means["sentence"], [1 / 3] * 3, atol=1e-6)
-    sentence = np.array([2 / 3, -1 / 3, -1 / 3]) / np.sqrt(6 / 9)
-    alone = encoder.encode(pd.DataFrame({"title": ["bread", "loaf", "hike"]}))
-    weight = CONFIG.sentence_weight**2
-    text = CONFIG.text_weight**2
-    assert alone[0] @ alone[1] == pytest.approx(weight * (sentence @ sentence) / (weight + text), abs=1e-4)
+    bread, loaf, hike = encoder.encode(pins)[:3]
+    # topics differ, so only sentences meet: (2, -1, -1) with itself and with (-1, 2, -1), over 0.5^2 + 1^2
+    assert bread @ loaf == pytest.approx(0.25 * 1 / 1.25, abs=1e-4)
+    assert bread @ hike == pytest.approx(0.25 * -0.5 / 1.25, abs=1e-4)
+
+
+def test_words_are_hashed_only_where_nobody_reads_them_or_on_demand():
+    frame = pd.DataFrame({"title": ["red shoe"], "topics": [[1]]})
+
+    def terms(**changes: object) -> int:
+        return hash_pins(frame, CONFIG.model_copy(update=changes), {}).nnz
+
+    assert terms() == 4  # two words, their pair, the topic
+    assert terms(text_encoder="a-package") == 1
+    assert terms(text_encoder="a-package", word_ngrams=True) == 4
 
 
 def test_a_pin_without_words_keeps_its_other_fields(pins: pd.DataFrame):
