@@ -48,23 +48,47 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
         return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER), why)
     space = space_of(content)
-    found: dict[str, Part | None] = {CONTENT: content}
-    pinsage = _newest(registry, pinsage_pipeline.MODEL, "content_space", space)
-    found[PINSAGE] = None if pinsage is None else pinsage_part(registry, pinsage)
-    walked = _newest(registry, pixie_pipeline.MODEL, "content_space", space)
-    found[PIXIE] = None if walked is None else pixie_part(registry, walked)
-    lives_in = space_of(found[PINSAGE] or content)
-    interests = _newest(registry, pinnersage_pipeline.MODEL, "space", lives_in)
-    found[PINNERSAGE] = (
-        None
-        if interests is None
-        else (_part_in(registry, pinnersage_pipeline.MODEL, interests, lives_in, searches=True))
-    )
-    rankers = [(model, v) for model in RANKERS if (v := _newest(registry, model, "space", space)) is not None]
-    trained = [_part_in(registry, model, v, space) for model, v in rankers]
-    found[RANKER] = min(trained, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
-    skipped = {role: _why_absent(registry, role, space) for role, part in found.items() if part is None}
+    pinsage = _pinsage(registry, space)
+    short = None if pinsage is None else pinsage_pipeline.shortfall(pinsage)
+    if short:
+        pinsage = None
+    found = {
+        CONTENT: content,
+        PINSAGE: pinsage,
+        PIXIE: _pixie(registry, space),
+        PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
+        RANKER: _ranker(registry, space),
+    }
+    absent = [role for role, part in found.items() if part is None]
+    known = {PINSAGE: short} if short else {}
+    skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
     return {role: part for role, part in found.items() if part is not None}, skipped
+
+
+def _pinsage(registry: Registry, content_space: str) -> Part | None:
+    version = _newest(registry, pinsage_pipeline.MODEL, "content_space", content_space)
+    return None if version is None else pinsage_part(registry, version)
+
+
+def _pixie(registry: Registry, content_space: str) -> Part | None:
+    version = _newest(registry, pixie_pipeline.MODEL, "content_space", content_space)
+    return None if version is None else pixie_part(registry, version)
+
+
+def _pinnersage(registry: Registry, space: str) -> Part | None:
+    """PinnerSage searches the collection of the space it lives in."""
+    version = _newest(registry, pinnersage_pipeline.MODEL, "space", space)
+    if version is None:
+        return None
+    part = _part_in(registry, pinnersage_pipeline.MODEL, version, space)
+    return part.model_copy(update={"collection": Space.parse(space).collection})
+
+
+def _ranker(registry: Registry, space: str) -> Part | None:
+    """Of the newest ranker of each kind, the one with the lowest log loss."""
+    newest = {model: _newest(registry, model, "space", space) for model in RANKERS}
+    trained = [_part_in(registry, model, v, space) for model, v in newest.items() if v is not None]
+    return min(trained, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
 
 
 def space_of(part: Part) -> str:
@@ -97,13 +121,12 @@ def _newest(registry: Registry, model: str, tag: str, value: str) -> int | None:
     return next((v for v in versions if _tag(registry, model, v, tag) == value), None)
 
 
-def _part_in(registry: Registry, model: str, version: int, space: str, *, searches: bool = False) -> Part:
-    """A part that lives in another's space; one that `searches` it names the collection."""
+def _part_in(registry: Registry, model: str, version: int, space: str) -> Part:
+    """A part that lives in a space it does not make."""
     return Part(
         model=model,
         version=version,
         space=space,
-        collection=Space.parse(space).collection if searches else None,
         feature_service=_tag(registry, model, version, "feature_service"),
         metrics=registry.metrics(model, version),
     )

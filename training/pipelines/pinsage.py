@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -174,6 +175,24 @@ def pinsage_part(registry: Registry, version: int) -> Part:
         collection=space.collection,
         feature_service=PINSAGE_SERVICE,
         metrics=registry.metrics(MODEL, version),
+    )
+
+
+def shortfall(part: Part) -> str | None:
+    """Why a version is not to be served; None where it is.
+
+    It is where its vectors find the next pin of the held-out pairs among the nearest 50 more often than content
+    vectors do, by more than the standard error of the difference. On few actions content is the better space.
+    """
+    ours, theirs, pairs = (
+        part.metrics[name] for name in ("hit_rate_at_50", "content_hit_rate_at_50", "held_out_pairs")
+    )
+    error = math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / pairs)
+    if ours - theirs > error:
+        return None
+    return (
+        f"{part.model}@{part.version} finds the next pin of {pairs:,.0f} held-out pairs among 50 in {ours:.1%},"
+        f" content vectors in {theirs:.1%}: too little data to learn more than they know"
     )
 
 

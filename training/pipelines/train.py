@@ -7,9 +7,9 @@
                       -> pixie@v (the pin-board graph)
                       -> training set -> pinnability_logistic@v, pinnability_gbdt@v
 
-PinnerSage lives in PinSage's space, as in the paper, and in the content space where the data is too little for
-PinSage. Rankers stay in the content space: a PinSage vector knows what people did up to the run's end, and an
-impression of last week must not.
+PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
+than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
+people did up to the run's end, and an impression of last week must not.
 
 Every step looks first whether it was already done on the same inputs, so the run can be stopped anywhere and
 started again, and costs seconds where nothing changed.
@@ -130,7 +130,10 @@ class _Run:
         return pins
 
     def _pinsage(self, publisher: Publisher) -> Part | None:
-        """PinSage's space, trained where it or PinnerSage, which lives in it, is wanted; None without one."""
+        """PinSage's space, trained where it or PinnerSage, which lives in it, is wanted.
+
+        None where the data is too little for it, or for it to know more than content does.
+        """
         name = pinsage_pipeline.MODEL
         if not {name, pinnersage_pipeline.MODEL} & set(self.wanted) or not self._may(name):
             return None
@@ -140,6 +143,9 @@ class _Run:
             self._skip(name, str(reason))
             return None
         self.parts[name] = part
+        if reason := pinsage_pipeline.shortfall(part):
+            self._skip(name, reason)
+            return None
         self.collections.append(publisher.vectors(part, self._forced(name)))
         return part
 

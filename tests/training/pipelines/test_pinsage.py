@@ -23,6 +23,7 @@ from training.pipelines.pinsage import (
     embed_pin_catalogue,
     pinsage_catalogue,
     read_world,
+    shortfall,
     train_pinsage,
 )
 from training.registry import Registry
@@ -81,6 +82,19 @@ def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Pa
         assert 0 <= part.metrics[name] <= 1
     files = sorted(p.name for p in registry.download("pinsage", part.version).iterdir())
     assert files == ["pinsage.json", "pinsage.safetensors", "pipeline.json"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "pairs", "served"),
+    [(0.15, 0.12, 15_000, True), (0.27, 0.33, 3_000, False), (0.15, 0.148, 1_000, False)],
+)
+def test_it_is_served_where_it_finds_more_than_content_beyond_the_noise(
+    part: Part, ours: float, theirs: float, pairs: int, served: bool
+) -> None:
+    said = {"hit_rate_at_50": ours, "content_hit_rate_at_50": theirs, "held_out_pairs": float(pairs)}
+    reason = shortfall(part.model_copy(update={"metrics": said}))
+    assert (reason is None) is served
+    assert served or f"{theirs:.1%}" in (reason or "")
 
 
 def test_every_pin_gets_a_vector(ctx: TrainingContext, content: Part, part: Part, pins: Pins) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from training.evaluation.metrics import auc
 from training.models.interactions import Pins, polarity_signs, request_interactions
 from training.models.pinnability import load_ranker
 from training.pipelines import pinnability
+from training.pipelines import pinsage as pinsage_module
 from training.pipelines import train as train_module
 from training.pipelines.content import load_catalogue
 from training.pipelines.pinnability import Kind, TrainingWindow, evaluate, newest, split_of
 from training.pipelines.train import STEPS, Trained, UnknownStep, train
 from training.registry import Registry
+from training.release_parts import newest_parts
 from validation.ingest import ingest
 from validation.lake import Lake
 
@@ -70,6 +73,14 @@ def trained(made: TrainingContext) -> Trained:
             train(made)
     assert Registry(made.mlflow_uri).versions("content") == [1]
     return train(made)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def served() -> Iterator[None]:
+    """PinSage is served here, though a world of 150 users is too little for it to know more than content."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pinsage_module, "shortfall", lambda part: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -295,3 +306,16 @@ def test_the_test_grows_until_it_can_decide(rows: TrainingSet, monkeypatch: pyte
     monkeypatch.setattr(pinnability, "TEST_ROWS", 10**9)
     assert len(split_of(info).test.days()) == len(split_of(info).validation.days()) == 2
     assert len(split_of(info).train.days()) == 4
+
+
+def test_pinsage_that_knows_no_more_than_content_is_not_served(
+    made: TrainingContext, trained: Trained, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pinsage_module, "shortfall", lambda part: "too little data")
+    again = train(made, models=["pinnersage"])
+    assert again.parts["pinnersage"].space == "content@1" and again.skipped == {"pinsage": "too little data"}
+    assert newest_parts(made)[0]["pinnersage"].space == "content@1"
+    assert newest_parts(made)[1] == {"pinsage": "too little data"}
+    monkeypatch.undo()
+    monkeypatch.setattr(pinsage_module, "shortfall", lambda part: None)
+    assert newest_parts(made)[0]["pinnersage"].space == "pinsage@1", "each is kept in its space"
