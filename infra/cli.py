@@ -92,13 +92,20 @@ def train(
         list[str] | None, typer.Option("--model", "-m", help="Only these steps (repeatable).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run steps whose inputs have not changed.")] = False,
+    keep_weights: Annotated[
+        bool,
+        typer.Option(
+            "--keep-weights",
+            help="Content and PinSage keep their weights: new pins get vectors, nothing is learned.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> None:
     """Build features, train every model the tables allow, register them in MLflow, fill Milvus and Feast."""
     from infra import jobs
 
     with _named_errors():
-        jobs.train(context.obj.home, models=models, force=force, seed=seed)
+        jobs.train(context.obj.home, models=models, force=force, keep_weights=keep_weights, seed=seed)
 
 
 @app.command()

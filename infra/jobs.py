@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,13 +51,23 @@ def ingest_events(home: Home) -> IngestReport | None:
     return report
 
 
-def train(home: Home, *, models: Sequence[str] | None = None, force: bool = False, seed: int = 0) -> None:
-    """Features, models, embeddings and vectors, each step skipped while its inputs are unchanged."""
+def train(
+    home: Home,
+    *,
+    models: Sequence[str] | None = None,
+    force: bool = False,
+    keep_weights: bool = False,
+    seed: int = 0,
+) -> None:
+    """Features, models, embeddings and vectors, each step skipped while its inputs are unchanged.
+
+    With `keep_weights` new pins get their vectors from the encoders there are, and nothing is learned by them.
+    """
     from training.pipelines.train import train as run
 
     _need_lake(home)
     local.ensure_milvus(home)
-    run(context(home, seed=seed), models=models, force=force)
+    run(replace(context(home, seed=seed), keep_weights=keep_weights), models=models, force=force)
 
 
 def release(home: Home, *, seed: int = 0) -> int:

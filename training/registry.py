@@ -34,6 +34,9 @@ EXPERIMENT = "corkboard"
 INPUTS_TAG = "corkboard.inputs"
 """Digest of everything a version was made from; a pipeline whose digest is already here has nothing to do."""
 
+WEIGHTS_TAG = "weights_of"
+"""Version whose weights a version has kept."""
+
 COMMIT_TAG = "git_commit"
 CARD = "model_card.md"
 
@@ -187,6 +190,10 @@ class Registry:
         found = self.client.search_model_versions(f"name = '{name}'", max_results=10_000)
         same = [int(v.version) for v in found if v.tags.get(INPUTS_TAG) == inputs]
         return max(same, default=None)
+
+    def weights_of(self, name: str, version: int) -> int:
+        """The version at which a version's weights were learned: itself, unless it kept an earlier one's."""
+        return int(self.version(name, version).tags.get(WEIGHTS_TAG, version))
 
     def metrics(self, name: str, version: int) -> dict[str, float]:
         """Metrics of the run that made a version."""

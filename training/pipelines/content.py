@@ -28,6 +28,7 @@ from training.models.interactions import Pins
 from training.pipelines.clock import run_interval
 from training.registry import (
     FLAVOURS,
+    WEIGHTS_TAG,
     Dataset,
     ModelLog,
     Registry,
@@ -56,22 +57,32 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
     """Fit and register the content encoder; the part whose space is `content@<version>`.
 
     The version already made from the same pins, topics, configuration, sentence encoder and code is returned as
-    it is, unless `force`. Raises LakeError where there is no pins table, and SentenceEncoderMissing where the
-    configuration names a sentence encoder that is not there.
+    it is, unless `force`. With `ctx.keep_weights` the newest version's encoder is not fitted again: its next
+    version holds the same weights, and every pin there is by now. Raises LakeError where there is no pins
+    table, and SentenceEncoderMissing where the configuration names a sentence encoder that is not there.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    config = config or ContentConfig(seed=ctx.seed, text_encoder=ctx.text_encoder)
-    sentences = _remembered(ctx, open_text_encoder(config.text_encoder))
-    config = config.read_by(sentences)
+    kept = registry.latest(MODEL) if ctx.keep_weights else None
+    encoder = None if kept is None else _load(ctx, registry, kept)
+    learned_at = None if kept is None else registry.weights_of(MODEL, kept)
+    if encoder is not None:
+        config, sentences = encoder.config, encoder.sentences
+    else:
+        config = config or ContentConfig(seed=ctx.seed, text_encoder=ctx.text_encoder)
+        sentences = _remembered(ctx, open_text_encoder(config.text_encoder))
+        config = config.read_by(sentences)
     data = lake.digest(("pins", "topics"))
     reader = str(sentences.model) if sentences else config.text_encoder
-    inputs = digest_of(MODEL, data, config.model_dump_json(), reader, digest_files(CODE))
+    inputs = digest_of(MODEL, data, config.model_dump_json(), reader, learned_at, digest_files(CODE))
     version = None if force else registry.find(MODEL, inputs)
     if version is not None:
         ctx.progress(f"content: unchanged, {MODEL}@{version}")
         return content_part(registry, version)
-    ctx.progress(f"content: fitting on {lake.rows('pins')} pins, words read by {reader}")
-    encoder = ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake), sentences)
+    if encoder is None:
+        ctx.progress(f"content: fitting on {lake.rows('pins')} pins, words read by {reader}")
+        encoder = ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake), sentences)
+    else:
+        ctx.progress(f"content: {lake.rows('pins')} pins by the weights of {MODEL}@{learned_at}")
     pins = catalogue(lake, encoder)
     metrics = evaluate(pins, ctx.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +100,7 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
             signature=_signature(config.dim),
             requirements=_requirements(sentences),
             inputs=inputs,
-            tags={"feature_service": CONTENT_SERVICE},
+            tags={"feature_service": CONTENT_SERVICE} | _lineage(learned_at),
             notes="Learned from what pins say, never from actions: it knows likeness, not appeal. "
             "Pins without words, topics, domain or vector have no vector and are not retrieved by it. "
             f"Titles and descriptions are read by {reader}. " + lake.contract().notes,
@@ -119,10 +130,8 @@ def content_space_of(registry: Registry, part: Part) -> str:
 
 def load_catalogue(ctx: TrainingContext, part: Part) -> Pins:
     """Every pin of the lake in the part's space; `catalogue` with the registered encoder."""
-    folder = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).download(part.model, part.version)
-    encoder = ContentEncoder.load(folder)
-    encoder = replace(encoder, sentences=_remembered(ctx, encoder.sentences))
-    return catalogue(Lake(ctx.lake), encoder)
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    return catalogue(Lake(ctx.lake), _load(ctx, registry, part.version))
 
 
 def catalogue(lake: Lake, encoder: ContentEncoder) -> Pins:
@@ -198,6 +207,16 @@ def _agreement(topics: NDArray[np.int64], rows: NDArray[np.int64], others: NDArr
     mine = topics[rows][:, None, :, None]  # (q, 1, t, 1)
     theirs = topics[others][:, :, None, :]  # (q, k, 1, t)
     return float(((mine == theirs) & (mine != 0)).any(axis=(2, 3)).mean())
+
+
+def _load(ctx: TrainingContext, registry: Registry, version: int) -> ContentEncoder:
+    """A registered encoder, its sentences kept in the home."""
+    encoder = ContentEncoder.load(registry.download(MODEL, version))
+    return replace(encoder, sentences=_remembered(ctx, encoder.sentences))
+
+
+def _lineage(learned_at: int | None) -> dict[str, str]:
+    return {} if learned_at is None else {WEIGHTS_TAG: str(learned_at)}
 
 
 def _remembered(ctx: TrainingContext, sentences: Sentences | None) -> KeptSentences | None:

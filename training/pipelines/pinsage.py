@@ -23,7 +23,14 @@ from training.models import pinsage as pinsage_model
 from training.models.content import without_content
 from training.models.interactions import Pins
 from training.models.pin_board_graph import PinBoardGraph, from_edges
-from training.models.pinsage import PinSage, PinSageConfig, Rung, embed_catalogue, pin_inputs
+from training.models.pinsage import (
+    Neighbourhoods,
+    PinSage,
+    PinSageConfig,
+    Rung,
+    embed_catalogue,
+    pin_inputs,
+)
 from training.pinsage import trainer as trainer_module
 from training.pinsage.evaluation import RankMetrics, evaluate_pairs, popularity_metrics
 from training.pinsage.ladder import SEEDS, Ladder, Stage, World, climb, rung_vectors
@@ -32,7 +39,16 @@ from training.pinsage.trainer import PinSageTraining
 from training.pinsage.walks import CatalogueGraph, WalkConfig
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_part, content_space_of, load_catalogue
-from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
+from training.registry import (
+    FLAVOURS,
+    WEIGHTS_TAG,
+    Dataset,
+    ModelLog,
+    Registry,
+    digest_files,
+    digest_of,
+    pinned,
+)
 from validation.lake import Lake
 from validation.manifest import Part, Space
 from validation.tables import Polarity
@@ -95,34 +111,50 @@ def train_pinsage(
     """Train, measure and register PinSage over the content space; the part whose space is `pinsage@<version>`.
 
     The version already made from the same tables, content version, configuration and code is returned as it
-    is, unless `force`; a run that was cut short goes on from its last checkpoint. Raises TooFewPairs where
-    users' actions make no pairs, and LakeError where pins or actions are missing.
+    is, unless `force`; a run that was cut short goes on from its last checkpoint. With `ctx.keep_weights`,
+    where `content` has the weights that the newest version was trained on, nothing is learned: the next
+    version's vectors are those of the same weights on today's graph, pins made since included. Raises
+    TooFewPairs where users' actions make no pairs, and LakeError where pins or actions are missing.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     end = run_end(ctx)
     config = _seeded(config or PinSagePipeline(), ctx.seed)
+    kept = _kept(registry, content) if ctx.keep_weights else None
+    learned_at = None
+    if kept is not None:
+        learned_at = registry.weights_of(MODEL, kept)
+        config = PinSagePipeline.model_validate_json((registry.download(MODEL, kept) / PIPELINE).read_text())
     data = lake.digest(("pins", "actions", "boards"))
-    inputs = digest_of(MODEL, data, end, content.space, config.model_dump_json(), digest_files(CODE))
+    inputs = digest_of(
+        MODEL, data, end, content.space, config.model_dump_json(), learned_at, digest_files(CODE)
+    )
     version = None if force else registry.find(MODEL, inputs)
     if version is not None:
         ctx.progress(f"pinsage: unchanged, {MODEL}@{version}")
         return pinsage_part(registry, version)
     tune_cpu()
     pins = load_catalogue(ctx, content)
-    config = config.fitted_to(len(pins.ids))
-    world = read_world(lake, pins, end, config, ctx.progress)
-    trained, vectors = rung_vectors(
-        world,
-        Rung.PINSAGE,
-        config.network,
-        config.training,
-        checkpoints=ctx.training_sets / f"pinsage-{inputs}",
-        progress=ctx.progress,
-    )
-    metrics = measure(world, vectors) | {"final_loss": trained.losses[-1]}
+    if kept is None:
+        config = config.fitted_to(len(pins.ids))
+        world = read_world(lake, pins, end, config, ctx.progress)
+        trained, vectors = rung_vectors(
+            world,
+            Rung.PINSAGE,
+            config.network,
+            config.training,
+            checkpoints=ctx.training_sets / f"pinsage-{inputs}",
+            progress=ctx.progress,
+        )
+        network, metrics = trained.network, measure(world, vectors) | {"final_loss": trained.losses[-1]}
+    else:
+        ctx.progress(f"pinsage: {len(pins.ids)} pins by the weights of {MODEL}@{learned_at}")
+        world = read_world(lake, pins, end, config.model_copy(update={"stages": 1}), ctx.progress)
+        network = PinSage.load(registry.download(MODEL, kept))
+        vectors = _embed(network, world.content, world.held_out.degrees, world.held_out.neighbourhoods)
+        metrics = measure(world, vectors)
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "model"
-        trained.network.save(files)
+        network.save(files)
         (files / PIPELINE).write_text(config.model_dump_json(indent=2))
         log = ModelLog(
             name=MODEL,
@@ -137,7 +169,8 @@ def train_pinsage(
             signature=_signature(world.content.shape[1], config.network),
             requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
             inputs=inputs,
-            tags={"feature_service": PINSAGE_SERVICE, "content_space": content.space or ""},
+            tags={"feature_service": PINSAGE_SERVICE, "content_space": content.space or ""}
+            | ({} if learned_at is None else {WEIGHTS_TAG: str(learned_at)}),
             notes=f"Weights are learned before the last {config.held_out_days} days, on which the metrics are; "
             "vectors are of the whole graph, which the network takes without retraining. "
             + lake.contract().notes,
@@ -145,6 +178,16 @@ def train_pinsage(
         version = registry.log_model_version(log)
     ctx.progress(f"pinsage: registered {MODEL}@{version}")
     return pinsage_part(registry, version)
+
+
+def _kept(registry: Registry, content: Part) -> int | None:
+    """The newest version, where `content` has the weights of the content space it reads; else None."""
+    version = registry.latest(MODEL)
+    if version is None:
+        return None
+    read = Space.parse(content_space_of(registry, pinsage_part(registry, version)))
+    same = registry.weights_of(read.model, read.version) == registry.weights_of(content.model, content.version)
+    return version if same else None
 
 
 def compare_rungs(
@@ -221,11 +264,17 @@ def embed_pin_catalogue(
 ) -> NDArray[np.float32]:
     """Vectors of `pins` (content vectors given) on `graph`, layer by layer."""
     rows = CatalogueGraph(graph, pins.ids, walks)
-    inputs = pin_inputs(pins.vectors, rows.degrees(), network.config)
-    neighbours = rows.neighbourhoods().top(network.config.neighbours)
-    vectors = embed_catalogue(network, inputs, neighbours)
+    neighbours = rows.neighbourhoods()
+    vectors = _embed(network, pins.vectors, rows.degrees(), neighbours)
     vectors[without_content(pins.vectors) & (np.diff(neighbours.offsets) == 0)] = 0
     return vectors
+
+
+def _embed(
+    network: PinSage, content: NDArray[np.float32], degrees: NDArray[np.int64], neighbours: Neighbourhoods
+) -> NDArray[np.float32]:
+    inputs = pin_inputs(content, degrees, network.config)
+    return embed_catalogue(network, inputs, neighbours.top(network.config.neighbours))
 
 
 def read_world(

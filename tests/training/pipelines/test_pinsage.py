@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from training.context import TrainingContext
@@ -95,6 +100,36 @@ def test_it_is_served_where_it_finds_more_than_content_beyond_the_noise(
     reason = shortfall(part.model_copy(update={"metrics": said}))
     assert (reason is None) is served
     assert served or f"{theirs:.1%}" in (reason or "")
+
+
+def test_new_pins_get_vectors_of_the_weights_there_are(
+    ctx: TrainingContext, content: Part, part: Part, tmp_path: Path
+) -> None:
+    """Three pins more than anything was trained on: one more version of each encoder, of the same weights."""
+    shutil.copytree(ctx.lake, tmp_path / "lake")
+    lake = Lake(tmp_path / "lake")
+    pins = pq.read_table(lake.file("pins"))
+    new = pins.slice(0, 3).to_pandas()
+    new["pin_id"] += int(pc.max(pins["pin_id"]).as_py())
+    rows = pa.Table.from_pandas(new, schema=pins.schema, preserve_index=False)
+    pq.write_table(pa.concat_tables([pins, rows]), lake.file("pins"))
+    later = replace(ctx, lake=lake.path, keep_weights=True)
+    more_content = train_content(later)
+    more = train_pinsage(later, more_content)
+    assert (more_content.version, more.version) == (content.version + 1, part.version + 1)
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    assert registry.weights_of("content", more_content.version) == content.version
+    assert registry.weights_of("pinsage", more.version) == part.version
+    files = [registry.download("pinsage", v) / "pinsage.safetensors" for v in (part.version, more.version)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    then, now = pinsage_catalogue(ctx, part), pinsage_catalogue(later, more)
+    assert len(now.ids) == len(then.ids) + 3
+    fresh = now.vectors[np.isin(now.ids, new["pin_id"])]
+    assert fresh.any(axis=1).all()
+    old = then.vectors[np.isin(then.ids, new["pin_id"] - int(pc.max(pins["pin_id"]).as_py()))]
+    cosine = (fresh * old).sum(1) / np.linalg.norm(fresh, axis=1) / np.linalg.norm(old, axis=1)
+    assert (cosine > 0.7).all(), "the same content, without the boards"
+    assert train_pinsage(later, more_content) == more, "and nothing is done twice"
 
 
 def test_every_pin_gets_a_vector(ctx: TrainingContext, content: Part, part: Part, pins: Pins) -> None:
