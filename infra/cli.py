@@ -40,6 +40,13 @@ class Size(StrEnum):
     DEMO = "demo"
 
 
+class Protocol(StrEnum):
+    """How `evaluate` holds out."""
+
+    LEAVE_ONE_OUT = "leave-one-out"
+    TEMPORAL = "temporal"
+
+
 @dataclass(frozen=True)
 class State:
     """What every command shares."""
@@ -141,6 +148,89 @@ def rollback(context: typer.Context) -> None:
 
     with _named_errors():
         jobs.rollback(context.obj.home)
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(help="Hold out each user's newest pin, or everything after a cut in time."),
+    ] = Protocol.TEMPORAL,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            "-m",
+            help="popularity, itemknn, rp3beta, ease, ials, pixie; temporal also pinnersage. Repeatable, or"
+            " with commas; all that the data allows if left out.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Leave-one-out: also rank only the pins this file names for each user."),
+    ] = None,
+    interactions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Leave-one-out: evaluate this file of user_id, pin_id, timestamp (Parquet, CSV, tabs) instead"
+            " of the home's lake; every row counts as liked."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Names of the columns of an --interactions file without a header, with commas."),
+    ] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Leave-one-out: length of the list; 10.")] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="Temporal: length of the list; 100. Repeatable, or with commas."),
+    ] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Temporal: days held out before the lake's end. If left out 1, or 2, 4, 7 where fewer hold too"
+            " few users.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds that models with randomness are fitted under.")] = 3,
+    max_users: Annotated[int | None, typer.Option(min=1, help="Evaluate a sample of so many users.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Compare every model with this one, user by user.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the table to this file (.png, .svg or .pdf).")
+    ] = None,
+) -> None:
+    """Measure models on held-out actions of this home's lake, in one table with its spreads."""
+    from infra import evaluation
+
+    with _named_errors():
+        config = evaluation.EvaluateConfig(
+            protocol=protocol.value,
+            models=_listed(models),
+            candidates=candidates,
+            interactions=interactions,
+            columns=None if columns is None else tuple(columns.split(",")),
+            k=k,
+            at=evaluation.lengths(_listed(at)),
+            days=days,
+            seeds=seeds,
+            max_users=max_users,
+            against=against,
+            json_file=json,
+            figure=figure,
+        )
+        evaluation.run(context.obj.home, config)
+
+
+def _listed(values: list[str] | None) -> tuple[str, ...] | None:
+    """Repeated options and commas alike, in order; None where there were none."""
+    if values is None:
+        return None
+    return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from training import index
 from training.context import TrainingContext
 from training.data.training_set import TrainingSet
 from training.evaluation.histories import Histories
-from training.evaluation.retrieval import NothingHeldOut, hold_out_last_days
+from training.evaluation.retrieval import EVALUATED_USERS, NothingHeldOut, hold_out_last
 from training.models.pinnability import load_ranker
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import ReleasedPixie
@@ -60,7 +60,7 @@ class Bench:
         """From the lake and the training set as they are now."""
         past, no_past, lake = None, "", Lake(ctx.lake)
         try:
-            past = Histories.before(lake, hold_out_last_days(lake, run_end(ctx), seed=ctx.seed))
+            past = Histories.before(lake, hold_out_last(lake, run_end(ctx)).sample(EVALUATED_USERS, ctx.seed))
         except NothingHeldOut as error:
             no_past = str(error)
         return cls(ctx, registry_of(ctx), past, no_past, ranking_rows(ctx))

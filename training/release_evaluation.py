@@ -21,7 +21,7 @@ from training.context import TrainingContext
 from training.data.point_in_time import FeastPointInTime, PointInTime
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
 from training.evaluation.histories import Histories
-from training.evaluation.retrieval import NEW_USERS, HeldOut, evaluate, popularity, user_recalls
+from training.evaluation.retrieval import NEW_USERS, HeldOut, evaluate, popularity, user_metrics
 from training.models.interactions import INTERACTION_FEATURES, Pins
 from training.models.pin_board_graph import PinBoardGraph
 from training.models.pinnability import Ranker
@@ -99,7 +99,10 @@ def measure_pixie(
 def measured(role: str, recommended: Ints, held: HeldOut) -> Measured:
     """Recall, hit rate and NDCG at 10, 50 and 100, overall and by slice, as `<role>/...`."""
     metrics = {f"{role}/{_plain(n)}": v for n, v in evaluate(recommended, held).items()}
-    return Measured(metrics, {f"{role}/{n}": v for n, v in user_recalls(recommended, held).items()})
+    units = user_metrics(recommended, held, ks=(K,))
+    return Measured(
+        metrics, {f"{role}/{_plain(n)}": v for n, v in units.items() if n.startswith(f"recall@{K}")}
+    )
 
 
 def measure_baselines(ctx: TrainingContext, past: Histories) -> dict[str, float]:

@@ -24,7 +24,6 @@ from tests.training.data.worlds import tiny_world
 from training import index, promotion, release, release_evaluation, release_parts
 from training.context import TrainingContext
 from training.data.training_set import PinVectors, build
-from training.evaluation.retrieval import evaluate, hold_out_last_days, user_recalls
 from training.ledger import Ledger, LedgerEntry, Move
 from training.models.content import ContentConfig
 from training.models.interactions import Pins
@@ -341,20 +340,6 @@ def test_comparison_is_pair_by_pair(trained: Trained) -> None:
     assert same.evaluation == compare(trained.ctx, one, manifest(trained, 2), 2).evaluation
     recall = next(p for p in same.metrics if p.metric == "pinnersage/recall_at_100")
     assert recall.candidate == pytest.approx(one.metrics["pinnersage/recall_at_100"])
-
-
-def test_user_recalls_average_to_the_protocols_recall(trained: Trained) -> None:
-    held = hold_out_last_days(Lake(trained.ctx.lake), tiny_world().config.end_time)
-    rng = np.random.default_rng(1)
-    ids = tiny_world().frames["pins"]["pin_id"].to_numpy()
-    recommended = np.stack([rng.permutation(ids)[:100] for _ in held.users])
-    expected = evaluate(recommended, held)
-    recalls = user_recalls(recommended, held)
-    assert "recall_at_100/tail_topics" in recalls
-    for name, values in recalls.items():
-        metric, _, part = name.partition("/")
-        key = metric.replace("_at_", "@") + (f"/{part}" if part else "")
-        assert values.mean() == pytest.approx(expected[key]), name
 
 
 def test_paired_errors_are_those_of_a_paired_test() -> None:

@@ -9,11 +9,9 @@ gains nothing by its ties.
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +20,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from training.context import Progress, silent
+from training.evaluation.candidates import Candidates, named, read_candidates
+from training.evaluation.report import Report, Row
+from training.evaluation.seeded import Seeded, runs_of, variants_of
 from training.models.baselines import Scorer
 from validation.tables import BOARD_ID, PIN_ID, TIMESTAMP, USER_ID
 
 FULL, SAMPLED = "full", "sampled"
-HELD_OUT = "held_out"
 BATCH = 256
 """Users scored at once."""
-
-_NEGATIVE_LINE = re.compile(r"\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
 
 
 class LeaveOneOutError(ValueError):
@@ -70,15 +69,6 @@ Fit = Callable[[TrainSet], Scorer]
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Pins to rank for each user, in the data set's own ids."""
-
-    pins: Mapping[Any, Sequence[Any]]
-    held_out: Mapping[Any, Any] = field(default_factory=dict)
-    """The held-out pin of each user, where the file says which it is; else the newest is."""
-
-
-@dataclass(frozen=True)
 class Split:
     """A train set and one held-out pin for each evaluated user."""
 
@@ -93,120 +83,6 @@ class Split:
     """(all users,) column of each user's newest pin in the train set, -1 for none: what tuning holds out."""
     skipped: int
     """Users with fewer than two pins: learned from, not evaluated."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model under one protocol."""
-
-    model: str
-    protocol: str
-    hr: float
-    hr_error: float
-    """Half the width of the 95 % interval over users."""
-    ndcg: float
-    ndcg_error: float
-    variant: int
-    """Which of the model's variants the inner leave-one-out chose, from 0."""
-    fit_s: float
-    score_s: float
-    """CPU-bound wall seconds of the choice and fit, and of scoring."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Every model in one table."""
-
-    k: int
-    users: int
-    pins: int
-    interactions: int
-    skipped_users: int
-    candidates: int
-    """Mean candidates a user under the sampled protocol, 0 without it."""
-    rows: tuple[Row, ...]
-
-    def row(self, model: str, protocol: str = FULL) -> Row:
-        """Raises KeyError where the report has no such row."""
-        for row in self.rows:
-            if (row.model, row.protocol) == (model, protocol):
-                return row
-        raise KeyError(f"no {protocol} row of {model!r}; models are {sorted({r.model for r in self.rows})}")
-
-    def table(self) -> str:
-        """The report as text, best NDCG first within each protocol."""
-        lines = [f"leave-one-out: {self.users:,} users, {self.pins:,} pins, {self.interactions:,} interactions"]
-        for protocol in dict.fromkeys(row.protocol for row in self.rows):
-            among = "every pin the user does not have"
-            if protocol == SAMPLED:
-                among = f"{self.candidates:,} given candidates"
-            lines += ["", f"{protocol}: the held-out pin ranked among {among}"]
-            titles = f"{f'HR@{self.k}':>10}{'±':>9}{f'NDCG@{self.k}':>11}{'±':>9}{'fit s':>9}{'score s':>9}"
-            lines.append(f"  {'model':<14}{titles}")
-            rows = [row for row in self.rows if row.protocol == protocol]
-            for r in sorted(rows, key=lambda r: -r.ndcg):
-                numbers = f"{r.hr:10.4f}{r.hr_error:9.4f}{r.ndcg:11.4f}{r.ndcg_error:9.4f}"
-                lines.append(f"  {r.model:<14}{numbers}{r.fit_s:9.1f}{r.score_s:9.1f}")
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """The report as one JSON object; floats as measured."""
-        rows = [row.__dict__ for row in self.rows]
-        return json.dumps({**{k: v for k, v in self.__dict__.items() if k != "rows"}, "rows": rows})
-
-
-def read_candidates(path: Path) -> Candidates:
-    """Candidates from a file.
-
-    Parquet, CSV or TSV with columns `user_id` and `pin_id`, a row a candidate, and optionally `held_out`,
-    true on the row of the held-out pin; or the text form of the NCF data sets, a line a user:
-    `(user,held-out)`, then pins, separated by tabs. Raises LeaveOneOutError naming what is wrong.
-    """
-    if not path.exists():
-        raise LeaveOneOutError(f"{path}: no such file of candidates")
-    if path.suffix == ".parquet":
-        return _from_frame(pd.read_parquet(path), path)
-    with path.open() as lines:
-        first = lines.readline()
-    if first.startswith("("):
-        return _from_negatives(path)
-    return _from_frame(pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ","), path)
-
-
-def _from_frame(frame: pd.DataFrame, path: Path) -> Candidates:
-    missing = {USER_ID, PIN_ID} - set(frame.columns)
-    if missing:
-        raise LeaveOneOutError(
-            f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(frame.columns)}"
-        )
-    held: dict[Any, Any] = {}
-    if HELD_OUT in frame:
-        rows = frame[frame[HELD_OUT].astype(bool)]
-        if rows[USER_ID].duplicated().any():
-            user = rows.loc[rows[USER_ID].duplicated(), USER_ID].iloc[0]
-            raise LeaveOneOutError(f"{path}: user {user} has more than one held-out pin")
-        held = dict(zip(rows[USER_ID], rows[PIN_ID], strict=True))
-    return Candidates({user: list(pins) for user, pins in frame.groupby(USER_ID, sort=False)[PIN_ID]}, held)
-
-
-def _from_negatives(path: Path) -> Candidates:
-    pins: dict[Any, list[Any]] = {}
-    held: dict[Any, Any] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        head, *rest = line.rstrip().split("\t")
-        pair = _NEGATIVE_LINE.fullmatch(head.strip())
-        if pair is None:
-            raise LeaveOneOutError(f"{path}, line {number}: expected (user,pin) first, found {head!r}")
-        user, positive = (_number(text) for text in pair.groups())
-        held[user] = positive
-        pins[user] = [_number(text) for text in rest]
-    return Candidates(pins, held)
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def split(interactions: pd.DataFrame, held_out: Mapping[Any, Any] | None = None) -> Split:
@@ -262,60 +138,123 @@ def split(interactions: pd.DataFrame, held_out: Mapping[Any, Any] | None = None)
 
 def evaluate(
     interactions: pd.DataFrame,
-    models: Mapping[str, Fit | Sequence[Fit]],
+    models: Mapping[str, Fit | Sequence[Fit] | Seeded[Fit]],
     candidates: Candidates | Path | None = None,
     *,
     k: int = 10,
+    seeds: Sequence[int] = (7,),
     max_users: int | None = None,
     tuning_users: int = 1_000,
-    seed: int = 7,
-    progress: Callable[[str], None] = lambda message: None,
+    sample_seed: int = 7,
+    against: str | None = None,
+    progress: Progress = silent,
 ) -> Report:
     """Every model's HR@k and NDCG@k, ranking all pins, and with `candidates` also those only.
 
     A model given as several fits is tuned first: each variant learns from the training part less every user's
-    newest pin there, and the one with the best NDCG@k over `tuning_users` seeded users is fitted on all of
-    it, chosen for each protocol by itself. So no choice sees a held-out pin. `max_users` evaluates a seeded
-    sample. Raises LeaveOneOutError for unusable input, and for a model whose scores have the wrong shape or
-    are NaN.
+    newest pin there, and the one with the best NDCG@k over `tuning_users` users is fitted on all of it, chosen
+    for each ranking by itself and, for a seeded model, under the first of `seeds`. So no choice sees a
+    held-out pin. A seeded model is then fitted under each of `seeds`. `max_users` evaluates a sample; users
+    are drawn under `sample_seed`. Raises LeaveOneOutError for unusable input, and for a model whose scores
+    have the wrong shape or are NaN.
     """
     if k < 1:
         raise LeaveOneOutError(f"k is {k}; it must be at least 1")
     if isinstance(candidates, Path):
         candidates = read_candidates(candidates)
+    if candidates:
+        _check_users(interactions, candidates)
     parts = split(interactions, candidates.held_out if candidates else None)
-    if max_users is not None and max_users < len(parts.users):
-        chosen = np.sort(np.random.default_rng(seed).choice(len(parts.users), max_users, replace=False))
-        parts = replace(parts, users=parts.users[chosen], held_out=parts.held_out[chosen])
+    if max_users is not None:
+        parts = _sampled(parts, max_users, sample_seed)
     columns = _columns(parts, candidates, parts.users, parts.held_out) if candidates else None
     rows: list[Row] = []
-    for name, fits in models.items():
-        variants = list(fits) if isinstance(fits, Sequence) else [fits]
+    for name, model in models.items():
+        runs = runs_of(model, seeds)
         start = time.perf_counter()
+        variants = variants_of(model, runs[0])
         best = {FULL: 0, SAMPLED: 0}
         if len(variants) > 1:
-            best = _tuned(name, variants, parts, candidates, k, tuning_users, seed)
-        tuned = time.perf_counter() - start
+            progress(f"{name}: choosing among {len(variants)} variants")
+            best = _tuned(name, variants, parts, candidates, k, tuning_users, sample_seed)
+        tuned_s = time.perf_counter() - start
         for variant in dict.fromkeys(best.values()):
-            start = time.perf_counter()
-            scorer = variants[variant](parts.train)
-            fitted = time.perf_counter()
-            gains = _gains(name, scorer, parts, k, columns)
-            seconds = tuned + fitted - start, time.perf_counter() - fitted
-            for protocol, of_users in gains.items():
-                if best[protocol] == variant:
-                    hr, ndcg = (_mean(of_users[:, i]) for i in (0, 1))
-                    rows.append(Row(name, protocol, *hr, *ndcg, variant, *seconds))
-                    progress(f"{name}, {protocol}: HR@{k} {hr[0]:.4f}, NDCG@{k} {ndcg[0]:.4f}")
-    rows.sort(key=lambda row: row.protocol == SAMPLED)
-    given = 0 if columns is None else round(float(np.mean([len(c) for c in columns])))
-    size = len(parts.users), len(parts.pin_ids), parts.train.matrix.nnz
-    return Report(k, *size, parts.skipped, given, tuple(rows))
+            measured = _measured(name, model, variant, runs, parts, k, columns, tuned_s)
+            rows += (row for row in measured if best[row.ranking] == variant)
+        for row in (row for row in rows if row.model == name):
+            progress(f"{name}, {row.ranking}: " + ", ".join(f"{m} {row.mean(m):.4f}" for m in metrics(k)))
+    rankings = {FULL: "the held-out pin ranked among every pin the user does not have"}
+    facts = {
+        "users": len(parts.users),
+        "pins": len(parts.pin_ids),
+        "interactions": int(parts.train.matrix.nnz),
+        "skipped_users": parts.skipped,
+    }
+    if columns is not None:
+        facts["candidates"] = round(float(np.mean([len(c) for c in columns])))
+        rankings[SAMPLED] = f"the held-out pin ranked among {facts['candidates']:,} given candidates"
+    return Report("leave-one-out", rankings, metrics(k), facts, tuple(rows), against=against)
+
+
+def metrics(k: int) -> tuple[str, str]:
+    """Names of what is measured."""
+    return f"HR@{k}", f"NDCG@{k}"
+
+
+def _measured(
+    name: str,
+    model: Fit | Sequence[Fit] | Seeded[Fit],
+    variant: int,
+    runs: Sequence[int],
+    parts: Split,
+    k: int,
+    columns: list[NDArray[np.int64]] | None,
+    tuned_s: float,
+) -> list[Row]:
+    """A row a ranking of one variant, fitted under every seed of `runs`."""
+    gains: dict[str, list[NDArray[np.float64]]] = {}
+    fit_s, score_s = tuned_s, 0.0
+    for seed in runs:
+        start = time.perf_counter()
+        scorer = variants_of(model, seed)[variant](parts.train)
+        fitted = time.perf_counter()
+        for ranking, of_users in _gains(name, scorer, parts, k, columns).items():
+            gains.setdefault(ranking, []).append(of_users)
+        fit_s, score_s = fit_s + fitted - start, score_s + time.perf_counter() - fitted
+    seeds = tuple(runs) if isinstance(model, Seeded) else ()
+    return [
+        Row(
+            name,
+            ranking,
+            dict(zip(metrics(k), np.stack(g).transpose(2, 0, 1), strict=True)),
+            seeds,
+            variant,
+            fit_s,
+            score_s,
+        )
+        for ranking, g in gains.items()
+    ]
+
+
+def _check_users(interactions: pd.DataFrame, candidates: Candidates) -> None:
+    """Raise LeaveOneOutError naming users of `candidates` who have no interactions."""
+    known = set(interactions[USER_ID].tolist()) if USER_ID in interactions else set()
+    unknown = [user for user in candidates.pins if user not in known]
+    if unknown:
+        raise LeaveOneOutError(named("the candidates name users without interactions", unknown))
+
+
+def _sampled(parts: Split, users: int, seed: int) -> Split:
+    """At most `users` of the evaluated users, drawn evenly."""
+    if users >= len(parts.users):
+        return parts
+    chosen = np.sort(np.random.default_rng(seed).choice(len(parts.users), users, replace=False))
+    return replace(parts, users=parts.users[chosen], held_out=parts.held_out[chosen])
 
 
 def _tuned(
     name: str,
-    variants: list[Fit],
+    variants: Sequence[Fit],
     parts: Split,
     candidates: Candidates | None,
     k: int,
@@ -327,10 +266,7 @@ def _tuned(
     Under the sampled one the inner pin is ranked among the user's given candidates, less the one that is held
     out.
     """
-    inner = _inner(parts)
-    if users < len(inner.users):
-        chosen = np.sort(np.random.default_rng(seed).choice(len(inner.users), users, replace=False))
-        inner = replace(inner, users=inner.users[chosen], held_out=inner.held_out[chosen])
+    inner = _sampled(_inner(parts), users, seed)
     columns = None
     if candidates:
         outer = dict(zip(parts.users.tolist(), parts.held_out.tolist(), strict=True))
@@ -403,10 +339,3 @@ def gain(above: int, ties: int, k: int) -> tuple[float, float]:
     ranks = np.arange(above, min(above + max(ties, 0) + 1, k))
     chance = 1.0 / (max(ties, 0) + 1)
     return len(ranks) * chance, float((1.0 / np.log2(ranks + 2.0)).sum() * chance)
-
-
-def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean over users, and half its 95 % interval."""
-    if len(values) < 2:
-        return float(values.mean()), float("nan")
-    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))

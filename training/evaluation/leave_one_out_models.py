@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.leave_one_out import Fit, TrainSet
+from training.evaluation.seeded import Seeded
 from training.models.baselines import Scorer, ease, ials, itemknn, popularity, rp3beta
 from training.models.pin_board_graph import from_codes
 from training.models.pixie import Pixie, PixieConfig, Query
@@ -53,26 +54,39 @@ pins.
 EASE_PINS = 20_000
 
 
-def default_models(pins: int, *, seed: int = 7, threads: int = 1) -> dict[str, Sequence[Fit]]:
+MODELS = ("popularity", "itemknn", "rp3beta", "ials", "ease", "pixie")
+"""Names of `default_models`."""
+
+
+def default_models(pins: int, *, threads: int = 1) -> dict[str, Sequence[Fit] | Seeded[Fit]]:
     """The table's models for a data set of `pins` pins; several variants of one are tuned on the training
     part.
     """
-    models: dict[str, Sequence[Fit]] = {
+    models: dict[str, Sequence[Fit] | Seeded[Fit]] = {
         "popularity": [on_matrix(popularity)],
         "itemknn": [on_matrix(itemknn, shrink=shrink) for shrink in (10.0, 100.0)],
         "rp3beta": [
             on_matrix(rp3beta, beta=beta, neighbours=k) for beta, k in ((0.0, 2_000), (0.3, 500), (0.6, 200))
         ],
-        "ials": [on_matrix(ials, regularisation=r, seed=seed) for r in (0.003, 0.03)],
-        "pixie": [
-            partial(pixie, config=WHOLE_HISTORY.model_copy(update=changes), seed=seed, threads=threads)
-            for changes in PIXIE_VARIANTS
-        ],
+        "ials": Seeded(lambda seed: [on_matrix(ials, regularisation=r, seed=seed) for r in (0.003, 0.03)]),
+        "pixie": Seeded(
+            lambda seed: [
+                partial(pixie, config=WHOLE_HISTORY.model_copy(update=changes), seed=seed, threads=threads)
+                for changes in PIXIE_VARIANTS
+            ]
+        ),
     }
     if pins <= EASE_PINS:
         ridges = (50.0, 250.0, 1_000.0) if pins <= EASE_TUNED_PINS else (250.0,)
         models["ease"] = [on_matrix(ease, ridge=ridge) for ridge in ridges]
     return models
+
+
+def left_out(pins: int) -> dict[str, str]:
+    """Models of `MODELS` that a data set of `pins` pins does not allow, and why."""
+    if pins <= EASE_PINS:
+        return {}
+    return {"ease": f"it inverts a pins x pins matrix, and {pins:,} pins are more than {EASE_PINS:,}"}
 
 
 WHOLE_HISTORY = PixieConfig(

@@ -24,13 +24,15 @@ NEW_USER_ACTIONS = 5
 TAIL_SHARE = 0.5
 """Tail topics are the least visited ones that together hold this share of all topics."""
 
-HOLDOUT_DAYS = (1, 2, 4, 7)
-HOLDOUT_USERS = 300
-"""Days are added to those held out, in these steps, until so many users have a find to make."""
-
 EVALUATED_USERS = 2_000
+"""Users that are measured where more are held out."""
 
 OVERALL, NEW_USERS, TAIL_TOPICS = "all", "new_users", "tail_topics"
+PINS = "pins"
+
+HOLDOUT_DAYS = (1, 2, 4, 7)
+HOLDOUT_USERS = 300
+"""The last day is held out, or as many of these days as it takes until so many users are in them."""
 
 
 class NothingHeldOut(ValueError):
@@ -116,16 +118,16 @@ def hold_out(lake: Lake, cut: datetime, end: datetime, *, novel: bool = True) ->
     )
 
 
-def hold_out_last_days(lake: Lake, end: datetime, *, users: int = EVALUATED_USERS, seed: int = 7) -> HeldOut:
-    """New positives of the last day before `end`, of at most `users` users.
+def hold_out_last(lake: Lake, end: datetime, days: int | None = None) -> HeldOut:
+    """New positives of the `days` before `end`; by default of the last day, or of up to a week.
 
     Of more days where one holds fewer than HOLDOUT_USERS users: data rarely ends at midnight, and a last day of
-    a few hours would decide by noise. Raises NothingHeldOut where even a week holds nothing.
+    a few hours would decide by noise. Raises NothingHeldOut where even all of them hold nothing.
     """
     found, nothing = None, NothingHeldOut(f"nothing is held out before {end}")
-    for days in HOLDOUT_DAYS:
+    for tried in HOLDOUT_DAYS if days is None else (days,):
         try:
-            found = hold_out(lake, end - timedelta(days=days), end)
+            found = hold_out(lake, end - timedelta(days=tried), end)
         except NothingHeldOut as error:
             nothing = error
             continue
@@ -133,7 +135,7 @@ def hold_out_last_days(lake: Lake, end: datetime, *, users: int = EVALUATED_USER
             break
     if found is None:
         raise nothing
-    return found.sample(users, seed)
+    return found
 
 
 def _positives(actions: pd.DataFrame, codes: list[int]) -> pd.DataFrame:
@@ -180,10 +182,25 @@ def evaluate(
 
     Raises ValueError for a shape that does not fit or a pin that is recommended twice to one user.
     """
+    out: dict[str, float] = {}
+    for name, values in user_metrics(recommended, held, ks=ks).items():
+        out[name] = float(values.sum() if name.partition("/")[0] == PINS else values.mean())
+        if name.partition("/")[0] == PINS:
+            out[name.replace(PINS, "users", 1)] = float(len(values))
+    return out
+
+
+def user_metrics(
+    recommended: np.ndarray, held: HeldOut, *, ks: tuple[int, ...] = (10, 50, 100)
+) -> dict[str, np.ndarray]:
+    """The values that `evaluate` averages: by its names, float64 (users of the slice,) in `held`'s order.
+
+    `pins` (and `pins/<slice>`) are how many held-out pins of each user count.
+    """
     hits, place = _hits(np.atleast_2d(recommended), held)
     owner = held.owner
     everyone = np.ones(len(held), dtype=bool)
-    out: dict[str, float] = {}
+    out: dict[str, np.ndarray] = {}
     slices = (
         (OVERALL, everyone, np.ones(len(owner), dtype=bool)),
         (NEW_USERS, held.history < NEW_USER_ACTIONS, np.ones(len(owner), dtype=bool)),
@@ -199,32 +216,8 @@ def evaluate(
         suffix = "" if name == OVERALL else f"/{name}"
         for k in ks:
             for metric, measure in (("recall", recall_at_k), ("hit_rate", hit_rate_at_k), ("ndcg", ndcg_at_k)):
-                out[f"{metric}@{k}{suffix}"] = float(measure(found[chosen], count[chosen], k).mean())
-        out[f"users{suffix}"] = float(chosen.sum())
-        out[f"pins{suffix}"] = float(count[chosen].sum())
-    return out
-
-
-def user_recalls(recommended: np.ndarray, held: HeldOut, k: int = 100) -> dict[str, np.ndarray]:
-    """`recall_at_<k>` of each user, overall and by slice; float64 (users of the slice,) each, in the order of
-    `held.users`.
-    """
-    owner, width = held.owner, len(held)
-    listed = {(u, p) for u, row in enumerate(recommended[:, :k].tolist()) for p in row if p}
-    pairs = zip(owner.tolist(), held.pins.tolist(), strict=True)
-    found = np.fromiter((pair in listed for pair in pairs), bool, len(owner))
-    out = {}
-    everyone, new = np.ones(width, bool), held.history < NEW_USER_ACTIONS
-    for name, users, counted in (
-        (OVERALL, everyone, np.ones(len(owner), bool)),
-        (NEW_USERS, new, np.ones(len(owner), bool)),
-        (TAIL_TOPICS, everyone, held.tail),
-    ):
-        total = np.bincount(owner[counted], minlength=width)
-        hits = np.bincount(owner[counted & found], minlength=width)
-        chosen = users & (total > 0)
-        if chosen.any():
-            out[f"recall_at_{k}" + ("" if name == OVERALL else f"/{name}")] = hits[chosen] / total[chosen]
+                out[f"{metric}@{k}{suffix}"] = measure(found[chosen], count[chosen], k)
+        out[f"{PINS}{suffix}"] = count[chosen].astype(float)
     return out
 
 

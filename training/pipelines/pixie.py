@@ -21,10 +21,11 @@ from training.data import graph as graph_module
 from training.data.graph import Context, GraphConfig, PinVectors, build_graph
 from training.evaluation.histories import Histories, actions_by_day
 from training.evaluation.retrieval import (
+    HeldOut,
     NothingHeldOut,
-    hold_out_last_days,
+    hold_out_last,
     popularity,
-    user_recalls,
+    user_metrics,
 )
 from training.models import pixie as pixie_model
 from training.models.interactions import Pins
@@ -181,8 +182,8 @@ def choose(
     The paper's walk stands unless another is better beyond the noise, and where there are no such days.
     """
     try:
-        tested = hold_out_last_days(lake, end, seed=ctx.seed)
-        held = hold_out_last_days(lake, tested.cut, users=TUNED_USERS, seed=ctx.seed)
+        tested = hold_out_last(lake, end)
+        held = hold_out_last(lake, tested.cut).sample(TUNED_USERS, ctx.seed)
     except NothingHeldOut:
         return PixieSettings(), {}
     if held.cut <= lake.interval()[0]:  # nobody has a history before those days
@@ -193,14 +194,14 @@ def choose(
         offered = tuple(v for v in offered if not v.language_bias)
     past = Histories.before(lake, held)
     recall = np.stack(
-        [user_recalls(walk(graph, v, past, seed=ctx.seed), held)["recall_at_100"] for v in offered]
+        [_recall(walk(graph, v, past, seed=ctx.seed), held) for v in offered]
     )  # (variants, users)
     best = _clearly_best(recall)
     popular = np.tile(popularity(lake, held.cut, K), (len(held), 1))
     metrics = {f"tuned_recall_at_100_variant_{i}": float(values.mean()) for i, values in enumerate(recall)}
     metrics |= {
         "tuned_recall_at_100": float(recall[best].mean()),
-        "tuned_recall_at_100_popular": float(user_recalls(popular, held)["recall_at_100"].mean()),
+        "tuned_recall_at_100_popular": float(_recall(popular, held).mean()),
         "tuned_users": float(len(held)),
     }
     ctx.progress(
@@ -209,6 +210,10 @@ def choose(
         f" popularity {metrics['tuned_recall_at_100_popular']:.3f})"
     )
     return offered[best], metrics
+
+
+def _recall(recommended: Ids, held: HeldOut) -> NDArray[np.float64]:
+    return user_metrics(recommended, held, ks=(K,))[f"recall@{K}"]
 
 
 def _clearly_best(recall: NDArray[np.float64]) -> int:

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from training.evaluation.candidates import Candidates, read_candidates
 from training.evaluation.leave_one_out import (
     FULL,
     SAMPLED,
-    Candidates,
     LeaveOneOutError,
     TrainSet,
     evaluate,
     gain,
-    read_candidates,
     split,
 )
-from training.evaluation.leave_one_out_models import default_models, on_matrix, pixie
+from training.evaluation.leave_one_out_models import MODELS, default_models, left_out, on_matrix, pixie
+from training.evaluation.seeded import Seeded, variants_of
 from training.models.baselines import Scorer, popularity
 from training.models.pixie import PixieConfig
 
@@ -82,25 +82,28 @@ def test_gains_average_over_the_order_of_ties() -> None:
 def test_ranks_are_among_pins_the_user_does_not_have() -> None:
     report = evaluate(SMALL, {"fixed": fixed({1: 9.0, 2: 8.0, 3: 5.0, 4: 6.0})}, k=1)
     # a has 1 and 2: 4 comes before its 3. b has 1 and 2: its 4 comes first.
-    assert report.row("fixed").hr == 0.5
-    assert evaluate(SMALL, {"fixed": fixed({1: 9.0, 2: 8.0, 3: 5.0, 4: 6.0})}, k=2).row("fixed").hr == 1.0
-    assert (report.users, report.pins, report.skipped_users) == (2, 4, 1)
+    assert report.row("fixed").mean("HR@1") == 0.5
+    assert (
+        evaluate(SMALL, {"fixed": fixed({1: 9.0, 2: 8.0, 3: 5.0, 4: 6.0})}, k=2).row("fixed").mean("HR@2")
+        == 1.0
+    )
+    assert [report.facts[name] for name in ("users", "pins", "skipped_users")] == [2, 4, 1]
 
 
 def test_a_constant_model_gains_only_its_luck() -> None:
     rng = np.random.default_rng(1)
     rows = frame([(u, int(p), i) for u in range(50) for i, p in enumerate(rng.choice(200, 5, replace=False))])
     constant = {pin: 1.0 for pin in range(200) if pin in set(rows.pin_id)}
-    hr = evaluate(rows, {"constant": fixed(constant)}, k=10).row("constant").hr
+    hr = evaluate(rows, {"constant": fixed(constant)}, k=10).row("constant").mean("HR@10")
     assert hr == pytest.approx(10 / (len(constant) - 4), rel=0.02)
 
 
 def test_candidates_bound_the_ranking() -> None:
     given = Candidates({"a": [4, 999], "b": [3]})
     report = evaluate(SMALL, {"fixed": fixed({1: 9.0, 2: 8.0, 3: 7.0, 4: 6.0})}, given, k=1)
-    assert report.row("fixed", SAMPLED).hr == 0.5  # a: 3 before 4; b: 3 before its 4
-    assert report.row("fixed", FULL).hr == 0.5
-    assert report.candidates == 2
+    assert report.row("fixed", SAMPLED).mean("HR@1") == 0.5  # a: 3 before 4; b: 3 before its 4
+    assert report.row("fixed", FULL).mean("HR@1") == 0.5
+    assert report.facts["candidates"] == 2
     with pytest.raises(LeaveOneOutError, match="no pins for user b"):
         evaluate(SMALL, {"fixed": fixed({1: 0, 2: 0, 3: 0, 4: 0})}, Candidates({"a": [4]}), k=1)
 
@@ -116,20 +119,7 @@ def test_a_held_out_pin_of_the_file_overrides_time(tmp_path: Path) -> None:
     assert left == {("a", 1), ("a", 3), ("b", 1), ("b", 2), ("b", 4), ("c", 1)}
 
 
-@pytest.mark.parametrize("name", ["c.parquet", "c.csv", "c.tsv"])
-def test_tables_of_candidates(tmp_path: Path, name: str) -> None:
-    table = pd.DataFrame({"user_id": [1, 1, 2], "pin_id": [5, 6, 7], "held_out": [True, False, False]})
-    path = tmp_path / name
-    if name.endswith("parquet"):
-        table.to_parquet(path)
-    else:
-        table.to_csv(path, index=False, sep="\t" if name.endswith("tsv") else ",")
-    found = read_candidates(path)
-    assert found.pins == {1: [5, 6], 2: [7]}
-    assert found.held_out == {1: 5}
-
-
-def test_bad_input_is_named(tmp_path: Path) -> None:
+def test_bad_input_is_named() -> None:
     model = {"popularity": on_matrix(popularity)}
     with pytest.raises(LeaveOneOutError, match="no column timestamp"):
         evaluate(SMALL.drop(columns="timestamp"), model)
@@ -141,14 +131,6 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         evaluate(SMALL, {"broken": fixed({1: np.nan, 2: 0, 3: 0, 4: 0})})
     with pytest.raises(LeaveOneOutError, match="scored"):
         evaluate(SMALL, {"short": fixed({1: 0, 2: 0})})
-    with pytest.raises(LeaveOneOutError, match="no such file"):
-        read_candidates(tmp_path / "absent.csv")
-    (tmp_path / "bad.negative").write_text("(1,2)\t3\n1 2 3\n")
-    with pytest.raises(LeaveOneOutError, match="line 2"):
-        read_candidates(tmp_path / "bad.negative")
-    (tmp_path / "bad.csv").write_text("user,pin\n1,2\n")
-    with pytest.raises(LeaveOneOutError, match="no column pin_id, user_id"):
-        read_candidates(tmp_path / "bad.csv")
 
 
 def planted(users: int = 120, seed: int = 0) -> pd.DataFrame:
@@ -184,7 +166,7 @@ def test_what_may_be_tuned_never_sees_the_held_out_pins() -> None:
 def test_the_better_variant_is_chosen() -> None:
     rows = planted()
     nothing = fixed(dict.fromkeys(sorted(set(rows.pin_id)), 0.0))
-    walk = default_models(90)["pixie"][0]
+    walk = variants_of(default_models(90)["pixie"], 7)[0]
     assert evaluate(rows, {"walk": [nothing, walk]}).row("walk").variant == 1
 
 
@@ -193,14 +175,46 @@ def test_every_default_model_finds_the_planted_groups() -> None:
     report = evaluate(rows, default_models(90))
     chance = 10 / 82
     for model in ("itemknn", "rp3beta", "ials", "ease", "pixie"):
-        assert report.row(model).hr > 2 * chance, model
-    assert report.row("pixie").ndcg > report.row("popularity").ndcg + report.row("popularity").ndcg_error
-    walk, classical = report.row("pixie"), report.row("rp3beta")
-    assert walk.ndcg > classical.ndcg - classical.ndcg_error  # beside the classical walk
+        assert report.row(model).mean("HR@10") > 2 * chance, model
+    walk, popular = (report.row(model).spread("NDCG@10") for model in ("pixie", "popularity"))
+    assert walk.mean > popular.mean + popular.error
+    beside = report.difference("pixie", "rp3beta", "NDCG@10")
+    assert beside.mean > -beside.error  # no worse than the classical walk
     lines = report.table().splitlines()
-    assert lines[0].startswith("leave-one-out: 120 users, 90 pins")
-    assert len(lines) == 4 + len(default_models(90))
-    assert {row["model"] for row in json.loads(report.to_json())["rows"]} == set(default_models(90))
+    assert lines[0].startswith("leave-one-out: users 120, pins 90")
+    assert sorted(line.split()[0] for line in lines[4 : 4 + len(MODELS)]) == sorted(MODELS)
+    assert {row["model"] for row in json.loads(report.to_json())["rows"]} == set(MODELS)
+
+
+def test_seeds_touch_only_what_they_can_change() -> None:
+    """Pin 4 comes before 3 under odd seeds: then b's held-out pin is first, else a's; one of two users each
+    time, so users differ and seeds do not."""
+    drawn = Seeded(lambda seed: [fixed({1: 0.0, 2: 0.0, 3: 5.0, 4: 9.0 * (seed % 2)})])
+    always = fixed({1: 0.0, 2: 0.0, 3: 5.0, 4: 4.0})
+    report = evaluate(SMALL, {"drawn": drawn, "always": always}, k=1, seeds=(0, 1, 2))
+    row = report.row("drawn")
+    assert row.seeds == (0, 1, 2)
+    assert row.values["HR@1"].tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    spread = row.spread("HR@1")
+    assert (spread.mean, spread.seeds) == (0.5, 0.0)
+    assert spread.error == pytest.approx(1.96 * np.std([2 / 3, 1 / 3], ddof=1) / np.sqrt(2))
+    once = report.row("always")
+    assert once.seeds == ()
+    assert once.values["HR@1"].tolist() == [[1.0, 0.0]]
+    assert once.spread("HR@1").seeds is None
+
+
+def test_what_the_data_does_not_allow_is_said() -> None:
+    assert left_out(20_000) == {}
+    assert "20,001 pins" in left_out(20_001)["ease"]
+    assert set(default_models(20_001)) == set(MODELS) - {"ease"}
+
+
+def test_candidates_of_strangers_are_named() -> None:
+    model = {"popularity": on_matrix(popularity)}
+    strange = Candidates({"a": [4], "b": [3], "nobody": [1]})
+    with pytest.raises(LeaveOneOutError, match=r"users without interactions \(1\): nobody"):
+        evaluate(SMALL, model, strange)
 
 
 def test_pixie_walks_the_boards_it_is_given() -> None:

@@ -13,7 +13,7 @@ from tests.training.data.lakes import write_lake
 from tests.training.pipelines.conftest import context
 from training.context import TrainingContext
 from training.evaluation.histories import Histories
-from training.evaluation.retrieval import evaluate, hold_out, hold_out_last_days
+from training.evaluation.retrieval import evaluate, hold_out, hold_out_last
 from training.models.interactions import Pins
 from training.models.pixie import PixieConfig, PixieSettings, ReleasedPixie
 from training.pipelines.clock import run_end
@@ -106,8 +106,8 @@ def test_the_walk_is_chosen_on_days_before_the_tested_ones(
     chosen, metrics = choose(ctx, lake, pins, GIVEN.graph, end)
     assert chosen == offered[1], "ten steps find next to nothing"
     assert metrics["tuned_recall_at_100"] == metrics["tuned_recall_at_100_variant_1"]
-    tested = hold_out_last_days(lake, end, seed=ctx.seed)
-    tuned = hold_out_last_days(lake, tested.cut, users=500, seed=ctx.seed)
+    tested = hold_out_last(lake, end)
+    tuned = hold_out_last(lake, tested.cut)
     assert tuned.end <= tested.cut and metrics["tuned_users"] == len(tuned)
 
 
