@@ -14,7 +14,10 @@ HEAVY = (
     *("torch", "pandas", "numpy", "pyarrow", "feast", "mlflow", "bentoml", "pymilvus"),
     *("great_expectations", "duckdb", "sklearn", "xgboost", "faiss", "numba"),
 )
-COMMANDS = ("ingest", "train", "release", "promote", "rollback", "up", "down", "status", "demo", "datasets")
+COMMANDS = (
+    *("ingest", "train", "release", "promote", "rollback", "evaluate"),
+    *("up", "down", "status", "demo", "datasets"),
+)
 
 
 @pytest.mark.parametrize("command", [(), *((c,) for c in COMMANDS), ("datasets", "world")])

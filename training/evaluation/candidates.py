@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from validation.ids import IdMap
 from validation.tables import PADDING_ID, PIN_ID, USER_ID, EntityKind
@@ -40,15 +41,22 @@ def read_candidates(path: Path, as_text: Collection[str] = ()) -> Candidates:
     """
     if not path.exists():
         raise CandidatesError(f"{path}: no such file of candidates")
+    if path.suffix != ".parquet":
+        with path.open() as lines:
+            if lines.readline().startswith("("):
+                return _from_negatives(path, as_text)
+    try:
+        return _from_frame(_read(path, as_text), path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid) as error:
+        raise CandidatesError(f"{path}: not a table: {error}") from error
+
+
+def _read(path: Path, as_text: Collection[str]) -> pd.DataFrame:
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
-        return _from_frame(frame.astype({c: str for c in as_text if c in frame}), path)
-    with path.open() as lines:
-        first = lines.readline()
-    if first.startswith("("):
-        return _from_negatives(path, as_text)
+        return frame.astype({column: str for column in as_text if column in frame})
     separator = "," if path.suffix == ".csv" else "\t"
-    return _from_frame(pd.read_csv(path, sep=separator, dtype=dict.fromkeys(as_text, str)), path)
+    return pd.read_csv(path, sep=separator, dtype=dict.fromkeys(as_text, str))
 
 
 def of_lake(candidates: Candidates, ids: IdMap) -> Candidates:

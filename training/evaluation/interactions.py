@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from validation.lake import Lake
 from validation.tables import ACTION, ACTIONS, BOARD_ID, PIN_ID, TIMESTAMP, USER_ID, Polarity
@@ -32,7 +33,10 @@ def from_file(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """
     if not path.exists():
         raise InteractionsError(f"{path}: no such file of interactions")
-    frame = _read(path, list(columns) if columns else None)
+    try:
+        frame = _read(path, list(columns) if columns else None)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid) as error:
+        raise InteractionsError(f"{path}: not a table: {error}") from error
     missing = [c for c in (USER_ID, PIN_ID, TIMESTAMP) if c not in frame]
     if missing:
         has = ", ".join(map(str, frame.columns))

@@ -247,7 +247,7 @@ def _measured(
                 values.setdefault(_title(metric), []).append(of_users)
     seeded = tuple(runs) if isinstance(model, Seeded) else ()
     row = Row(name, NEXT_DAYS, {m: np.stack(v) for m, v in values.items()}, seeded, variant, fit_s, score_s)
-    progress(f"{name}: " + ", ".join(f"{m} {row.mean(m):.4f}" for m in row.values if "/" not in m))
+    progress(f"{name}: " + ", ".join(f"{m} {row.mean(m):.4f}" for m in row.values if m.endswith(f"@{at[0]}")))
     return row
 
 

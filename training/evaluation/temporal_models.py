@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from training.data.graph import GraphConfig, build_graph
+from training.data.graph import Context, GraphConfig, build_graph
 from training.evaluation.leave_one_out_models import EASE_PINS
 from training.evaluation.retrieval import popularity as most_popular
 from training.evaluation.seeded import Seeded
@@ -182,8 +182,13 @@ def models(threads: int = 1) -> dict[str, Model]:
     }
 
 
+BY_USER = GraphConfig(context=Context.USER, delta=None, diverse_share=0.0)
+"""A user's whole history as one board, nothing pruned: what the matrix of the other models holds. Where few
+actions have a board, or sessions are of one pin, the boards' graph says little."""
+
 PIXIE_VARIANTS = (
     (GraphConfig(), SOURCE),
     (GraphConfig(), BY_WEIGHT),
     (GraphConfig(), BY_WEIGHT.model_copy(update={"popularity_discount": 0.3})),
+    (BY_USER, BY_WEIGHT.model_copy(update={"restart": 1.0})),
 )

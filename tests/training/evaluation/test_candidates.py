@@ -45,6 +45,11 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("user,pin\n1,2\n")
     with pytest.raises(CandidatesError, match="no column pin_id, user_id"):
         read_candidates(tmp_path / "bad.csv")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "text.parquet").write_text("nothing of the kind")
+    for name in ("empty.csv", "text.parquet"):
+        with pytest.raises(CandidatesError, match="not a table"):
+            read_candidates(tmp_path / name)
     (tmp_path / "two.csv").write_text("user_id,pin_id,held_out\n1,2,True\n1,3,True\n")
     with pytest.raises(CandidatesError, match="user 1 has more than one held-out pin"):
         read_candidates(tmp_path / "two.csv")

@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from tests.training.data.lakes import write_lake
-from training.evaluation.retrieval import NothingHeldOut, evaluate, hold_out, lift, popularity
+from training.evaluation import retrieval
+from training.evaluation.retrieval import (
+    NothingHeldOut,
+    evaluate,
+    hold_out,
+    hold_out_last,
+    lift,
+    popularity,
+    user_metrics,
+)
 from validation.lake import Lake
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,6 +91,26 @@ def test_metrics_by_hand(lake: Lake) -> None:
     first = (1 + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
     second = (1 / np.log2(3)) / (1 + 1 / np.log2(3))
     assert got["ndcg@3"] == pytest.approx((first + second) / 3)
+
+
+def test_days_grow_until_enough_users_are_in_them(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hold_out_last(lake, END, days=2).users.tolist() == [1, 2, 3]
+    with pytest.raises(NothingHeldOut):
+        hold_out_last(lake, END, days=1)
+    assert hold_out_last(lake, END).cut == END - timedelta(days=7)  # never enough: a week at most
+    monkeypatch.setattr(retrieval, "HOLDOUT_USERS", 3)
+    assert hold_out_last(lake, END).cut == CUT
+    with pytest.raises(NothingHeldOut):
+        hold_out_last(lake, START)
+
+
+def test_what_is_averaged_is_each_users_own(lake: Lake) -> None:
+    held = hold_out(lake, CUT, END)
+    own = user_metrics(np.array([[7, 5, 3], [1, 2, 0], [1, 2, 3]]), held, ks=(3,))
+    assert own["recall@3"].tolist() == [1.0, 0.5, 0.0]
+    assert own["recall@3/new_users"].tolist() == [0.5, 0.0]
+    assert own["pins"].tolist() == [2.0, 2.0, 1.0]
+    assert own["pins/tail_topics"].tolist() == [1.0, 1.0]
 
 
 def test_one_list_for_everybody(lake: Lake) -> None:

@@ -1,0 +1,128 @@
+"""The models of the temporal table on a planted lake: they find the groups, and see nothing of the future."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.training.data.lakes import write_lake
+from training.data.graph import GraphConfig
+from training.evaluation import temporal_models
+from training.evaluation.seeded import variants_of
+from training.evaluation.temporal import AsOf, NotApplicable, evaluate
+from training.evaluation.temporal_models import action_weights, models
+from training.models.pixie import PixieConfig
+from validation.lake import Lake
+from validation.tables import DEFAULT_VOCABULARY
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAYS, GROUPS, GROUP_PINS, USERS = 6, 4, 25, 80
+CUT = START + timedelta(days=DAYS - 1)
+SAVE, HIDE = 4, 6
+WORDS = ("bread oven", "bike road", "tulip garden", "guitar song")
+
+
+def planted(root: Path, future: int = 0) -> Lake:
+    """Users of four groups save pins of their group on boards, two a day; `future` draws the last day anew."""
+    rng, later = np.random.default_rng(3), np.random.default_rng(100 + future)
+    rows = []
+    for day in range(DAYS):
+        draw = later if day == DAYS - 1 else rng
+        for user in range(1, USERS + 1):
+            group = user % GROUPS
+            for pin in draw.choice(GROUP_PINS, 2, replace=False):
+                when = START + timedelta(days=day, minutes=int(draw.integers(0, 1_000)))
+                rows.append((user, GROUP_PINS * group + int(pin) + 1, SAVE, when, user))
+    actions = pd.DataFrame(rows, columns=["user_id", "pin_id", "action", "timestamp", "board_id"])
+    actions["event_id"] = np.arange(1, len(actions) + 1)
+    ids = np.arange(1, GROUPS * GROUP_PINS + 1)
+    group = (ids - 1) // GROUP_PINS
+    pins = pd.DataFrame(
+        {
+            "pin_id": ids,
+            "created_at": [START - timedelta(days=1)] * len(ids),
+            "title": [f"{WORDS[g]} {i}" for g, i in zip(group, ids, strict=True)],
+            "topics": [[int(g) + 1] for g in group],
+        }
+    )
+    boards = pd.DataFrame({"board_id": np.arange(1, USERS + 1), "user_id": np.arange(1, USERS + 1)})
+    return write_lake(root, {"pins": pins, "actions": actions, "boards": boards})
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    return planted(tmp_path_factory.mktemp("lake"))
+
+
+def test_every_model_finds_the_planted_groups(lake: Lake) -> None:
+    report = evaluate(lake, models(), days=1, at=(10,), seeds=(0, 1), against="popularity")
+    assert not report.skipped
+    blind = 10 / (GROUPS * GROUP_PINS)
+    assert report.row("popularity").mean("Recall@10") < 3 * blind
+    for name in set(models()) - {"popularity"}:
+        row = report.row(name)
+        assert row.mean("Recall@10") > 0.45, name  # ten of about seventeen new pins of the group: 0.6
+        assert report.difference(name, "popularity", "Recall@10").mean > 0.2
+    assert {row.model: len(row.seeds) for row in report.rows} == {
+        **dict.fromkeys(("popularity", "itemknn", "rp3beta", "ease"), 0),
+        **dict.fromkeys(("ials", "pixie", "pinnersage"), 2),
+    }
+
+
+def test_no_model_sees_the_future(lake: Lake, tmp_path: Path) -> None:
+    """Two lakes that are equal before the cut and differ after it: every answer is the same."""
+    other = planted(tmp_path, future=1)
+    ours, theirs = AsOf.of(lake, CUT), AsOf.of(other, CUT)
+    users = np.arange(1, USERS + 2)
+    assert lake.digest(("actions",)) != other.digest(("actions",))
+    for name, model in models().items():
+        for fit in variants_of(model, 0):
+            assert (fit(ours)(users, 20) == fit(theirs)(users, 20)).all(), name
+
+
+def test_seeds_make_answers_repeat(lake: Lake) -> None:
+    known, users = AsOf.of(lake, CUT), np.arange(1, USERS + 1)
+    for name in ("pixie", "pinnersage"):
+        once, again, other = (variants_of(models()[name], s)[-1](known)(users, 20) for s in (5, 5, 6))
+        assert (once == again).all()
+        assert (once != other).any(), name
+
+
+def test_pixie_does_not_answer_hidden_pins(tmp_path: Path) -> None:
+    lake = planted(tmp_path)
+    rows = lake.read("actions")
+    new = next(p for p in range(26, 51) if p not in set(rows.loc[rows["user_id"] == 1, "pin_id"]))
+    hidden = rows.iloc[:1].assign(user_id=1, pin_id=new, action=HIDE, event_id=10**6, board_id=0)
+    hidden["timestamp"] = CUT - timedelta(hours=1)
+    pins, boards = lake.read("pins"), lake.read("boards")
+    again = write_lake(
+        tmp_path / "hidden", {"pins": pins, "boards": boards, "actions": pd.concat([rows, hidden])}
+    )
+    answers = [
+        temporal_models.pixie(AsOf.of(at, CUT), graph=GraphConfig(), config=PixieConfig())(np.array([1]), 30)
+        for at in (lake, again)
+    ]
+    assert new in answers[0]
+    assert new not in answers[1]
+
+
+def test_actions_weigh_by_their_polarity() -> None:
+    weights = action_weights(DEFAULT_VOCABULARY)
+    assert weights[DEFAULT_VOCABULARY.code("save")] == 1.0
+    assert weights[DEFAULT_VOCABULARY.code("hide")] == -1.0
+    assert set(weights) == set(range(1, 8))
+
+
+def test_what_the_data_does_not_allow(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = AsOf.of(lake, CUT)
+    monkeypatch.setattr(temporal_models, "EASE_PINS", 10)
+    with pytest.raises(NotApplicable, match="100 pins with users are more than 10"):
+        temporal_models.ease(known, ridge=250.0)
+    bare = lake.read("pins").assign(title=None, topics=None)
+    blank = write_lake(tmp_path, {"pins": bare, "actions": lake.read("actions")})
+    with pytest.raises(NotApplicable, match="no pin has words"):
+        temporal_models.pinnersage(AsOf.of(blank, CUT), seed=0)
