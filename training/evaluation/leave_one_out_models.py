@@ -101,5 +101,6 @@ PIXIE_VARIANTS: tuple[dict[str, Any], ...] = (
     {"popularity_discount": 0.3},
     {"popularity_discount": 0.6},
     {"restart": 0.7},
+    {"restart": 0.7, "popularity_discount": 0.3},
     {"restart": 0.7, "steps_by_degree": True, "boost": True},
 )

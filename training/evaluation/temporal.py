@@ -184,7 +184,7 @@ def evaluate(
         "cut": f"{held.cut:%Y-%m-%d}",
         "days": (held.end - held.cut).days,
         "users": len(held),
-        "users_found": found,
+        **({"drawn_of": found} if found > len(held) else {}),
         "held_out_pins": len(held.pins),
         "pins": len(known.pins),
         "interactions": int(known.matrix.nnz),
