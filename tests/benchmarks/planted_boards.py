@@ -2,8 +2,9 @@
 
 Pins belong to fine tastes and tastes to themes. A board is somebody's: most of its pins are of one taste, some
 of its theme, the rest anything popular. People go from pin to pin within a taste, less often within a theme or
-anywhere. Content shows the theme well and the taste badly, so the taste has to be read off the boards. A
-demo world cannot show this: its boards are as short as its month, so a pin has fewer neighbours than T.
+anywhere. Content shows the theme well and the taste badly, so the taste has to be read off the boards; and a
+taste is smaller than a neighbourhood, so most neighbours are noise. A demo world cannot show this: its boards
+are as short as its month, so a pin has fewer neighbours than T.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ class PlantedBoards:
     """The laws of one catalogue; equal ones make equal graphs."""
 
     pins: int
-    taste: int = 32
+    taste: int = 8
     """Pins a taste."""
-    theme: int = 16
+    theme: int = 32
     """Tastes a theme."""
-    degree: float = 10.0
+    degree: float = 6.0
     """Mean boards a pin."""
-    board: float = 30.0
+    board: float = 12.0
     """Mean pins a board; sizes are lognormal."""
     board_shares: tuple[float, float] = (0.6, 0.2)
     """Of a board's pins, those of its taste and those of its theme; the rest come from the whole catalogue."""
@@ -39,7 +40,7 @@ class PlantedBoards:
     """The same of the next pin somebody acts on."""
     popularity: float = 1.0
     """Standard deviation of the log of a pin's popularity."""
-    content: tuple[float, float, float] = (1.0, 0.35, 1.0)
+    content: tuple[float, float, float] = (1.0, 0.25, 1.0)
     """Lengths of theme, taste and noise in a content vector."""
     dim: int = 64
     seed: int = 7

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from training.models.pinsage.config import PinSageConfig
-from training.models.pinsage.inference import pooled_graph
+from training.models.pinsage.inference import embed_catalogue, pooled_graph
 from training.models.pinsage.loss import max_margin_loss
 from training.models.pinsage.network import PinSage, seeded
 from training.pinsage.batches import Batch, BatchPlan, Snapshot, epoch_batches
@@ -76,7 +76,7 @@ def train_network(
     checkpoint_steps: int = 200,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train one network on the pairs of every snapshot.
+    """Train one network on the pairs of every snapshot; it serves the last one's pins at mean length one.
 
     Equal arguments and thread counts give equal weights, interrupted or not.
 
@@ -121,7 +121,9 @@ def train_network(
             save_checkpoint(checkpoints, run, place, network, optimiser)
         if progress is not None:
             progress(f"pinsage: epoch {epoch + 1} of {training.epochs}, loss {place.losses[-1]:.4f}")
-    return Trained(network.eval(), place.losses)
+    network.eval()
+    _settle_scale(network, snapshots[-1])
+    return Trained(network, place.losses)
 
 
 def train_step(
@@ -144,6 +146,14 @@ def batch_loss(network: PinSage, batch: Batch, training: PinSageTraining) -> Ten
         hard = max_margin_loss(queries, positives, vectors[batch.hard], batch.hard_allowed, training.margin)
         loss = loss + training.hard_weight * hard
     return loss
+
+
+def _settle_scale(network: PinSage, snapshot: Snapshot) -> None:
+    """Makes the mean length of the snapshot's served rows one, so that inner products read as cosines."""
+    near = snapshot.neighbourhoods.top(network.config.neighbours)
+    lengths = np.linalg.norm(embed_catalogue(network, snapshot.inputs, near), axis=1)
+    if lengths.any():
+        network.scale.fill_(float(lengths.mean()))
 
 
 def run_digest(config: PinSageConfig, snapshots: Sequence[Snapshot], training: PinSageTraining) -> str:

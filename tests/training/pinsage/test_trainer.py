@@ -69,6 +69,17 @@ def test_the_loss_falls_and_the_graph_is_learned() -> None:
     assert evaluate_pairs(vectors, held_out).hit_rate[10] > 2 * evaluate_pairs(content, held_out).hit_rate[10]
 
 
+@pytest.mark.parametrize("length_power", [0.0, 0.25, 1.0])
+def test_served_rows_have_mean_length_one(length_power: float) -> None:
+    given = snapshot()
+    config = CONFIG.model_copy(update={"length_power": length_power})
+    trained = train_network(config, [given], TRAINING.model_copy(update={"epochs": 1}))
+    vectors = embed_catalogue(trained.network, given.inputs, given.neighbourhoods)
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert lengths.mean() == pytest.approx(1, abs=1e-5)
+    assert (lengths.std() > 0.01) == (length_power > 0.1)
+
+
 def test_equal_seeds_give_equal_weights() -> None:
     first, again = (train_network(CONFIG, [snapshot(hard=True)], TRAINING) for _ in range(2))
     assert first.losses == again.losses

@@ -37,7 +37,7 @@ class PinSageConfig(BaseModel):
     (1, the paper's), and their length comes to say how much a pin appeals: at 1 an inner-product index gives
     popular pins of other topics before near ones. 0 is unit rows, ranked by likeness alone. A little length
     orders pins of equal likeness by appeal, and leaves rows so nearly of one length that clusters and
-    cosines hardly notice."""
+    cosines hardly notice. Served rows are scaled to mean length one."""
 
 
 class Rung(StrEnum):

@@ -3,7 +3,7 @@
     n_u = pool(ReLU(Q h_v + q) for v in N(u), alpha)          one convolution, algorithm 1
     h_u = normalise(ReLU(W [h_u, n_u] + w))
     z_u = G2 ReLU(G1 h_u + g)                                 the shared head, after K of them
-    v_u = z_u * |z_u| ** (length_power - 1)                   what is served; the loss compares z
+    v_u = z_u * |z_u| ** (length_power - 1) / scale           what is served; the loss compares z
 
 No pin has a parameter of its own, so a pin never seen in training gets its vector from the same weights.
 """
@@ -69,6 +69,8 @@ class PinSage(nn.Module):
             width = config.hidden
         self.lift = nn.Linear(width, config.hidden)  # G1, g
         self.head = nn.Linear(config.hidden, config.dim, bias=False)  # G2
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(()))  # set once trained: served rows have mean length one
 
     def forward(self, inputs: Tensor, block: Block) -> Tensor:
         """z of the block's seeds, (seeds, dim). `inputs` are the rows of `block.nodes`, in that order."""
@@ -82,10 +84,9 @@ class PinSage(nn.Module):
         return self.head(F.relu_(self.lift(latents)))
 
     def served(self, answers: Tensor) -> Tensor:
-        """z -> v, (n, dim): lengths raised to `length_power`; a z of zeros stays one."""
-        if self.config.length_power == 1:
-            return answers
-        return F.normalize(answers, dim=1) * answers.norm(dim=1, keepdim=True) ** self.config.length_power
+        """z -> v, (n, dim): lengths raised to `length_power`, over `scale`; a z of zeros stays one."""
+        lengths = answers.norm(dim=1, keepdim=True) ** self.config.length_power
+        return F.normalize(answers, dim=1) * (lengths / self.scale)
 
     def vectors(self, latents: Tensor) -> Tensor:
         """v of (n, hidden) latents, (n, dim)."""

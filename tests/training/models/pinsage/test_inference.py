@@ -163,9 +163,10 @@ def test_length_power_says_how_much_of_a_length_is_served() -> None:
     for power in (0.0, 0.25, 0.5):
         network = small_network(length_power=power)
         network.load_state_dict(raw.state_dict())
+        network.scale.fill_(2.0)
         served = embed_catalogue(network, inputs, graph)
-        np.testing.assert_allclose(np.linalg.norm(served, axis=1), lengths**power, rtol=1e-5)
-        cosine = (served * answers).sum(axis=1) / lengths ** (1 + power)
+        np.testing.assert_allclose(np.linalg.norm(served, axis=1), lengths**power / 2, rtol=1e-5)
+        cosine = 2 * (served * answers).sum(axis=1) / lengths ** (1 + power)
         np.testing.assert_allclose(cosine, 1, atol=1e-5)
         block = BlockBuilder(graph).build(np.arange(40), network.config.layers)
         with torch.inference_mode():  # the loss compares answers, whatever is served
