@@ -25,6 +25,15 @@ class Pairs:
     def where(self, mask: NDArray[np.bool_]) -> Pairs:
         return Pairs(self.queries[mask], self.positives[mask], self.times_ms[mask])
 
+    def sample(self, count: int, seed: int) -> Pairs:
+        """At most `count` of the pairs, drawn evenly, still in order of time."""
+        if len(self) <= count:
+            return self
+        drawn = np.random.default_rng(seed).choice(len(self), count, replace=False)
+        kept = np.zeros(len(self), bool)
+        kept[drawn] = True
+        return self.where(kept)
+
     def split(self, time_ms: int) -> tuple[Pairs, Pairs]:
         """Pairs before `time_ms` and those from it on."""
         later = self.times_ms >= time_ms

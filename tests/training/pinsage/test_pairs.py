@@ -36,3 +36,12 @@ def test_split_by_time() -> None:
     pairs = Pairs(np.array([1, 2]), np.array([3, 4]), np.array([10, 20]))
     early, late = pairs.split(20)
     assert early.queries.tolist() == [1] and late.queries.tolist() == [2]
+
+
+def test_a_sample_keeps_the_order_of_time() -> None:
+    pairs = Pairs(np.arange(100, dtype=np.int32), np.arange(100, 200, dtype=np.int32), np.arange(100))
+    some = pairs.sample(10, seed=1)
+    assert len(some) == 10 and (np.diff(some.times_ms) > 0).all()
+    assert (some.positives - some.queries == 100).all()
+    assert some.queries.tolist() == pairs.sample(10, seed=1).queries.tolist()
+    assert pairs.sample(100, seed=1) is pairs
