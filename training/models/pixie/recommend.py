@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import NamedTuple
 
 import numba
@@ -65,12 +66,14 @@ class Room(NamedTuple):
 
 
 def _carved(shapes: dict[str, tuple[int, type[np.generic]]]) -> dict[str, NDArray[np.generic]]:
-    """Arrays of these lengths and types out of one block that starts on a huge page.
+    """Arrays of these lengths and types out of one block of huge pages.
 
-    numpy asks huge pages for large blocks only, and a counter on small ones slows the walk.
+    numpy asks huge pages for large blocks too, but of memory that may have been touched on small ones before.
     """
     sizes = [-(-length * np.dtype(kind).itemsize // LINE) * LINE for length, kind in shapes.values()]
-    block = np.empty(max(sum(sizes), 2 * HUGE_PAGE) + HUGE_PAGE, np.uint8)
+    pages = mmap(-1, sum(sizes) + HUGE_PAGE, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    pages.madvise(MADV_HUGEPAGE)
+    block = np.frombuffer(pages, np.uint8)
     at = -block.ctypes.data % HUGE_PAGE
     arrays = {}
     for (name, (length, kind)), size in zip(shapes.items(), sizes, strict=True):
