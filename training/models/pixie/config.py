@@ -33,7 +33,7 @@ class PixieConfig(BaseModel):
     popularity_discount: float = Field(0.0, ge=0, le=2)
     """A pin's score is divided by its degree to this power (RP3beta's beta). 0 is the paper's Pixie."""
     walkers: int = Field(128, ge=1, le=1024)
-    """Walkers interleaved: a step takes 0.8x the time at 128 that it takes at 32, flat beyond. Part of what a seed
-    means."""
+    """Walkers interleaved: a step takes 0.7-0.8x the time at 128 that it takes at 32, flat beyond. Part of what
+    a seed means."""
     max_query_pins: int = Field(500, ge=1)
     """Heaviest query pins kept."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from collections import deque
 from dataclasses import dataclass
-from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import NamedTuple
 
 import numba
@@ -71,8 +72,10 @@ def _carved(shapes: dict[str, tuple[int, type[np.generic]]]) -> dict[str, NDArra
     numpy asks huge pages for large blocks too, but of memory that may have been touched on small ones before.
     """
     sizes = [-(-length * np.dtype(kind).itemsize // LINE) * LINE for length, kind in shapes.values()]
-    pages = mmap(-1, sum(sizes) + HUGE_PAGE, flags=MAP_PRIVATE | MAP_ANONYMOUS)
-    pages.madvise(MADV_HUGEPAGE)
+    pages = mmap.mmap(-1, sum(sizes) + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
+        with contextlib.suppress(OSError):  # a kernel built without them: small pages are only slower
+            pages.madvise(mmap.MADV_HUGEPAGE)
     block = np.frombuffer(pages, np.uint8)
     at = -block.ctypes.data % HUGE_PAGE
     arrays = {}
