@@ -90,8 +90,7 @@ class PinSagePipeline(BaseModel):
     """Parts of the time before the held-out days; each one's pairs are learned on the graph of its start."""
     held_out_days: int = Field(7, ge=1)
     max_pairs: int = Field(200_000, ge=1)
-    """Pairs learned from, drawn evenly over time where there are more: three minutes of a core. The paper trained
-    on a share of its pairs too."""
+    """Pairs learned from, drawn evenly over time where there are more; the paper took a share of them too."""
 
     def fitted_to(self, pins: int) -> PinSagePipeline:
         """The same with the window of hard negatives brought to a catalogue of `pins`.
