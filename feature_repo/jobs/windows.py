@@ -35,6 +35,9 @@ FOLLOWED = 500
 
 _DAY = timedelta(days=1)
 
+LINES = 14
+"""Days between two lines of progress."""
+
 _DAYS = "(id BIGINT, day TIMESTAMPTZ, impressions INT, actions INT, positives INT, negatives INT)"
 _TABLES = f"""
 CREATE TEMP TABLE pin_days {_DAYS};
@@ -66,6 +69,8 @@ def snapshots(
     begins = lake.interval()[0]
     midnights = _midnights(db, lake, max(first - timedelta(days=LONGEST + 1), begins), last)
     _remove_others(out, midnights, first, last)
+    written = [at for at in midnights if at >= first]
+    told = {*written[LINES - 1 :: LINES], *written[-1:]}
     for at in midnights:
         _roll(db, lake, at - _DAY)
         if at < first:
@@ -73,7 +78,8 @@ def snapshots(
         followed_since = at - _DAY if at - _DAY > begins else None
         rows[USER_PROFILE.name] += write(out, USER_PROFILE, f"{at:%Y-%m-%d}", _users(db, at, followed_since))
         rows[PIN_STATS.name] += write(out, PIN_STATS, f"{at:%Y-%m-%d}", _pins(db, at))
-        progress(f"features of {at:%Y-%m-%d}")
+        if at in told:
+            progress(f"features up to {at:%Y-%m-%d}, {written.index(at) + 1} of {len(written)} days")
     return rows
 
 
