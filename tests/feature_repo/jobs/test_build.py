@@ -165,8 +165,11 @@ def test_a_stray_old_row_costs_no_walk_over_the_years(world: World, tmp_path: Pa
     assert old["actions_30d"].tolist() == [1, 1, 1, 0] and old["actions_1d"].tolist() == [1, 0, 0, 0]
 
 
-def test_a_build_that_was_interrupted_is_done_again(world: World, short: Path, tmp_path: Path) -> None:
+def test_a_build_that_was_interrupted_is_done_again(
+    world: World, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = tmp_path / "features"
+    monkeypatch.setattr("feature_repo.jobs.windows.LINES", 1)
 
     def stop(message: str) -> None:
         if "2026-01-04" in message:
