@@ -89,7 +89,7 @@ class PinSagePipeline(BaseModel):
     stages: int = Field(4, ge=1)
     """Parts of the time before the held-out days; each one's pairs are learned on the graph of its start."""
     held_out_days: int = Field(7, ge=1)
-    max_pairs: int = Field(200_000, ge=1)
+    max_pairs: int = Field(100_000, ge=1)
     """Pairs learned from, drawn evenly over time where there are more; the paper took a share of them too."""
 
     def fitted_to(self, pins: int) -> PinSagePipeline:
