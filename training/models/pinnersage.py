@@ -5,25 +5,32 @@ cut at `alpha`; each cluster is stood for by its medoid, a real pin, and weighs
 `sum exp(-decay * age in days)` over its actions. Serving samples three medoids by that weight.
 
 Distances are squared Euclidean throughout, as in the paper's recursion: a cut at `alpha` here is scipy's
-`fcluster(linkage(x, "ward"), sqrt(alpha), "distance")`.
+`fcluster(linkage(x, "ward"), sqrt(alpha), "distance")`. How they are clustered is
+`interest_clusters.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from threadpoolctl import threadpool_limits
+
+from training.models.interest_clusters import Limits, Medoids, Workspace, cluster_users
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 CONFIG = "pinnersage.json"
 MS_PER_DAY = 86_400_000
+EVERY = 2**62
+"""More actions than anybody has."""
 
 
 class PinnerSageConfig(BaseModel):
@@ -37,8 +44,9 @@ class PinnerSageConfig(BaseModel):
     """Largest Ward height (squared distance) of a merge that is kept; `choose_alpha` picks it."""
     decay_per_day: float = Field(0.01, ge=0)
     window_days: int = Field(90, ge=1)
-    max_pins: int = Field(1000, ge=1)
-    """Newest distinct pins clustered per user: memory is 8 * max_pins^2 bytes a thread."""
+    max_pins: int = Field(1000, ge=1, le=20_000)
+    """Newest distinct pins clustered per user, however long the history: memory is 4 * max_pins^2 bytes a
+    thread. The paper names no cap; 1000 pins in 90 days is past its heavy users' 75 to 100 clusters."""
     max_interests: int = Field(50, ge=1)
     """Heaviest interests kept per user."""
     recent_actions: int = Field(20, ge=1)
@@ -78,45 +86,29 @@ class Interests:
 
 @dataclass(frozen=True)
 class History:
-    """One user's positive actions on pins that have a vector, in any order; parallel arrays."""
+    """One user's positive actions, in any order; parallel arrays.
+
+    A pin that the space does not know has a zero vector: its actions are passed over, and so are those on a
+    pin whose vector is not finite.
+    """
 
     pin_ids: Ints  # (n,)
     vectors: Floats  # (n, d)
     times_ms: Ints  # (n,)
 
 
-def ward_labels(vectors: Floats, alpha: float) -> Ints:
-    """Cluster of each row after every merge of height <= `alpha`, (m,) int64 from 0 in order of appearance.
+@dataclass(frozen=True)
+class Histories:
+    """Positive actions of many users on pins of one table of vectors; parallel arrays."""
 
-    `vectors` is (m, d); arithmetic is float64. The partition is the one scipy's `ward` gives, up to merges
-    of exactly equal height, whose order neither defines. Time O(m^2), memory 8 m^2 bytes.
-    """
-    if len(vectors) < 2:
-        return np.zeros(len(vectors), np.int64)
-    return _ward_labels(squared_distances(vectors), float(alpha))
+    offsets: Ints  # (u + 1,) user u has actions offsets[u]:offsets[u + 1], in ascending time
+    pin_ids: Ints  # (a,)
+    rows: Ints  # (a,) row of the pin in `vectors`
+    times_ms: Ints  # (a,)
+    vectors: Floats  # (p, d)
 
-
-def squared_distances(vectors: Floats) -> NDArray[np.float64]:
-    """Pairwise squared Euclidean distances, (m, m) float64, by one symmetric product."""
-    x = np.ascontiguousarray(vectors, np.float64)
-    gram = x @ x.T  # syrk: numpy sees that both sides are one array
-    _gram_to_distances(gram)
-    return gram
-
-
-def medoids(vectors: Floats, labels: Ints) -> Ints:
-    """Row of each cluster's medoid, (clusters,) int64: argmin of summed squared distances within the cluster.
-
-    That argmin is the row nearest the centroid, so it costs O(m d); ties go to the earlier row.
-    """
-    clusters = int(labels.max()) + 1 if len(labels) else 0
-    return _medoids(np.ascontiguousarray(vectors, np.float64), labels, clusters)
-
-
-def importances(labels: Ints, times_ms: Ints, now_ms: int, decay_per_day: float) -> NDArray[np.float64]:
-    """Summed `exp(-decay * age in days)` of each cluster's actions, (clusters,) float64."""
-    ages = np.maximum(now_ms - times_ms, 0) / MS_PER_DAY
-    return np.bincount(labels, weights=np.exp(-decay_per_day * ages))
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
 
 def user_interests(history: History, now_ms: int, config: PinnerSageConfig) -> Interests:
@@ -124,19 +116,42 @@ def user_interests(history: History, now_ms: int, config: PinnerSageConfig) -> I
 
     A pin acted on several times is one point of the clustering and weighs with every action.
     """
-    inside = (history.times_ms < now_ms) & (history.times_ms >= now_ms - config.window_days * MS_PER_DAY)
-    order = np.argsort(-history.times_ms[inside], kind="stable")
-    rows = np.flatnonzero(inside)[order]
-    return _cluster(history, rows, now_ms, config)
+    return _one_user(history, _batch_limits(now_ms, config))
 
 
 def recent_interests(history: History, now_ms: int, config: PinnerSageConfig) -> Interests:
     """The online run: interests from the last `recent_actions` actions of the UTC day of `now_ms`."""
     midnight = now_ms - now_ms % MS_PER_DAY
-    inside = (history.times_ms <= now_ms) & (history.times_ms >= midnight)
-    order = np.argsort(-history.times_ms[inside], kind="stable")
-    rows = np.flatnonzero(inside)[order][: config.recent_actions]
-    return _cluster(history, rows, now_ms, config)
+    return _one_user(history, _limits(midnight, now_ms + 1, now_ms, config.recent_actions, config))
+
+
+def users_interests(
+    histories: Histories, now_ms: int, config: PinnerSageConfig, *, threads: int = 1
+) -> list[Interests]:
+    """`user_interests` of every user, in order; the same to the bit, whatever the number of threads.
+
+    Each thread keeps 4 max_pins^2 bytes; BLAS has one thread meanwhile.
+    """
+    limits = _batch_limits(now_ms, config)
+    longest = int(np.diff(histories.offsets).max(initial=0))
+    points = max(min(longest, config.max_pins), 1)
+    vectors = np.ascontiguousarray(histories.vectors, np.float32)
+
+    def run(bounds: Sequence[tuple[int, int]]) -> list[tuple[int, Medoids]]:
+        space = Workspace.of(points, vectors.shape[1])
+        return [(low, _slice(histories, vectors, low, high, limits, space)) for low, high in bounds]
+
+    slices = _slices(histories.offsets, config.max_pins)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        parts = [
+            part for parts in pool.map(run, [slices[t::threads] for t in range(threads)]) for part in parts
+        ]
+    out: list[Interests] = []
+    for low, found in sorted(parts, key=lambda part: part[0]):
+        first = histories.offsets[low]
+        for u in range(len(found.counts)):
+            out.append(_interests(found, u, histories.pin_ids, vectors, histories.rows, first))
+    return out
 
 
 def merge_interests(
@@ -230,150 +245,62 @@ def _last_day_out(history: History) -> tuple[History, Floats, int] | None:
     return past, history.vectors[new], midnight
 
 
-def _cluster(history: History, rows: Ints, now_ms: int, config: PinnerSageConfig) -> Interests:
-    """Interests of the actions at `rows` (newest first)."""
-    if len(rows) == 0:
-        return Interests.none(history.vectors.shape[1])
-    ids, first, inverse = np.unique(history.pin_ids[rows], return_index=True, return_inverse=True)
-    newest = np.argsort(first, kind="stable")[: config.max_pins]  # distinct pins, newest action first
-    place = np.full(len(ids), -1, np.int64)
-    place[newest] = np.arange(len(newest))
-    points = rows[first[newest]]
-    vectors = np.ascontiguousarray(history.vectors[points], np.float32)
-    labels = ward_labels(vectors, config.alpha)
-    point_of_action = place[inverse]
-    kept = point_of_action >= 0
-    weights = importances(
-        labels[point_of_action[kept]], history.times_ms[rows[kept]], now_ms, config.decay_per_day
+def _batch_limits(now_ms: int, config: PinnerSageConfig) -> Limits:
+    return _limits(now_ms - config.window_days * MS_PER_DAY, now_ms, now_ms, EVERY, config)
+
+
+def _limits(start_ms: int, end_ms: int, now_ms: int, actions: int, config: PinnerSageConfig) -> Limits:
+    return Limits(
+        start_ms=start_ms,
+        end_ms=end_ms,
+        now_ms=now_ms,
+        decay_per_day=config.decay_per_day,
+        alpha=config.alpha,
+        actions=actions,
+        pins=config.max_pins,
+        interests=config.max_interests,
     )
-    centres = medoids(vectors, labels)
-    sizes = np.bincount(labels)
-    pin_ids = history.pin_ids[points[centres]]
-    heaviest = np.lexsort((pin_ids, -weights))[: config.max_interests]
+
+
+def _one_user(history: History, limits: Limits) -> Interests:
+    order = np.argsort(history.times_ms, kind="stable")
+    pin_ids, offsets = history.pin_ids[order], np.array([0, len(order)])
+    found = cluster_users(pin_ids, history.vectors, order, history.times_ms[order], offsets, limits)
+    return _interests(found, 0, pin_ids, history.vectors, order, 0)
+
+
+def _slices(offsets: Ints, most_pins: int) -> list[tuple[int, int]]:
+    """Runs of users of about equal cost, which is quadratic in the pins clustered."""
+    counts = np.minimum(np.diff(offsets), most_pins).astype(np.float64)
+    cost = np.concatenate([[0.0], np.cumsum(counts**2 + 200.0 * counts + 1000.0)])
+    runs = min(len(counts), 64)
+    edges = np.searchsorted(cost, np.linspace(0.0, cost[-1], runs + 1)[1:-1])
+    edges = np.unique(np.concatenate([[0], edges, [len(counts)]])).tolist()
+    return list(pairwise(edges))
+
+
+def _slice(
+    histories: Histories, vectors: Floats, low: int, high: int, limits: Limits, space: Workspace
+) -> Medoids:
+    offsets = histories.offsets[low : high + 1]
+    actions = slice(offsets[0], offsets[-1])
+    return cluster_users(
+        histories.pin_ids[actions],
+        vectors,
+        histories.rows[actions],
+        histories.times_ms[actions],
+        offsets - offsets[0],
+        limits,
+        space,
+    )
+
+
+def _interests(found: Medoids, user: int, pin_ids: Ints, vectors: Floats, rows: Ints, first: int) -> Interests:
+    count = found.counts[user]
+    actions = found.actions[user, :count] + first
     return Interests(
-        medoid_pin_ids=pin_ids[heaviest],
-        importances=weights[heaviest].astype(np.float32),
-        sizes=sizes[heaviest].astype(np.int64),
-        vectors=vectors[centres[heaviest]],
+        medoid_pin_ids=pin_ids[actions],
+        importances=found.importances[user, :count].astype(np.float32),
+        sizes=found.sizes[user, :count].copy(),
+        vectors=np.asarray(vectors[rows[actions]], np.float32),
     )
-
-
-@numba.njit(cache=True, nogil=True)
-def _gram_to_distances(gram: NDArray[np.float64]) -> None:
-    """In place: Gram matrix -> squared distances, the diagonal +inf (a point is not its own neighbour)."""
-    m = gram.shape[0]
-    squares = np.empty(m)
-    for i in range(m):
-        squares[i] = gram[i, i]
-    for i in range(m):
-        for j in range(m):
-            gram[i, j] = max(squares[i] + squares[j] - 2.0 * gram[i, j], 0.0)
-        gram[i, i] = np.inf
-
-
-@numba.njit(cache=True, nogil=True)
-def _ward_labels(distance: NDArray[np.float64], alpha: float) -> NDArray[np.int64]:
-    """Nearest-neighbour chain over `distance` (overwritten): labels after all merges of height <= alpha.
-
-    Ward is reducible: merging two reciprocal neighbours never brings a third nearer than it was to the nearer
-    of them. So the order of merges does not matter, and a cluster with no neighbour within alpha is final.
-    """
-    m = distance.shape[0]
-    parent = np.arange(m)
-    size = np.ones(m)
-    alive = np.arange(m)  # ids of clusters still open; the first `open_count` places hold
-    place = np.arange(m)
-    open_count = m
-    chain = np.empty(m, np.int64)
-    length = 0
-    while open_count > 0:
-        if length == 0:
-            chain[0] = alive[0]
-            length = 1
-        top = chain[length - 1]
-        before = chain[length - 2] if length > 1 else -1
-        # Starting from the one before makes it win ties, without which equal distances could cycle.
-        nearest, height = before, (distance[top, before] if before >= 0 else np.inf)
-        row = distance[top]
-        for p in range(open_count):
-            other = alive[p]
-            if row[other] < height:
-                nearest, height = other, row[other]
-        if height > alpha or nearest < 0:
-            open_count -= 1
-            _close(alive, place, top, open_count)
-            length -= 1
-        elif nearest == before:
-            length -= 2
-            parent[top] = before
-            open_count -= 1
-            _close(alive, place, top, open_count)
-            merged = size[top] + size[before]
-            for p in range(open_count):
-                k = alive[p]
-                if k != before:
-                    value = (
-                        (size[top] + size[k]) * distance[top, k]
-                        + (size[before] + size[k]) * distance[before, k]
-                        - size[k] * height
-                    ) / (merged + size[k])
-                    distance[before, k] = value
-                    distance[k, before] = value
-            size[before] = merged
-        else:
-            chain[length] = nearest
-            length += 1
-    return _numbered(parent)
-
-
-@numba.njit(cache=True, nogil=True)
-def _numbered(parent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Clusters of a merge forest, numbered in order of their first member."""
-    m = parent.shape[0]
-    labels = np.empty(m, np.int64)
-    names = np.full(m, -1, np.int64)
-    count = 0
-    for i in range(m):
-        root = i
-        while parent[root] != root:
-            parent[root] = parent[parent[root]]  # path halving: long merge trails are walked once
-            root = parent[root]
-        if names[root] < 0:
-            names[root] = count
-            count += 1
-        labels[i] = names[root]
-    return labels
-
-
-@numba.njit(cache=True, nogil=True)
-def _close(alive: NDArray[np.int64], place: NDArray[np.int64], cluster: int, last: int) -> None:
-    """Take `cluster` out of the open places by moving the one at `last` into its place."""
-    hole = place[cluster]
-    moved = alive[last]
-    alive[hole] = moved
-    place[moved] = hole
-    alive[last] = cluster
-    place[cluster] = last
-
-
-@numba.njit(cache=True, nogil=True)
-def _medoids(vectors: NDArray[np.float64], labels: NDArray[np.int64], clusters: int) -> NDArray[np.int64]:
-    m, d = vectors.shape
-    centroid = np.zeros((clusters, d))
-    count = np.zeros(clusters)
-    for i in range(m):
-        count[labels[i]] += 1
-        for j in range(d):
-            centroid[labels[i], j] += vectors[i, j]
-    best = np.full(clusters, np.inf)
-    medoid = np.zeros(clusters, np.int64)
-    for i in range(m):
-        c = labels[i]
-        total = 0.0
-        for j in range(d):
-            gap = vectors[i, j] - centroid[c, j] / count[c]
-            total += gap * gap
-        if total < best[c]:
-            best[c] = total
-            medoid[c] = i
-    return medoid

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.models.interactions import Pins
-from training.models.pinnersage import History
+from training.models.pinnersage import Histories, History
 from validation.lake import Lake
 from validation.tables import Polarity
 
@@ -59,6 +59,19 @@ class UserActions:
             end = start + np.searchsorted(self.times_ms[start:end], before_ms)
         rows = self.pin_rows[start:end]
         return History(self.pins.ids[rows], self.pins.vectors[rows], self.times_ms[start:end])
+
+    def histories(self, start: int, stop: int) -> Histories:
+        """All actions of `users[start:stop]`."""
+        stop = min(stop, len(self))
+        begin, end = self.offsets[start], self.offsets[stop]
+        rows = self.pin_rows[begin:end]
+        return Histories(
+            offsets=self.offsets[start : stop + 1] - begin,
+            pin_ids=self.pins.ids[rows],
+            rows=rows,
+            times_ms=self.times_ms[begin:end],
+            vectors=self.pins.vectors,
+        )
 
     def since(self, user: int, from_ms: int) -> Ints:
         """Distinct rows of pins that `users[user]` acted on at or after `from_ms`."""

@@ -1,132 +1,30 @@
-"""PinnerSage against scipy's Ward, the definition of a medoid, and worlds whose interests are known."""
+"""PinnerSage on worlds whose interests are known, on bad input, and one user against many."""
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
 
+from tests.training.models.test_interest_clusters import planted
 from training.models.pinnersage import (
     MS_PER_DAY,
+    Histories,
     History,
     Interests,
     PinnerSageConfig,
     choose_alpha,
-    importances,
-    medoids,
     merge_interests,
     recent_interests,
     sample_medoids,
-    squared_distances,
     user_interests,
-    ward_labels,
+    users_interests,
 )
 
 NOW = 20_000 * MS_PER_DAY
-
-
-def first_members(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A partition named by each cluster's first member: equal partitions become equal arrays."""
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return first[inverse]
-
-
-def scipy_ward(vectors: NDArray[np.float32], alpha: float) -> NDArray[np.int64]:
-    return fcluster(linkage(vectors.astype(np.float64), "ward"), np.sqrt(alpha), "distance")
-
-
-def planted(rng: np.random.Generator, m: int, dim: int = 32, topics: int = 6, noise: float = 0.5):
-    centres = rng.standard_normal((topics, dim))
-    topic = rng.integers(0, topics, m)
-    vectors = centres[topic] + noise * rng.standard_normal((m, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), topic
-
-
-@given(
-    m=st.integers(2, 120),
-    dim=st.integers(1, 24),
-    noise=st.floats(0.05, 2.0),
-    quantile=st.floats(0.0, 1.0),
-    seed=st.integers(0, 2**31),
-)
-@settings(max_examples=150, deadline=None)
-def test_ward_gives_scipys_partition_at_any_cut(m: int, dim: int, noise: float, quantile: float, seed: int):
-    vectors, _ = planted(np.random.default_rng(seed), m, dim, noise=noise)
-    heights = np.sort(linkage(vectors.astype(np.float64), "ward")[:, 2] ** 2)
-    # Between two merges' heights, so that the last digits do not decide; below the first, above the last.
-    edges = np.concatenate([[heights[0] / 2], heights, [heights[-1] * 2 + 1e-9]])
-    low = int(quantile * (len(edges) - 2))
-    if edges[low + 1] - edges[low] < 1e-9:
-        return
-    alpha = (edges[low] + edges[low + 1]) / 2
-    np.testing.assert_array_equal(
-        first_members(ward_labels(vectors, alpha)), first_members(scipy_ward(vectors, alpha))
-    )
-
-
-@pytest.mark.parametrize("m", [500, 1500])
-def test_ward_gives_scipys_partition_on_long_histories(m: int):
-    vectors, _ = planted(np.random.default_rng(m), m, dim=64, topics=40)
-    for alpha in (0.3, 1.0, 3.0, 20.0):
-        np.testing.assert_array_equal(
-            first_members(ward_labels(vectors, alpha)), first_members(scipy_ward(vectors, alpha))
-        )
-
-
-def test_ward_keeps_repeated_points_together():
-    vectors, _ = planted(np.random.default_rng(3), 30)
-    repeated = np.repeat(vectors, 4, axis=0)
-    labels = ward_labels(repeated, 1e-6)
-    np.testing.assert_array_equal(labels.reshape(30, 4), np.tile(labels[::4, None], (1, 4)))
-    np.testing.assert_array_equal(first_members(labels), first_members(scipy_ward(repeated, 1e-6)))
-
-
-def test_ward_terminates_when_every_distance_is_equal():
-    labels = ward_labels(np.eye(40, dtype=np.float32), 1.99)
-    assert len(np.unique(labels)) == 40
-    assert len(np.unique(ward_labels(np.eye(40, dtype=np.float32), 1e9))) == 1
-
-
-@pytest.mark.parametrize("m", [0, 1])
-def test_ward_of_less_than_two_points(m: int):
-    np.testing.assert_array_equal(ward_labels(np.ones((m, 4), np.float32), 1.0), np.zeros(m))
-
-
-def test_labels_are_numbered_in_order_of_appearance():
-    vectors, _ = planted(np.random.default_rng(0), 60)
-    labels = ward_labels(vectors, 1.0)
-    _, first = np.unique(labels, return_index=True)
-    assert (np.diff(first) > 0).all()
-
-
-def test_medoid_is_the_member_with_the_least_summed_squared_distance():
-    vectors, _ = planted(np.random.default_rng(1), 80)
-    labels = ward_labels(vectors, 2.0)
-    distances = ((vectors[:, None].astype(np.float64) - vectors[None]) ** 2).sum(-1)
-    for cluster, medoid in enumerate(medoids(vectors, labels)):
-        members = np.flatnonzero(labels == cluster)
-        assert medoid == members[distances[np.ix_(members, members)].sum(1).argmin()]
-
-
-def test_squared_distances_against_the_definition():
-    vectors, _ = planted(np.random.default_rng(2), 20)
-    expected = ((vectors[:, None].astype(np.float64) - vectors[None]) ** 2).sum(-1)
-    np.fill_diagonal(expected, np.inf)
-    np.testing.assert_allclose(squared_distances(vectors), expected, atol=1e-12)
-
-
-def test_importance_sums_decayed_actions_by_hand():
-    labels = np.array([0, 0, 1])
-    times = np.array([NOW, NOW - 100 * MS_PER_DAY, NOW - 10 * MS_PER_DAY])
-    np.testing.assert_allclose(
-        importances(labels, times, NOW, 0.01), [1 + np.exp(-1.0), np.exp(-0.1)], rtol=1e-12
-    )
-    np.testing.assert_allclose(importances(labels, times, NOW, 0.0), [2.0, 1.0])
 
 
 def history(seed: int = 0, m: int = 60, topics: int = 3) -> tuple[History, NDArray[np.int64]]:
@@ -243,3 +141,115 @@ def test_configuration_round_trip_and_unknown_keys(tmp_path: Path):
     assert PinnerSageConfig.load(tmp_path) == config
     with pytest.raises(ValueError, match="extra"):
         PinnerSageConfig(lambda_=0.01)  # type: ignore[call-arg]
+
+
+def joined(users: list[History]) -> Histories:
+    """The users' actions over one table of vectors, each user's in ascending time."""
+    orders = [np.argsort(user.times_ms, kind="stable") for user in users]
+    first = np.concatenate([[0], np.cumsum([len(user.pin_ids) for user in users])])
+    return Histories(
+        offsets=first,
+        pin_ids=np.concatenate([user.pin_ids[o] for user, o in zip(users, orders, strict=True)]),
+        rows=np.concatenate([o + f for o, f in zip(orders, first[:-1], strict=True)]),
+        times_ms=np.concatenate([user.times_ms[o] for user, o in zip(users, orders, strict=True)]),
+        vectors=np.concatenate([user.vectors for user in users]),
+    )
+
+
+def same(left: Interests, right: Interests) -> None:
+    for name in ("medoid_pin_ids", "importances", "sizes", "vectors"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_users_get_what_each_gets_alone(threads: int):
+    users = [history(seed, m=int(m))[0] for seed, m in enumerate([0, 1, 2, 7, 300, 60, 60, 1, 0, 150])]
+    config = PinnerSageConfig(alpha=1.0, max_pins=200)
+    together = users_interests(joined(users), NOW, config, threads=threads)
+    assert len(together) == len(users)
+    for user, interests in zip(users, together, strict=True):
+        same(interests, user_interests(user, NOW, config))
+
+
+def test_no_users():
+    nobody = Histories(np.zeros(1, np.int64), *np.empty((3, 0), np.int64), np.empty((0, 8), np.float32))
+    assert users_interests(nobody, NOW, PinnerSageConfig()) == []
+
+
+@pytest.mark.parametrize("actions", [0, 1, 2])
+def test_short_histories(actions: int):
+    whole, _ = history(m=2)
+    short = History(whole.pin_ids[:actions], whole.vectors[:actions], whole.times_ms[:actions])
+    interests = user_interests(short, NOW, PinnerSageConfig(alpha=1e-9))
+    assert len(interests) == actions
+    assert sorted(interests.medoid_pin_ids) == list(range(1, actions + 1))
+    assert interests.vectors.shape == (actions, 32)
+    assert len(user_interests(short, NOW, PinnerSageConfig(alpha=1e9))) == min(actions, 1)
+
+
+def test_ten_thousand_actions_cost_no_more_than_the_cap():
+    actions, _ = history(m=10_000)
+    config = PinnerSageConfig(alpha=1.0, max_pins=500, max_interests=500)
+    tracemalloc.start()
+    interests = user_interests(actions, NOW, config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    newest = set(actions.pin_ids[np.argsort(-actions.times_ms, kind="stable")[:500]].tolist())
+    assert set(interests.medoid_pin_ids.tolist()) <= newest
+    assert interests.sizes.sum() == 500
+    matrix, arrays = 4 * 500**2, actions.vectors.nbytes + 200 * len(actions.pin_ids)
+    assert peak < 1.3 * matrix + 12 * 500 * 32 + arrays  # 10,000 pins in one matrix would be 400 MB
+
+
+def test_all_actions_on_one_pin():
+    one = History(np.full(50, 9), np.tile(history()[0].vectors[:1], (50, 1)), NOW - np.arange(1, 51))
+    interests = user_interests(one, NOW, PinnerSageConfig())
+    assert interests.medoid_pin_ids.tolist() == [9]
+    assert interests.sizes.tolist() == [1]
+    assert interests.importances[0] == pytest.approx(50, rel=1e-5)
+
+
+def test_all_pins_alike_are_one_interest_whose_medoid_is_the_newest():
+    alike = History(np.arange(1, 301), np.tile(history()[0].vectors[:1], (300, 1)), NOW - 300 + np.arange(300))
+    interests = user_interests(alike, NOW, PinnerSageConfig(alpha=1e-12))
+    assert interests.medoid_pin_ids.tolist() == [300]
+    assert interests.sizes.tolist() == [300]
+
+
+def test_identical_timestamps_do_not_depend_on_anything_but_the_order_given():
+    actions, topic = history()
+    at_once = History(actions.pin_ids, actions.vectors, np.full(60, NOW - MS_PER_DAY))
+    interests = user_interests(at_once, NOW, PinnerSageConfig(alpha=3.0))
+    assert sorted(interests.sizes) == sorted(np.bincount(topic))
+    np.testing.assert_allclose(interests.importances, interests.sizes * np.exp(-0.01), rtol=1e-6)
+    few = user_interests(at_once, NOW, PinnerSageConfig(alpha=1e-9, max_pins=5))
+    assert sorted(few.medoid_pin_ids) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("broken", [0.0, np.nan, np.inf, 1e30])
+def test_unknown_pins_and_broken_vectors_are_passed_over(broken: float):
+    actions, _ = history()
+    vectors = actions.vectors.copy()
+    vectors[::4] = broken
+    vectors[1, 1:] = broken
+    vectors[1, 0] = broken
+    kept = np.flatnonzero(np.arange(60) % 4 != 0)
+    kept = kept[kept != 1]
+    only = History(actions.pin_ids[kept], actions.vectors[kept], actions.times_ms[kept])
+    config = PinnerSageConfig(alpha=3.0)
+    same(
+        user_interests(History(actions.pin_ids, vectors, actions.times_ms), NOW, config),
+        user_interests(only, NOW, config),
+    )
+    nothing = History(actions.pin_ids, np.full_like(vectors, broken), actions.times_ms)
+    assert len(user_interests(nothing, NOW, config)) == 0
+
+
+def test_one_nan_component_is_enough_to_pass_a_pin_over():
+    actions, _ = history()
+    vectors = actions.vectors.copy()
+    vectors[5, 3] = np.nan
+    interests = user_interests(
+        History(actions.pin_ids, vectors, actions.times_ms), NOW, PinnerSageConfig(alpha=1e-9, max_interests=60)
+    )
+    assert sorted(interests.medoid_pin_ids) == [i for i in range(1, 61) if i != 6]

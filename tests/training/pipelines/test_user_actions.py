@@ -40,6 +40,18 @@ def test_rows_are_by_user_oldest_first_and_only_of_pins_with_a_vector(actions: U
     assert actions.history(1).pin_ids.tolist() == [10, 20]
 
 
+def test_histories_of_a_slice_are_those_of_each_user(actions: UserActions):
+    for start, stop in ((0, 2), (1, 9), (0, 1)):
+        together = actions.histories(start, stop)
+        assert len(together) == min(stop, 2) - start
+        for place, user in enumerate(range(start, min(stop, 2))):
+            part = slice(together.offsets[place], together.offsets[place + 1])
+            alone = actions.history(user)
+            np.testing.assert_array_equal(together.pin_ids[part], alone.pin_ids)
+            np.testing.assert_array_equal(together.times_ms[part], alone.times_ms)
+            np.testing.assert_array_equal(together.vectors[together.rows[part]], alone.vectors)
+
+
 def test_the_cut_is_strict_on_one_side_and_closed_on_the_other(actions: UserActions):
     assert actions.history(0, MS + 3000).pin_ids.tolist() == [30]
     assert actions.since(0, MS + 3000).tolist() == [0]
