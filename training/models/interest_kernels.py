@@ -27,6 +27,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bits = NDArray[np.int32]
+Matrix = NDArray[Any]
 
 INFINITY = np.int32(0x7F800000)
 """Bits of float32 +inf."""
@@ -100,7 +101,7 @@ def _copy(to: Floats, column: Floats) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def distances(x: Floats, out: Floats, syrk: int) -> float:
-    """Squared distances of the rows of `x` into `out[:m, :m]`, +inf elsewhere; the largest squared norm."""
+    """Squared distances of the rows of `x` into `out`, +inf up to a whole block; the largest squared norm."""
     m, d = x.shape
     _syrk(syrk, m, d, x.ctypes.data, d, out.ctypes.data, out.shape[1])
     squares = np.empty(m, np.float32)
@@ -122,13 +123,15 @@ def distances(x: Floats, out: Floats, syrk: int) -> float:
                 _copy(out[j, low:bottom], out[low:bottom, j])
     for i in range(m):
         out[i, i] = np.inf
-        out[i, m:] = np.inf
+        for j in range(m, (m + BLOCK - 1) // BLOCK * BLOCK):
+            out[i, j] = np.inf
     return largest
 
 
 @numba.njit(cache=True, nogil=True)
-def _block_minima(row: Bits, absent: Bits, minima: Bits) -> int:
-    """Minimum of the present columns of `row`, by block and of all; bits of floats >= 0 order as floats do."""
+def _block_minima(bits: Bits, top: int, absent: Bits, minima: Bits) -> int:
+    """Minimum of the present columns of a row, by block and of all; bits of floats >= 0 order as floats do."""
+    row = bits[top]
     least = INFINITY
     for b in range(minima.shape[0]):
         part, gone = row[b * BLOCK : (b + 1) * BLOCK], absent[b * BLOCK : (b + 1) * BLOCK]
@@ -141,9 +144,9 @@ def _block_minima(row: Bits, absent: Bits, minima: Bits) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _search(row: Bits, absent: Bits, start: int, near: int) -> tuple[int, int]:
+def _search(bits: Bits, top: int, absent: Bits, start: int, near: int) -> tuple[int, int]:
     """Last column of the block at `start` that is at most `near`, and how many are."""
-    part, gone = row[start : start + BLOCK], absent[start : start + BLOCK]
+    part, gone = bits[top, start : start + BLOCK], absent[start : start + BLOCK]
     last, hits = np.int32(-1), np.int32(0)
     for k in range(BLOCK):
         hit = (part[k] | gone[k]) <= near
@@ -153,22 +156,34 @@ def _search(row: Bits, absent: Bits, start: int, near: int) -> tuple[int, int]:
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc", "contract"}, error_model="numpy")
-def _gap(a: NDArray[Any], b: NDArray[Any]) -> float:
+def _gap(a: Matrix, i: int, b: Matrix, k: int) -> float:
+    """Squared distance of two rows in float64."""
     total = 0.0
-    for j in range(a.shape[0]):
-        step = np.float64(a[j]) - np.float64(b[j])
+    for j in range(a.shape[1]):
+        step = np.float64(a[i, j]) - np.float64(b[k, j])
         total += step * step
     return total
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc", "contract"}, error_model="numpy")
-def _join(a: NDArray[Any], b: NDArray[Any], share: float, out: Doubles) -> float:
-    """Squared gap of two centroids; `out` (maybe `a`) becomes `a + share * (b - a)`."""
+def _meet(a: Matrix, i: int, b: Matrix, k: int, share: float, out: Doubles) -> float:
+    """`_gap`, and out[i] becomes the point `share` of the way from one to the other."""
     total = 0.0
-    for j in range(a.shape[0]):
-        step = np.float64(a[j]) - np.float64(b[j])
+    for j in range(a.shape[1]):
+        step = np.float64(a[i, j]) - np.float64(b[k, j])
         total += step * step
-        out[j] = a[j] - share * step
+        out[i, j] = a[i, j] - share * step
+    return total
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc", "contract"}, error_model="numpy")
+def _move(a: Doubles, i: int, b: Matrix, k: int, share: float) -> float:
+    """`_meet` in place: a loop whose output may be its input is not vectorised unless it says so."""
+    total = 0.0
+    for j in range(a.shape[1]):
+        step = a[i, j] - np.float64(b[k, j])
+        total += step * step
+        a[i, j] -= share * step
     return total
 
 
@@ -177,27 +192,27 @@ def _exact(x: Floats, centroids: Doubles, size: Floats, i: int, k: int) -> float
     """Ward distance of two clusters in float64; symmetric to the last bit."""
     a, b = np.float64(size[i]), np.float64(size[k])
     if a == 1.0:
-        gap = _gap(x[i], x[k]) if b == 1.0 else _gap(x[i], centroids[k])
+        gap = _gap(x, i, x, k) if b == 1.0 else _gap(x, i, centroids, k)
     else:
-        gap = _gap(centroids[i], x[k]) if b == 1.0 else _gap(centroids[i], centroids[k])
+        gap = _gap(centroids, i, x, k) if b == 1.0 else _gap(centroids, i, centroids, k)
     return 2.0 * a * b / (a + b) * gap
 
 
 @numba.njit(cache=True, nogil=True)
 def _nearest(
-    x: Floats, centroids: Doubles, size: Floats, row: Bits, absent: Bits, top: int, before: int, near: int
+    x: Floats, centroids: Doubles, size: Floats, bits: Bits, absent: Bits, top: int, before: int, near: int
 ) -> tuple[int, float]:
     """The nearest in float64 of the columns that are at most `near` in float32, and its Ward distance.
 
     The one `before` wins ties, without which equal distances could go round in a circle; then the lowest.
     """
     nearest, height = -1, np.inf
-    if before >= 0 and row[before] | absent[before] <= near:
+    if before >= 0 and bits[top, before] | absent[before] <= near:
         nearest, height = before, _exact(x, centroids, size, top, before)
     for k in range(absent.shape[0]):
         if height == 0.0:  # copies of one vector: none is nearer
             break
-        if row[k] | absent[k] <= near:
+        if bits[top, k] | absent[k] <= near:
             value = _exact(x, centroids, size, top, k)
             if value < height:
                 nearest, height = k, value
@@ -208,25 +223,28 @@ def _nearest(
 def _unite(x: Floats, centroids: Doubles, size: Floats, into: int, other: int) -> float:
     """The Ward distance of two clusters in float64; centroids[into] becomes that of their union."""
     a, b = np.float64(size[into]), np.float64(size[other])
-    share, out = b / (a + b), centroids[into]
+    share = b / (a + b)
     if a == 1.0:
-        gap = _join(x[into], x[other], share, out) if b == 1.0 else _join(x[into], centroids[other], share, out)
+        if b == 1.0:
+            gap = _meet(x, into, x, other, share, centroids)
+        else:
+            gap = _meet(x, into, centroids, other, share, centroids)
+    elif b == 1.0:
+        gap = _move(centroids, into, x, other, share)
     else:
-        gap = _join(out, x[other], share, out) if b == 1.0 else _join(out, centroids[other], share, out)
+        gap = _move(centroids, into, centroids, other, share)
     return 2.0 * a * b / (a + b) * gap
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _update(
-    row: Floats, other: Floats, size: Floats, size_row: float, size_other: float, height: float
-) -> None:
-    """Lance-Williams: `row` becomes the distances to the union of its cluster and the other's."""
-    a, b, h = np.float32(size_row), np.float32(size_other), np.float32(height)
+def _update(distance: Floats, into: int, other: int, size: Floats, height: float) -> None:
+    """Lance-Williams: row `into` becomes the distances to the union of the two clusters."""
+    a, b, h = size[into], size[other], np.float32(height)
     both = a + b
     for k in range(size.shape[0]):
         n = size[k]
-        value = ((a + n) * row[k] + (b + n) * other[k] - n * h) / (both + n)
-        row[k] = value if value > 0 else np.float32(0.0)
+        value = ((a + n) * distance[into, k] + (b + n) * distance[other, k] - n * h) / (both + n)
+        distance[into, k] = value if value > 0 else np.float32(0.0)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -280,10 +298,9 @@ def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: in
             length = 1
         top = chain[length - 1]
         before = chain[length - 2] if length > 1 else -1
-        row = distance[top]
         _catch_up(distance, top, made, older, seen[top])
         seen[top] = now
-        level_bits[0] = _block_minima(bits[top], absent, minima)
+        level_bits[0] = _block_minima(bits, top, absent, minima)
         least = level[0]
         slack = (leaf + 16.0 * UNIT * largest * deepest) * 2.0 * size[top]
         nearest, height, found = -1, np.inf, 0
@@ -292,12 +309,12 @@ def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: in
             near = level_bits[0]
             for b in range(minima.shape[0]):
                 if minima[b] <= near:
-                    at, hits = _search(bits[top], absent, b * BLOCK, near)
+                    at, hits = _search(bits, top, absent, b * BLOCK, near)
                     nearest = at
                     found += hits
             if found > 1:
                 chosen += 1
-                nearest, height = _nearest(x, centroids, size, bits[top], absent, top, before, near)
+                nearest, height = _nearest(x, centroids, size, bits, absent, top, before, near)
         if length == m and before >= 0:
             nearest, height = before, _exact(x, centroids, size, top, before)
         if nearest >= 0 and found < 2 and least + slack > alpha:
@@ -312,7 +329,7 @@ def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: in
             _catch_up(distance, before, made, older, seen[before])
             now += 1
             height = _unite(x, centroids, size, before, top)
-            _update(distance[before], row, size, size[before], size[top], height)
+            _update(distance, before, top, size, height)
             size[before] += size[top]
             parent[top] = before
             absent[top] = INFINITY
@@ -351,15 +368,6 @@ def _number(parent: Ints, labels: Ints) -> None:
         labels[i] = names[root]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc", "contract"}, error_model="numpy")
-def _squared_gap(a: Floats, b: Doubles, scale: float) -> float:
-    total = 0.0
-    for j in range(a.shape[0]):
-        step = np.float64(a[j]) - b[j] * scale
-        total += step * step
-    return total
-
-
 @numba.njit(cache=True, nogil=True)
 def medoids_of(x: Floats, labels: Ints, clusters: int) -> Ints:
     m, d = x.shape
@@ -373,11 +381,14 @@ def medoids_of(x: Floats, labels: Ints, clusters: int) -> Ints:
         count[c] += 1
         for j in range(d):
             total[c, j] += x[i, j]
+    for c in range(clusters):
+        for j in range(d):
+            total[c, j] /= count[c]
     best = np.full(clusters, np.inf)
     for i in range(m):
         c = labels[i]
         if count[c] > 2:  # both of two are as near
-            gap = _squared_gap(x[i], total[c], 1.0 / count[c])
+            gap = _gap(x, i, total, c)
             if gap < best[c]:
                 best[c] = gap
                 medoid[c] = i
@@ -490,8 +501,7 @@ def _gather(
             if values[slot] == -2:
                 keys[slot] = pin_ids[a]
                 values[slot] = -1
-                if found < newest.shape[0] and _known(vectors[rows[a]]):
-                    points[found] = vectors[rows[a]]
+                if found < newest.shape[0] and _take(vectors, rows[a], points, found):
                     newest[found] = a
                     values[slot] = found
                     found += 1
@@ -505,9 +515,11 @@ def _gather(
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _known(vector: Floats) -> bool:
-    """False for a zero vector and for one that is not finite or too long to have finite distances."""
+def _take(vectors: Floats, row: int, points: Floats, place: int) -> bool:
+    """Copy a vector; False for a zero one and for one not finite or too long to have finite distances."""
     square = np.float32(0.0)
-    for j in range(vector.shape[0]):
-        square += vector[j] * vector[j]
+    for j in range(vectors.shape[1]):
+        value = vectors[row, j]
+        points[place, j] = value
+        square += value * value
     return 0.0 < square < LONGEST

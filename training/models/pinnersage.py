@@ -11,16 +11,17 @@ Distances are squared Euclidean throughout, as in the paper's recursion: a cut a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from training.models.interest_clusters import Limits, Medoids, Workspace, cluster_users
 
@@ -142,7 +143,7 @@ def users_interests(
         return [(low, _slice(histories, vectors, low, high, limits, space)) for low, high in bounds]
 
     slices = _slices(histories.offsets, config.max_pins)
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         parts = [
             part for parts in pool.map(run, [slices[t::threads] for t in range(threads)]) for part in parts
         ]
@@ -199,17 +200,30 @@ class AlphaChoice:
 
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+CLOSE = 1e-3
+"""Alphas whose similarity lies this near the best are as good."""
 
 
 def choose_alpha(
-    histories: Sequence[History], config: PinnerSageConfig, *, alphas: Sequence[float] = ALPHAS, seed: int = 7
+    histories: Sequence[History],
+    config: PinnerSageConfig,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    seed: int = 7,
+    interests_of: Callable[[History, int, PinnerSageConfig], Interests] = user_interests,
 ) -> AlphaChoice:
-    """Alpha by walking one day forward: cluster all but each user's last active day, then ask how near that
-    day's new pins lie to `config.sampled` medoids drawn by importance.
+    """Alpha by walking one day forward, since the paper names none.
 
-    Too small an alpha spends the draws on single pins, too large a one blurs interests together; both
-    show. Where two alphas are within 0.001, the larger wins: fewer interests to keep and search.
-    Raises ValueError when no history has two active days.
+    1. Hold out each user's last active day; what is new in it, pins not met before, is to be found.
+    2. For each of `alphas`, cluster the days before as of that midnight and draw `config.sampled` medoids by
+       importance, with the same seeds for every alpha.
+    3. A user's similarity is the mean, over the held-out pins, of the best cosine to a drawn medoid; an
+       alpha's is the mean over users.
+    4. The alpha with the highest similarity wins; of those within CLOSE of it the largest, whose interests are
+       fewest to keep and search.
+
+    Too small an alpha spends the draws on single pins, too large a one blurs interests together; both show.
+    `interests_of` may cluster otherwise. Raises ValueError when no history has two active days.
     """
     splits = [split for split in map(_last_day_out, histories) if split is not None]
     if not splits:
@@ -220,7 +234,7 @@ def choose_alpha(
         tried = config.model_copy(update={"alpha": alpha})
         best, found = [], []
         for user, (past, held, now_ms) in enumerate(splits):
-            interests = user_interests(past, now_ms, tried)
+            interests = interests_of(past, now_ms, tried)
             found.append(len(interests))
             drawn = sample_medoids(interests, tried.sampled, seed=seed + user)
             if len(drawn):
@@ -228,7 +242,7 @@ def choose_alpha(
         similarity[alpha] = float(np.mean(best)) if best else 0.0
         counts[alpha] = float(np.mean(found))
     top = max(similarity.values())
-    chosen = max(alpha for alpha, value in similarity.items() if value >= top - 1e-3)
+    chosen = max(alpha for alpha, value in similarity.items() if value >= top - CLOSE)
     return AlphaChoice(chosen, similarity, counts, len(splits))
 
 
@@ -243,6 +257,12 @@ def _last_day_out(history: History) -> tuple[History, Floats, int] | None:
         return None
     past = History(history.pin_ids[before], history.vectors[before], history.times_ms[before])
     return past, history.vectors[new], midnight
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process, which take a millisecond to find."""
+    return ThreadpoolController()
 
 
 def _batch_limits(now_ms: int, config: PinnerSageConfig) -> Limits:

@@ -1,0 +1,350 @@
+"""PinnerSage's offline table (KDD 2020, section 5): ways to stand for a user, walking forward day by day.
+
+Each of the last days is predicted from what happened before its midnight. Retrieval: e embeddings fetch their
+floor(400 / e) nearest pins each; relevance is the share of the day's action pins with cosine >= 0.8 to a pin
+fetched, recall the share fetched themselves. Ranking: the day's action pins against up to 20 of the user's
+other impressions of that day per action, by the largest cosine to an embedding; R-Precision is the share of
+action pins within the first R places, R their number, reciprocal rank the mean of 1 / rank over action pins.
+
+Where clusters are sampled, every method draws with the same seeds, and several draws are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.evaluation.user_embeddings import (
+    Clustering,
+    Points,
+    complete_clusters,
+    decay_average,
+    interests_of,
+    kmeans_clusters,
+    last_pin,
+    points_of,
+)
+from training.models.interactions import Pins
+from training.models.interest_clusters import ward_labels
+from training.models.pinnersage import (
+    MS_PER_DAY,
+    History,
+    Interests,
+    PinnerSageConfig,
+    choose_alpha,
+    sample_medoids,
+)
+from training.pipelines.user_actions import UserActions
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+METRICS = ("relevance", "recall", "r_precision", "reciprocal_rank")
+LAST_PIN = "last pin"
+DECAY_AVERAGE = "decay average"
+WARD, CENTROID, SAMPLE_1 = "ward + medoid", "ward + centroid", "ward + medoid, 1 sampled"
+KMEANS, COMPLETE = "k-means, k = 5", "complete linkage"
+NO_DECAY, FAST_DECAY = "ward + medoid, decay 0", "ward + medoid, decay 0.1"
+WIDEST = (0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 2.6)
+"""Squared diameters tried for complete linkage; of unit vectors it is at most 4."""
+
+
+class TableConfig(BaseModel):
+    """The protocol's parameters; the paper's where it gives them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    days: int = Field(5, ge=1)
+    """Last days predicted, one after the other."""
+    users: int = Field(400, ge=1)
+    """Users drawn for each day, of those who act in it."""
+    draws: int = Field(3, ge=1)
+    """Times that clusters are sampled; the mean counts."""
+    recommended: int = Field(400, ge=1)
+    relevant: float = 0.8
+    impressions_per_action: int = Field(20, ge=1)
+    novel: bool = False
+    """Leave out pins acted on in the window: neither fetched nor to be found. The paper does not."""
+    tuned_users: int = Field(300, ge=1)
+    resamples: int = Field(2000, ge=1)
+    """Bootstrap resamples of users."""
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Day:
+    """One user's day to predict: rows in the catalogue, and what was known at its midnight."""
+
+    user: int
+    midnight_ms: int
+    past: History
+    known: Ints
+    """Rows acted on in the window."""
+    held: Ints
+    """Distinct rows acted on in the day, of pins that existed before."""
+    shown: Ints
+    """Distinct rows shown in the day and not acted on."""
+    there: NDArray[np.bool_]
+    """Which pins existed before the day and have a vector."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Sums by method, metric and user: a metric is the sum of `hits` over that of `counts`."""
+
+    methods: tuple[str, ...]
+    users: Ints  # (u,) ids
+    hits: Doubles  # (methods, metrics, u)
+    counts: Doubles  # (metrics, u)
+    alpha: float
+    widest: float
+    interests: float
+    """Mean number of Ward clusters of a user."""
+    impressions: float
+    """Mean number of impressions ranked against an action."""
+    resamples: int
+    seed: int
+
+    def values(self) -> Doubles:
+        """Every method's metrics, (methods, metrics); NaN where nothing was held out."""
+        with np.errstate(invalid="ignore"):
+            return self.hits.sum(-1) / self.counts.sum(-1)
+
+    def resampled(self) -> Doubles:
+        """`values` of each resample of users, (resamples, methods, metrics); every method on the same users."""
+        rng = np.random.default_rng(self.seed)
+        n = len(self.users)
+        times = rng.multinomial(n, np.full(n, 1 / n), self.resamples).astype(np.float64)  # (b, u)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.einsum("bu,mku->bmk", times, self.hits) / (times @ self.counts.T)[:, None]
+
+    def lifts(self) -> tuple[Doubles, Doubles, Doubles]:
+        """Lift over the last pin of each method and metric, and the ends of its 95 % interval over users."""
+        base = self.methods.index(LAST_PIN)
+        values, drawn = self.values(), self.resampled()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lift, drawn = values / values[base] - 1, drawn / drawn[:, base : base + 1] - 1
+        low, high = np.nanpercentile(drawn, (2.5, 97.5), axis=0)
+        return lift, low, high
+
+    def difference(self, weights: Mapping[str, float], metric: str) -> tuple[float, float, float]:
+        """A weighted sum of methods' values of one metric, and its 95 % interval over users."""
+        k = METRICS.index(metric)
+        row = np.array([weights.get(method, 0.0) for method in self.methods])
+        low, high = np.nanpercentile(self.resampled()[:, :, k] @ row, (2.5, 97.5))
+        return float(self.values()[:, k] @ row), float(low), float(high)
+
+
+def pinnersage_table(
+    pins: Pins, actions: UserActions, impressions: UserActions | None, end_ms: int, config: TableConfig
+) -> Table:
+    """The table over the `config.days` days before `end_ms`, a UTC midnight.
+
+    `impressions` are rows of what was shown, read like actions; without them the ranking half is NaN. alpha and
+    complete linkage's diameter are chosen by `choose_alpha`'s procedure on days before the first one predicted.
+    Raises ValueError where no user acts in these days on a pin that existed before.
+    """
+    first = end_ms - config.days * MS_PER_DAY
+    past = [actions.history(user, first) for user in actions.sample(config.tuned_users, config.seed + 1)]
+    base = PinnerSageConfig()
+    alpha = choose_alpha(past, base, seed=config.seed).alpha
+    widest = choose_alpha(past, base, alphas=WIDEST, seed=config.seed, interests_of=_complete_interests).alpha
+    clusterings: dict[str, Clustering] = {
+        WARD: lambda vectors, seed: ward_labels(vectors, alpha),
+        COMPLETE: complete_clusters(widest),
+        KMEANS: kmeans_clusters(5),
+    }
+    methods = (
+        LAST_PIN,
+        DECAY_AVERAGE,
+        SAMPLE_1,
+        KMEANS,
+        COMPLETE,
+        CENTROID,
+        NO_DECAY,
+        FAST_DECAY,
+        WARD,
+    )
+    hits = np.zeros((len(methods), len(METRICS), len(actions)))
+    counts = np.zeros((len(METRICS), len(actions)))
+    clusters, ranked = [], [0, 0]
+    for day in _days(pins, actions, impressions, end_ms, config):
+        points = points_of(day.past, day.midnight_ms, base)
+        if len(points.pin_ids) == 0:
+            continue
+        seed = config.seed + 7919 * day.user + day.midnight_ms // MS_PER_DAY
+        labels = {name: cluster(points.vectors, seed) for name, cluster in clusterings.items()}
+        clusters.append(labels[WARD].max() + 1)
+        sampled = _embeddings(points, labels, base, seed, config.draws)
+        found = _retrieval(pins, day, [sampled[method] for method in methods], config)
+        hits[:, :2, day.user] += found
+        counts[:2, day.user] += len(day.held)
+        if len(day.shown):
+            candidates = _candidates(day, config, seed)
+            hits[:, 2:, day.user] += _ranking(pins, day, candidates, [sampled[m] for m in methods], seed)
+            counts[2:, day.user] += len(day.held)
+            ranked[0] += len(candidates) - len(day.held)
+            ranked[1] += len(day.held)
+    kept = counts[0] > 0
+    if not kept.any():
+        raise ValueError("no user acts in the days to predict on a pin older than the day; take more days")
+    return Table(
+        methods=methods,
+        users=actions.users[kept],
+        hits=hits[:, :, kept],
+        counts=counts[:, kept],
+        alpha=alpha,
+        widest=widest,
+        interests=float(np.mean(clusters)),
+        impressions=ranked[0] / max(ranked[1], 1),
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+
+
+def _complete_interests(history: History, now_ms: int, config: PinnerSageConfig) -> Interests:
+    """Interests by complete linkage, `config.alpha` its squared diameter."""
+    points = points_of(history, now_ms, config)
+    if len(points.pin_ids) == 0:
+        return Interests.none(history.vectors.shape[1])
+    labels = complete_clusters(config.alpha)(points.vectors, 0)
+    return interests_of(points, labels, config.decay_per_day)
+
+
+def _days(
+    pins: Pins, actions: UserActions, impressions: UserActions | None, end_ms: int, config: TableConfig
+) -> Iterator[Day]:
+    window = PinnerSageConfig().window_days * MS_PER_DAY
+    known_vectors = pins.vectors.any(axis=1)
+    for back in range(config.days, 0, -1):
+        midnight = end_ms - back * MS_PER_DAY
+        there = known_vectors & (pins.created_at_ms < midnight)
+        active = _active(actions, midnight, midnight + MS_PER_DAY)
+        rng = np.random.default_rng(config.seed + back)
+        for user in np.sort(rng.permutation(active)[: config.users]).tolist():
+            past = actions.history(user, midnight)
+            known = _rows(actions, user, midnight - window, midnight)
+            held = _rows(actions, user, midnight, midnight + MS_PER_DAY)
+            held = held[there[held]]
+            if config.novel:
+                held = np.setdiff1d(held, known)
+            if len(held) == 0 or len(known) == 0:
+                continue
+            shown = np.empty(0, np.int64)
+            if impressions is not None:
+                shown = _shown(impressions, int(actions.users[user]), midnight)
+                shown = np.setdiff1d(shown[there[shown]], held)
+            yield Day(user, midnight, past, known, held, shown, there)
+
+
+def _active(actions: UserActions, start_ms: int, end_ms: int) -> Ints:
+    inside = (actions.times_ms >= start_ms) & (actions.times_ms < end_ms)
+    return np.unique(np.searchsorted(actions.offsets, np.flatnonzero(inside), side="right") - 1)
+
+
+def _rows(actions: UserActions, user: int, start_ms: int, end_ms: int) -> Ints:
+    part = slice(actions.offsets[user], actions.offsets[user + 1])
+    low, high = np.searchsorted(actions.times_ms[part], (start_ms, end_ms))
+    return np.unique(actions.pin_rows[part][low:high])
+
+
+def _shown(impressions: UserActions, user_id: int, midnight: int) -> Ints:
+    place = int(np.searchsorted(impressions.users, user_id))
+    if place == len(impressions) or impressions.users[place] != user_id:
+        return np.empty(0, np.int64)
+    return _rows(impressions, place, midnight, midnight + MS_PER_DAY)
+
+
+def _embeddings(
+    points: Points, labels: Mapping[str, Ints], config: PinnerSageConfig, seed: int, draws: int
+) -> dict[str, list[Floats]]:
+    """Each method's embeddings, (e, d) a draw; one draw where nothing is drawn."""
+    decay, k = config.decay_per_day, config.sampled
+    drawn: dict[str, tuple[Interests, int]] = {
+        SAMPLE_1: (interests_of(points, labels[WARD], decay), 1),
+        KMEANS: (interests_of(points, labels[KMEANS], decay), k),
+        COMPLETE: (interests_of(points, labels[COMPLETE], decay), k),
+        CENTROID: (interests_of(points, labels[WARD], decay, centroid=True), k),
+        NO_DECAY: (interests_of(points, labels[WARD], 0.0), k),
+        FAST_DECAY: (interests_of(points, labels[WARD], 0.1), k),
+        WARD: (interests_of(points, labels[WARD], decay), k),
+    }
+    out = {LAST_PIN: [last_pin(points)], DECAY_AVERAGE: [decay_average(points, decay)]}
+    for method, (interests, count) in drawn.items():
+        out[method] = [
+            interests.vectors[sample_medoids(interests, count, seed=1_000_003 * draw + seed)]
+            for draw in range(draws)
+        ]
+    return out
+
+
+def _retrieval(pins: Pins, day: Day, sampled: list[list[Floats]], config: TableConfig) -> Doubles:
+    """Relevant and recalled action pins of each method, the mean over its draws, (methods, 2)."""
+    queries, place = np.unique(
+        np.concatenate([e for draws in sampled for e in draws]), axis=0, return_inverse=True
+    )
+    place = place.ravel()
+    likeness = queries @ pins.vectors.T  # (q, p)
+    likeness[:, ~day.there] = -np.inf
+    if config.novel:
+        likeness[:, day.known] = -np.inf
+    count = min(config.recommended, len(pins.ids))
+    top = np.argpartition(likeness, len(pins.ids) - count, axis=1)[:, -count:]
+    order = np.argsort(-np.take_along_axis(likeness, top, axis=1), axis=1, kind="stable")
+    top = np.take_along_axis(top, order, axis=1)  # (q, count) nearest first
+    near = pins.vectors[day.held] @ pins.vectors.T >= config.relevant  # (h, p)
+    out = np.zeros((len(sampled), 2))
+    at = 0
+    for method, draws in enumerate(sampled):
+        for embeddings in draws:
+            share = config.recommended // len(embeddings)
+            mine = place[at : at + len(embeddings)]
+            at += len(embeddings)
+            rows = np.unique(top[mine, :share])
+            rows = rows[np.isfinite(likeness[mine][:, rows]).any(axis=0)]
+            out[method, 0] += near[:, rows].any(axis=1).sum() / len(draws)
+            out[method, 1] += np.isin(day.held, rows).sum() / len(draws)
+    return out
+
+
+def _candidates(day: Day, config: TableConfig, seed: int) -> Ints:
+    """The action pins, then impressions drawn for them."""
+    count = min(config.impressions_per_action * len(day.held), len(day.shown))
+    return np.concatenate([day.held, np.random.default_rng(seed).choice(day.shown, count, replace=False)])
+
+
+def _ranking(pins: Pins, day: Day, candidates: Ints, sampled: list[list[Floats]], seed: int) -> Doubles:
+    """Action pins in the first R places, and sums of their reciprocal ranks, by method, (methods, 2)."""
+    r = len(day.held)
+    mixed = np.random.default_rng(seed + 1).permutation(len(candidates))  # ties fall by chance
+    vectors = pins.vectors[candidates[mixed]]
+    out = np.zeros((len(sampled), 2))
+    for method, draws in enumerate(sampled):
+        for embeddings in draws:
+            score = (vectors @ embeddings.T).max(axis=1)
+            is_action = mixed[np.argsort(-score, kind="stable")] < r
+            out[method, 0] += is_action[:r].sum() / len(draws)
+            out[method, 1] += (1 / (np.flatnonzero(is_action) + 1)).sum() / len(draws)
+    return out
+
+
+Direction = tuple[str, Mapping[str, float]]
+
+DIRECTIONS: tuple[Direction, ...] = (
+    ("several embeddings beat the decay average", {WARD: 1, DECAY_AVERAGE: -1}),
+    ("3 sampled beat 1 sampled", {WARD: 1, SAMPLE_1: -1}),
+    ("the decay average beats the last pin", {DECAY_AVERAGE: 1, LAST_PIN: -1}),
+    ("Ward beats k-means", {WARD: 1, KMEANS: -1}),
+    ("Ward beats complete linkage", {WARD: 1, COMPLETE: -1}),
+    ("a medoid is no worse than a centroid", {WARD: 1, CENTROID: -1}),
+    ("clusters matter more than medoids", {CENTROID: 2, WARD: -1, DECAY_AVERAGE: -1}),
+    ("decay 0.01 beats none", {WARD: 1, NO_DECAY: -1}),
+    ("decay 0.01 beats 0.1", {WARD: 1, FAST_DECAY: -1}),
+)
+"""The paper's directions as weighted sums of metrics, positive where the direction holds. Clusters against
+medoids: what clusters add to the decay average, less what medoids add to the clusters' centroids."""
