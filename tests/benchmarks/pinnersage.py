@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from training.models.interest_clusters import ward_labels
+from training.models.interest_clusters import Limits, Workspace, cluster_users, ward_labels
 from training.models.pinnersage import (
     MS_PER_DAY,
     Histories,
@@ -104,12 +104,15 @@ def fastcluster_linkage() -> Callable[..., Any] | None:
 def speeds(m: int, count: int, rounds: int) -> dict[str, NDArray[np.float64]]:
     """CPU ms a user of each side, in each of the interleaved rounds."""
     users = users_of(m, count, seed=m)
-    config = PinnerSageConfig(alpha=ALPHA, max_pins=m)
+    limits = Limits(0, NOW, NOW, decay_per_day=0.01, alpha=ALPHA, actions=m, pins=m, interests=50)
+    space = Workspace.of(m, DIM)
     points = [
         users.vectors[users.rows[a:b]] for a, b in zip(users.offsets[:-1], users.offsets[1:], strict=True)
     ]
     runs: dict[str, Callable[[], object]] = {
-        "ours": lambda: users_interests(users, NOW, config),
+        "ours": lambda: cluster_users(
+            users.pin_ids, users.vectors, users.rows, users.times_ms, users.offsets, limits, space
+        ),
         "scipy": lambda: [fcluster(linkage(x, "ward"), ALPHA, "distance") for x in points],
         "floor": lambda: [floor(x) for x in points],
     }

@@ -139,11 +139,11 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=TableConfig().days)
     parser.add_argument("--users", type=int, default=TableConfig().users)
     parser.add_argument("--draws", type=int, default=TableConfig().draws)
+    parser.add_argument("--tuned-users", type=int, default=TableConfig().tuned_users)
     parser.add_argument("--seed", type=int, default=TableConfig().seed)
     options = parser.parse_args()
-    config = TableConfig(
-        days=options.days, users=options.users, draws=options.draws, novel=options.novel, seed=options.seed
-    )
+    chosen = {name: getattr(options, name) for name in TableConfig.model_fields if hasattr(options, name)}
+    config = TableConfig(**chosen)
     with threadpool_limits(1):
         table = measure(options.home, config)
     rows, found = show(table), directions(table)
