@@ -227,7 +227,7 @@ def choose_alpha(
     """
     splits = [split for split in map(_last_day_out, histories) if split is not None]
     if not splits:
-        raise ValueError("no user has actions on two different days; alpha cannot be chosen, set it instead")
+        raise ValueError("no user has actions on two different days, new pins on the last; set alpha instead")
     similarity: dict[float, float] = {}
     counts: dict[float, float] = {}
     for alpha in alphas:
