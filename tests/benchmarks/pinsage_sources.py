@@ -119,7 +119,7 @@ class _Asked:
     def chosen_alpha(self) -> float:
         users = self.actions.sample(TUNED_USERS, SEED + 1)
         histories = [self.actions.history(user, self.now_ms) for user in users]
-        return choose_alpha(histories, PinnerSageConfig(), seed=SEED).alpha
+        return choose_alpha(histories, self.actions.pins.vectors, PinnerSageConfig(), seed=SEED).alpha
 
     def row(
         self, name: str, *, alpha: float | None = None, last: int = LAST, chosen: bool = False

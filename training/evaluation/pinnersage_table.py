@@ -152,8 +152,10 @@ def pinnersage_table(
     first = end_ms - config.days * MS_PER_DAY
     past = [actions.history(user, first) for user in actions.sample(config.tuned_users, config.seed + 1)]
     base = PinnerSageConfig()
-    alpha = choose_alpha(past, base, seed=config.seed).alpha
-    widest = choose_alpha(past, base, alphas=WIDEST, seed=config.seed, interests_of=_complete_interests).alpha
+    vectors, seed = pins.vectors, config.seed
+    alpha = choose_alpha(past, vectors, base, seed=seed).alpha
+    complete = choose_alpha(past, vectors, base, alphas=WIDEST, seed=seed, interests_of=_complete_interests)
+    widest = complete.alpha
     clusterings: dict[str, Clustering] = {
         WARD: lambda vectors, seed: ward_labels(vectors, alpha),
         COMPLETE: complete_clusters(widest),

@@ -113,7 +113,9 @@ def pinnersage(known: AsOf, *, seed: int) -> Recommend:
     config = PinnerSageConfig()
     try:
         histories = [actions.history(user) for user in actions.sample(TUNED_USERS, seed)]
-        config = config.model_copy(update={"alpha": choose_alpha(histories, config, seed=seed).alpha})
+        config = config.model_copy(
+            update={"alpha": choose_alpha(histories, pins.vectors, config, seed=seed).alpha}
+        )
     except ValueError:  # nobody has two active days: the default alpha stands
         pass
     columns = np.searchsorted(known.pins, pins.ids)

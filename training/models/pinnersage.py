@@ -189,23 +189,28 @@ def sample_medoids(interests: Interests, k: int = 3, *, seed: int) -> Ints:
 
 @dataclass(frozen=True)
 class AlphaChoice:
-    """The alpha picked and why: held-out similarity of each alpha tried."""
+    """The alpha picked and why: how near the top held-out pins stood under each alpha tried."""
 
     alpha: float
-    similarity: dict[float, float]
-    """Mean, over held-out pins, of the best cosine to the sampled medoids."""
+    gain: dict[float, float]
+    """Mean over users of the held-out pins' gain, 1 / (1 + rank / HALF_AT), in (0, 1]."""
     interests: dict[float, float]
     """Mean number of interests a user."""
     users: int
 
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+HALF_AT = 100
+"""Rank at which a pin found counts half: about as many as a source brings."""
+COMPARED = 20_000
+"""Pins of a larger catalogue that a held-out pin is ranked among, drawn evenly."""
 CLOSE = 1e-3
-"""Alphas whose similarity lies this near the best are as good."""
+"""Alphas of a gain this near the best are as good."""
 
 
 def choose_alpha(
     histories: Sequence[History],
+    catalogue: Floats,
     config: PinnerSageConfig,
     *,
     alphas: Sequence[float] = ALPHAS,
@@ -217,33 +222,45 @@ def choose_alpha(
     1. Hold out each user's last active day; what is new in it, pins not met before, is to be found.
     2. For each of `alphas`, cluster the days before as of that midnight and draw `config.sampled` medoids by
        importance, with the same seeds for every alpha.
-    3. A user's similarity is the mean, over the held-out pins, of the best cosine to a drawn medoid; an
-       alpha's is the mean over users.
-    4. The alpha with the highest similarity wins; of those within CLOSE of it the largest, whose interests are
+    3. A held-out pin's rank is the number of pins of `catalogue` (p, d) nearer to a drawn medoid than it is, its
+       gain 1 / (1 + rank / HALF_AT). An alpha's gain is the mean over users of the mean over their pins.
+    4. The alpha with the highest gain wins; of those within CLOSE of it the largest, whose interests are
        fewest to keep and search.
 
     Too small an alpha spends the draws on single pins, too large a one blurs interests together; both show.
+    Cosines alone would not do: single pins lie near others like them, and yet far down everyone's list.
     `interests_of` may cluster otherwise. Raises ValueError when no history has two active days.
     """
     splits = [split for split in map(_last_day_out, histories) if split is not None]
     if not splits:
         raise ValueError("no user has actions on two different days, new pins on the last; set alpha instead")
-    similarity: dict[float, float] = {}
+    pins = len(catalogue)
+    if pins > COMPARED:
+        catalogue = catalogue[np.random.default_rng(seed).choice(pins, COMPARED, replace=False)]
+    gain: dict[float, float] = {}
     counts: dict[float, float] = {}
     for alpha in alphas:
         tried = config.model_copy(update={"alpha": alpha})
-        best, found = [], []
+        gains, sizes = [], []
         for user, (past, held, now_ms) in enumerate(splits):
             interests = interests_of(past, now_ms, tried)
-            found.append(len(interests))
+            sizes.append(len(interests))
             drawn = sample_medoids(interests, tried.sampled, seed=seed + user)
             if len(drawn):
-                best.append((held @ interests.vectors[drawn].T).max(axis=1).mean())
-        similarity[alpha] = float(np.mean(best)) if best else 0.0
-        counts[alpha] = float(np.mean(found))
-    top = max(similarity.values())
-    chosen = max(alpha for alpha, value in similarity.items() if value >= top - CLOSE)
-    return AlphaChoice(chosen, similarity, counts, len(splits))
+                ranks = _ranks(held, interests.vectors[drawn], catalogue) * (pins / len(catalogue))
+                gains.append((1 / (1 + ranks / HALF_AT)).mean())
+        gain[alpha] = float(np.mean(gains)) if gains else 0.0
+        counts[alpha] = float(np.mean(sizes))
+    top = max(gain.values())
+    chosen = max(alpha for alpha, value in gain.items() if value >= top - CLOSE)
+    return AlphaChoice(chosen, gain, counts, len(splits))
+
+
+def _ranks(held: Floats, medoids: Floats, catalogue: Floats) -> NDArray[np.int64]:
+    """Pins of `catalogue` (p, d) nearer to any of `medoids` than each of `held` (h, d) is, (h,)."""
+    ordered = np.sort((catalogue @ medoids.T).max(axis=1))
+    own = (held @ medoids.T).max(axis=1)
+    return len(ordered) - np.searchsorted(ordered, own, side="right")
 
 
 def _last_day_out(history: History) -> tuple[History, Floats, int] | None:

@@ -61,8 +61,8 @@ RELEVANT = 0.8
 
 ALPHA_PROCEDURE = (
     "The paper names no alpha. It was chosen by walking one day forward: of each user sampled, all but the "
-    "last active day is clustered, and the alpha is taken whose sampled medoids lie nearest, in cosine, to the "
-    "new pins of that day; of alphas within 0.001 of the best, the largest."
+    "last active day is clustered, and the alpha is taken whose sampled medoids have the new pins of that day "
+    "highest among their nearest (rank 100 counts half); of alphas within 0.001 of the best, the largest."
 )
 
 MS_PER_DAY = 86_400_000
@@ -100,7 +100,7 @@ def train_pinnersage(
         ctx.progress(f"pinnersage: alpha {choice.alpha:g}, {found:.1f} interests a user")
     metrics = walk_forward(actions, wanted, holdout_ms, ctx.seed)
     if choice is not None:
-        metrics |= {"tuned_users": float(choice.users), "tuned_similarity": choice.similarity[choice.alpha]}
+        metrics |= {"tuned_users": float(choice.users), "tuned_gain": choice.gain[choice.alpha]}
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "model"
         wanted.save(files)
@@ -249,7 +249,7 @@ def _choose(actions: UserActions, config: PinnerSageConfig, before_ms: int, seed
     """Alpha from the users' histories before the evaluated day; None where nobody has two active days."""
     histories = [actions.history(user, before_ms) for user in actions.sample(TUNED_USERS, seed + 1)]
     try:
-        return choose_alpha(histories, config, seed=seed)
+        return choose_alpha(histories, actions.pins.vectors, config, seed=seed)
     except ValueError:  # no user has two active days: the default stands, and the card says it was not chosen
         return None
 
@@ -274,10 +274,10 @@ def _alpha_figure(choice: AlphaChoice) -> Figure:
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     left = figure.subplots()
-    alphas = sorted(choice.similarity)
-    left.plot(alphas, [choice.similarity[a] for a in alphas], marker="o", color="#c8102e")
+    alphas = sorted(choice.gain)
+    left.plot(alphas, [choice.gain[a] for a in alphas], marker="o", color="#c8102e")
     left.axvline(choice.alpha, color="#888888", linestyle=":")
-    left.set(xscale="log", xlabel="alpha", ylabel="similarity of held-out pins to sampled medoids")
+    left.set(xscale="log", xlabel="alpha", ylabel="gain of held-out pins by rank")
     right = left.twinx()
     right.plot(alphas, [choice.interests[a] for a in alphas], marker=".", color="#4a6fa5")
     right.set_ylabel("interests per user", color="#4a6fa5")

@@ -71,7 +71,7 @@ def table() -> Table:
 def test_several_far_interests_need_several_embeddings(table: Table):
     value = dict(zip(table.methods, table.values(), strict=True))
     relevance, recall = METRICS.index("relevance"), METRICS.index("recall")
-    assert value[WARD][relevance] > 0.9  # three embeddings, three topics
+    assert value[WARD][relevance] > 0.8  # three embeddings, three topics
     assert value[LAST_PIN][relevance] == pytest.approx(1 / 3, abs=0.1)
     assert value[SAMPLE_1][relevance] == pytest.approx(1 / 3, abs=0.1)
     # 13 of the 50 pins of each of three topics, against 40 of the 50 of one
