@@ -222,7 +222,7 @@ def choose_alpha(
     1. Hold out each user's last active day; what is new in it, pins not met before, is to be found.
     2. For each of `alphas`, cluster the days before as of that midnight and draw `config.sampled` medoids by
        importance, with the same seeds for every alpha.
-    3. A held-out pin's rank is the number of pins of `catalogue` (p, d) nearer to a drawn medoid than it is, its
+    3. A held-out pin's rank is the number of pins of `catalogue` (p, d) nearer to a drawn medoid than it, its
        gain 1 / (1 + rank / HALF_AT). An alpha's gain is the mean over users of the mean over their pins.
     4. The alpha with the highest gain wins; of those within CLOSE of it the largest, whose interests are
        fewest to keep and search.
