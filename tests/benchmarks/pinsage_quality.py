@@ -94,7 +94,7 @@ def measure(home: Path, rungs: tuple[Rung, ...], seeds: tuple[int, ...]) -> tupl
         rungs=rungs,
         seeds=seeds,
         progress=lambda line: print(f"  {line}, {time.process_time() - begin:.0f} CPU s so far", flush=True),
-        keep=lambda rung, seed, vectors: kept.update({seed: vectors}) if rung is Rung.PINSAGE else None,
+        keep=lambda rung, seed, vectors: kept.update({seed: vectors}) if rung is config.rung else None,
     )
     print(f"\n{ladder.markdown()}\n", flush=True)
     results = _rung_results(ladder)
@@ -113,9 +113,15 @@ def _rung_results(ladder: Ladder) -> dict[str, Any]:
         "hit_rate_at_50": {row.name: round(row.mean(HIT), 4) for row in ladder.rows},
         "scaled_mrr": {row.name: round(row.mean(MRR), 4) for row in ladder.rows},
     }
-    for key, over in {"over_content": Rung.CONTENT, "importance_pooling": Rung.MEAN_HARD}.items():
-        if {over, Rung.PINSAGE} <= {row.name for row in ladder.rows}:
-            margin, spread = ladder.margin(HIT, over=over)
+    served = PinSagePipeline().rung
+    compared = {
+        "served_over_content": (served, Rung.CONTENT),
+        "importance_pooling": (Rung.IMPORTANCE, Rung.MEAN),
+        "hard_negatives": (Rung.PINSAGE, Rung.IMPORTANCE),
+    }
+    for key, (of, over) in compared.items():
+        if {over, of} <= {row.name for row in ladder.rows}:
+            margin, spread = ladder.margin(HIT, over=over, of=of)
             results[key] = {"margin": round(margin, 4), "spread": round(spread, 4), "beyond": margin > spread}
     return results
 
@@ -146,7 +152,7 @@ def _figure(ladder: Ladder) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names = [row.name for row in ladder.rows][::-1]
-    colours = [RED if name == Rung.PINSAGE else BLUE if name in set(Rung) else GREY for name in names]
+    colours = [RED if name == PinSagePipeline().rung else BLUE if name in set(Rung) else GREY for name in names]
     for axes, metric, title in ((left, HIT, "hit rate at 50"), (right, MRR, "scaled MRR")):
         means = np.array([ladder.row(name).mean(metric) for name in names])
         spreads = np.array([ladder.row(name).spread(metric) for name in names])

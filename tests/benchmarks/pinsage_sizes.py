@@ -1,8 +1,8 @@
 """Does importance pooling gain with the size of the catalogue? The same boards' laws, ever more pins.
 
 Each size has planted boards (planted_boards.py) and the same number of pairs, steps and held-out pairs. Content
-with degree hears nothing of the boards, mean + hard hears the most visited neighbours alike, PinSage weighs
-them by their visits.
+with degree hears nothing of the boards, the mean hears the most visited neighbours alike, importance pooling
+weighs them by their visits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.pipelines.pinsage import PinSagePipeline
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUNGS = (Rung.CONTENT_DEGREE, Rung.MEAN_HARD, Rung.PINSAGE)
+RUNGS = (Rung.CONTENT_DEGREE, Rung.MEAN, Rung.IMPORTANCE)
 NETWORK = PinSageConfig(neighbours=20)
 TRAINING = PinSageTraining(epochs=4)
 TRAINED, HELD_OUT = 25_000, 5_000
@@ -45,8 +45,8 @@ class Size:
 
     @property
     def gain(self) -> tuple[float, float]:
-        """Hit rate of PinSage over mean + hard, and the larger spread of the two."""
-        return self.ladder.margin(HIT, over=Rung.MEAN_HARD)
+        """Hit rate of importance pooling over the plain mean, and the larger spread of the two."""
+        return self.ladder.margin(HIT, over=Rung.MEAN, of=Rung.IMPORTANCE)
 
 
 def run(sizes: tuple[int, ...], seeds: tuple[int, ...]) -> tuple[dict[str, Any], Figure]:
@@ -77,16 +77,13 @@ def measure(pins: int, seeds: tuple[int, ...]) -> Size:
     """One size: plant the boards, walk them, train every rung with every seed."""
     begin = time.process_time()
     planted = plant(PlantedBoards(pins))
-    walks = (
-        PinSagePipeline(network=NETWORK)
-        .fitted_to(pins)
-        .walks.model_copy(update={"hard_walks": 1_000, "neighbours": NETWORK.neighbours})
-    )
+    walks = PinSagePipeline().walks.model_copy(update={"neighbours": NETWORK.neighbours})
     rows = CatalogueGraph(planted.graph, planted.pin_ids, walks)
     degrees, near = rows.degrees(), rows.neighbourhoods()
     pairs = planted.pairs(TRAINED, 1)
-    trained = Stage(degrees, near, pairs, rows.hard(pairs))
-    world = World(planted.content, (trained,), Stage(degrees, near, planted.pairs(HELD_OUT, 2)))
+    world = World(
+        planted.content, (Stage(degrees, near, pairs),), Stage(degrees, near, planted.pairs(HELD_OUT, 2))
+    )
     alike = {
         "uniform": _alike(planted, rows.uniform()),
         "mean": _alike(planted, near.even()),

@@ -81,6 +81,9 @@ class PinSagePipeline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    rung: Rung = Rung.IMPORTANCE
+    """What is trained. The paper's hard negatives (`Rung.PINSAGE`) are ranks 2000-5000 of 2 billion pins; in a
+    catalogue of ten thousand such a window holds many right answers, and costs a twentieth of the hits."""
     network: PinSageConfig = PinSageConfig()
     training: PinSageTraining = PinSageTraining()
     walks: WalkConfig = WalkConfig()
@@ -138,10 +141,10 @@ def train_pinsage(
     pins = load_catalogue(ctx, content)
     if kept is None:
         config = config.fitted_to(len(pins.ids))
-        world = read_world(lake, pins, end, config, ctx.progress)
+        world = read_world(lake, pins, end, config, ctx.progress, hard=config.rung.hard_negatives)
         trained, vectors = rung_vectors(
             world,
-            Rung.PINSAGE,
+            config.rung,
             config.network,
             config.training,
             checkpoints=ctx.training_sets / f"pinsage-{inputs}",
@@ -150,7 +153,8 @@ def train_pinsage(
         network, metrics = trained.network, measure(world, vectors) | {"final_loss": trained.losses[-1]}
     else:
         ctx.progress(f"pinsage: {len(pins.ids)} pins by the weights of {MODEL}@{learned_at}")
-        world = read_world(lake, pins, end, config.model_copy(update={"stages": 1}), ctx.progress)
+        one = config.model_copy(update={"stages": 1})
+        world = read_world(lake, pins, end, one, ctx.progress, hard=False)
         network = PinSage.load(registry.download(MODEL, kept))
         vectors = _embed(network, world.content, world.held_out.degrees, world.held_out.neighbourhoods)
         metrics = measure(world, vectors)
@@ -286,11 +290,13 @@ def read_world(
     config: PinSagePipeline,
     progress: Progress,
     *,
+    hard: bool = True,
     uniform: bool = False,
 ) -> World:
     """Stages before the held-out days and the held-out stage itself, from the lake's actions before `end`.
 
-    `uniform` draws GraphSAGE's neighbours as well. Raises TooFewPairs where no pair falls on either side.
+    `hard` draws hard negatives, `uniform` GraphSAGE's neighbours. Raises TooFewPairs where no pair falls on
+    either side.
     """
     start = lake.interval()[0]
     split = end - timedelta(days=config.held_out_days)
@@ -319,7 +325,7 @@ def read_world(
                 rows.degrees(),
                 rows.neighbourhoods(),
                 inside,
-                hard=None if held_out else rows.hard(inside),
+                hard=rows.hard(inside) if hard and not held_out else None,
                 uniform=rows.uniform() if uniform else None,
             )
         )

@@ -53,6 +53,8 @@ class Rung(StrEnum):
     MEAN = "mean"
     """The most visited neighbours, as PinSage has them, pooled by their mean."""
     MEAN_HARD = "mean+hard"
+    IMPORTANCE = "importance"
+    """Importance pooling without hard negatives."""
     PINSAGE = "pinsage"
     """Importance pooling with hard negatives."""
 
@@ -69,6 +71,7 @@ class Rung(StrEnum):
             Rung.MAX: {"pooling": Pooling.MAX},
             Rung.MEAN: {"pooling": Pooling.MEAN},
             Rung.MEAN_HARD: {"pooling": Pooling.MEAN},
+            Rung.IMPORTANCE: {"pooling": Pooling.IMPORTANCE},
             Rung.PINSAGE: {"pooling": Pooling.IMPORTANCE},
         }
         return base.model_copy(update=changes[self])
