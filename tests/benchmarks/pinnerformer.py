@@ -1,0 +1,269 @@
+"""How fast PinnerFormer trains and embeds users, over the same network in eager float32, measured in one run.
+
+    python -m tests.benchmarks.pinnerformer             hidden 512, 5 layers, 256 tokens: some minutes
+    python -m tests.benchmarks.pinnerformer --hidden 256 --layers 4
+
+Both sides have the same weights, batches, optimiser and heap settings, one thread, and take turns; times are
+process CPU time, medians. The eager side is the module as it reads: float32 products as torch ships them
+(`highest`), torch's own attention, every position through every layer. Ours is what the trainer and the batch
+inference run. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.cpu import CpuSettings, tune_cpu
+from training.models.pinnerformer import ActionArrays, PinnerFormer, PinnerFormerConfig, collate, embed_users
+from training.models.pinnerformer.inference import native_bfloat16
+from training.models.pinnerformer.network import Block, seeded
+from training.models.pinnerformer.sketch import CountMinSketch
+from training.pinnerformer.batches import BatchPlan, Sampling
+from training.pinnerformer.timelines import Timelines, first_times
+from training.pinnerformer.trainer import Learner, PinnerFormerTraining, train_step
+
+GOALS = {"train_vs_eager": 3.0, "infer_vs_eager": 5.0, "infer_cosine": 0.999}
+SAME_LOSS = 0.01
+PINS = 20_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--users", type=int, default=8, help="sequences a training step")
+    parser.add_argument("--steps", type=int, default=25, help="training steps of both sides")
+    parser.add_argument("--infer-users", type=int, default=32, help="users of each inference round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args()
+    print(_machine(tune_cpu(threads=1)))
+    config = PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=8)
+    lines, content = world(args.users * 8, config.length, args.dim, args.seed)
+    print(f"hidden {args.hidden}, {args.layers} layers, {config.length} tokens, dim {args.dim}\n")
+    print("| what | ours | eager float32 | ratio | note |\n|---|---|---|---|---|")
+    results: dict[str, Any] = training(config, lines, content, args.users, args.steps, args.seed)
+    results |= inference(config, lines, content, args.infer_users, args.rounds, args.seed)
+    results["goals"] = {
+        key: f">= {goal}: {'met' if results[key] >= goal else 'MISSED'}" for key, goal in GOALS.items()
+    }
+    results["goals"]["loss"] = (
+        f"equal to {SAME_LOSS:.0%}: {'met' if results['loss_difference'] <= SAME_LOSS else 'MISSED'}"
+    )
+    print(json.dumps(results))
+
+
+def world(users: int, length: int, width: int, seed: int) -> tuple[Timelines, NDArray[np.float32]]:
+    """Users with two of 50 interests and twice `length` actions each; pins of an interest lie together."""
+    rng = np.random.default_rng(seed)
+    interest = rng.integers(0, 50, PINS)
+    content = rng.standard_normal((50, width))[interest] + rng.standard_normal((PINS, width))
+    content = (content / np.linalg.norm(content, axis=1, keepdims=True)).astype(np.float32)
+    members = [np.flatnonzero(interest == i) for i in range(50)]
+    each = 2 * length
+    rows = []
+    for _ in range(users):
+        wanted = rng.choice(50, 2, replace=False)[rng.integers(0, 2, each)]
+        rows.append([rng.choice(members[i]) for i in wanted])
+    count = users * each
+    gaps = rng.exponential(6 * 3_600_000, (users, each)).astype(np.int64) + 1
+    arrays = ActionArrays(
+        np.array(rows, np.int32).ravel(),
+        rng.integers(1, 6, count).astype(np.int8),
+        rng.integers(1, 4, count).astype(np.int8),
+        rng.exponential(10, count).astype(np.float32),
+        (1_750_000_000_000 + gaps.cumsum(axis=1)).ravel(),
+    )
+    owners = np.repeat(np.arange(users), each)
+    offsets = np.arange(users + 1) * each
+    label = np.ones(count, np.bool_)
+    return Timelines(np.arange(1, users + 1), offsets, arrays, label, first_times(owners, arrays)), content
+
+
+def training(
+    config: PinnerFormerConfig,
+    lines: Timelines,
+    content: NDArray[np.float32],
+    users: int,
+    steps: int,
+    seed: int,
+) -> dict[str, float]:
+    """Whole steps (batch, forward, loss, backward, clip, AdamW) of both sides on the same batches."""
+    sampling = Sampling(users=users, in_batch=256, random=2048, longest_share=1.0, sequences_per_user=1)
+    settings = {
+        "ours": PinnerFormerTraining(sampling=sampling, learning_rate=3e-4, seed=seed),
+        "eager": PinnerFormerTraining(sampling=sampling, learning_rate=3e-4, seed=seed, bfloat16=False),
+    }
+    plan = BatchPlan(
+        lines, content, np.arange(PINS, dtype=np.int32), sampling, config.length, config.days, seed
+    )
+    batches = [
+        plan.batch(epoch, step, chosen)
+        for epoch in range(-(-steps // plan.steps))
+        for step, chosen in enumerate(plan.order(epoch))
+    ][:steps]
+    sides = {}
+    for name, chosen in settings.items():
+        network = seeded(config, content.shape[1], 0, seed)
+        learner = Learner(network if name == "ours" else eager_network(network), CountMinSketch())
+        optimiser = torch.optim.AdamW(learner.parameters(), lr=chosen.learning_rate, weight_decay=0.01)
+        sides[name] = (learner.train(), optimiser, chosen)
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    losses: dict[str, list[float]] = {name: [] for name in sides}
+    for batch in batches:
+        for name, (learner, optimiser, chosen) in sides.items():
+            with products("medium" if name == "ours" else "highest"):
+                begin = time.process_time()
+                losses[name].append(train_step(learner, optimiser, batch, plan, chosen))
+                spent[name].append(time.process_time() - begin)
+    cost = {name: statistics.median(times[1:]) for name, times in spent.items()}
+    tail = max(1, steps // 3)
+    last = {name: statistics.mean(values[-tail:]) for name, values in losses.items()}
+    difference = abs(last["ours"] / last["eager"] - 1)
+    tokens = int(batches[0].tokens.lengths.sum())
+    _row(
+        "training, tokens a CPU second",
+        tokens / cost["ours"],
+        tokens / cost["eager"],
+        f"{steps} steps of {tokens} tokens; loss {losses['eager'][0]:.3f} to {last['ours']:.4f} and "
+        f"{last['eager']:.4f} (last {tail} steps), {difference:.2%} apart",
+    )
+    return {"train_vs_eager": round(cost["eager"] / cost["ours"], 2), "loss_difference": round(difference, 5)}
+
+
+def inference(
+    config: PinnerFormerConfig,
+    lines: Timelines,
+    content: NDArray[np.float32],
+    users: int,
+    rounds: int,
+    seed: int,
+) -> dict[str, float]:
+    """Users a CPU second; all of full length, and of lognormal lengths as in a population."""
+    network = seeded(config, content.shape[1], 0, seed).eval()
+    plain = eager_network(network)
+    rng = np.random.default_rng(seed)
+    who = np.arange(users) % len(lines)
+    starts = lines.offsets[:-1][who]
+    drawn = np.clip(rng.lognormal(4.0, 1.1, users), 1, config.length).astype(np.int64)
+    out: dict[str, float] = {}
+    for key, lengths, note in (
+        ("infer_vs_eager", np.full(users, config.length), "every user of full length"),
+        (
+            "infer_mixed_vs_eager",
+            drawn,
+            f"lognormal lengths, mean {drawn.mean():.0f}; eager pads to the longest",
+        ),
+    ):
+        ends = starts + lengths
+
+        def eager(ends: NDArray[np.int64] = ends) -> NDArray[np.float32]:
+            with products("highest"), torch.inference_mode():
+                parts = [_plain(plain, lines, starts, ends, content, at) for at in range(0, users, 16)]
+            return np.concatenate(parts)
+
+        def ours(ends: NDArray[np.int64] = ends) -> NDArray[np.float32]:
+            with products("medium"):
+                return embed_users(network, lines.arrays, starts, ends, content)
+
+        cost, made = _interleaved({"ours": ours, "eager": eager}, rounds)
+        cosine = float((made["ours"] * made["eager"]).sum(axis=1).min())
+        out[key] = round(cost["eager"] / cost["ours"], 2)
+        out["infer_cosine"] = min(out.get("infer_cosine", 1.0), round(cosine, 5))
+        _row(
+            "inference, users a CPU second",
+            users / cost["ours"],
+            users / cost["eager"],
+            f"{note}; least cosine {cosine:.5f}",
+        )
+    return out
+
+
+def _plain(
+    network: PinnerFormer,
+    lines: Timelines,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    content: NDArray[np.float32],
+    at: int,
+) -> NDArray[np.float32]:
+    """Sixteen users, padded to their longest, as the formulas read: every position, then the newest one."""
+    part = slice(at, at + 16)
+    tokens = collate(lines.arrays, starts[part], ends[part], content)
+    return network(tokens)[torch.arange(len(tokens.lengths)), tokens.lengths - 1].numpy()
+
+
+class FusedBlock(Block):
+    """The block with torch's own attention."""
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        q, k, v = (part.transpose(1, 2) for part in qkv.unflatten(2, (3, self.heads, -1)).unbind(2))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+
+
+def eager_network(network: PinnerFormer) -> PinnerFormer:
+    """The same weights with torch's own attention in every block."""
+    made = copy.deepcopy(network)
+    made.blocks = nn.ModuleList(FusedBlock(network.config) for _ in network.blocks)
+    made.load_state_dict(network.state_dict())
+    return made.train(network.training)
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """float32 matrix products at `precision` while inside; `medium` only where tune_cpu found it faithful."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision if before == "medium" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _interleaved(
+    sides: dict[str, Callable[[], NDArray[np.float32]]], rounds: int
+) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
+    """Median CPU seconds of each side over `rounds` in turns, one round first uncounted, and what each made."""
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    made = {}
+    for round_ in range(rounds + 1):
+        for name, side in sides.items():
+            begin = time.process_time()
+            made[name] = side()
+            if round_:
+                spent[name].append(time.process_time() - begin)
+    return {name: statistics.median(times) for name, times in spent.items()}, made
+
+
+def _row(what: str, ours: float, other: float, note: str) -> None:
+    print(f"| {what} | {ours:,.1f} | {other:,.1f} | {ours / other:.2f} | {note} |", flush=True)
+
+
+def _machine(settings: CpuSettings) -> str:
+    with open("/proc/cpuinfo") as file:
+        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+    return (
+        f"{model}; torch {torch.__version__}, 1 thread, heap kept: {settings.kept_heap}, ours "
+        f"{settings.matmul} and bfloat16 {native_bfloat16()}; "
+        f"OPENBLAS_CORETYPE {os.environ.get('OPENBLAS_CORETYPE', 'unset')}; load {load}"
+    )
+
+
+if __name__ == "__main__":
+    main()

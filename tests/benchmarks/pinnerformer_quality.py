@@ -1,0 +1,222 @@
+"""Which of PinnerFormer's published directions a home's data shows: objectives, negatives, staleness, features.
+
+    python -m tests.benchmarks.pinnerformer_quality --home H --figure out.png
+
+Trains small networks on what the home's lake knew before the last days, every variant with every seed, and
+measures them on what came after. Finished runs are kept in `--runs` (JSON lines), so that a run that was cut
+short goes on. Prints the tables, what is shown and what is not, and last one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.home import Home
+from infra.jobs import context
+from training.cpu import tune_cpu
+from training.evaluation.retrieval import evaluate, hold_out, popularity
+from training.models.pinnerformer import PinnerFormerConfig
+from training.pinnerformer.ablations import (
+    SEEDS,
+    Experiment,
+    Table,
+    Variant,
+    features_left_out,
+    negatives_by_log_q,
+    objectives,
+)
+from training.pinnerformer.batches import Sampling
+from training.pinnerformer.timelines import LabelRules
+from training.pinnerformer.trainer import PinnerFormerTraining
+from training.pipelines.content import content_part
+from training.pipelines.pinnerformer import PinnerFormerPipeline, read_experiment
+from training.registry import Registry
+from validation.lake import Lake
+
+SHOWN = ("recall_at_10", "recall_at_100", "interest_entropy_at_50", "p90_coverage_at_10")
+STALE = tuple(f"recall_at_10_{refresh}" for refresh in ("once", "daily", "realtime"))
+NEXT_DAYS = ("next_days_recall@10", "next_days_recall@100", "next_days_hit_rate@100")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--parts", nargs="+", default=["objectives", "negatives"], choices=list(GRIDS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--days", type=int, default=7, help="held out at the end")
+    parser.add_argument("--held-out-users", type=float, default=0.0)
+    parser.add_argument("--runs", type=Path, default=Path("pinnerformer-runs.jsonl"))
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    tune_cpu(threads=1)
+    base = Variant(
+        "",
+        PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=2),
+        PinnerFormerTraining(epochs=args.epochs, learning_rate=args.learning_rate, sampling=Sampling()),
+    )
+    home = Home.at(args.home)
+    experiment = _experiment(home, args.days, args.held_out_users)
+    done = _Runs(args.runs, f"{args.home} {args.days} {args.held_out_users}")
+    tables: dict[str, Table] = {}
+    grids = {part: GRIDS[part](base) for part in args.parts}
+    for seed in args.seeds:
+        for part, variants in grids.items():
+            for variant in variants:
+                print(done.run(experiment, home, variant, seed, part), flush=True)
+    metrics = experiment.popularity(experiment.positives) | _popular_next_days(home, experiment)
+    popular = Table({"popularity": [metrics]})
+    for part, variants in grids.items():
+        rows = {v.name: [done.found(v, seed) for seed in args.seeds] for v in variants}
+        tables[part] = Table(rows)
+        print(f"\n## {part}\n\n{tables[part].markdown(SHOWN)}")
+        if part == "objectives":
+            print(f"\n{tables[part].markdown(STALE)}\n\n{tables[part].markdown(NEXT_DAYS)}")
+    print(f"\n{popular.markdown((*SHOWN[:2], *NEXT_DAYS))}\n")
+    directions = _directions(tables)
+    for name, shown in directions.items():
+        print(f"{'shown    ' if shown else 'NOT shown'}  {name}")
+    if args.figure is not None:
+        figure(tables, popular, args.figure)
+    result = {
+        "users": float(len(np.unique(experiment.positives.users))),
+        "positives": len(experiment.positives),
+        "popularity": popular.named()["popularity"],
+        "directions": directions,
+        **{part: table.named() for part, table in tables.items()},
+    }
+    print(json.dumps(result))
+
+
+GRIDS: dict[str, Callable[[Variant], list[Variant]]] = {
+    "objectives": objectives,
+    "negatives": negatives_by_log_q,
+    "features": features_left_out,
+    "base": lambda base: [base.sampled("base")],
+}
+
+
+class _Runs:
+    """Metrics of finished runs, kept as JSON lines."""
+
+    def __init__(self, path: Path, data: str) -> None:
+        self.path, self.data = path, data
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.metrics: dict[str, dict[str, float]] = {r["key"]: r["metrics"] for r in map(json.loads, lines)}
+
+    def key(self, variant: Variant, seed: int) -> str:
+        return f"{self.data} {variant.network.model_dump_json()} {variant.training.model_dump_json()} {seed}"
+
+    def found(self, variant: Variant, seed: int) -> dict[str, float]:
+        return self.metrics[self.key(variant, seed)]
+
+    def run(self, experiment: Experiment, home: Home, variant: Variant, seed: int, part: str) -> str:
+        key = self.key(variant, seed)
+        if key not in self.metrics:
+            retriever = experiment.train(variant, seed)
+            metrics = experiment.measure(retriever, experiment.positives, staleness=True)
+            metrics |= _next_days(home, experiment, retriever.recommend)
+            self.metrics[key] = metrics
+            with self.path.open("a") as file:
+                file.write(json.dumps({"key": key, "metrics": metrics}) + "\n")
+        shown = ", ".join(f"{name} {self.metrics[key][name]:.4f}" for name in (*SHOWN, *STALE))
+        return f"{part}: {variant.name}, seed {seed}: {shown}"
+
+
+def _experiment(home: Home, days: int, unseen: float) -> Experiment:
+    ctx = context(home)
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    version = registry.latest("content")
+    if version is None:
+        raise SystemExit(f"{home.root} has no content space; run `corkboard train` on it first")
+    config = PinnerFormerPipeline(labels=LabelRules(), held_out_days=days, held_out_users=unseen)
+    return read_experiment(ctx, content_part(registry, version), config)
+
+
+def _next_days(
+    home: Home, experiment: Experiment, recommend: Callable[[np.ndarray, int], np.ndarray]
+) -> dict[str, float]:
+    """Over every positive of the held-out days, whatever its surface: how all retrieval is compared."""
+    cut, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (experiment.cut_ms, experiment.end_ms))
+    held = hold_out(Lake(home.lake), cut, end)
+    metrics = evaluate(recommend(held.users, 100), held)
+    return {f"next_days_{k}": v for k, v in metrics.items() if k in ("recall@10", "recall@100", "hit_rate@100")}
+
+
+def _popular_next_days(home: Home, experiment: Experiment) -> dict[str, float]:
+    cut = datetime.fromtimestamp(experiment.cut_ms / 1000, UTC)
+    best = popularity(Lake(home.lake), cut, 100)
+    return _next_days(home, experiment, lambda users, k: np.broadcast_to(best[:k], (len(users), k)))
+
+
+def _directions(tables: dict[str, Table]) -> dict[str, bool]:
+    """Each published direction, and whether means differ that way by more than the larger spread."""
+    out: dict[str, bool] = {}
+    recall, coverage = "recall_at_10", "p90_coverage_at_10"
+    if "objectives" in tables:
+        table = tables["objectives"]
+        order = ["dense all action 28d", "all action 28d", "sasrec", "next action"]
+        for upper, lower in pairwise(order):
+            out[f"{upper} > {lower}, Recall@10"] = table.above(upper, lower, recall)
+        out["28 days > 14 days, Recall@10"] = table.above(order[0], "dense all action 14d", recall)
+        for name in ("dense all action 28d", "sasrec"):
+            out[f"{name}: realtime > daily, Recall@10"] = table.above_metric(name, STALE[2], STALE[1])
+            out[f"{name}: daily > once, Recall@10"] = table.above_metric(name, STALE[1], STALE[0])
+        lost = {n: 1 - table.mean(n, STALE[1]) / table.mean(n, STALE[2]) for n in (order[0], order[2])}
+        out["dense all action loses less by a daily refresh than sasrec"] = lost[order[0]] < lost[order[2]]
+    if "negatives" in tables:
+        table = tables["negatives"]
+        out["in-batch: logQ > none, Recall@10"] = table.above("in-batch + logQ", "in-batch", recall)
+        out["mixed: logQ > none, Recall@10"] = table.above("mixed + logQ", "mixed", recall)
+        out["random: logQ changes nothing"] = not table.above("random + logQ", "random", recall)
+        out["mixed + logQ > in-batch + logQ, Recall@10"] = table.above(
+            "mixed + logQ", "in-batch + logQ", recall
+        )
+        out["mixed + logQ > random + logQ, Recall@10"] = table.above("mixed + logQ", "random + logQ", recall)
+        out["random covers least"] = table.above("mixed + logQ", "random + logQ", coverage)
+        out["in-batch without logQ covers most"] = table.above("in-batch", "mixed + logQ", coverage)
+    if "features" in tables:
+        table = tables["features"]
+        for name in tables["features"].rows:
+            if name != "nothing left out":
+                out[f"nothing left out > {name}, Recall@10"] = table.above("nothing left out", name, recall)
+    return out
+
+
+def figure(tables: dict[str, Table], popular: Table, path: Path) -> None:
+    """Recall@10 of every variant with its spread, and by refresh, as one picture."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(10, 1.2 + 0.32 * sum(len(t.rows) for t in tables.values())), layout="constrained")
+    panels: Any = drawing.subplots(1, 2)
+    names = [(table, name) for table in tables.values() for name in table.rows]
+    at = np.arange(len(names))[::-1]
+    means = [table.mean(name, "recall_at_10") for table, name in names]
+    spreads = [table.spread(name, "recall_at_10") for table, name in names]
+    panels[0].barh(at, means, xerr=spreads, color="#4a6fa5")
+    panels[0].axvline(popular.mean("popularity", "recall_at_10"), color="#c8102e", linestyle=":")
+    panels[0].set_yticks(at, [name for _, name in names])
+    panels[0].set_xlabel("Recall@10 (dotted: popularity)")
+    stale = tables.get("objectives")
+    for name in stale.rows if stale is not None else ():
+        panels[1].plot(range(3), [stale.mean(name, metric) for metric in STALE], marker="o", label=name)
+    panels[1].set_xticks(range(3), ["once", "daily", "realtime"])
+    panels[1].set_ylabel("Recall@10")
+    panels[1].legend(frameon=False, fontsize=8)
+    drawing.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""PinnerFormer (KDD 2022, arXiv 2205.04507): a user's vector from the user's actions, by a causal transformer.
+
+    V_0 = W [pin, action, surface, log duration, time] + position
+    U = V + MHSA(LN(V)),  V' = U + FFN(LN(U))                       PreNorm, causal, FFN 4H
+    E = normalise(MLP(LN(V_L)))                                     H -> 4H -> D, GELU, at every position
+    p = normalise(MLP(pin))                                         the pin tower
+
+Each position answers for the user as of that action. Padding stands behind the newest token, so the causal
+mask alone keeps it out of everything that is read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.pinnerformer.attention import causal_attention, newest_attention
+from training.models.pinnerformer.config import PinnerFormerConfig
+from training.models.pinnerformer.time_encoding import WIDTH as TIME_WIDTH
+from training.models.pinnerformer.time_encoding import TimeEncoding
+from training.models.pinnerformer.tokens import Tokens
+
+WEIGHTS = "pinnerformer.safetensors"
+SETTINGS = "pinnerformer.json"
+
+LEAST_TEMPERATURE = 0.01
+
+
+class Block(nn.Module):
+    """One PreNorm transformer block, its products without biases (the norms have them)."""
+
+    def __init__(self, config: PinnerFormerConfig) -> None:
+        super().__init__()
+        width = config.hidden
+        self.heads = config.heads
+        self.before_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.before_ffn = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, H) -> (B, L, H)."""
+        return self._rest(x, self.attend(self.qkv(self.before_attention(x))))
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Causal self-attention, (B, L, 3H) -> (B, L, H)."""
+        return causal_attention(qkv, self.heads)
+
+    def newest(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """`forward` at each row's newest token, (B, L, H) -> (B, H), no other one computed."""
+        normed, width = self.before_attention(x), x.shape[2]
+        rows, last = torch.arange(len(x)), lengths - 1
+        query = F.linear(normed[rows, last], self.qkv.weight[:width])
+        seen = newest_attention(query, F.linear(normed, self.qkv.weight[width:]), lengths, self.heads)
+        return self._rest(x[rows, last], seen)
+
+    def _rest(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.drop(self.out(seen))
+        return x + self.drop(self.down(F.gelu(self.up(self.before_ffn(x)))))
+
+
+class PinnerFormer(nn.Module):
+    """Both towers and the temperature. `content_dim` is 0 for data without content; `pins` counts the
+    catalogue of the id embedding (0 without one)."""
+
+    def __init__(self, config: PinnerFormerConfig, content_dim: int, pins: int = 0) -> None:
+        super().__init__()
+        if content_dim == 0 and (config.id_dim == 0 or pins == 0):
+            raise ValueError("pins have no content: give the network an id embedding (id_dim > 0, pins > 0)")
+        self.config, self.content_dim, self.pin_count = config, content_dim, pins
+        features, width = config.features, config.hidden
+        pin_width = content_dim + config.id_dim
+        self.id_embedding = nn.Embedding(pins + 1, config.id_dim) if config.id_dim else None
+        self.action = nn.Embedding(config.actions + 1, config.action_dim) if features.action else None
+        self.surface = nn.Embedding(config.surfaces + 1, config.surface_dim) if features.surface else None
+        self.time = TimeEncoding() if features.time else None
+        self.position = nn.Parameter(0.02 * torch.randn(config.length, width)) if features.position else None
+        widths = (
+            pin_width * features.pin,
+            config.action_dim * features.action,
+            config.surface_dim * features.surface,
+            int(features.duration),
+            TIME_WIDTH * features.time,
+        )
+        if sum(widths) == 0:
+            raise ValueError("a token without any feature says nothing; switch at least one on")
+        self.token = nn.Linear(sum(widths), width)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.user_head = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, config.dim))
+        self.pin_tower = nn.Sequential(nn.Linear(pin_width, width), nn.GELU(), nn.Linear(width, config.dim))
+        self.tau = nn.Parameter(torch.tensor(config.temperature))
+
+    @property
+    def temperature(self) -> Tensor:
+        """tau >= 0.01, a scalar."""
+        return self.tau.clamp(min=LEAST_TEMPERATURE)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """The user's vector as of every token, (B, L, D), unit; those of padding mean nothing."""
+        return self.vectors(self.hidden(tokens))
+
+    def hidden(self, tokens: Tokens) -> Tensor:
+        """V_L, (B, L, H)."""
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def newest(self, tokens: Tokens) -> Tensor:
+        """Users' vectors, (B, D), unit: `forward` at each row's newest token, the last block for it alone."""
+        x = self.embed(tokens)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self.vectors(self.blocks[-1].newest(x, tokens.lengths))
+
+    def vectors(self, hidden: Tensor) -> Tensor:
+        """The output layers, (..., H) -> (..., D) float32, unit."""
+        return F.normalize(self.user_head(self.norm(hidden)).float(), dim=-1)
+
+    def pins(self, content: Tensor, rows: Tensor) -> Tensor:
+        """The pin tower: content (n, P) and catalogue row + 1 (n,) -> (n, D) float32, unit."""
+        return F.normalize(self.pin_tower(self._pin_inputs(content, rows)).float(), dim=-1)
+
+    def embed(self, tokens: Tokens) -> Tensor:
+        """V_0, (B, L, H), in the weights' own precision. Raises ValueError for sequences beyond `length`."""
+        length = tokens.pins.shape[1]
+        if length > self.config.length:
+            raise ValueError(f"{length} tokens a sequence; this network reads {self.config.length}")
+        features = self.config.features
+        parts = [self._pin_inputs(tokens.content, tokens.pins)] if features.pin else []
+        if self.action is not None:
+            parts.append(self.action(tokens.actions.clamp(0, self.config.actions)))
+        if self.surface is not None:
+            parts.append(self.surface(tokens.surfaces.clamp(0, self.config.surfaces)))
+        if features.duration:
+            parts.append(tokens.durations_s.clamp(min=0).log1p()[..., None])
+        if self.time is not None:
+            parts.append(self.time(tokens.times_ms, tokens.lengths))
+        dtype = self.token.weight.dtype
+        x = self.token(torch.cat([part.to(dtype) for part in parts], dim=-1))
+        if self.position is not None:
+            age = (tokens.lengths[:, None] - 1 - torch.arange(length)).clamp(min=0)  # 0 is the newest
+            x = x + self.position[age]
+        return self.drop(x)
+
+    def clamp_temperature(self) -> None:
+        """Bring the parameter itself back to its least value, where it would get no gradient any more."""
+        with torch.no_grad():
+            self.tau.clamp_(min=LEAST_TEMPERATURE)
+
+    def _pin_inputs(self, content: Tensor, rows: Tensor) -> Tensor:
+        """Content scaled to unit variance a number (its vectors are unit), beside the id embedding."""
+        dtype = self.token.weight.dtype
+        parts = [content.to(dtype) * self.content_dim**0.5] if self.content_dim else []
+        if self.id_embedding is not None:
+            known = torch.where(rows <= self.pin_count, rows, 0)  # pins that came after training
+            parts.append(self.id_embedding(known))
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and settings (JSON) into `folder`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
+        settings = {
+            "network": self.config.model_dump(mode="json"),
+            "content_dim": self.content_dim,
+            "pins": self.pin_count,
+        }
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> PinnerFormer:
+        """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
+        from safetensors.torch import load_file
+
+        settings = json.loads((folder / SETTINGS).read_text())
+        config = PinnerFormerConfig.model_validate(settings["network"])
+        network = cls(config, settings["content_dim"], settings["pins"])
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return network.eval()
+
+
+def seeded(config: PinnerFormerConfig, content_dim: int, pins: int, seed: int) -> PinnerFormer:
+    """A network with weights drawn from `seed`, torch's global generator left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PinnerFormer(config, content_dim, pins)
