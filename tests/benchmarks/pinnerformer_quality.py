@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--length", type=int, default=64, help="newest actions read")
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--days", type=int, default=7, help="held out at the end")
     parser.add_argument("--held-out-users", type=float, default=0.0)
@@ -64,7 +65,7 @@ def main() -> None:
     tune_cpu(threads=1)
     base = Variant(
         "",
-        PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=2),
+        PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=2, length=args.length),
         PinnerFormerTraining(epochs=args.epochs, learning_rate=args.learning_rate, sampling=Sampling()),
     )
     home = Home.at(args.home)

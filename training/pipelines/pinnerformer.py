@@ -244,7 +244,7 @@ def _signature(network: PinnerFormerConfig) -> ModelSignature:
     from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 
     columns = [
-        ColSpec(Array(Array(DataType.float)), "content"),
+        ColSpec(Array(Array(DataType.double)), "content"),
         ColSpec(Array(DataType.long), "actions"),
         ColSpec(Array(DataType.long), "surfaces"),
         ColSpec(Array(DataType.long), "timestamps_ms"),
