@@ -32,6 +32,7 @@ from training.pinnerformer.ablations import (
     features_left_out,
     negatives_by_log_q,
     objectives,
+    windows_of,
 )
 from training.pinnerformer.batches import Sampling
 from training.pinnerformer.timelines import LabelRules
@@ -104,6 +105,7 @@ def main() -> None:
 GRIDS: dict[str, Callable[[Variant], list[Variant]]] = {
     "objectives": objectives,
     "negatives": negatives_by_log_q,
+    "windows": windows_of,
     "features": features_left_out,
     "base": lambda base: [base.sampled("base")],
 }

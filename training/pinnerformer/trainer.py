@@ -36,7 +36,7 @@ class PinnerFormerTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sampling: Sampling = Sampling()
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(12, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     """Peak, reached after `warm_up` of all steps and brought down to a tenth along a cosine."""
     warm_up: float = Field(0.1, ge=0, lt=1)
