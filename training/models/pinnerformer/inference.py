@@ -56,21 +56,43 @@ def embed_users(
     `content` (pins, P) are the catalogue's vectors. A slice without actions has the zero vector. Only the
     newest `length` actions of a year are read. `bfloat16` None decides by CPU and probe; True and False force.
     """
-    out = np.zeros((len(starts), network.config.dim), np.float32)
     starts = window_starts(arrays.times_ms, starts, ends, network.config.length, network.config.days)
+    runner = lower_precision(network) if bfloat16 else network
+    if bfloat16 is None:
+        runner = fitting_precision(network, arrays, starts, ends, content)
+    return run(runner, arrays, starts, ends, content, batch_tokens)
+
+
+def fitting_precision(
+    network: PinnerFormer, arrays: ActionArrays, starts: Ints, ends: Ints, content: Floats
+) -> PinnerFormer:
+    """The network itself, or its bfloat16 copy where the CPU gains by it and a few of the slices agree.
+
+    Slices are at most `length` long. One pass over eight of them in each precision: once a night, not a batch.
+    """
+    some = np.flatnonzero(ends > starts)
+    if len(some) == 0 or not native_bfloat16() or network.config.hidden < WIDE:
+        return network
+    lower, probe = lower_precision(network), some[:: -(-len(some) // PROBE_USERS)]
+    exact, rounded = (run(n, arrays, starts[probe], ends[probe], content) for n in (network, lower))
+    return lower if (exact * rounded).sum(axis=1).min() >= LEAST_COSINE else network
+
+
+def run(
+    runner: PinnerFormer,
+    arrays: ActionArrays,
+    starts: Ints,
+    ends: Ints,
+    content: Floats,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Floats:
+    """`embed_users` in the runner's own precision, of slices at most `length` long."""
+    out = np.zeros((len(starts), runner.config.dim), np.float32)
     lengths = ends - starts
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
-    if len(order) == 0:
-        return out
-    probe = order[:: max(1, len(order) // PROBE_USERS)][:PROBE_USERS]
-    runner = network
-    if bfloat16 or (bfloat16 is None and native_bfloat16() and network.config.hidden >= WIDE):
-        runner = lower_precision(network)
-        if bfloat16 is None and not _faithful(network, runner, arrays, starts[probe], ends[probe], content):
-            runner = network
     with torch.inference_mode():
-        for batch, width in _buckets(order, lengths, batch_tokens, network.config.length):
+        for batch, width in _buckets(order, lengths, batch_tokens, runner.config.length):
             tokens = collate(arrays, starts[batch], ends[batch], content, width)
             out[batch] = runner.newest(tokens).numpy()
     return out
@@ -93,16 +115,6 @@ def lower_precision(network: PinnerFormer) -> PinnerFormer:
     for parameter in made.parameters():
         parameter.data = parameter.data.bfloat16()
     return made.eval()
-
-
-def _faithful(
-    network: PinnerFormer, lower: PinnerFormer, arrays: ActionArrays, starts: Ints, ends: Ints, content: Floats
-) -> bool:
-    """Whether the copy's vectors of a few users are those of the network."""
-    with torch.inference_mode():
-        tokens = collate(arrays, starts, ends, content)
-        cosines = (network.newest(tokens) * lower.newest(tokens)).sum(dim=1)
-    return bool(cosines.min() >= LEAST_COSINE)
 
 
 def _buckets(order: Ints, lengths: Ints, tokens: int, longest: int) -> Iterator[tuple[Ints, int]]:
