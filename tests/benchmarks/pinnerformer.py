@@ -3,9 +3,9 @@
     python -m tests.benchmarks.pinnerformer             hidden 512, 5 layers, 256 tokens: some minutes
     python -m tests.benchmarks.pinnerformer --hidden 256 --layers 4
 
-Both sides have the same weights, batches, optimiser and heap settings, one thread, and take turns; times are
-process CPU time, medians. The eager side is the module as it reads: float32 products as torch ships them
-(`highest`), torch's own attention, every position through every layer. Ours is what the trainer and the batch
+Both sides have the same weights, batches and heap settings, one thread, and take turns; times are process CPU
+time, medians. The eager side is the module as it reads: float32 products as torch ships them (`highest`),
+torch's own attention and AdamW, every position through every layer. Ours is what the trainer and the batch
 inference run; choosing its precision (a probe of eight users, once a night) is not timed. The last line is one
 JSON object.
 """
@@ -35,7 +35,7 @@ from training.models.pinnerformer.network import Block, seeded
 from training.models.pinnerformer.sketch import CountMinSketch
 from training.pinnerformer.batches import BatchPlan, Sampling
 from training.pinnerformer.timelines import Timelines, first_times
-from training.pinnerformer.trainer import Learner, PinnerFormerTraining, train_step
+from training.pinnerformer.trainer import Learner, PinnerFormerTraining, adamw, train_step
 
 GOALS = {"train_vs_eager": 3.0, "infer_vs_eager": 5.0, "infer_cosine": 0.999}
 SAME_LOSS = 0.01
@@ -129,7 +129,9 @@ def training(
     for name, chosen in settings.items():
         network = seeded(config, content.shape[1], 0, seed)
         learner = Learner(network if name == "ours" else eager_network(network), CountMinSketch())
-        optimiser = torch.optim.AdamW(learner.parameters(), lr=chosen.learning_rate, weight_decay=0.01)
+        optimiser = adamw(learner, chosen)
+        if name == "eager":
+            optimiser = torch.optim.AdamW(learner.parameters(), lr=chosen.learning_rate)
         sides[name] = (learner.train(), optimiser, chosen)
     spent: dict[str, list[float]] = {name: [] for name in sides}
     losses: dict[str, list[float]] = {name: [] for name in sides}

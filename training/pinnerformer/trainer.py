@@ -68,6 +68,13 @@ class Learner(nn.Module):
         self.network, self.sketch = network, sketch
 
 
+def adamw(learner: Learner, training: PinnerFormerTraining) -> torch.optim.AdamW:
+    """The optimiser, one pass over each parameter a step."""
+    return torch.optim.AdamW(
+        learner.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
+
+
 @dataclass(frozen=True)
 class Trained:
     """A trained network, in evaluation mode, and the mean loss of each epoch."""
@@ -113,9 +120,7 @@ def train_network(
         raise NothingToPredict("no user has an action that a label follows; bring more actions")
     network = seeded(config, content.shape[1], len(content) if config.id_dim else 0, training.seed)
     learner = Learner(network, CountMinSketch(training.sketch_width, training.sketch_depth, training.seed))
-    optimiser = torch.optim.AdamW(
-        learner.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
+    optimiser = adamw(learner, training)
     run = run_digest(config, timelines, content, rows, training) if checkpoints is not None else ""
     place = Place()
     if checkpoints is not None:

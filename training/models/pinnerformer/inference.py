@@ -118,14 +118,17 @@ def lower_precision(network: PinnerFormer) -> PinnerFormer:
 
 
 def _buckets(order: Ints, lengths: Ints, tokens: int, longest: int) -> Iterator[tuple[Ints, int]]:
-    """(users, padded length) of each batch, shortest users first; `order` ascends in length."""
+    """(users, padded length) of each batch, shortest users first; `order` ascends in length.
+
+    A batch ends where it is full, or where its shortest user would be padded by more than a quarter.
+    """
     start = 0
     while start < len(order):
-        stop = start
-        width = 0
+        stop, width = start, 0
+        most = lengths[order[start]] * 5 // 4 + _STEP
         while stop < len(order):
             padded = min(-(-int(lengths[order[stop]]) // _STEP) * _STEP, longest)
-            if stop > start and padded * (stop + 1 - start) > tokens:
+            if stop > start and (padded > most or padded * (stop + 1 - start) > tokens):
                 break
             width, stop = padded, stop + 1
         yield order[start:stop], width
