@@ -97,7 +97,7 @@ def measure(home: Path, rungs: tuple[Rung, ...], seeds: tuple[int, ...]) -> tupl
         keep=lambda rung, seed, vectors: kept.update({seed: vectors}) if rung is config.rung else None,
     )
     print(f"\n{ladder.markdown()}\n", flush=True)
-    results = _rung_results(ladder)
+    results = _rung_results(ladder, config.rung or Rung.PINSAGE)
     truth = home / "datasets" / "demo-world" / "truth"
     if truth.exists():
         spaces = {f"pinsage, seed {seed}": vectors for seed, vectors in kept.items()}
@@ -108,12 +108,11 @@ def measure(home: Path, rungs: tuple[Rung, ...], seeds: tuple[int, ...]) -> tupl
     return results, _figure(ladder)
 
 
-def _rung_results(ladder: Ladder) -> dict[str, Any]:
+def _rung_results(ladder: Ladder, served: Rung) -> dict[str, Any]:
     results: dict[str, Any] = {
         "hit_rate_at_50": {row.name: round(row.mean(HIT), 4) for row in ladder.rows},
         "scaled_mrr": {row.name: round(row.mean(MRR), 4) for row in ladder.rows},
     }
-    served = PinSagePipeline().rung
     compared = {
         "served_over_content": (served, Rung.CONTENT),
         "importance_pooling": (Rung.IMPORTANCE, Rung.MEAN),
@@ -152,7 +151,10 @@ def _figure(ladder: Ladder) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names = [row.name for row in ladder.rows][::-1]
-    colours = [RED if name == PinSagePipeline().rung else BLUE if name in set(Rung) else GREY for name in names]
+    colours = [
+        RED if name in (Rung.IMPORTANCE, Rung.PINSAGE) else BLUE if name in set(Rung) else GREY
+        for name in names
+    ]
     for axes, metric, title in ((left, HIT, "hit rate at 50"), (right, MRR, "scaled MRR")):
         means = np.array([ladder.row(name).mean(metric) for name in names])
         spreads = np.array([ladder.row(name).spread(metric) for name in names])

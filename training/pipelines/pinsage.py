@@ -72,6 +72,11 @@ _MS = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+HARD_FROM = 50_000
+"""Pins from which hard negatives pay. Among 12,000 (the demo world) their window holds many right answers and they
+cost a twentieth of the hits; among 68,000 (Complete Journey) they bring a tenth more."""
+
+
 class TooFewPairs(ValueError):
     """The actions hold no pair to learn from, or none to measure on."""
 
@@ -81,9 +86,8 @@ class PinSagePipeline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rung: Rung = Rung.IMPORTANCE
-    """What is trained. The paper's hard negatives (`Rung.PINSAGE`) are ranks 2000-5000 of 2 billion pins; in a
-    catalogue of ten thousand such a window holds many right answers, and costs a twentieth of the hits."""
+    rung: Rung | None = None
+    """What is trained; None: importance pooling, with hard negatives (`Rung.PINSAGE`) from HARD_FROM pins on."""
     network: PinSageConfig = PinSageConfig()
     training: PinSageTraining = PinSageTraining()
     walks: WalkConfig = WalkConfig()
@@ -96,18 +100,19 @@ class PinSagePipeline(BaseModel):
     """Pairs learned from, drawn evenly over time where there are more; the paper took a share of them too."""
 
     def fitted_to(self, pins: int) -> PinSagePipeline:
-        """The same with the window of hard negatives brought to a catalogue of `pins`.
+        """The same with the rung chosen and the window of hard negatives brought to a catalogue of `pins`.
 
         The paper's ranks 2000-5000 leave the nearest pins out and stay far inside 2 billion. On a small
         catalogue the window is [2.5 %, 12.5 %) of it, but never nearer than the neighbourhood itself: nearer
         windows hold too many right answers (on the demo world [1 %, 5 %) is worse than no hard negatives).
         """
+        rung = self.rung or (Rung.PINSAGE if pins >= HARD_FROM else Rung.IMPORTANCE)
         low, high = self.walks.hard_ranks
-        if high <= pins // 8:
-            return self
-        low = min(low, max(self.network.neighbours, pins // 40))
-        ranks = (low, max(low + 1, min(high, pins // 8)))
-        return self.model_copy(update={"walks": self.walks.model_copy(update={"hard_ranks": ranks})})
+        if high > pins // 8:
+            low = min(low, max(self.network.neighbours, pins // 40))
+            high = max(low + 1, min(high, pins // 8))
+        walks = self.walks.model_copy(update={"hard_ranks": (low, high)})
+        return self.model_copy(update={"rung": rung, "walks": walks})
 
 
 def train_pinsage(
@@ -141,10 +146,10 @@ def train_pinsage(
     pins = load_catalogue(ctx, content)
     if kept is None:
         config = config.fitted_to(len(pins.ids))
-        world = read_world(lake, pins, end, config, ctx.progress, hard=config.rung.hard_negatives)
+        world = read_world(lake, pins, end, config, ctx.progress, hard=config.rung is Rung.PINSAGE)
         trained, vectors = rung_vectors(
             world,
-            config.rung,
+            config.rung or Rung.PINSAGE,
             config.network,
             config.training,
             checkpoints=ctx.training_sets / f"pinsage-{inputs}",

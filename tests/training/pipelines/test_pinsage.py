@@ -16,7 +16,7 @@ import pytest
 from training.context import TrainingContext
 from training.models.interactions import Pins
 from training.models.pin_board_graph import from_edges
-from training.models.pinsage import PinSage, PinSageConfig
+from training.models.pinsage import PinSage, PinSageConfig, Rung
 from training.pinsage.ladder import World
 from training.pinsage.trainer import PinSageTraining
 from training.pinsage.walks import WalkConfig
@@ -185,6 +185,12 @@ def test_mlflow_loads_the_version_by_itself(ctx: TrainingContext, part: Part) ->
     )
     vectors = np.asarray(model.predict(table))
     assert vectors.shape == (2, 16) and np.abs(vectors[0] - vectors[1]).max() > 0
+
+
+def test_hard_negatives_are_for_large_catalogues() -> None:
+    assert PinSagePipeline().fitted_to(12_000).rung is Rung.IMPORTANCE
+    assert PinSagePipeline().fitted_to(68_000).rung is Rung.PINSAGE
+    assert PinSagePipeline(rung=Rung.PINSAGE).fitted_to(12_000).rung is Rung.PINSAGE
 
 
 def test_fitted_windows_stay_inside_the_catalogue() -> None:
