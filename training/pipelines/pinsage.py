@@ -73,8 +73,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 HARD_FROM = 50_000
-"""Pins from which hard negatives pay. Among 12,000 (the demo world) their window holds many right answers and they
-cost a twentieth of the hits; among 68,000 (Complete Journey) they bring a tenth more."""
+"""Pins from which hard negatives pay. Among 12,000 (the demo world) their window holds many right answers and
+they cost a twentieth of the hits; among 68,000 (Complete Journey) they bring a tenth more."""
 
 
 class TooFewPairs(ValueError):
@@ -87,7 +87,7 @@ class PinSagePipeline(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rung: Rung | None = None
-    """What is trained; None: importance pooling, with hard negatives (`Rung.PINSAGE`) from HARD_FROM pins on."""
+    """What is trained; None: importance pooling, with hard negatives (`PINSAGE`) from HARD_FROM pins on."""
     network: PinSageConfig = PinSageConfig()
     training: PinSageTraining = PinSageTraining()
     walks: WalkConfig = WalkConfig()
