@@ -202,10 +202,9 @@ class AlphaChoice:
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 HALF_AT = 100
 """Rank at which a pin found counts half: about as many as a source brings."""
+AS_GOOD = 0.98
 COMPARED = 20_000
 """Pins of a larger catalogue that a held-out pin is ranked among, drawn evenly."""
-CLOSE = 1e-3
-"""Alphas of a gain this near the best are as good."""
 
 
 def choose_alpha(
@@ -224,7 +223,7 @@ def choose_alpha(
        importance, with the same seeds for every alpha.
     3. A held-out pin's rank is the number of pins of `catalogue` (p, d) nearer to a drawn medoid than it, its
        gain 1 / (1 + rank / HALF_AT). An alpha's gain is the mean over users of the mean over their pins.
-    4. The alpha with the highest gain wins; of those within CLOSE of it the largest, whose interests are
+    4. Of the alphas whose gain is at least AS_GOOD of the best's, the largest is taken: its interests are the
        fewest to keep and search.
 
     Too small an alpha spends the draws on single pins, too large a one blurs interests together; both show.
@@ -237,23 +236,19 @@ def choose_alpha(
     pins = len(catalogue)
     if pins > COMPARED:
         catalogue = catalogue[np.random.default_rng(seed).choice(pins, COMPARED, replace=False)]
-    gain: dict[float, float] = {}
-    counts: dict[float, float] = {}
-    for alpha in alphas:
+    gains, sizes = np.zeros((len(alphas), len(splits))), np.zeros((len(alphas), len(splits)))
+    for row, alpha in enumerate(alphas):
         tried = config.model_copy(update={"alpha": alpha})
-        gains, sizes = [], []
         for user, (past, held, now_ms) in enumerate(splits):
             interests = interests_of(past, now_ms, tried)
-            sizes.append(len(interests))
+            sizes[row, user] = len(interests)
             drawn = sample_medoids(interests, tried.sampled, seed=seed + user)
             if len(drawn):
                 ranks = _ranks(held, interests.vectors[drawn], catalogue) * (pins / len(catalogue))
-                gains.append((1 / (1 + ranks / HALF_AT)).mean())
-        gain[alpha] = float(np.mean(gains)) if gains else 0.0
-        counts[alpha] = float(np.mean(sizes))
-    top = max(gain.values())
-    chosen = max(alpha for alpha, value in gain.items() if value >= top - CLOSE)
-    return AlphaChoice(chosen, gain, counts, len(splits))
+                gains[row, user] = (1 / (1 + ranks / HALF_AT)).mean()
+    gain, size = (dict(zip(alphas, v.mean(axis=1).tolist(), strict=True)) for v in (gains, sizes))
+    chosen = max(alpha for alpha in alphas if gain[alpha] >= AS_GOOD * max(gain.values()))
+    return AlphaChoice(chosen, gain, size, len(splits))
 
 
 def _ranks(held: Floats, medoids: Floats, catalogue: Floats) -> NDArray[np.int64]:

@@ -50,7 +50,9 @@ CODE = (
     Path(__file__),
 )
 
-TUNED_USERS = 300
+TUNED_USERS = 500
+TUNED_BEFORE = timedelta(days=7)
+"""Age of the vectors that alpha is chosen on: those of a graph that holds a user's last day would know it."""
 EVALUATED_USERS = 1000
 USERS_AT_ONCE = 4096
 """Users clustered between two looks at the caller: what bounds the memory of their interests."""
@@ -62,7 +64,7 @@ RELEVANT = 0.8
 ALPHA_PROCEDURE = (
     "The paper names no alpha. It was chosen by walking one day forward: of each user sampled, all but the "
     "last active day is clustered, and the alpha is taken whose sampled medoids have the new pins of that day "
-    "highest among their nearest (rank 100 counts half); of alphas within 0.001 of the best, the largest."
+    "highest among their nearest (rank 100 counts half); of alphas within 2 % of the best, the largest."
 )
 
 MS_PER_DAY = 86_400_000
@@ -91,9 +93,12 @@ def train_pinnersage(
     actions = read_actions(ctx, pins, wanted)
     ctx.progress(f"pinnersage: {len(actions)} users, {len(actions.pin_rows)} positive actions")
     holdout_ms = holdout(actions, _ms(end))
-    then = catalogue_of(ctx, pins, datetime.fromtimestamp(holdout_ms / 1000, UTC))
-    actions = replace(actions, pins=then)
-    choice = None if config else _choose(actions, wanted, holdout_ms, ctx.seed)
+    cut = datetime.fromtimestamp(holdout_ms / 1000, UTC)
+    choice = None
+    if config is None:
+        before = catalogue_of(ctx, pins, max(cut - TUNED_BEFORE, lake.interval()[0]))
+        choice = _choose(replace(actions, pins=before), wanted, holdout_ms, ctx.seed)
+    actions = replace(actions, pins=catalogue_of(ctx, pins, cut))
     if choice is not None:
         wanted = wanted.model_copy(update={"alpha": choice.alpha})
         found = choice.interests[choice.alpha]
