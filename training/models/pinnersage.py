@@ -202,7 +202,7 @@ class AlphaChoice:
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 HALF_AT = 100
 """Rank at which a pin found counts half: about as many as a source brings."""
-AS_GOOD = 0.98
+AS_GOOD = 0.95
 COMPARED = 20_000
 """Pins of a larger catalogue that a held-out pin is ranked among, drawn evenly."""
 

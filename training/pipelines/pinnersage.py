@@ -64,7 +64,7 @@ RELEVANT = 0.8
 ALPHA_PROCEDURE = (
     "The paper names no alpha. It was chosen by walking one day forward: of each user sampled, all but the "
     "last active day is clustered, and the alpha is taken whose sampled medoids have the new pins of that day "
-    "highest among their nearest (rank 100 counts half); of alphas within 2 % of the best, the largest."
+    "highest among their nearest (rank 100 counts half); of alphas within 5 % of the best, the largest."
 )
 
 MS_PER_DAY = 86_400_000
