@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bentos.event_log import LogDamaged, Tail
 from bentos.intake import STREAM
 from training.models.pin_board_overlay import FreshSaves, OverlayFull
-from training.models.pixie import Pixie, PixieSettings, Query, ReleasedPixie
+from training.models.pixie import Pixie, PixieSettings, Query, ReleasedPixie, board_query
 from validation.events import ActionRecord
 from validation.ids import MAX_ID, hash_id
 from validation.tables import Polarity, Vocabulary
@@ -23,7 +23,7 @@ from validation.tables import Polarity, Vocabulary
 logger = logging.getLogger("corkboard.walker")
 
 LOOK_S = 0.5
-"""Seconds between two looks at the event log. A save that was acknowledged is walked to after at most this."""
+"""Seconds between two looks at the event log, at least: how soon an acknowledged save is walked to."""
 
 SPENT = 0.05
 """Share of the time that taking in saves may cost: the more there are, the longer a view takes to build."""
@@ -67,6 +67,10 @@ class Walker:
                 # Walks go on with the saves there are; the next release's graph holds the rest.
                 self._stopped = True
                 logger.error("fresh saves are no longer taken in: %s", error)
+            except OSError as error:
+                # A folder that cannot be read now may be read at the next look.
+                self._next = self._clock() + LOOK_S
+                logger.warning("fresh saves cannot be read: %s", error)
             finally:
                 self._door.release()
         return self._pixie
@@ -81,6 +85,12 @@ class Walker:
         overlaid.add(few.pin_ids[:1], np.array([MAX_ID]), np.zeros(1))
         for view in (self._pixie, self._pixie.on(overlaid.view())):
             view.recommend(few, 1)
+
+    def board_query(self, board_id: int, seed: int) -> Query:
+        """A walk from a board of the data set; an empty one where the graph's edges are no boards."""
+        if self.settings.context != "board":
+            return Query.of(np.empty(0, np.int64))
+        return board_query(self.now().graph, board_id, seed=seed)
 
     def pins_of_board(self, board_id: int) -> NDArray[np.int64]:
         """Pins of a board of the data set; none where the graph does not know it or has no boards."""

@@ -50,7 +50,7 @@ def _text(
     if kind == "similar":
         return f"Similar to {title}" if title else "Similar"
     if kind == "together":
-        return f"Often saved with {title}" if title else "Saved together with pins like yours"
+        return f"Often saved with {title}" if title else "Saved together with pins like these"
     if kind == "board":
         return f"From a {board_name} you follow"
     if kind == "topic":

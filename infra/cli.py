@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -68,6 +69,9 @@ def root(
     ] = Path(".corkboard"),
 ) -> None:
     """Shared options."""
+    # Advice of libraries to those who call them is nothing that a user of ours can follow.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="(?s).*type hints to the `predict` method")
     context.obj = State(home)
 
 
@@ -190,6 +194,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
+            max=3650,
             help="Temporal: days held out before the lake's end. If left out 1, or 2, 4, 7 where fewer hold too"
             " few users.",
         ),
@@ -213,7 +218,7 @@ def evaluate(
             models=_listed(models),
             candidates=candidates,
             interactions=interactions,
-            columns=None if columns is None else tuple(columns.split(",")),
+            columns=None if columns is None else tuple(name.strip() for name in columns.split(",")),
             k=k,
             at=evaluation.lengths(_listed(at)),
             days=days,

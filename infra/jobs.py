@@ -213,7 +213,7 @@ def context(home: Home, *, seed: int = 0) -> TrainingContext:
         mlflow_artifacts=home.mlflow_artifacts,
         milvus_uri=home.milvus_uri,
         seed=seed,
-        text_encoder=os.environ.get("CORKBOARD_TEXT_ENCODER", "auto"),
+        text_encoder=os.environ.get("CORKBOARD_TEXT_ENCODER") or "auto",
         progress=say,
     )
 

@@ -40,6 +40,9 @@ WEIGHTS_TAG = "weights_of"
 COMMIT_TAG = "git_commit"
 CARD = "model_card.md"
 
+TRAINED = "trained"
+"""Alias of the version that the last training run made or found unchanged: what releases are composed of."""
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLAVOURS = Path(__file__).resolve().parent / "flavours"
 
@@ -185,6 +188,10 @@ class Registry:
         versions = self.versions(name)
         return versions[-1] if versions else None
 
+    def trained(self, name: str) -> int | None:
+        """The version of the last training run; the newest where no run has said."""
+        return self.alias(name, TRAINED) or self.latest(name)
+
     def find(self, name: str, inputs: str) -> int | None:
         """The newest version made from exactly these inputs, or None."""
         found = self.client.search_model_versions(f"name = '{name}'", max_results=10_000)
@@ -267,16 +274,23 @@ def git_commit() -> str:
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """Content digest of files and folders (32 hex digits): equal files give equal digests wherever they lie."""
+    """Content digest of files and folders (32 hex digits): equal files give equal digests wherever they lie.
+
+    What Python and numba keep in `__pycache__` is no part of it: a run must not change its own code's digest.
+    """
     total = hashlib.sha256()
     for root in sorted(paths):
-        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if _counted(p))
         for file in files:
             with file.open("rb") as handle:
                 content = hashlib.file_digest(handle, "sha256").hexdigest()
             name = file.name if file == root else file.relative_to(root.parent).as_posix()
             total.update(f"{name}\0{content}\n".encode())
     return total.hexdigest()[:32]
+
+
+def _counted(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
 
 
 def digest_of(*parts: object) -> str:

@@ -40,7 +40,7 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     training run stopped halfway).
     """
     registry = registry_of(ctx)
-    version = registry.latest(content_pipeline.MODEL)
+    version = registry.trained(content_pipeline.MODEL)
     if version is None:
         raise ReleaseError("no content space is registered; run `corkboard train` first")
     content = content_part(registry, version)
@@ -99,13 +99,10 @@ def space_of(part: Part) -> str:
 
 
 def _why_absent(registry: Registry, role: str, space: str) -> str:
-    """Why a role has no part. Raises ReleaseError where it has one, but of an older space."""
-    models = {
-        PINSAGE: (pinsage_pipeline.MODEL,),
-        PIXIE: (pixie_pipeline.MODEL,),
-        PINNERSAGE: (pinnersage_pipeline.MODEL,),
-        RANKER: RANKERS,
-    }[role]
+    """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
+    if role in (PINSAGE, PIXIE):  # made before PinnerSage, so a run that went on without them left them out
+        return "the last training run left it out"
+    models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
     behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]
     if behind:
         raise ReleaseError(

@@ -119,7 +119,9 @@ def retrieval_floors(
         if role not in release.parts:
             yield _absent(role, role, release)
             continue
-        yield _recall_floor(release, role, "", bounds.min_recall_over_chance * chance, bounds)
+        # a small catalogue is half found by chance: there the bound is half way from chance to everything
+        floor = min(bounds.min_recall_over_chance * chance, (1 + chance) / 2)
+        yield _recall_floor(release, role, "", floor, bounds)
         for part in SLICES:
             if f"{role}/users/{part}" in release.metrics:
                 bound = bounds.min_slice_recall_over_chance * chance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bentos.candidates import Candidates
-from training.models.pixie import board_query, pin_query
+from training.models.pixie import pin_query
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -23,6 +23,6 @@ def candidates(feed: Feed) -> Candidates:
     if walker is None:
         return Candidates.none()
     pixie = walker.now()
-    query = pin_query(feed.pin_id) if feed.pin_id else board_query(pixie.graph, feed.board_id, seed=feed.seed)
+    query = pin_query(feed.pin_id) if feed.pin_id else walker.board_query(feed.board_id, feed.seed)
     found = pixie.recommend(query, CANDIDATES, seed=feed.seed)
     return Candidates.of(NAME, found.pin_ids, found.scores, feed.pin_id, "together")

@@ -44,9 +44,9 @@ def candidates(feed: Feed) -> Candidates:
 
 
 def subject_pins(feed: Feed) -> Ints:
-    """The pin asked about; or the board's newest pins, newest first; or those it got since the features ran."""
+    """The pin asked about; or all the board's pins that are known, the newest of the features first."""
     if feed.pin_id:
         return np.array([feed.pin_id], np.int64)
     newest = feed.release.features.boards([feed.board_id]).get(feed.board_id, np.empty(0, np.int64))
     walker = feed.release.walker
-    return newest if len(newest) or walker is None else walker.pins_of_board(feed.board_id)
+    return newest if walker is None else np.append(newest, walker.pins_of_board(feed.board_id))

@@ -77,6 +77,7 @@ def real(world: features_world.World, tmp_path_factory: pytest.TempPathFactory) 
         features=features,
         topics={t: TopicName(t, f"t{t}", p or 0) for t, p in features_world.TOPICS.items()},
         space=features_world.SPACE,
+        pin_space=features_world.SPACE,
         indexes={features_world.SPACE: Replica.of("pins__content__1", rows)},
         pinnersage=PinnerSageConfig(alpha=1.0),
         ranker=likes_the_near(),

@@ -134,7 +134,7 @@ def test_related_pins_are_near_and_never_the_pin_itself(stack: Stack) -> None:
 
 def test_related_to_a_board(stack: Stack) -> None:
     stack.features.board_pins[board_of(2)] = np.array([pin_of(2, 0), pin_of(2, 3)])
-    answer = run(stack.service.related(RelatedRequest(board_id=board_of(2), limit=25)))
+    answer = run(stack.service.related(RelatedRequest(board_id=board_of(2), limit=12)))
     assert {topic_of(int(p.pin_id)) for p in answer.pins} == {2}
     assert {p.source for p in answer.pins} == {"similar_pins", "saved_together"}
     assert not {pin_of(2, 0), pin_of(2, 3)} & {p.pin_id for p in answer.pins}

@@ -148,3 +148,22 @@ def test_warming_leaves_no_trace(walker: Walker) -> None:
     after = walker.now().recommend(pin_query(pin_of(1, 0)), 50, seed=3)
     np.testing.assert_array_equal(before.pin_ids, after.pin_ids)
     assert walker.fresh == 0
+
+
+def test_a_graph_of_sessions_knows_no_boards(tmp_path: Path, log: EventLog, clock: Clock) -> None:
+    """Its edges lead to sessions, numbered from 1: a board of that number is none of them."""
+    released = planted_pixie()
+    settings = released.settings.model_copy(update={"context": "session"})
+    walker = walker_of(ReleasedPixie(settings, released.graph), tmp_path, clock)
+    assert len(walker.board_query(board_of(3), seed=1)) == 0 == len(walker.pins_of_board(board_of(3)))
+
+
+def test_a_log_that_cannot_be_read_is_looked_at_again(
+    walker: Walker, log: EventLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(log, LONELY, board_of(3), event=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("bentos.event_log.segments_of", lambda *_: (_ for _ in ()).throw(OSError("no")))
+        assert related(walker, LONELY) == []
+    clock.now += 60
+    assert len(related(walker, LONELY)) > 20

@@ -145,7 +145,7 @@ def aliases(trained: Trained) -> dict[str, int | None]:
 def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     said = manifest(trained, trained.first)
     assert set(said.parts) == {"content", "pixie", "pinnersage", "ranker"}
-    assert said.skipped == {"pinsage": "no version is registered"}
+    assert said.skipped == {"pinsage": "the last training run left it out"}
     assert said.spaces() == ("content@1",)
     assert [c.collection for c in said.collections] == ["pins__content__1"]
     assert said.collections[0].rows == len(tiny_world().frames["pins"])
@@ -197,7 +197,7 @@ def test_half_a_training_run_is_not_released(trained: Trained, monkeypatch: pyte
         with pytest.raises(ReleaseError, match="corkboard train"):
             newest_parts(trained.ctx)
     monkeypatch.setattr(release_parts, "_newest", lambda *_: None)
-    with pytest.raises(ReleaseError, match="newest space is content@3, and pixie@3 belongs to an older"):
+    with pytest.raises(ReleaseError, match="newest space is content@3, and pinnersage@3 belongs to an older"):
         newest_parts(trained.ctx)
 
 

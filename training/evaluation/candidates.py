@@ -39,15 +39,15 @@ def read_candidates(path: Path, as_text: Collection[str] = ()) -> Candidates:
     true on the row of the held-out pin; or the text form of the NCF data sets, a line a user:
     `(user,held-out)`, then pins, separated by tabs. Raises CandidatesError naming what is wrong.
     """
-    if not path.exists():
+    if not path.is_file():
         raise CandidatesError(f"{path}: no such file of candidates")
-    if path.suffix != ".parquet":
-        with path.open() as lines:
-            if lines.readline().startswith("("):
-                return _from_negatives(path, as_text)
     try:
+        if path.suffix != ".parquet":
+            with path.open() as lines:
+                if lines.readline().startswith("("):
+                    return _from_negatives(path, as_text)
         return _from_frame(_read(path, as_text), path)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid) as error:
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise CandidatesError(f"{path}: not a table: {error}") from error
 
 

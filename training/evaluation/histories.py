@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ class Histories:
 
 def actions_by_day(lake: Lake, end: datetime) -> Iterator[pd.DataFrame]:
     """The lake's actions before `end`, a day at a time."""
-    start = lake.interval()[0]
-    while start < end:
-        yield lake.read("actions", list(COLUMNS), start, min(start + timedelta(days=1), end))
-        start += timedelta(days=1)
+    for day in lake.days("actions"):
+        start = datetime.combine(day, time(), UTC)
+        if start < end:
+            yield lake.read("actions", list(COLUMNS), start, min(start + timedelta(days=1), end))

@@ -31,11 +31,11 @@ def from_file(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     for one to pass over: MovieLens' u.data is user_id,pin_id,,timestamp). Times are numbers, or text that is
     a date. Raises InteractionsError naming what is wrong.
     """
-    if not path.exists():
+    if not path.is_file():
         raise InteractionsError(f"{path}: no such file of interactions")
     try:
         frame = _read(path, list(columns) if columns else None)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid) as error:
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise InteractionsError(f"{path}: not a table: {error}") from error
     missing = [c for c in (USER_ID, PIN_ID, TIMESTAMP) if c not in frame]
     if missing:

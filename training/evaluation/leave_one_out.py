@@ -264,8 +264,10 @@ def _tuned(
     """The variant with the best NDCG under each protocol, on an inner leave-one-out of the train set.
 
     Under the sampled one the inner pin is ranked among the user's given candidates, less the one that is held
-    out.
+    out. Where users are left with one pin each there is nothing to tune on, and the first variant stands.
     """
+    if not (np.diff(parts.train.matrix.indptr)[parts.users] > 1).any():
+        return dict.fromkeys((FULL, SAMPLED), 0)
     inner = _sampled(_inner(parts), users, seed)
     columns = None
     if candidates:
@@ -281,8 +283,6 @@ def _inner(parts: Split) -> Split:
     train = parts.train
     sizes = np.diff(train.matrix.indptr)
     users = parts.users[sizes[parts.users] > 1]
-    if not len(users):
-        raise LeaveOneOutError("users are left with one pin each: nothing to tune on; give one variant a model")
     held = np.full(train.matrix.shape[0], -1)
     held[users] = parts.newest[users]
     pairs = train.matrix.tocoo()

@@ -216,6 +216,7 @@ class ContentEncoder:
 
         saved = json.loads((folder / "content.json").read_text())
         sentence_model = saved.pop("sentence_model", None)
+        saved.setdefault("text_encoder", NGRAMS)  # versions from before there were others
         sentences = None
         if sentence_model is not None:
             sentences = SentenceEncoder.reopen(SentenceModel.model_validate(sentence_model))

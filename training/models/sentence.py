@@ -89,7 +89,9 @@ class SentenceEncoder:
         else:
             folder, version = _in_package(name)
         settings = json.loads((folder / SETTINGS).read_text())
-        width = settings.get("hidden_size") or settings["dim"]  # DistilBERT says dim
+        width = settings.get("hidden_size") or settings.get("dim")  # DistilBERT says dim
+        if not width:
+            raise SentenceEncoderMissing(f"{folder / SETTINGS} names no hidden_size: it is no encoder's")
         return _shared(SentenceModel(name=name, version=version, width=width), folder)
 
     @classmethod

@@ -62,7 +62,7 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
     table, and SentenceEncoderMissing where the configuration names a sentence encoder that is not there.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    kept = registry.latest(MODEL) if ctx.keep_weights else None
+    kept = registry.trained(MODEL) if ctx.keep_weights else None
     encoder = None if kept is None else _load(ctx, registry, kept)
     learned_at = None if kept is None else registry.weights_of(MODEL, kept)
     if encoder is not None:

@@ -241,7 +241,8 @@ def shortfall(part: Part) -> str | None:
     ours, theirs, pairs = (
         part.metrics[name] for name in ("hit_rate_at_50", "content_hit_rate_at_50", "held_out_pairs")
     )
-    error = math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / pairs)
+    likely = [(rate * pairs + 1) / (pairs + 2) for rate in (ours, theirs)]  # no rate of few pairs is 0 or 1
+    error = math.sqrt(sum(p * (1 - p) for p in likely) / pairs)
     if ours - theirs > error:
         return None
     return (

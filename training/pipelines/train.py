@@ -37,6 +37,7 @@ from training.pipelines.pinnersage import train_pinnersage
 from training.pipelines.pinsage import TooFewPairs, train_pinsage
 from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
+from training.registry import TRAINED, Registry
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 
@@ -125,6 +126,7 @@ class _Run:
             self._skip(name, "no pin has a title, description, topic, link domain or embedding")
             return None
         self.parts[name] = part
+        Registry(self.ctx.mlflow_uri, self.ctx.mlflow_artifacts).set_alias(name, TRAINED, part.version)
         if name in self.wanted:
             self.collections.append(publisher.vectors(part, self._forced(name)))
         return pins
