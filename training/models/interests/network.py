@@ -1,0 +1,117 @@
+"""A multi-interest user model: an item tower, conditions of a user, the tower that crosses them (arXiv 2506.23060).
+
+    f(i | u, c) proportional to exp(phi(u, c) . psi(i) / temperature);   score(u, i) = max over conditions c
+
+One class serves the implicit models (conditions built from the history) and conditional retrieval (topics).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.models.interests.conditions import Conditions, conditions_of, constructor
+from training.models.interests.config import Construction, InterestsConfig
+from training.models.interests.features import Histories, PinFeatures
+from training.models.interests.towers import ItemTower, UserTower
+
+WEIGHTS = "interests.safetensors"
+SETTINGS = "interests.json"
+PIN_ROWS = 16_384
+
+
+class Interests(NamedTuple):
+    """b users in the space: K embeddings each."""
+
+    vectors: Tensor  # (b, K, d) unit rows, zero in dead slots
+    mask: Tensor  # (b, K) bool, at least one a user
+    weights: Tensor  # (b, K) shares of the budget, rows sum to 1
+
+
+class InterestNetwork(nn.Module):
+    """The network. Every vector it makes has length one, so the space is searched by inner product."""
+
+    def __init__(self, config: InterestsConfig, content_dim: int, topics: Sequence[int] = ()) -> None:
+        """`topics` are the ascending topic ids known to the model."""
+        super().__init__()
+        if config.construction is Construction.TOPICS and not topics:
+            raise ValueError("conditional retrieval needs topics; this data set has none")
+        self.config = config
+        self.content_dim = content_dim
+        self.topics = tuple(int(t) for t in topics)
+        self.items = ItemTower(config.item_tower, content_dim, len(self.topics), config.dim)
+        self.user = UserTower(config.user_tower, config.dim)
+        self.construct = constructor(config)
+        self.topic_condition = (
+            nn.Embedding(len(self.topics) + 1, config.dim, padding_idx=0)
+            if config.construction is Construction.TOPICS
+            else None
+        )
+        if config.construction is Construction.PFS:
+            self.register_buffer("centres", torch.zeros(config.clusters, content_dim))
+
+    def pins(self, content: Tensor, topics: Tensor) -> Tensor:
+        """(n, content_dim) and (n, t) topic places -> (n, dim) unit rows; zero for a pin without features."""
+        return self.items(content, topics)
+
+    def users(self, histories: Histories, generator: torch.Generator | None = None) -> Interests:
+        """Implicit interests; `histories.items` are vectors of this space. With a generator: training."""
+        if self.construct is None:
+            raise ValueError("this model is conditioned on topics; call users_given_topics")
+        return self._crossed(self.construct(histories, generator), self.user.fields(histories))
+
+    def users_given_topics(self, fields: Tensor, places: Tensor) -> Interests:
+        """One embedding a (user, topic): `fields` (b, ...) of `user.fields`, `places` (b, K), 0 for none."""
+        if self.topic_condition is None:
+            raise ValueError("this model finds its interests itself; call users")
+        mask = places > 0
+        return self._crossed(conditions_of(self.topic_condition(places), mask, mask.float()), fields)
+
+    def _crossed(self, conditions: Conditions, fields: Tensor) -> Interests:
+        vectors = self.user(conditions.vectors, fields)
+        return Interests(vectors * conditions.mask[:, :, None], conditions.mask, conditions.weights)
+
+    def clusters(self, features: PinFeatures) -> NDArray[np.int64] | None:
+        """(n,) catalogue cluster of each pin, where the model splits histories by them."""
+        if self.config.construction is not Construction.PFS:
+            return None
+        content = features.tensors()[0]
+        return torch.cdist(content, self.centres).argmin(dim=1).numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and settings (JSON) into `folder`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
+        settings = {
+            "network": self.config.model_dump(mode="json"),
+            "content_dim": self.content_dim,
+            "topics": self.topics,
+        }
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> InterestNetwork:
+        """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
+        from safetensors.torch import load_file
+
+        settings = json.loads((folder / SETTINGS).read_text())
+        config = InterestsConfig.model_validate(settings["network"])
+        network = cls(config, settings["content_dim"], settings["topics"])
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return network.eval()
+
+
+def seeded(config: InterestsConfig, content_dim: int, topics: Sequence[int], seed: int) -> InterestNetwork:
+    """A network with weights drawn from `seed`, torch's global generator left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return InterestNetwork(config, content_dim, topics)

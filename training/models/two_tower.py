@@ -1,0 +1,153 @@
+"""Unified lightweight scoring (Pinterest Engineering, Sep 2021): two towers that meet in one dot product.
+
+    score(user, pin) = MLP(pooled history, profile) . MLP(content, topics, recent performance)       64-d
+
+A retrieval source (both sides are unit vectors of one space) and a light scorer (the same product over given
+candidates). Pins are embedded offline, fresh ones when they come; a user once a request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from training.models.interests.features import (
+    DENSE,
+    POOLED,
+    PROFILE,
+    PROFILE_CODES,
+    Histories,
+    PinFeatures,
+    pooled,
+)
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+WEIGHTS = "two_tower.safetensors"
+SETTINGS = "two_tower.json"
+
+PERFORMANCE_DAYS = (1, 7, 30)
+PERFORMANCE = len(PERFORMANCE_DAYS) + 1
+MS_PER_DAY = 86_400_000
+
+
+class TwoTowerConfig(BaseModel):
+    """Shape of both towers. The post gives 64 dimensions and no widths."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(64, ge=2)
+    hidden: int = Field(128, ge=1)
+    topic_dim: int = Field(16, ge=0)
+    profile_dim: int = Field(8, ge=1)
+    length: int = Field(100, ge=1)
+    """Newest actions of a history that are looked at."""
+    temperature: float = Field(0.07, gt=0)
+    """Divides cosines in the loss."""
+
+
+def performance(counts: NDArray[np.integer], created_at_ms: Ints, now_ms: int) -> Floats:
+    """What is known of n pins' appeal as of `now_ms`, (n, PERFORMANCE) float32.
+
+    `counts` (n, 3): positive actions of the last `PERFORMANCE_DAYS` whole days; `created_at_ms` 0 for unknown.
+    Logs of the counts and of the age in days, scaled to about the range of a unit vector's elements.
+    """
+    age = np.where(created_at_ms > 0, np.maximum(now_ms - created_at_ms, 0) / MS_PER_DAY, 3650.0)
+    return np.column_stack([0.3 * np.log1p(counts), 0.15 * np.log1p(np.minimum(age, 3650.0))]).astype(
+        np.float32
+    )
+
+
+class TwoTower(nn.Module):
+    """Both towers. `Histories.items` are vectors of the content space."""
+
+    def __init__(self, config: TwoTowerConfig, content_dim: int, topics: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.config = config
+        self.content_dim = content_dim
+        self.topics = tuple(int(t) for t in topics)
+        width = content_dim + config.topic_dim + PERFORMANCE
+        self.topic = nn.EmbeddingBag(len(self.topics) + 1, config.topic_dim, mode="mean", padding_idx=0)
+        self.pin = _mlp(width, config.hidden, config.dim)
+        self.profile = nn.ModuleList(nn.Embedding(PROFILE_CODES, config.profile_dim) for _ in PROFILE)
+        width = POOLED * content_dim + DENSE + len(PROFILE) * config.profile_dim
+        self.user = _mlp(width, config.hidden, config.dim)
+
+    def pins(self, content: Tensor, topics: Tensor, performance: Tensor) -> Tensor:
+        """(n, c), (n, t) topic places, (n, PERFORMANCE) -> (n, dim) unit rows."""
+        return F.normalize(self.pin(torch.cat([content, self.topic(topics), performance], dim=1)), dim=1)
+
+    def users(self, histories: Histories) -> Tensor:
+        """(b, dim) unit rows."""
+        means, dense = pooled(histories)
+        profile = [embed(histories.profile[:, i]) for i, embed in enumerate(self.profile)]
+        return F.normalize(self.user(torch.cat([means.flatten(1), dense, *profile], dim=1)), dim=1)
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and settings (JSON) into `folder`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
+        settings = {
+            "network": self.config.model_dump(mode="json"),
+            "content_dim": self.content_dim,
+            "topics": self.topics,
+        }
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> TwoTower:
+        """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
+        from safetensors.torch import load_file
+
+        settings = json.loads((folder / SETTINGS).read_text())
+        network = cls(
+            TwoTowerConfig.model_validate(settings["network"]), settings["content_dim"], settings["topics"]
+        )
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return network.eval()
+
+
+def seeded(config: TwoTowerConfig, content_dim: int, topics: Sequence[int], seed: int) -> TwoTower:
+    """A network with weights drawn from `seed`, torch's global generator left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TwoTower(config, content_dim, topics)
+
+
+def pin_vectors(network: TwoTower, pins: PinFeatures, performance: Floats, *, rows: int = 16_384) -> Floats:
+    """(n, dim) float32 unit rows, `rows` pins at a time; a new pin's are made the same way when it comes."""
+    out = np.empty((len(pins), network.config.dim), np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(pins), rows):
+            at = np.arange(start, min(start + rows, len(pins)))
+            content, topics = pins.take(at).tensors()
+            out[at] = network.pins(content, topics, torch.from_numpy(performance[at])).numpy()
+    return out
+
+
+def user_vectors(network: TwoTower, histories: Histories) -> Floats:
+    """(b, dim) float32 unit rows."""
+    with torch.inference_mode():
+        return network.users(histories).numpy()
+
+
+def score(user: Floats, candidates: Floats) -> Floats:
+    """Light scores of n candidates (n, dim) for one user (dim,): the dot products, (n,) float32."""
+    return candidates @ user
+
+
+def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, out)
+    )
