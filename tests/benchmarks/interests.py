@@ -107,9 +107,7 @@ def latency(pins: int, requests: int, seed: int, dim: int = 64, interests: int =
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     zeros = np.zeros(pins, np.int64)
     rows = PinRows.of(np.arange(1, pins + 1), vectors, zeros[:, None], zeros, zeros.astype(float))
-    print(
-        f"\n{pins:,} pins, {dim}-d, {BUDGET} results in all; wall ms of a request (published: p90 150 -> 205, 1.37)"
-    )
+    print(f"\n{pins:,} pins, {dim}-d, {BUDGET} results in all; wall ms a request (published p90: 150 -> 205)")
     out: dict[str, float] = {}
     for kind, graph in (("graph", True), ("brute force", False)):
         index = Replica.of("pins__dcm__1", rows, graph=graph)

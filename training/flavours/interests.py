@@ -21,7 +21,7 @@ class InterestsModel(mlflow.pyfunc.PythonModel):
         self.network = InterestNetwork.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input, params=None) -> pd.DataFrame:
-        """Actions NEWEST FIRST with the pins' vectors in this space; topics are asked for by `params["topics"]`."""
+        """Actions NEWEST FIRST with the pins' vectors in this space; `params["topics"]` asks for topics."""
         actions = pd.DataFrame(model_input)
         times = actions["timestamp_ms"].to_numpy(np.int64)
         seen = history(

@@ -73,7 +73,7 @@ class ActionLog:
     users: Ints  # (U,) ascending
     log: SequenceLog
     pin_rows: Ints  # (a,) row of each action's pin, -1 where it is unknown
-    signs: NDArray[np.int8]  # (a,)
+    signs: NDArray[np.int8]  # (a,) 0 also for pins without features
     profile: Ints  # (U, len(PROFILE))
 
     @classmethod
@@ -81,8 +81,10 @@ class ActionLog:
         """All actions before `end`. Raises LakeError without an actions table."""
         columns = ["event_id", "user_id", "pin_id", "action", "timestamp"]
         log = SequenceLog.from_actions(lake.read("actions", columns, end=end))
-        signs = polarity_signs(lake.contract().vocabulary)[log.actions]
-        return cls(log.users, log, catalogue.rows(log.pin_ids), signs, read_profiles(lake, log.users))
+        rows = catalogue.rows(log.pin_ids)
+        known = (rows >= 0) & catalogue.features.known()[rows] if len(catalogue.ids) else rows >= 0
+        signs = np.where(known, polarity_signs(lake.contract().vocabulary)[log.actions], 0).astype(np.int8)
+        return cls(log.users, log, rows, signs, read_profiles(lake, log.users))
 
     def histories(
         self, user_ids: Ints, times_ms: Ints, items: Floats, length: int, clusters: Ints | None = None

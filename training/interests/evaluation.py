@@ -89,8 +89,8 @@ def ranks(data: Engagements, days: UserDays, scores: Scores, interests: Ints | N
     """Rank every engagement of `days` on a pin that existed at its midnight.
 
     The rank among several lists is the least number of results at which one of them, filling its share, has
-    the pin. `interests` (r,) is how many each row's user has (0 where nobody says). A candidate that ties with the
-    engagement counts as before it, so a model that collapsed to one point gains nothing.
+    the pin. `interests` (r,) is how many each row's user has (0 where nobody says). A candidate that ties with
+    the engagement counts as before it, so a model that collapsed to one point gains nothing.
     """
     catalogue = data.catalogue
     interests = np.zeros(len(days), np.int64) if interests is None else interests
@@ -112,7 +112,7 @@ def ranks(data: Engagements, days: UserDays, scores: Scores, interests: Ints | N
                     line[seen] = -np.inf
                     line[unborn] = -np.inf
                     right = line[new]
-                    ahead = len(line) - np.searchsorted(np.sort(line), right, side="left")
+                    ahead = (line >= right[:, None]).sum(axis=1)
                     place = np.minimum(place, np.where(np.isfinite(right), ahead / share, np.inf))
             place = np.ceil(np.minimum(place, NEVER) - 1e-6).astype(np.int64)
             out.append(place)
@@ -217,7 +217,7 @@ def popular_scores(data: Engagements, days: int = 7) -> Scores:
 
 
 def engaged_interests(data: Engagements, days: UserDays, *, at_least: int = 2, window_days: int = 14) -> Ints:
-    """(r,) distinct first topics with at least `at_least` positive actions in the window before each midnight."""
+    """(r,) first topics with at least `at_least` positive actions in the window before each midnight."""
     actions, topics = data.actions, data.catalogue.features.topics
     first = topics[:, 0] if topics.shape[1] else np.zeros(len(topics), np.int64)
     start, end = actions.log.slice(days.users, days.times_ms, limit=2**31)

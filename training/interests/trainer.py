@@ -33,7 +33,7 @@ class InterestsTraining(BaseModel):
     """Items drawn evenly from the catalogue beside the batch's own (the paper has in-batch ones only)."""
     log_q: bool = True
     """Whether the loss corrects for how often an item is in a batch."""
-    frequency_rate: float = Field(0.02, gt=0, le=1)
+    frequency_rate: float = Field(0.05, gt=0, le=1)
     """a of the streaming estimate."""
     learning_rate: float = Field(4e-3, gt=0)
     """Peak, reached after a tenth of the steps; linear decay to a tenth of it."""
@@ -76,7 +76,8 @@ def train(
     if not len(days.pins):
         raise ValueError(f"{name}: no engagements to learn from; bring more days of actions")
     network = learner.network
-    frequency = StreamingFrequency(_buckets(len(candidates)), training.frequency_rate)
+    evenly = max(1.0, len(candidates) / training.batch)  # batches between two meetings of an item
+    frequency = StreamingFrequency(_buckets(len(candidates)), training.frequency_rate, first_gap=evenly)
     both = nn.ModuleDict({"network": network, "frequency": frequency})
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay

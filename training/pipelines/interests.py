@@ -1,10 +1,9 @@
-"""Train multi-interest retrieval: DCM (implicit interests) and conditional retrieval (topics), each its own space."""
+"""Train multi-interest retrieval: DCM (from histories) and conditional retrieval (topics)."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.interests import trainer as trainer_module
-from training.interests.engagements import Engagements, UserDays, followed_topics, ms, read_engagements
+from training.interests.engagements import followed_topics
 from training.interests.evaluation import (
     Ranks,
     conditional_scores,
     engaged_interests,
-    existing,
     implicit_scores,
     popular_scores,
     ranks,
 )
-from training.interests.learners import ConditionalLearner, ImplicitLearner, TopicAssociation, fit_clusters
-from training.interests.trainer import InterestsTraining, Trained, train
+from training.interests.fitting import Period, fit_conditional, fit_implicit, read_period
+from training.interests.learners import TopicAssociation
+from training.interests.trainer import InterestsTraining, Trained
 from training.models import interests as interests_model
 from training.models import two_tower as two_tower_model
 from training.models.interactions import Pins
@@ -42,7 +41,6 @@ from training.models.interests import (
     topic_places,
 )
 from training.models.interests.budgets import FOLLOWED
-from training.models.interests.network import seeded
 from training.pipelines.clock import run_end
 from training.pipelines.content import load_catalogue
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
@@ -64,10 +62,6 @@ CODE = (
 )
 
 
-class TooFewEngagements(ValueError):
-    """The days hold no engagement to learn from, or none to measure on."""
-
-
 class InterestsPipeline(BaseModel):
     """Everything one DCM or conditional-retrieval version is made with."""
 
@@ -80,39 +74,6 @@ class InterestsPipeline(BaseModel):
     train_days: int = Field(14, ge=1)
     held_out_days: int = Field(1, ge=1)
     """Days after the training ones on which the metrics are."""
-
-
-@dataclass(frozen=True)
-class Period:
-    """One catalogue, the days to learn from and the days to measure on."""
-
-    data: Engagements
-    train: UserDays
-    held_out: UserDays
-    candidates: NDArray[np.int64]
-    """Catalogue rows that existed when training ends."""
-
-
-def read_period(lake: Lake, pins: Pins, end: datetime, train_days: int, held_out_days: int) -> Period:
-    """The last days before `end`: `train_days`, then `held_out_days`, fewer to learn from where the lake has fewer.
-
-    Raises TooFewEngagements where either has none.
-    """
-    cut = end - timedelta(days=held_out_days)
-    start = max(cut - timedelta(days=train_days), lake.interval()[0])
-    data = read_engagements(lake, pins, min(start, cut), end)
-    period = Period(
-        data,
-        data.days.between(start, cut),
-        data.days.between(cut, end),
-        existing(data.catalogue, ms(cut)),
-    )
-    if not len(period.train) or not len(period.held_out):
-        raise TooFewEngagements(
-            f"{len(period.train.pins)} engagements from {start:%Y-%m-%d} to {cut:%Y-%m-%d} and "
-            f"{len(period.held_out.pins)} until {end:%Y-%m-%d}; both need some: bring more actions"
-        )
-    return period
 
 
 def train_dcm(
@@ -173,72 +134,11 @@ def train_conditional(
         content,
         config,
         CONDITIONAL,
-        "Users under the topics they follow: the topic is a condition of the user tower, trained with the topic "
+        "Users under the topics they follow: the topic is a condition of the user tower, trained with that "
         "by which a pin had been retrieved (conditional retrieval, arXiv 2506.23060 and 2508.16793).",
         fit,
         force=force,
     )
-
-
-def fit_implicit(
-    period: Period,
-    network: InterestsConfig,
-    training: InterestsTraining,
-    *,
-    checkpoints: Path | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> tuple[InterestNetwork, Trained]:
-    """One implicit model trained on the period's training days."""
-    made = _network(period, network, training.seed)
-    if network.construction is Construction.PFS:
-        fit_clusters(made, period.data.catalogue.features, training.seed)
-    learner = ImplicitLearner(made, period.data)
-    trained = train(
-        learner,
-        period.train,
-        period.candidates,
-        training,
-        name=network.construction.value,
-        identity=network.model_dump_json(),
-        checkpoints=checkpoints,
-        progress=progress,
-    )
-    return made, trained
-
-
-def fit_conditional(
-    period: Period,
-    network: InterestsConfig,
-    training: InterestsTraining,
-    association: TopicAssociation,
-    *,
-    checkpoints: Path | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> tuple[InterestNetwork, Trained, TopicAssociation]:
-    """Conditional retrieval trained on the engagements that have a topic to be associated with.
-
-    Where no impression names a source topic the item's topics are used; the association that was is returned.
-    Raises TooFewEngagements where neither is there.
-    """
-    days = period.train
-    if association is TopicAssociation.SOURCE and not days.sources.any():
-        association = TopicAssociation.ITEM
-    topics = period.data.catalogue.features.topics
-    with_topic = days.sources > 0 if association is TopicAssociation.SOURCE else topics[days.pins].any(axis=1)
-    if not with_topic.any():
-        raise TooFewEngagements("no engagement names a topic, of its pin or of its source; bring topics")
-    made = _network(period, network, training.seed)
-    trained = train(
-        ConditionalLearner(made, period.data, association),
-        days.where(with_topic),
-        period.candidates,
-        training,
-        name=CONDITIONAL,
-        identity=f"{network.model_dump_json()}{association}",
-        checkpoints=checkpoints,
-        progress=progress,
-    )
-    return made, trained, association
 
 
 def measure(period: Period, network: InterestNetwork) -> dict[str, float]:
@@ -347,17 +247,12 @@ def _registered(
             inputs=inputs,
             tags={"feature_service": SERVICES[model], "content_space": content.space or ""},
             notes=f"Weights are learned from the {config.train_days} days before the last "
-            f"{config.held_out_days}, on which the metrics are. An engagement is a user's first positive action "
-            "on a pin. " + lake.contract().notes,
+            f"{config.held_out_days}, on which the metrics are. An engagement is a user's first positive "
+            "action on a pin. " + lake.contract().notes,
         )
         version = registry.log_model_version(log)
     ctx.progress(f"{model}: registered {model}@{version}")
     return interests_part(registry, model, version)
-
-
-def _network(period: Period, config: InterestsConfig, seed: int) -> InterestNetwork:
-    catalogue = period.data.catalogue
-    return seeded(config, catalogue.features.content.shape[1], catalogue.topics, seed)
 
 
 def _seeded(config: InterestsPipeline, seed: int) -> InterestsPipeline:

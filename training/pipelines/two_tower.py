@@ -14,6 +14,7 @@ from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.interests.engagements import ActionLog, Catalogue, Engagements, UserDays, ms
 from training.interests.evaluation import engaged_interests, popular_scores, ranks, two_tower_scores
+from training.interests.fitting import Period, read_period
 from training.interests.learners import TwoTowerLearner
 from training.interests.trainer import InterestsTraining, Trained, train
 from training.models.interactions import Pins
@@ -21,7 +22,7 @@ from training.models.interests import PinFeatures, topic_places
 from training.models.two_tower import TwoTower, TwoTowerConfig, pin_vectors, seeded
 from training.pipelines.clock import run_end
 from training.pipelines.content import load_catalogue
-from training.pipelines.interests import CODE, TABLES, Period, flat_params, read_period
+from training.pipelines.interests import CODE, TABLES, flat_params
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
 from validation.lake import Lake
 from validation.manifest import Part, Space
@@ -85,8 +86,8 @@ def train_two_tower(
             name=MODEL,
             files=files,
             flavour=FLAVOURS / "two_tower.py",
-            description="Two towers, users and pins, that meet in one dot product: a retrieval source and a light "
-            "scorer (unified lightweight scoring, Pinterest Engineering 2021).",
+            description="Two towers, users and pins, that meet in one dot product: a retrieval source and a "
+            "light scorer (unified lightweight scoring, Pinterest Engineering 2021).",
             params=flat_params(config) | {"content_space": content.space},
             metrics=measure(period, network) | {"final_loss": trained.losses[-1]},
             interval=(end - timedelta(days=config.train_days + config.held_out_days), end),

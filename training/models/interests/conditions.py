@@ -165,7 +165,7 @@ class Tokens(nn.Module):
 
 
 class SubSequences(nn.Module):
-    """PFS: the history split by the catalogue's K-means clusters, each part read by one shared causal transformer.
+    """PFS: the history split by the catalogue's K-means clusters, each part read by a causal transformer.
 
     The K parts with most items are kept; a part's condition is the transformer's output at its newest item.
     """
@@ -184,6 +184,9 @@ class SubSequences(nn.Module):
         if clusters is None:
             raise ValueError("sub-sequences need the catalogue cluster of every pin of the histories")
         b, m, d = items.shape
+        if m == 0:
+            nothing = items.new_zeros(b, self.interests)
+            return conditions_of(items.new_zeros(b, self.interests, d), nothing > 0, nothing)
         counts = torch.zeros(b, self.clusters).scatter_add_(1, clusters, valid.float())
         k = min(self.interests, self.clusters)
         sizes, chosen = counts.topk(k, dim=1)  # (b, k)
@@ -196,8 +199,8 @@ class SubSequences(nn.Module):
             items + self.position[:m], src_mask=blocked.repeat_interleave(self.heads, dim=0)
         )
         inside = valid[:, None, :] & (clusters[:, None, :] == chosen[:, :, None])  # (b, k, m)
-        newest = inside.float().argmax(dim=2) if m else chosen
-        vectors = read.gather(1, newest[:, :, None].expand(b, k, d)) if m else items.new_zeros(b, k, d)
+        newest = inside.float().argmax(dim=2)
+        vectors = read.gather(1, newest[:, :, None].expand(b, k, d))
         vectors = nn.functional.pad(vectors, (0, 0, 0, self.interests - k))
         sizes = nn.functional.pad(sizes, (0, self.interests - k))
         return conditions_of(vectors, sizes > 0, sizes)

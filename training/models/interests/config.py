@@ -86,7 +86,7 @@ class InterestsConfig(_Frozen):
     interests: int = Field(7, ge=1, le=64)
     dim: int = Field(64, ge=2)
     """Width of every vector of the space."""
-    length: int = Field(100, ge=1)
+    length: int = Field(64, ge=1)
     """Newest actions of a history that are looked at."""
     routing: RoutingConfig = RoutingConfig()
     item_tower: ItemTowerConfig = ItemTowerConfig()

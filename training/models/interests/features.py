@@ -67,7 +67,7 @@ class Histories(NamedTuple):
     """b users' last actions, NEWEST FIRST, padded to m, and their profiles."""
 
     items: Tensor  # (b, m, d) vectors of the pins, zero rows where there is none
-    signs: Tensor  # (b, m) int64: 1 positive, -1 negative, 0 neutral or padding
+    signs: Tensor  # (b, m) int64: 1 positive, -1 negative, 0 neutral, padding, or a pin without a vector
     hours: Tensor  # (b, m) float32: age of the action
     profile: Tensor  # (b, len(PROFILE)) int64
     clusters: Tensor | None = None  # (b, m) int64: the pin's catalogue cluster, for PFS
@@ -75,12 +75,12 @@ class Histories(NamedTuple):
     @property
     def valid(self) -> Tensor:
         """(b, m) bool: positive actions on pins with a vector. All else would be far from everything."""
-        return (self.signs > 0) & (self.items.detach().abs().amax(dim=2) > 0)
+        return self.signs > 0
 
     @property
     def disliked(self) -> Tensor:
         """(b, m) bool: negative actions on pins with a vector."""
-        return (self.signs < 0) & (self.items.detach().abs().amax(dim=2) > 0)
+        return self.signs < 0
 
 
 def history(
@@ -103,9 +103,11 @@ def history(
         )
     kept = np.flatnonzero(np.asarray(times_ms) < now_ms)[:length]
     hours = ((now_ms - np.asarray(times_ms, np.int64)[kept]) / MS_PER_HOUR).astype(np.float32)
+    items = np.ascontiguousarray(vectors[kept], np.float32)
+    there = items.any(axis=1)
     return Histories(
-        torch.from_numpy(np.ascontiguousarray(vectors[kept], np.float32))[None],
-        torch.from_numpy(np.asarray(signs)[kept].astype(np.int64))[None],
+        torch.from_numpy(items)[None],
+        torch.from_numpy(np.where(there, np.asarray(signs)[kept], 0).astype(np.int64))[None],
         torch.from_numpy(hours)[None],
         torch.tensor([list(profile)], dtype=torch.int64),
     )

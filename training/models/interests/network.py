@@ -1,4 +1,4 @@
-"""A multi-interest user model: an item tower, conditions of a user, the tower that crosses them (arXiv 2506.23060).
+"""A multi-interest user model: an item tower, conditions of a user, their crossing (arXiv 2506.23060).
 
     f(i | u, c) proportional to exp(phi(u, c) . psi(i) / temperature);   score(u, i) = max over conditions c
 
