@@ -8,7 +8,7 @@ evaluation does, and one forward pass serves all engagements of the day.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -283,8 +283,3 @@ def followed_topics(lake: Lake, before: datetime) -> dict[int, Ints]:
 def ms(time: datetime) -> int:
     """Unix milliseconds of a zoned time."""
     return (time - _EPOCH) // timedelta(milliseconds=1)
-
-
-def without_sources(days: UserDays) -> UserDays:
-    """The same rows with no engagement's source known."""
-    return replace(days, sources=np.zeros_like(days.sources))

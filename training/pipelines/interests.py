@@ -240,7 +240,10 @@ def _registered(
             description=description,
             params=flat_params(config) | {"content_space": content.space},
             metrics=metrics | {"final_loss": trained.losses[-1]},
-            interval=(end - timedelta(days=config.train_days + config.held_out_days), end),
+            interval=(
+                max(lake.interval()[0], end - timedelta(days=config.train_days + config.held_out_days)),
+                end,
+            ),
             datasets=(Dataset(", ".join(TABLES), str(ctx.lake), data),),
             signature=_signature(config.network.dim),
             requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),

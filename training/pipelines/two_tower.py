@@ -90,7 +90,10 @@ def train_two_tower(
             "light scorer (unified lightweight scoring, Pinterest Engineering 2021).",
             params=flat_params(config) | {"content_space": content.space},
             metrics=measure(period, network) | {"final_loss": trained.losses[-1]},
-            interval=(end - timedelta(days=config.train_days + config.held_out_days), end),
+            interval=(
+                max(lake.interval()[0], end - timedelta(days=config.train_days + config.held_out_days)),
+                end,
+            ),
             datasets=(Dataset(", ".join(TABLES), str(ctx.lake), data),),
             signature=_signature(network),
             requirements=pinned("numpy", "pandas", "pydantic", "safetensors", "torch"),

@@ -93,6 +93,9 @@ class Capsules(nn.Module):
         else:
             start = self.noise[:m] if generator is None else torch.randn(b, m, k, generator=generator)
             logits = start.expand(b, m, k)
+            if self.routing.adaptive:
+                most = torch.log2(valid.sum(dim=1).clamp(min=2)).long()  # (b,)
+                alive = torch.arange(k) < most[:, None]
         for turn in range(self.routing.iterations):
             shares = self._shares(logits, valid, alive)
             if turn + 1 < self.routing.iterations:

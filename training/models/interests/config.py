@@ -44,6 +44,8 @@ class RoutingConfig(_Frozen):
     iterations: int = Field(3, ge=1)
     sharpness: float = Field(8.0, gt=0)
     """Factor on centroid-item products before the softmax; unit vectors would leave it almost flat."""
+    adaptive: bool = False
+    """Random starts only: a user has max(1, min(K, log2 of their items)) interests, as MIND proposes."""
     shared_map: bool = False
     """Whether items pass one learned map S first (MIND's bilinear map); else S is the identity."""
 

@@ -177,6 +177,14 @@ def test_mind_is_the_naive_loop() -> None:
         np.testing.assert_allclose(found.vectors[user].detach().numpy(), np.stack(out), atol=1e-4)
 
 
+def test_adaptive_mind_has_log2_of_the_items() -> None:
+    config = Method.MIND.config(InterestsConfig(dim=6, interests=4))
+    config = config.model_copy(update={"routing": config.routing.model_copy(update={"adaptive": True})})
+    for items, interests in ((1, 1), (2, 1), (5, 2), (9, 3), (60, 4)):
+        found = Capsules(config)(histories(unit(np.random.default_rng(items), 1, items, 6)))
+        assert int(found.mask.sum()) == interests
+
+
 def test_zero_logits_would_make_one_capsule_of_all() -> None:
     """Why MIND starts from random logits: with equal ones every capsule is the same."""
     capsules = Capsules(Method.MIND.config(InterestsConfig(dim=6, interests=3)))
