@@ -90,12 +90,12 @@ def train(
     if checkpoints is not None:
         place = load_checkpoint(checkpoints, run, both, optimiser) or place
     network.train()
-    steps = training.epochs * len(plan.order(0))
+    each = len(plan.order(0))  # how a shuffle packs may make one batch more or less
+    steps = training.epochs * each
     for epoch in range(place.epoch, training.epochs):
         order = plan.order(epoch)
         for step in range(place.step, len(order)):
-            done = min(steps - 1, epoch * len(plan.order(0)) + step)
-            optimiser.param_groups[0]["lr"] = training.rate(done, steps)
+            optimiser.param_groups[0]["lr"] = training.rate(min(steps - 1, epoch * each + step), steps)
             batch = plan.batch(epoch, step, order[step])
             generator = torch.Generator().manual_seed(_seed(training.seed, epoch, step))
             loss = train_step(learner, optimiser, frequency, batch, training, generator, len(candidates))
