@@ -26,7 +26,7 @@ class InterestsTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(12, ge=1)
     batch: int = Field(1024, ge=1)
     """Engagements a step."""
     uniform_negatives: int = Field(0, ge=0)
