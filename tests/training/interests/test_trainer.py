@@ -144,9 +144,10 @@ def test_a_topic_brings_its_own_pins(world: Planted) -> None:
 
 def test_two_towers_learn_the_world(world: Planted) -> None:
     network = seeded_towers(TwoTowerConfig(dim=16, hidden=32), 16, TOPICS, 7)
-    train(TwoTowerLearner(network, world.data), world.days(1, 5), everything(world), TRAINING, name="t")
+    training = TRAINING.model_copy(update={"epochs": 20})
+    train(TwoTowerLearner(network, world.data), world.days(1, 5), everything(world), training, name="t")
     found = ranks(world.data, world.days(5, 6), two_tower_scores(network, world.data))
-    assert found.hit_rate(120) > 0.8
+    assert found.hit_rate(120) > 0.8  # 0.36 untrained
 
 
 def test_no_engagements_say_what_to_bring(world: Planted) -> None:
