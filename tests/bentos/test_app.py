@@ -97,8 +97,9 @@ def test_an_event_then_a_feed_that_knows_it(server: Server) -> None:
     assert (status, kept) == (200, {"accepted": 3, "duplicates": 0, "applied": True})
     assert server.post("/events", {"events": events})[1]["duplicates"] == 3
     after = server.post("/homefeed", {"user_id": FOLLOWER, "limit": 20})[1]
-    assert any(p["why"]["kind"] == "recent" and topic_of(p["pin_id"]) == 3 for p in after["pins"])
-    assert "pinnersage" in {p["source"] for p in after["pins"]}
+    of_topic = [p for p in after["pins"] if topic_of(p["pin_id"]) == 3]
+    assert {p["why"]["kind"] for p in of_topic} & {"recent", "together"}
+    assert {p["source"] for p in of_topic} & {"pinnersage", "pixie"}
 
 
 def test_a_stranger(server: Server) -> None:

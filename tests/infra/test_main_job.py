@@ -108,7 +108,7 @@ def test_the_next_feed_reflects_an_action(home: Home) -> None:
     wanted = next(pin for pin, topics in pins.items() if len(topics) and pin not in before)
     answer = _post(home, "/events", {"events": [{"user_id": user, "pin_id": int(wanted), "action": "save"}]})
     assert answer["accepted"] == 1
-    after = _feed(home, user)
+    after = _feed(home, user, 100)
     near = [pin for pin in after["pins"] if pin["source"] == "pinnersage"]
     assert near, "one save is enough for the online run to find neighbours"
     topics = set(pins.loc[wanted])
@@ -174,7 +174,7 @@ def test_a_second_release_is_followed_and_rolled_back(home: Home, monkeypatch: p
     second = jobs.promote(home, jobs.release(home, seed=7), override="shows a release of two spaces")
     assert second != first
     _until(lambda: _feed(home, STRANGER)["release"] == second)
-    answer = _feed(home, _users(home, 1)[0])
+    answer = _feed(home, _users(home, 1)[0], 100)
     assert answer["spaces"] == ["content@2", "pinsage@2"] and answer["missing"] == []
     assert any(pin["source"] == "pinnersage" for pin in answer["pins"])
     pin = answer["pins"][0]["pin_id"]
@@ -182,7 +182,7 @@ def test_a_second_release_is_followed_and_rolled_back(home: Home, monkeypatch: p
     assert related["fallback"] is None and {p["source"] for p in related["pins"]} >= {"similar_pins"}
     assert jobs.rollback(home) == first
     _until(lambda: _feed(home, STRANGER)["release"] == first)
-    answer = _feed(home, _users(home, 1)[0])
+    answer = _feed(home, _users(home, 1)[0], 100)
     assert answer["spaces"] == ["content@1"]
     assert any(pin["source"] == "pinnersage" for pin in answer["pins"]), "rows of the old space are kept"
 
