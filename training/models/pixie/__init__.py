@@ -1,6 +1,5 @@
 """Pixie: recommendations by random walks on the pin-board graph (WWW 2018, arXiv 1711.07601).
 
-prefetch.py    one instruction: bring a cache line near
 engine.py      the compiled kernels: interleaved walkers, visit counters, a query's walk, neighbourhoods
 query.py       what to walk from: a user's history, a pin, a board; steps given to each query pin
 recommend.py   `Pixie`: query in, pins and scores out

@@ -12,6 +12,11 @@ table probes linearly; a slot is one int64, (pin + 1) in the high half, its coun
 Walks. A query's walk is that of every query pin in turn, with restarts and early stopping; then the multi-hit
 booster. Importance neighbourhoods are many short walks without restarts.
 
+Prefetches. A load that misses stalls the core once its reorder buffer is full; a prefetch retires at once, so
+the reads of all walkers are in flight together. Lines are brought to the second level of cache, which takes
+more misses at a time than the first: on a Zen 4 at 50M edges a step of 128 walkers takes 0.55x the time that it
+takes with lines brought to the first level.
+
 All of it is in one file on purpose: numba renews a kernel's cache when the kernel's own file changes, and not
 when a function that it inlines from another file does.
 """
@@ -20,8 +25,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-
-from training.models.pixie.prefetch import prefetch
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 _U = np.uint64
 GOLDEN = _U(0x9E3779B97F4A7C15)
@@ -37,6 +43,29 @@ _B1, _B2, _B4, _BSUM = (
     _U(0x0F0F0F0F0F0F0F0F),
     _U(0x0101010101010101),
 )
+
+_READ, _SECOND_LEVEL, _DATA = 0, 2, 1
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the line of `array[index]` (one dimension). A hint: an index out of bounds does no harm."""
+    signature = types.void(array, index)
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = arguments[1]
+        if signature.args[1].bitwidth < 64:
+            place = builder.sext(place, ir.IntType(64))
+        pointer = ir.IntType(8).as_pointer()
+        word = ir.IntType(32)
+        declared = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, declared, "llvm.prefetch.p0")
+        address = builder.bitcast(builder.gep(data, [place]), pointer)
+        builder.call(function, [address, word(_READ), word(_SECOND_LEVEL), word(_DATA)])
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @numba.njit(inline="always")
