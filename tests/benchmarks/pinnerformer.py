@@ -219,8 +219,11 @@ def _plain(
     return network(tokens)[torch.arange(len(tokens.lengths)), tokens.lengths - 1].numpy()
 
 
-class FusedBlock(Block):
-    """The block with torch's own attention."""
+class PlainBlock(Block):
+    """The block with torch's own attention, at every token."""
+
+    def at(self, x: Tensor, places: Tensor) -> Tensor:
+        return self(x)[torch.arange(len(x))[:, None], places]
 
     def attend(self, qkv: Tensor) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in qkv.unflatten(2, (3, self.heads, -1)).unbind(2))
@@ -228,9 +231,9 @@ class FusedBlock(Block):
 
 
 def eager_network(network: PinnerFormer) -> PinnerFormer:
-    """The same weights with torch's own attention in every block."""
+    """The same weights in plain blocks."""
     made = copy.deepcopy(network)
-    made.blocks = nn.ModuleList(FusedBlock(network.config) for _ in network.blocks)
+    made.blocks = nn.ModuleList(PlainBlock(network.config) for _ in network.blocks)
     made.load_state_dict(network.state_dict())
     return made.train(network.training)
 

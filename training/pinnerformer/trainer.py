@@ -178,10 +178,12 @@ def batch_loss(learner: Learner, batch: Batch, plan: BatchPlan, training: Pinner
     if low is None:
         low = native_bfloat16() and network.config.hidden >= WIDE
     pins = torch.cat([batch.positives, batch.pool])
-    distinct, places = pins.unique(return_inverse=True)
+    distinct, rows = pins.unique(return_inverse=True)
+    places, columns = by_sequence(batch)
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        users = network.vectors(network.hidden(batch.tokens)[batch.owners, batch.positions])  # (n, D)
-        vectors = network.pins(torch.from_numpy(plan.content)[distinct], distinct + 1)[places]
+        hidden = network.hidden_at(batch.tokens, places)  # (B, S, H)
+        users = network.vectors(hidden[batch.owners, columns])  # (n, D)
+        vectors = network.pins(torch.from_numpy(plan.content)[distinct], distinct + 1)[rows]
     n = len(batch.positives)
     log_q = None
     if training.log_q:
@@ -198,6 +200,20 @@ def batch_loss(learner: Learner, batch: Batch, plan: BatchPlan, training: Pinner
         log_q=None if log_q is None else log_q[:n],
         pool_log_q=None if log_q is None else log_q[n:],
     )
+
+
+def by_sequence(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The tokens that predict: (places (B, S) of each sequence, 0 behind its last; column (n,) of each pair).
+
+    A token of several pairs has one place.
+    """
+    length = batch.tokens.pins.shape[1]
+    tokens, of_pair = (batch.owners * length + batch.positions).unique(return_inverse=True)
+    owners = tokens // length
+    column = torch.arange(len(tokens)) - torch.searchsorted(owners, owners)
+    places = torch.zeros(len(batch.tokens.lengths), int(column.max()) + 1, dtype=torch.int64)
+    places[owners, column] = tokens % length
+    return places, column[of_pair]
 
 
 def run_digest(

@@ -12,7 +12,7 @@ import torch
 from tests.training.pinnerformer.planted import DAY, GROUPS, PINS, START, planted_content, timelines
 from training.models.pinnerformer import Negatives, Objective, PinnerFormerConfig
 from training.pinnerformer import trainer
-from training.pinnerformer.batches import Sampling
+from training.pinnerformer.batches import BatchPlan, Sampling
 from training.pinnerformer.retriever import Retriever
 from training.pinnerformer.timelines import Timelines
 from training.pinnerformer.trainer import NothingToPredict, PinnerFormerTraining, Trained, train_network
@@ -141,6 +141,19 @@ def test_ids_alone_are_enough() -> None:
         unseen.users, 10
     )
     assert ((top - 1) % GROUPS == (np.arange(20) % GROUPS)[:, None]).mean() > 1.8 / GROUPS
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_pairs_find_their_tokens(objective: Objective) -> None:
+    sampling = TRAINING.sampling.model_copy(update={"objective": objective})
+    rows = np.arange(PINS, dtype=np.int32)
+    plan = BatchPlan(timelines([40, 3, 17]), planted_content(), rows, sampling, CONFIG.length, CONFIG.days, 7)
+    batch = plan.batch(0, 0, plan.order(0)[0])
+    places, columns = trainer.by_sequence(batch)
+    assert torch.equal(places[batch.owners, columns], batch.positions)
+    distinct = {(int(o), int(p)) for o, p in zip(batch.owners, batch.positions, strict=True)}
+    most = max(sum(owner == o for owner, _ in distinct) for o in range(len(batch.tokens.lengths)))
+    assert places.shape == (len(batch.tokens.lengths), most)
 
 
 def test_rates_rise_and_fall() -> None:

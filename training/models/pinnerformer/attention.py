@@ -1,7 +1,7 @@
 """Attention written out as two batched products and a softmax.
 
 On CPUs it is faster than torch's fused kernel at these lengths, in bfloat16 more than twice, forward and
-backward together; its price is the (L, L) scores of every head kept for the backward pass.
+backward together; its price is the scores of every head kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ def causal_attention(qkv: Tensor, heads: int) -> Tensor:
     return seen.view(batch, heads, length, width // 3 // heads).transpose(1, 2).flatten(2)
 
 
-def newest_attention(query: Tensor, kv: Tensor, lengths: Tensor, heads: int) -> Tensor:
-    """One query a row over the row's first `lengths` tokens: (B, H) and (B, L, 2H) -> (B, H)."""
-    batch, length, _ = kv.shape
+def chosen_attention(queries: Tensor, kv: Tensor, places: Tensor, heads: int) -> Tensor:
+    """Some tokens over themselves and the ones before them: (B, S, H) of the tokens at `places` (B, S), over
+    (B, L, 2H) -> (B, S, H).
+    """
+    (batch, chosen, width), length = queries.shape, kv.shape[1]
     k, v = (_by_head(part, heads) for part in kv.chunk(2, dim=2))
-    q = query.reshape(batch * heads, 1, -1)
-    beyond = torch.arange(length) >= lengths[:, None]  # (B, L)
-    scores = torch.bmm(q, k.transpose(1, 2)).view(batch, heads, length) * q.shape[2] ** -0.5
-    weights = scores.masked_fill(beyond[:, None], -torch.inf).softmax(dim=2)
-    return torch.bmm(weights.view(batch * heads, 1, length), v).view(batch, -1)
+    scores = torch.bmm(_by_head(queries, heads), k.transpose(1, 2)).view(batch, heads, chosen, length)
+    beyond = torch.arange(length) > places[:, None, :, None]  # (B, 1, S, L)
+    weights = (scores * (width // heads) ** -0.5).masked_fill(beyond, -torch.inf).softmax(dim=3)
+    seen = torch.bmm(weights.flatten(0, 1), v)
+    return seen.view(batch, heads, chosen, -1).transpose(1, 2).flatten(2)
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.pinnerformer.attention import causal_attention, newest_attention
+from training.models.pinnerformer.attention import causal_attention, chosen_attention
 from training.models.pinnerformer.config import PinnerFormerConfig
 from training.models.pinnerformer.time_encoding import WIDTH as TIME_WIDTH
 from training.models.pinnerformer.time_encoding import TimeEncoding
@@ -53,13 +53,13 @@ class Block(nn.Module):
         """Causal self-attention, (B, L, 3H) -> (B, L, H)."""
         return causal_attention(qkv, self.heads)
 
-    def newest(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """`forward` at each row's newest token, (B, L, H) -> (B, H), no other one computed."""
+    def at(self, x: Tensor, places: Tensor) -> Tensor:
+        """`forward` at some tokens of each row, (B, L, H) and (B, S) -> (B, S, H), no other one computed."""
         normed, width = self.before_attention(x), x.shape[2]
-        rows, last = torch.arange(len(x)), lengths - 1
-        query = F.linear(normed[rows, last], self.qkv.weight[:width])
-        seen = newest_attention(query, F.linear(normed, self.qkv.weight[width:]), lengths, self.heads)
-        return self._rest(x[rows, last], seen)
+        rows = torch.arange(len(x))[:, None]
+        queries = F.linear(normed[rows, places], self.qkv.weight[:width])
+        kv = F.linear(normed, self.qkv.weight[width:])
+        return self._rest(x[rows, places], chosen_attention(queries, kv, places, self.heads))
 
     def _rest(self, x: Tensor, seen: Tensor) -> Tensor:
         x = x + self.drop(self.out(seen))
@@ -115,12 +115,16 @@ class PinnerFormer(nn.Module):
             x = block(x)
         return x
 
-    def newest(self, tokens: Tokens) -> Tensor:
-        """Users' vectors, (B, D), unit: `forward` at each row's newest token, the last block for it alone."""
+    def hidden_at(self, tokens: Tokens, places: Tensor) -> Tensor:
+        """`hidden` at the tokens `places` (B, S) of each row, (B, S, H): the last block for them alone."""
         x = self.embed(tokens)
         for block in self.blocks[:-1]:
             x = block(x)
-        return self.vectors(self.blocks[-1].newest(x, tokens.lengths))
+        return self.blocks[-1].at(x, places)
+
+    def newest(self, tokens: Tokens) -> Tensor:
+        """Users' vectors, (B, D), unit: `forward` at each row's newest token."""
+        return self.vectors(self.hidden_at(tokens, tokens.lengths[:, None] - 1)[:, 0])
 
     def vectors(self, hidden: Tensor) -> Tensor:
         """The output layers, (..., H) -> (..., D) float32, unit."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from tests.training.models.pinnerformer.histories import CONFIG, PINS, WIDTH, content, histories
 from training.models.pinnerformer import PinnerFormer, PinnerFormerConfig, TokenFeatures, Tokens, collate
-from training.models.pinnerformer.attention import causal_attention, newest_attention
+from training.models.pinnerformer.attention import causal_attention, chosen_attention
 from training.models.pinnerformer.network import seeded
 
 
@@ -57,15 +57,31 @@ def test_newest_is_forward_at_the_newest() -> None:
     torch.testing.assert_close(net.newest(tokens), every, rtol=1e-5, atol=1e-6)
 
 
-def test_attention_is_torchs_own() -> None:
-    qkv = torch.randn(3, 10, 48, generator=torch.Generator().manual_seed(1))
+def test_the_last_block_for_some_tokens_is_forward_there() -> None:
+    """With the gradients of every weight."""
+    tokens, net = batch([12, 1, 7]), network()
+    rows, places = torch.arange(3)[:, None], torch.tensor([[3, 11, 0], [0, 0, 0], [6, 2, 0]])
+
+    def gradients(made: torch.Tensor) -> list[torch.Tensor | None]:
+        net.zero_grad()
+        made.square().sum().backward()
+        return [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+
+    some, every = net.hidden_at(tokens, places), net.hidden(tokens)[rows, places]
+    torch.testing.assert_close(some, every, rtol=1e-5, atol=1e-6)
+    for a, b in zip(gradients(some), gradients(every), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 10, 70])
+def test_attention_is_torchs_own(length: int) -> None:
+    qkv = torch.randn(3, length, 48, generator=torch.Generator().manual_seed(1))
     q, k, v = (part.transpose(1, 2) for part in qkv.unflatten(2, (3, 4, 4)).unbind(2))
     own = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
     torch.testing.assert_close(causal_attention(qkv, 4), own)
-    lengths = torch.tensor([10, 3, 1])
-    query = qkv[torch.arange(3), lengths - 1, :16]
-    newest = newest_attention(query, qkv[:, :, 16:].contiguous(), lengths, 4)
-    torch.testing.assert_close(newest, own[torch.arange(3), lengths - 1])
+    rows, places = torch.arange(3)[:, None], torch.tensor([[0, length - 1], [length // 2, 0], [length // 3, 0]])
+    chosen = chosen_attention(qkv[rows, places, :16], qkv[:, :, 16:].contiguous(), places, 4)
+    torch.testing.assert_close(chosen, own[rows, places])
 
 
 @pytest.mark.parametrize("name", list(TokenFeatures.model_fields))
