@@ -6,8 +6,9 @@
 Both sides have the same weights, batches and heap settings, one thread, and take turns; times are process CPU
 time, medians. The eager side is the module as it reads: float32 products as torch ships them (`highest`),
 torch's own attention and AdamW, every position through every layer. Ours is what the trainer and the batch
-inference run; choosing its precision (a probe of eight users, once a night) is not timed. The last line is one
-JSON object.
+inference run; choosing its precision (a probe of eight users, once a night) is not timed. `products_vs_eager`
+is what the trunk's matrix products alone gain by their precision on this CPU: what training gains beyond it is
+work left out. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main() -> None:
     lines, content = world(args.users * 8, config.length, args.dim, args.seed)
     print(f"hidden {args.hidden}, {args.layers} layers, {config.length} tokens, dim {args.dim}\n")
     print("| what | ours | eager float32 | ratio | note |\n|---|---|---|---|---|")
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"products_vs_eager": products_alone(config, args.users * config.length)}
     if args.only != "inference":
         results |= training(config, lines, content, args.users, args.steps, args.seed)
     if args.only != "training":
@@ -154,6 +155,27 @@ def training(
         f"{last['eager']:.4f} (last {tail} steps), {difference:.2%} apart",
     )
     return {"train_vs_eager": round(cost["eager"] / cost["ours"], 2), "loss_difference": round(difference, 5)}
+
+
+def products_alone(config: PinnerFormerConfig, tokens: int) -> float:
+    """Eager float32 over ours: CPU time of a block's products with `tokens` rows, forward and backward."""
+    width, low = config.hidden, native_bfloat16()
+    spent: dict[str, list[float]] = {"ours": [], "eager": []}
+    for _ in range(6):
+        for side, times in spent.items():
+            dtype = torch.bfloat16 if low and side == "ours" else torch.float32
+            total = 0.0
+            for wide, out in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)):
+                x = torch.ones(tokens, wide, dtype=dtype)
+                weight, y = torch.ones(out, wide, dtype=dtype), torch.ones(tokens, out, dtype=dtype)
+                with products("medium" if side == "ours" else "highest"):
+                    begin = time.process_time()
+                    _ = x @ weight.t(), y @ weight, y.t() @ x
+                    total += time.process_time() - begin
+            times.append(total)
+    ratio = statistics.median(spent["eager"][1:]) / statistics.median(spent["ours"][1:])
+    print(f"| a block's matrix products alone | | | {ratio:.2f} | {tokens} tokens, forward and backward |")
+    return round(ratio, 2)
 
 
 def inference(
