@@ -118,7 +118,7 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
             source=source,
             source_topic=anchor if kind in TOPIC_KINDS and anchor else None,
             propensity=1.0,
-            stage="ranked" if feed.ranked else "merged",
+            stage=feed.ordered_by,
             score=score,
         )
         for position, (pin_id, source, kind, anchor, score) in enumerate(rows)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,21 +77,12 @@ class FakeFeatures:
     stored: dict[int, Sequence] = field(default_factory=dict)
     pictures: Mapping[int, Card] = field(default_factory=dict)
 
-    def user(self, user_id: int, space: str | None) -> User:
+    def user(self, user_id: int, space: str | None, embedded: Items[str] = ()) -> User:
         self._enter("user")
         base = self.users.get(user_id, User.unknown(user_id, DIM))
         sequence = self.stored.get(user_id, base.sequence)
-        return User(
-            user_id,
-            base.known or len(sequence) > 0,
-            sequence,
-            base.scalars,
-            base.followed_topics,
-            base.followed_boards,
-            base.interests,
-            base.interests_ms,
-            base.stale,
-        )
+        vectors = {name: base.vectors[name] for name in embedded if name in base.vectors}
+        return replace(base, known=base.known or len(sequence) > 0, sequence=sequence, vectors=vectors)
 
     def pins(self, ids: np.ndarray) -> PinStats:
         self._enter("pins")

@@ -108,7 +108,7 @@ def test_a_hidden_pin_and_its_like_do_not_come_back(stack: Stack) -> None:
 def test_every_pin_says_why(stack: Stack) -> None:
     texts = {p.why.kind: p.why for p in feed(stack, FOLLOWER, 60).pins}
     assert texts["board"].text == "From a board you follow"
-    assert texts["topic"].text in ("You follow Topic 5", "You follow Topic 6")
+    assert texts["topic"].text in ("Because you follow Topic 5", "Because you follow Topic 6")
     assert texts["topic"].topic_id in (5, 6)
     interest = next(p.why for p in feed(stack, GARDENER, 60).pins if p.why.kind == "interest")
     assert interest.text == f"Inspired by Pin {pin_of(2, 10)}" and interest.pin_id == pin_of(2, 10)

@@ -33,6 +33,7 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
         "unseen",
         "pins",
         "distinct",
+        "light",
         "shortlist",
         "rank",
         "diversity",
@@ -40,6 +41,10 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
     ]
     assert [s.name for s in sources_of(Surface.HOMEFEED)] == [
         "pinnersage",
+        "pinnerformer",
+        "dcm",
+        "conditional",
+        "two_tower",
         "pixie",
         "followed_boards",
         "followed_topics",
@@ -207,7 +212,7 @@ def test_ranking_fails_open_to_the_order_of_the_merge(stack_of: Callable[..., St
             raise TimeoutError
 
     run(Rank(100).run(feed, Engines(stack.pool, engines.retrieval, Down())))
-    assert feed.candidates.pin_ids.tolist() == [5, 3, 9] and not feed.ranked
+    assert feed.candidates.pin_ids.tolist() == [5, 3, 9] and feed.ordered_by == "merged"
     assert feed.missing == ["rank: deadline"]
 
 
