@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bentos.candidates import Candidates
+from bentos.features import Ints
 from bentos.networks import Learned
 from bentos.turns import in_turns
 from bentos.user_inputs import histories
@@ -28,7 +29,7 @@ def candidates(feed: Feed) -> Candidates:
     the model knows.
     """
     index = feed.release.index_of(NAME)
-    found = under_topics(feed)
+    found = under_topics(feed) if index is not None else None
     if index is None or found is None or len(found) == 0:
         return Candidates.none()
     from training.models.interests import equal_budgets
@@ -45,16 +46,23 @@ def candidates(feed: Feed) -> Candidates:
 
 
 def under_topics(feed: Feed) -> UserEmbeddings | None:
-    """The user under at most five followed topics, drawn by the request; None without any to draw from."""
+    """The user under each drawn topic; None without any."""
     network = feed.release.networks.conditional
-    if network is None:
+    drawn = sampled_topics(feed)
+    if network is None or len(drawn) == 0:
         return None
-    from training.models.interests import sample_followed, topic_embeddings, topic_places
+    from training.models.interests import topic_embeddings
 
-    followed = feed.user.followed_topics
-    followed = followed[topic_places(followed, network.topics) > 0]
-    if len(followed) == 0:
-        return None
-    drawn = sample_followed(followed, (feed.user_id, feed.seed))
     seen = histories(feed, feed.release.space_of(NAME), network.config.length)
     return topic_embeddings(network, seen, drawn)
+
+
+def sampled_topics(feed: Feed) -> Ints:
+    """At most five of the followed topics that the model knows, drawn evenly, by the request."""
+    network, followed = feed.release.networks.conditional, feed.user.followed_topics
+    if network is None or len(followed) == 0:
+        return np.empty(0, np.int64)
+    from training.models.interests import sample_followed, topic_places
+
+    known = followed[topic_places(followed, network.topics) > 0]
+    return sample_followed(known, (feed.user_id, feed.seed))

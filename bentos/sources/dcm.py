@@ -30,7 +30,7 @@ def candidates(feed: Feed) -> Candidates:
     an anchor; a stranger has none.
     """
     index = feed.release.index_of(NAME)
-    found = user_interests(feed)
+    found = user_interests(feed) if index is not None else None
     if index is None or found is None:
         return Candidates.none()
     from training.models.interests import weighted_budgets

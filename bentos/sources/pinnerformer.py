@@ -24,7 +24,7 @@ def candidates(feed: Feed) -> Candidates:
     Nothing for a user of whom neither a vector nor an action is known.
     """
     index = feed.release.index_of(NAME)
-    vector = user_vector(feed)
+    vector = user_vector(feed) if index is not None else None
     if index is None or vector is None:
         return Candidates.none()
     hits = index.search(vector[None], min(CANDIDATES, max(index.rows, 1)))

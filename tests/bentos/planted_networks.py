@@ -7,14 +7,13 @@ checked against the networks themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from bentos.networks import Learned, Networks
-from bentos.release import ServingRelease
+from feature_repo.vectors.index import VectorIndex
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
 from tests.bentos.fakes import DIM, NOW_MS, PINS, TOPICS, FakeFeatures, manifest, topic_of
@@ -58,8 +57,8 @@ def networks(seed: int = 3) -> Networks:
 
 
 def item_vectors(made: Networks, matrix: np.ndarray) -> dict[Learned, np.ndarray]:
-    """(PINS, d) of the planted catalogue in each space."""
-    topics = np.array([[topic_of(pin)] for pin in range(1, PINS + 1)], np.int64)
+    """(PINS, d) of the planted catalogue in each space; a pin without content has no topic either."""
+    topics = np.array([[topic_of(pin)] for pin in range(1, PINS + 1)], np.int64) * matrix.any(axis=1)[:, None]
     features = PinFeatures(matrix, topic_places(topics, KNOWN_TOPICS))
     performance = np.zeros((PINS, PERFORMANCE), np.float32)
     assert made.pinnerformer and made.dcm and made.conditional and made.two_tower
@@ -110,16 +109,17 @@ def learned_manifest(version: int = 1) -> ReleaseManifest:
     )
 
 
-def with_networks(release: ServingRelease, features: FakeFeatures) -> ServingRelease:
-    """The planted release with the four learned retrievers."""
+def learned_parts(
+    features: FakeFeatures, indexes: Mapping[str, VectorIndex], version: int
+) -> dict[str, object]:
+    """What the four learned retrievers change of a planted release; their vectors are in `features` too."""
     made = networks()
-    indexes: Mapping[str, Replica] = replicas(made, features.matrix)
-    return replace(
-        release,
-        manifest=learned_manifest(release.version),
-        networks=made,
-        indexes={**release.indexes, **indexes},
-    )
+    features.spaces |= {space_of(r): rows for r, rows in item_vectors(made, features.matrix).items()}
+    return {
+        "manifest": learned_manifest(version),
+        "networks": made,
+        "indexes": {**indexes, **replicas(made, features.matrix)},
+    }
 
 
 def save(made: Networks, role: Learned, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training and serving read a user alike: one history, offline from the action log, online from the sequence."""
+"""Training and serving read a user alike: one history, off the action log and off the live sequence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.bentos.fakes import (
     planted_release,
     topic_of,
 )
-from tests.bentos.planted_networks import KNOWN_TOPICS, item_vectors, with_networks
+from tests.bentos.planted_networks import KNOWN_TOPICS, item_vectors
 from training.interests.engagements import ActionLog, Catalogue
 from training.models.interactions import Pins
 from training.models.interests import profile_codes, topic_places
@@ -60,8 +60,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> ServingRelease:
     features = planted_features()
     features.matrix[NO_VECTOR - 1] = 0
     folder: Path = tmp_path_factory.mktemp("parity")
-    made = with_networks(planted_release(folder, features), features)
-    return replace(made, space=made.space)
+    return planted_release(folder, features, learned=True)
 
 
 def online(release: ServingRelease, events: list[Event]) -> Feed:
@@ -78,7 +77,6 @@ def offline(release: ServingRelease, events: list[Event]) -> tuple[Catalogue, Ac
     assert isinstance(features, FakeFeatures)
     ids = np.arange(1, PINS + 1)
     topics = np.array([[0 if i == NO_VECTOR else topic_of(i)] for i in ids.tolist()], np.int64)
-    topics[topics > len(KNOWN_TOPICS)] = 0
     catalogue = Catalogue.of(Pins(ids, features.matrix, topics, np.full(PINS, FIRST_MS)), KNOWN_TOPICS)
     columns = {
         "user_ids": np.full(len(events), USER),
