@@ -236,6 +236,17 @@ def test_what_was_shown_is_logged_as_it_was_shown(stack: Stack) -> None:
     assert {r.timestamp_ms for r in logged} == {NOW_MS} and {r.surface for r in logged} == {"homefeed"}
     for impression, pin in zip(logged, answer.pins, strict=True):
         assert impression.source_topic == (pin.why.topic_id or None)
+        assert impression.anchor is None, "a follower's pins come from topics and boards"
+
+
+def test_impressions_name_the_medoid_that_brought_a_pin(stack: Stack) -> None:
+    answer = feed(stack, GARDENER)
+    stack.service.impressions.close()
+    logged = [r for r in read(stack.events, "impressions") if r.user_id == GARDENER]
+    anchors = {r.anchor for r in logged if isinstance(r, ImpressionRecord) and r.source == "pinnersage"}
+    assert anchors == {pin_of(2, 10)}
+    for impression, pin in zip(logged, answer.pins, strict=True):
+        assert isinstance(impression, ImpressionRecord) and impression.anchor == pin.why.pin_id
 
 
 def test_a_closed_log_never_costs_an_answer(stack: Stack) -> None:
