@@ -12,11 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.models.pinnersage import Interests, sample_medoids
+from tests.training.pipelines.conftest import context
+from training.models.pinnersage import Interests, PinnerSageConfig, sample_medoids
 from training.models.query_rewards import RewardConfig
+from training.pipelines import pinnersage
+from training.pipelines.publish import Publisher
 from training.pipelines.query_records import ANSWER_WINDOW, QueryRecords, read_records
 from validation.ingest import ingest
 from validation.lake import Lake
+from validation.manifest import Part
 
 END = datetime(2026, 3, 10, tzinfo=UTC)
 START = END - timedelta(days=6)
@@ -162,7 +166,7 @@ def drawn(interests: Interests, draws: int = 3_000) -> Counter[int]:
 def test_the_cluster_that_is_engaged_with_is_drawn_more_often(tmp_path: Path) -> None:
     """Of three equal clusters: the liked one most, the shunned one least, the one without a record between."""
     records = read_records(planted(tmp_path), START, END)
-    before, after = equals([LIKED, SHUNNED, UNSEEN]), None
+    before = equals([LIKED, SHUNNED, UNSEEN])
     after = records.reward(1, before)
     flat, moved = drawn(before), drawn(after)
     assert max(flat.values()) < 1.15 * min(flat.values())
@@ -186,3 +190,25 @@ def test_users_without_a_record_keep_their_importances(tmp_path: Path) -> None:
     records = read_records(planted(tmp_path), START, END)
     interests = equals([LIKED, SHUNNED])
     assert records.reward(2, interests) is interests
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_published_importances_carry_the_rewards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: bool
+) -> None:
+    lake = planted(tmp_path)
+    found = equals([LIKED, SHUNNED, UNSEEN])
+    monkeypatch.setattr(pinnersage, "load_config", lambda ctx, part: PinnerSageConfig(query_rewards=switch))
+    monkeypatch.setattr(pinnersage, "read_actions", lambda *_: None)
+    monkeypatch.setattr(pinnersage, "all_interests", lambda *_: iter([(1, found), (2, found)]))
+    monkeypatch.setattr(Publisher, "materialize", lambda *_: None)
+    ctx = context(tmp_path)
+    part = Part(model="pinnersage", version=1, space="content@1")
+    Publisher(ctx).interests(part, part)
+    (file,) = (ctx.features / "user_interests").glob("*.parquet")
+    rows = pq.read_table(file).to_pandas().set_index("user_id")
+    assert rows.loc[2, "importances"].tolist() == [1, 1, 1], "nobody showed this user anything"
+    wanted = read_records(lake, START, lake.interval()[1]).reward(1, found) if switch else found
+    assert rows.loc[1, "medoid_pin_ids"].tolist() == wanted.medoid_pin_ids.tolist()
+    np.testing.assert_allclose(rows.loc[1, "importances"], wanted.importances)
+    assert (rows.loc[1, "importances"][0] > 1) is np.bool_(switch)
