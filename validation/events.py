@@ -57,7 +57,7 @@ class ImpressionRecord(_Record):
     source_topic: Id | None = None
     """Topic the pin was retrieved by, if one."""
     anchor: Id | None = None
-    """Pin the candidate source searched from: PinnerSage's medoid, the pin that related pins are of."""
+    """Pin the shown one follows from: PinnerSage's medoid, the pin that related pins are of."""
     propensity: float | None = Field(default=None, gt=0, le=1)
     """Probability with which the policy put this pin in this place."""
     stage: str | None = None
