@@ -61,7 +61,7 @@ class ImpressionRecord(_Record):
     propensity: float | None = Field(default=None, gt=0, le=1)
     """Probability with which the policy put this pin in this place."""
     stage: str | None = None
-    """Funnel stage that decided the place (`ranked`, `exploration`)."""
+    """Funnel stage that decided the place (`merged`, `light`, `ranked`, `exploration`)."""
     score: float | None = None
 
 

@@ -239,6 +239,21 @@ def test_what_was_shown_is_logged_as_it_was_shown(stack: Stack) -> None:
         assert impression.anchor is None, "a follower's pins come from topics and boards"
 
 
+def test_impressions_name_the_topic_that_conditional_retrieval_searched(
+    stack_of: Callable[..., Stack],
+) -> None:
+    stack = stack_of(learned=True)
+    answer = feed(stack, FOLLOWER, 200)
+    stack.service.impressions.close()
+    logged = [r for r in read(stack.events, "impressions") if r.source == "conditional"]
+    assert len(logged) > 10 and all(isinstance(r, ImpressionRecord) for r in logged)
+    assert {(r.source_topic, topic_of(r.pin_id)) for r in logged} == {(5, 5)}, (
+        "the last topic is not known to it"
+    )
+    texts = {p.why.text for p in answer.pins if p.source == "conditional"}
+    assert texts == {"Because you follow Topic 5"}
+
+
 def test_impressions_name_the_medoid_that_brought_a_pin(stack: Stack) -> None:
     answer = feed(stack, GARDENER)
     stack.service.impressions.close()
