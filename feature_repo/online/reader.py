@@ -209,12 +209,6 @@ class OnlineFeatures:
         rows = [layout.pack(s.arrays(), s.newest_ms * 1000, now_us) for s in filled.values()]
         self._online.write_rows(self.store.config, view, list(filled), rows)
 
-    def user_embedding(self, user_id: int, space: str) -> np.ndarray | None:
-        """The user's vector (d,) float32 in `space`, None where there is none or it is stale."""
-        ((row,),) = self._read([(schema.USER_EMBEDDING, space, np.array([user_id]))])
-        found = self._use(schema.USER_EMBEDDING, row, {}, [])
-        return None if found is None else found["vector"]
-
     # Pins --------------------------------------------------------------------------------------------------
 
     def pins(self, ids: np.ndarray | Sequence[int]) -> PinFeatures:
@@ -382,13 +376,9 @@ class OnlineFeatures:
     def _daily(self, view: str, ids: Iterable[int]) -> dict[int, Mapping[str, Any]]:
         wanted = list(dict.fromkeys(int(i) for i in ids))
         (rows,) = self._read([(view, None, np.array([*wanted, 0], np.int64))])
-        watermark = rows[-1]
-        found = {}
-        for key, row in zip(wanted, rows, strict=False):
-            values = self._use(view, row, {}, [], watermark)
-            if values is not None:
-                found[key] = values
-        return found
+        *rows, watermark = rows
+        used = {key: self._use(view, row, {}, [], watermark) for key, row in zip(wanted, rows, strict=True)}
+        return {key: values for key, values in used.items() if values is not None}
 
 
 def _interests(values: Mapping[str, Any]) -> Interests:

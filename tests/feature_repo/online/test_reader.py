@@ -169,7 +169,6 @@ def test_one_read_brings_a_users_vectors_beside_their_interests(
     assert found.embeddings.keys() == {space} and found.interests.keys() == {SPACE}
     assert found.embeddings[space].tolist() == [0.5, -0.5] and found.embeddings[space].dtype == np.float32
     assert found.event_times_ms[f"user_embedding/{space}"] == int(at.timestamp() * 1000)
-    np.testing.assert_array_equal(reader.user_embedding(1, space), found.embeddings[space])
     assert not reader.user(3, [SPACE], [space]).embeddings and not reader.user(1, [SPACE]).embeddings
     old = OnlineFeatures(store, Freshness(user_embedding=60), clock=lambda: NOW).user(1, (), [space])
     assert not old.embeddings and old.stale == (f"user_embedding/{space}",)
