@@ -20,9 +20,7 @@ class Candidates:
     scores: Floats  # (n,) what the source ordered by; comparable within one source only
     sources: NDArray[np.str_]  # (n,) name of the source
     anchors: Ints  # (n,) the pin, board or topic the candidate follows from; 0 = none
-    kinds: NDArray[
-        np.str_
-    ]  # (n,) what the anchor is: interest, recent, together, board, topic, popular, similar
+    kinds: NDArray[np.str_]  # (n,) what the anchor is, one of `why.KINDS`
 
     def __len__(self) -> int:
         return len(self.pin_ids)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from bentos import ranking_features
+from bentos import light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
-from bentos.messages import RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
+from bentos.messages import LightAnswer, RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
 from bentos.pool import Pool, why_missing
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ class RetrievalEngine(Protocol):
 class RankingEngine(Protocol):
     """Scores `feed.candidates`, (n,) float32."""
 
-    async def rank(self, feed: Feed, deadline_ms: float) -> Floats: ...
+    async def light(self, feed: Feed, deadline_ms: float) -> Floats:
+        """By the two-tower: for every candidate there is."""
+        ...
+
+    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
+        """By the release's ranker: for the shortlist."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,12 @@ class LocalRetrieval:
 
 @dataclass(frozen=True)
 class LocalRanking:
-    """Runs the release's ranker on this process's threads."""
+    """Runs the release's two-tower and ranker on this process's threads."""
 
     pool: Pool
+
+    async def light(self, feed: Feed, deadline_ms: float) -> Floats:
+        return await self.pool.call("light", deadline_ms, lambda: light_scores.score(feed))
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
         return await self.pool.call("rank", deadline_ms, lambda: ranking_features.score(feed))
@@ -122,16 +131,28 @@ class RemoteRetrieval:
 class RemoteRanking:
     """Asks a ranking service for the scores of the same release."""
 
+    ask_light: Callable[[RankRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
 
+    async def light(self, feed: Feed, deadline_ms: float) -> Floats:
+        return await self._scores(feed, deadline_ms, self.ask_light)
+
     async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
+        return await self._scores(feed, deadline_ms, self.ask)
+
+    async def _scores(
+        self,
+        feed: Feed,
+        deadline_ms: float,
+        ask: Callable[[RankRequest], Awaitable[LightAnswer | RankAnswer]],
+    ) -> Floats:
         request = RankRequest(
             user_id=feed.user_id,
             pin_ids=feed.candidates.pin_ids.tolist(),
             release=feed.release.version,
             now_ms=feed.now_ms,
         )
-        answer = await asyncio.wait_for(_twice(lambda: self.ask(request)), deadline_ms / 1000 + HOP_S)
+        answer = await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
         return np.array(answer.scores, np.float32)
 
 

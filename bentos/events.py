@@ -13,7 +13,7 @@ from bentos.errors import NamedErrors, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.intake import EventIntake
 from bentos.messages import EventsAnswer, EventsRequest
-from bentos.opening import Opening
+from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_intake
 from bentos.pool import Pool
 from bentos.service_config import CONFIG
@@ -25,6 +25,7 @@ from validation.lake import Lake
 class EventsParts:
     pool: Pool
     intake: EventIntake
+    ready: bool = True
 
     def close(self) -> None:
         self.intake.close()
@@ -39,23 +40,11 @@ def open_parts(settings: Settings) -> EventsParts:
 
 
 @bentoml.service(**CONFIG)
-class Events:
+class Events(OpenedService[EventsParts]):
     """Takes what users do: logged durably, merged into their sequence, reflected in their next feed."""
 
-    def __init__(self) -> None:
-        settings = Settings.from_environment()
-        self._parts = Opening(lambda: open_parts(settings), EventsParts.close)
-
-    @bentoml.on_startup
-    def start(self) -> None:
-        self._parts.start()
-
-    @bentoml.on_shutdown
-    def stop(self) -> None:
-        self._parts.close()
-
-    async def __is_ready__(self) -> bool:
-        return self._parts.opened
+    def _open(self, settings: Settings) -> EventsParts:
+        return open_parts(settings)
 
     @bentoml.api(route="/events")
     @named_errors

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bentos.features import Card, Flags, Floats, Ints, PinStats, User
+from bentos.features import Card, Flags, Floats, Ints, PinStats, User, UserVector
 from bentos.settings import Settings
-from feature_repo.schema import USER_INTERESTS
+from feature_repo.schema import USER_EMBEDDING, USER_INTERESTS
 from feature_repo.sequence import Sequence
 from training.models.pinnersage import Interests
 
@@ -32,8 +32,8 @@ class FeastFeatures:
 
         return cls(OnlineFeatures.open(settings.home, redis=settings.redis))
 
-    def user(self, user_id: int, space: str | None) -> User:
-        row = self.reader.user(user_id, (space,) if space else ())
+    def user(self, user_id: int, space: str | None, embedded: Items[str] = ()) -> User:
+        row = self.reader.user(user_id, (space,) if space else (), embedded)
         found = row.interests.get(space) if space else None
         return User(
             user_id=user_id,
@@ -47,7 +47,12 @@ class FeastFeatures:
             else Interests(found.medoid_pin_ids, found.importances, found.cluster_sizes, found.vectors),
             interests_ms=row.event_times_ms.get(f"{USER_INTERESTS}/{space}", 0),
             stale=row.stale,
+            country=row.country,
             language=row.language,
+            vectors={
+                name: UserVector(vector, row.event_times_ms[f"{USER_EMBEDDING}/{name}"])
+                for name, vector in row.embeddings.items()
+            },
         )
 
     def pins(self, ids: Ints) -> PinStats:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,15 @@ from training.models.pinnersage import Interests
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class UserVector:
+    """A user as one vector, computed in a nightly run."""
+
+    vector: Floats  # (d,)
+    as_of_ms: int
+    """Every action before this is in it, Unix ms."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,10 @@ class User:
     interests_ms: int = 0
     """When the batch interests were computed, Unix ms."""
     stale: tuple[str, ...] = ()
+    country: str | None = None
     language: str | None = None
+    vectors: Mapping[str, UserVector] = field(default_factory=dict)
+    """Last night's vectors by space, of the spaces asked for."""
 
     @classmethod
     def unknown(cls, user_id: int = 0, dim: int = 0) -> User:
@@ -84,8 +96,8 @@ class Card:
 class Features(Protocol):
     """Online features, read in bulk. Thread-safe; raises whatever the store raises when it is down."""
 
-    def user(self, user_id: int, space: str | None) -> User:
-        """One user, with their interests in `space`."""
+    def user(self, user_id: int, space: str | None, embedded: Items[str] = ()) -> User:
+        """One user, with their interests in `space` and their vectors in the spaces `embedded`: one read."""
         ...
 
     def pins(self, ids: Ints) -> PinStats:

@@ -54,7 +54,8 @@ class Feed:
     """Candidates by source, before the merge."""
     pins: PinTable = field(default_factory=PinTable.empty)
     """Features of the candidates and of the pins in the user's sequence."""
-    ranked: bool = False
+    ordered_by: str = "merged"
+    """What put the candidates in their order last: `merged` (sources in turns), `light` or `ranked`."""
     stages: list[StageReport] = field(default_factory=list)
     sources: list[SourceReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)

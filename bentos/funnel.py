@@ -1,6 +1,7 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
-features -> candidate sources -> merge -> filters (cheap first) -> shortlist -> heavy ranking -> diversity.
+features -> candidate sources -> merge -> filters (cheap first) -> light scoring -> shortlist -> heavy ranking
+-> diversity.
 The side effect, logging what was shown, follows in `feed_service.py`.
 """
 
@@ -9,16 +10,21 @@ from __future__ import annotations
 from bentos import filters
 from bentos.feed import Surface
 from bentos.sources import (
+    conditional,
+    dcm,
     followed_boards,
     followed_topics,
+    pinnerformer,
     pinnersage,
     pixie,
     popular_by_topic,
     saved_together,
     similar_pins,
+    two_tower,
 )
 from bentos.stages import (
     Keep,
+    LightRank,
     Merge,
     Rank,
     ReadPins,
@@ -36,6 +42,10 @@ HOMEFEED: tuple[Stage, ...] = (
     Retrieve(
         (
             Source(pinnersage.NAME, pinnersage.candidates, budget=480, deadline_ms=400),
+            Source(pinnerformer.NAME, pinnerformer.candidates, budget=300, deadline_ms=400),
+            Source(dcm.NAME, dcm.candidates, budget=300, deadline_ms=400),
+            Source(conditional.NAME, conditional.candidates, budget=300, deadline_ms=400),
+            Source(two_tower.NAME, two_tower.candidates, budget=300, deadline_ms=400),
             Source(pixie.NAME, pixie.candidates, budget=300, deadline_ms=400),
             Source(followed_boards.NAME, followed_boards.candidates, budget=160, deadline_ms=300),
             Source(followed_topics.NAME, followed_topics.candidates, budget=240, deadline_ms=300),
@@ -47,6 +57,7 @@ HOMEFEED: tuple[Stage, ...] = (
     Keep("unseen", filters.unseen),
     ReadPins(deadline_ms=500),
     Keep("distinct", filters.distinct),
+    LightRank(deadline_ms=200),
     Shortlist(budget=500),
     Rank(deadline_ms=800),
     TopicCap(window=8, at_most=3),

@@ -22,6 +22,7 @@ from bentos.messages import (
     EventsRequest,
     FeedAnswer,
     FeedRequest,
+    LightAnswer,
     PinsAnswer,
     PinsRequest,
     RankAnswer,
@@ -30,7 +31,7 @@ from bentos.messages import (
     UsersAnswer,
     UsersRequest,
 )
-from bentos.opening import Opening
+from bentos.opened_service import OpenedService
 from bentos.page_app import front_door, page
 from bentos.parts import HomefeedParts, open_homefeed
 from bentos.pool import needed
@@ -47,17 +48,13 @@ SEPARATE = profile() is Profile.SEPARATE
 @bentoml.service(**CONFIG)
 @bentoml.asgi_app(front_door(), path="/", name="front_door")
 @bentoml.asgi_app(page(), path="/ui", name="page")
-class Homefeed:
+class Homefeed(OpenedService[HomefeedParts]):
     """Home feeds and related pins, with why each pin is there, what each stage did and which release chose."""
 
     if SEPARATE:
         events_service = bentoml.depends(Events, url=service_url("events"))
         retrieval_service = bentoml.depends(Retrieval, url=service_url("retrieval"))
         ranking_service = bentoml.depends(Ranking, url=service_url("ranking"))
-
-    def __init__(self) -> None:
-        settings = Settings.from_environment()
-        self._parts = Opening(lambda: self._open(settings), HomefeedParts.close)
 
     def _open(self, settings: Settings) -> HomefeedParts:
         if not SEPARATE:
@@ -69,21 +66,11 @@ class Homefeed:
                 lambda request: hop(self.retrieval_service.retrieve(request.model_dump()), RetrieveAnswer)
             ),
             ranking=RemoteRanking(
-                lambda request: hop(self.ranking_service.rank(request.model_dump()), RankAnswer)
+                lambda request: hop(self.ranking_service.light(request.model_dump()), LightAnswer),
+                lambda request: hop(self.ranking_service.rank(request.model_dump()), RankAnswer),
             ),
             with_events=False,
         )
-
-    @bentoml.on_startup
-    def start(self) -> None:
-        self._parts.start()
-
-    @bentoml.on_shutdown
-    def stop(self) -> None:
-        self._parts.close()
-
-    async def __is_ready__(self) -> bool:
-        return self._parts.opened and self._parts.get().holder.ready
 
     @bentoml.api(route="/homefeed")
     @named_errors

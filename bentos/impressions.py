@@ -16,7 +16,7 @@ import numpy as np
 from bentos.event_log import Appended, EventLog, LogClosed
 from bentos.features import Ints
 from bentos.feed import Feed
-from bentos.why import TOPIC_KINDS
+from bentos.why import PIN_KINDS, TOPIC_KINDS
 from validation.events import ImpressionRecord
 
 logger = logging.getLogger("corkboard.impressions")
@@ -117,8 +117,9 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
             position=position,
             source=source,
             source_topic=anchor if kind in TOPIC_KINDS and anchor else None,
+            anchor=anchor if kind in PIN_KINDS and anchor else None,
             propensity=1.0,
-            stage="ranked" if feed.ranked else "merged",
+            stage=feed.ordered_by,
             score=score,
         )
         for position, (pin_id, source, kind, anchor, score) in enumerate(rows)

@@ -16,8 +16,10 @@ from bentos.feed import Feed, Surface
 from bentos.feed_service import run_blocking
 from bentos.funnel import FUNNELS, HOMEFEED
 from bentos.ids import Ids
+from bentos.networks import Learned, load_networks
 from bentos.pool import Pool
 from bentos.registry import ModelRegistry
+from bentos.rehearsal import rehearse
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
@@ -91,8 +93,12 @@ class ReleaseLoader:
                 release,
                 indexes=self._indexes,
                 pinnersage=self._pinnersage(manifest),
+                networks=load_networks(manifest, tuple(Learned), self.registry.files),
                 walker=self._walker(manifest, contract),
             )
+        elif self.role & Role.RANK:
+            networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
+            release = replace(release, networks=networks)
         if self.role & Role.RANK:
             release = self._with_ranker(release)
         return release
@@ -152,8 +158,10 @@ class ReleaseLoader:
         elif self.role is Role.RETRIEVE:
             _compile(release)
             _check_answer(_trial(release, Surface.HOMEFEED, stages=RETRIEVING))
-        elif self.role is Role.RANK and release.ranker is not None:
-            _check_answer(_trial(replace(release, indexes={}), Surface.HOMEFEED))
+        elif self.role is Role.RANK:
+            rehearse(release)
+            if release.ranker is not None:
+                _check_answer(_trial(replace(release, indexes={}), Surface.HOMEFEED))
 
 
 def check_release(release: ServingRelease) -> None:
@@ -176,6 +184,7 @@ def _compile(release: ServingRelease) -> None:
         )
     if release.walker is not None:
         release.walker.warm()
+    rehearse(release)
 
 
 def _trial(release: ServingRelease, surface: Surface, pin_id: int = 0, stages: tuple[Stage, ...] = ()) -> Feed:

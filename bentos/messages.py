@@ -77,7 +77,7 @@ class Topic(Message):
 class Why(Message):
     """Why a pin is where it is, for people."""
 
-    kind: str = Field(description="interest, recent, together, board, topic, popular or similar.")
+    kind: str = Field(description="interest, recent, next, taste, together, board, topic, popular or similar.")
     text: str = Field(description="One short line: 'Because you saved Oak bench'.")
     pin_id: ExternalId | None = Field(None, description="The pin it follows from, if one.")
     topic_id: ExternalId | None = Field(None, description="The topic it follows from, if one.")
@@ -234,6 +234,13 @@ class RankRequest(Message):
     pin_ids: list[Int64] = Field(description=f"1 to {MAX_CANDIDATES} candidates.")
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     now_ms: UnixMs | None = None
+
+
+class LightAnswer(Message):
+    """Light scores, parallel to the request's `pin_ids`."""
+
+    release: int
+    scores: list[float]
 
 
 class RankAnswer(Message):

@@ -48,6 +48,10 @@ class HomefeedParts:
         """Users for the page to pick from; read on first use, which blocks."""
         return ActiveUsers.of(self.lake)
 
+    @property
+    def ready(self) -> bool:
+        return self.holder.ready
+
     def close(self) -> None:
         self.holder.close()
         if self.intake is not None:

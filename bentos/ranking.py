@@ -1,4 +1,4 @@
-"""The `Ranking` service: scores of candidates, for a home feed that runs elsewhere.
+"""The `Ranking` service: light and heavy scores of candidates, for a home feed that runs elsewhere.
 
 bentoml serve bentos.ranking:Ranking
 """
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import bentoml
 import numpy as np
 
-from bentos import ranking_features
+from bentos import light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
 from bentos.loader import Role
-from bentos.messages import MAX_CANDIDATES, RankAnswer, RankRequest
-from bentos.opening import Opening
+from bentos.messages import MAX_CANDIDATES, LightAnswer, RankAnswer, RankRequest
+from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool, needed
 from bentos.service_config import CONFIG
@@ -27,6 +27,7 @@ from bentos.settings import Settings
 from bentos.stages import read_pins, read_user
 
 READ_DEADLINE_MS = 500
+LIGHT_DEADLINE_MS = 200
 RANK_DEADLINE_MS = 800
 
 
@@ -35,13 +36,17 @@ class RankingParts:
     pool: Pool
     holder: ReleaseHolder
 
+    @property
+    def ready(self) -> bool:
+        return self.holder.ready
+
     def close(self) -> None:
         self.holder.close()
         self.pool.close()
 
 
 def open_parts(settings: Settings) -> RankingParts:
-    """The parts of a ranking process: the ranker and online features, no vector index."""
+    """The parts of a ranking process: the two-tower, the ranker and online features, no vector index."""
     one_thread()
     return RankingParts(Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RANK))
 
@@ -52,21 +57,10 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
     StoreUnavailable when the ranker misses its deadline or fails.
     """
-    if not 1 <= len(request.pin_ids) <= MAX_CANDIDATES:
-        raise LimitOutOfRange(f"pin_ids names {len(request.pin_ids)} candidates; send 1 to {MAX_CANDIDATES}")
-    if min(request.pin_ids) <= 0:
-        raise BadId(f"pin id {min(request.pin_ids)}: ids are whole numbers from 1; 0 is padding")
-    release = parts.holder.at(request.release)
+    feed = feed_of(parts, request)
+    release = feed.release
     if release.ranker is None:
         raise NoRelease(f"release {release.version} has no ranker; its manifest says why under `skipped`")
-    feed = Feed(
-        Surface.HOMEFEED,
-        release,
-        now_ms=request.now_ms or int(time.time() * 1000),
-        limit=0,
-        user_id=request.user_id,
-    )
-    feed.candidates = Candidates.of("request", request.pin_ids, np.zeros(len(request.pin_ids)), 0, "")
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     scores = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: ranking_features.score(feed))
@@ -78,24 +72,51 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     )
 
 
+async def light(parts: RankingParts, request: RankRequest) -> LightAnswer:
+    """The two-tower's products of the request's pins with the user, in their order.
+
+    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no two-tower), ReleaseMismatch,
+    StoreUnavailable when the scores miss their deadline or fail.
+    """
+    feed = feed_of(parts, request)
+    release = feed.release
+    if release.networks.two_tower is None:
+        raise NoRelease(f"release {release.version} has no two-tower; its manifest says why under `skipped`")
+    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    scores = await needed(parts.pool, "light", LIGHT_DEADLINE_MS, lambda: light_scores.score(feed))
+    return LightAnswer(release=release.version, scores=scores.tolist())
+
+
+def feed_of(parts: RankingParts, request: RankRequest) -> Feed:
+    """The request as a feed whose candidates are its pins. Raises LimitOutOfRange, BadId, ReleaseMismatch,
+    NoRelease."""
+    if not 1 <= len(request.pin_ids) <= MAX_CANDIDATES:
+        raise LimitOutOfRange(f"pin_ids names {len(request.pin_ids)} candidates; send 1 to {MAX_CANDIDATES}")
+    if min(request.pin_ids) <= 0:
+        raise BadId(f"pin id {min(request.pin_ids)}: ids are whole numbers from 1; 0 is padding")
+    feed = Feed(
+        Surface.HOMEFEED,
+        parts.holder.at(request.release),
+        now_ms=request.now_ms or int(time.time() * 1000),
+        limit=0,
+        user_id=request.user_id,
+    )
+    feed.candidates = Candidates.of("request", request.pin_ids, np.zeros(len(request.pin_ids)), 0, "")
+    return feed
+
+
 @bentoml.service(**CONFIG)
-class Ranking:
+class Ranking(OpenedService[RankingParts]):
     """Scores of candidates for a user, by the lake's int64 ids."""
 
-    def __init__(self) -> None:
-        settings = Settings.from_environment()
-        self._parts = Opening(lambda: open_parts(settings), RankingParts.close)
+    def _open(self, settings: Settings) -> RankingParts:
+        return open_parts(settings)
 
-    @bentoml.on_startup
-    def start(self) -> None:
-        self._parts.start()
-
-    @bentoml.on_shutdown
-    def stop(self) -> None:
-        self._parts.close()
-
-    async def __is_ready__(self) -> bool:
-        return self._parts.opened and self._parts.get().holder.ready
+    @bentoml.api(route="/light")
+    @named_errors
+    async def light(self, request: RankRequest, /) -> LightAnswer:
+        """Light scores, in the order of the candidates given."""
+        return await light(self._parts.get(), request)
 
     @bentoml.api(route="/rank")
     @named_errors

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bentos.features import Features, Flags, Floats, Ints
 from bentos.ids import Ids
+from bentos.networks import Learned, Networks
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
 from training.models.interactions import polarity_signs
@@ -45,6 +46,8 @@ class ServingRelease:
     indexes: Mapping[str, VectorIndex] = field(default_factory=dict)
     """Vector indexes by space; empty in a process that does not retrieve."""
     pinnersage: PinnerSageConfig | None = None
+    networks: Networks = field(default_factory=Networks)
+    """The learned retrievers this process runs."""
     walker: Walker | None = None
     """Walks on the pin-board graph; None in a process that does not retrieve, and without Pixie."""
     ranker: Ranker | None = None
@@ -54,6 +57,21 @@ class ServingRelease:
     @property
     def spaces(self) -> list[str]:
         return list(self.manifest.spaces())
+
+    def space_of(self, role: str) -> str | None:
+        """The space of a part, None where the release has no such part."""
+        part = self.manifest.parts.get(role)
+        return part.space if part else None
+
+    def index_of(self, role: str) -> VectorIndex | None:
+        """The index of a part's own pins, None in a process that does not retrieve."""
+        return self.indexes.get(self.space_of(role) or "")
+
+    @property
+    def user_spaces(self) -> tuple[str, ...]:
+        """Spaces in which users have vectors from the nightly run and this process searches."""
+        space = self.space_of(Learned.PINNERFORMER)
+        return (space,) if space in self.indexes else ()
 
     def dim(self, space: str | None) -> int:
         """Dimension of a space of the release, 0 of any other."""
@@ -77,6 +95,8 @@ class ServingRelease:
             return np.zeros((len(ids), self.dim(space)), np.float32), np.zeros(len(ids), bool)
         index = self.indexes.get(space)
         if index is None:
-            return self.features.vectors(ids, space)
+            vectors, present = self.features.vectors(ids, space)
+            # A store that knows none of the ids does not know the space's dimension either.
+            return (vectors if present.any() else np.zeros((len(ids), self.dim(space)), np.float32)), present
         found = index.fetch(ids)
         return found.vectors, found.present

@@ -17,7 +17,7 @@ from bentos.feed import Feed, Surface
 from bentos.funnel import sources_of
 from bentos.loader import Role
 from bentos.messages import RetrieveAnswer, RetrieveRequest
-from bentos.opening import Opening
+from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool
 from bentos.service_config import CONFIG
@@ -33,13 +33,17 @@ class RetrievalParts:
     pool: Pool
     holder: ReleaseHolder
 
+    @property
+    def ready(self) -> bool:
+        return self.holder.ready
+
     def close(self) -> None:
         self.holder.close()
         self.pool.close()
 
 
 def open_parts(settings: Settings) -> RetrievalParts:
-    """The parts of a retrieval process: vector indexes and online features, no ranker."""
+    """The parts of a retrieval process: vector indexes, networks and online features, no ranker."""
     one_thread()
     return RetrievalParts(
         Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RETRIEVE)
@@ -64,23 +68,11 @@ async def retrieve(parts: RetrievalParts, request: RetrieveRequest) -> RetrieveA
 
 
 @bentoml.service(**CONFIG)
-class Retrieval:
+class Retrieval(OpenedService[RetrievalParts]):
     """Candidates for a user or around a pin, by the lake's int64 ids."""
 
-    def __init__(self) -> None:
-        settings = Settings.from_environment()
-        self._parts = Opening(lambda: open_parts(settings), RetrievalParts.close)
-
-    @bentoml.on_startup
-    def start(self) -> None:
-        self._parts.start()
-
-    @bentoml.on_shutdown
-    def stop(self) -> None:
-        self._parts.close()
-
-    async def __is_ready__(self) -> bool:
-        return self._parts.opened and self._parts.get().holder.ready
+    def _open(self, settings: Settings) -> RetrievalParts:
+        return open_parts(settings)
 
     @bentoml.api(route="/retrieve")
     @named_errors

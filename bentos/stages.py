@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bentos.candidates import Candidates, concatenate, interleave
 from bentos.features import Floats, Ints, PinStats, PinTable, User
 from bentos.feed import Surface
+from bentos.networks import Learned
 from bentos.pool import Pool, why_missing
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     if feed.user_id:
         try:
             feed.user = await pool.call(
-                "user", deadline_ms, lambda: release.features.user(feed.user_id, release.pin_space)
+                "user",
+                deadline_ms,
+                lambda: release.features.user(feed.user_id, release.pin_space, release.user_spaces),
             )
         except Exception as error:
             # A feed without the user's features is a stranger's feed, which is better than none.
@@ -151,6 +154,26 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class LightRank:
+    """Order every candidate by the release's two-tower, where it has one and the user is somebody."""
+
+    deadline_ms: float
+    name: str = "light"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        if not (len(feed.candidates) and feed.user.known and feed.release.space_of(Learned.TWO_TOWER)):
+            return
+        try:
+            scores: Floats = await engines.ranking.light(feed, self.deadline_ms)
+        except Exception as error:
+            # The order of the merge gives every source its share, and serves without this.
+            _fail_open(feed, self.name, error)
+            return
+        feed.candidates = feed.candidates.scored(scores).best_first()
+        feed.ordered_by = "light"
+
+
+@dataclass(frozen=True)
 class Shortlist:
     """The first `budget` candidates go on to heavy ranking."""
 
@@ -178,7 +201,7 @@ class Rank:
             _fail_open(feed, "rank", error)
             return
         feed.candidates = feed.candidates.scored(scores).best_first()
-        feed.ranked = True
+        feed.ordered_by = "ranked"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from bentos.messages import Why
 from bentos.release import ServingRelease, TopicName
 from validation.tables import EntityKind
 
+KINDS = ("interest", "recent", "next", "taste", "together", "board", "topic", "popular", "similar")
+"""Every kind of reason; what the anchor is follows from it."""
 PIN_KINDS = ("interest", "recent", "similar", "together")
 TOPIC_KINDS = ("topic", "popular")
 
@@ -47,6 +49,10 @@ def _text(
         return f"Because you just liked {title}" if title else "Because of what you did today"
     if kind == "interest":
         return f"Inspired by {title}" if title else "Matches one of your interests"
+    if kind == "next":
+        return "Follows from what you have been doing"
+    if kind == "taste":
+        return "Fits your taste"
     if kind == "similar":
         return f"Similar to {title}" if title else "Similar"
     if kind == "together":
@@ -54,7 +60,7 @@ def _text(
     if kind == "board":
         return f"From a {board_name} you follow"
     if kind == "topic":
-        return f"You follow {topic}" if topic else "From a topic you follow"
+        return f"Because you follow {topic}" if topic else "From a topic you follow"
     return f"Popular in {topic}" if topic else "Popular right now"
 
 

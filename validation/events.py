@@ -55,10 +55,13 @@ class ImpressionRecord(_Record):
     source: str | None = None
     """Candidate source that brought the pin."""
     source_topic: Id | None = None
+    """Topic the pin was retrieved by, if one."""
+    anchor: Id | None = None
+    """Pin the shown one follows from: PinnerSage's medoid, the pin that related pins are of."""
     propensity: float | None = Field(default=None, gt=0, le=1)
     """Probability with which the policy put this pin in this place."""
     stage: str | None = None
-    """Funnel stage that decided the place (`ranked`, `exploration`)."""
+    """Funnel stage that decided the place (`merged`, `light`, `ranked`, `exploration`)."""
     score: float | None = None
 
 

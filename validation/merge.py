@@ -122,10 +122,10 @@ def _commit_day(lake: Lake, verdicts: Verdicts, day: date) -> None:
     if not fresh.num_rows:
         return
     path = lake.file(spec.name, day)
-    parts = [fresh.select(spec.schema.names).cast(spec.schema)]
+    parts = [_complete(fresh, spec)]
     if path.exists():
         with pq.ParquetFile(path) as file:
-            parts.insert(0, file.read(columns=spec.schema.names).cast(spec.schema))
+            parts.insert(0, _complete(file.read(), spec))
     rows = pa.concat_tables(parts).combine_chunks()
     order = np.lexsort([rows.column(c).to_numpy() for c in reversed(EVENT_ORDER[spec.name])])
     with _replacing(path, spec) as writer:
@@ -152,7 +152,15 @@ def _select(rows: pa.Table, verdicts: Verdicts, wanted: Iterable[Status]) -> pa.
 
 def _write(writer: pq.ParquetWriter, spec: Table, rows: pa.Table) -> None:
     if rows.num_rows:
-        writer.write_table(rows.select(spec.schema.names).cast(spec.schema))
+        writer.write_table(_complete(rows, spec))
+
+
+def _complete(rows: pa.Table, spec: Table) -> pa.Table:
+    """The rows in the table's own schema; a column that the contract gained after they were written is null."""
+    for field in spec.schema:
+        if field.name not in rows.schema.names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(spec.schema.names).cast(spec.schema)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ CREATED_AT = "created_at"
 POSITION = "position"
 SOURCE = "source"
 PROPENSITY = "propensity"
+ANCHOR = "anchor"
 SURFACE = "surface"
 DAY = "day"
 
@@ -228,10 +229,16 @@ IMPRESSIONS = Table(
             ("source_topic", pa.int64()),
             (PROPENSITY, pa.float32()),
             ("stage", pa.string()),
+            (ANCHOR, pa.int64()),
         ]
     ),
     key=(REQUEST_ID, PIN_ID),
-    ids={USER_ID: EntityKind.USER, PIN_ID: EntityKind.PIN, "source_topic": EntityKind.TOPIC},
+    ids={
+        USER_ID: EntityKind.USER,
+        PIN_ID: EntityKind.PIN,
+        "source_topic": EntityKind.TOPIC,
+        ANCHOR: EntityKind.PIN,
+    },
     by_day=True,
 )
 

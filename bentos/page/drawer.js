@@ -10,6 +10,7 @@ const TITLES = {
   not_hidden: "Not hidden",
   pins: "Pin features",
   distinct: "Near-duplicates out",
+  light: "Light scoring",
   shortlist: "Shortlist",
   rank: "Heavy ranking",
   diversity: "Topic diversity",

@@ -3,6 +3,8 @@
 export const REASONS = {
   recent: { label: "From today", icon: "bolt" },
   interest: { label: "Your interests", icon: "spark" },
+  next: { label: "Next for you", icon: "clock" },
+  taste: { label: "Your taste", icon: "heart" },
   topic: { label: "Topics you follow", icon: "tag" },
   board: { label: "Followed boards", icon: "board" },
   popular: { label: "Popular", icon: "flame" },

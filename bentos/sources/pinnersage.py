@@ -22,7 +22,7 @@ NAME = "pinnersage"
 PER_MEDOID = 160
 """Neighbours searched per medoid: past the budget, since filters will take some."""
 NEAR = 0.5
-"""Share of the nearest neighbour's cosine below which a pin is no neighbour: in a small catalogue the nearest
+"""Share of the nearest neighbour's score below which a pin is no neighbour: in a small catalogue the nearest
 160 reach far past the interest, and a reason that names it would be untrue."""
 MS_PER_DAY = 86_400_000
 
@@ -30,7 +30,8 @@ MS_PER_DAY = 86_400_000
 def candidates(feed: Feed) -> Candidates:
     """Neighbours of up to `sampled` medoids, in turns; nothing for a user without interests.
 
-    Scores are cosines. Anchors are the medoid pins; the kind is `recent` for a medoid of today's actions.
+    Scores are inner products: cosines in the content space, nearly so in PinSage's, whose rows are near unit.
+    Anchors are the medoid pins; the kind is `recent` for a medoid of today's actions.
     """
     release = feed.release
     config = release.pinnersage

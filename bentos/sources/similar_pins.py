@@ -20,7 +20,9 @@ BOARD_PINS = 3
 
 
 def candidates(feed: Feed) -> Candidates:
-    """Nearest pins first, scored by cosine, anchored to the pin they are near; a board's pins take turns.
+    """Nearest pins first, scored by inner product, anchored to the pin they are near; a board's take turns.
+
+    In the content space that is the cosine; PinSage's rows are near unit, so there it nearly is.
 
     What has no vector (no text, no picture, or made a moment ago) is answered from its topics' popular pins,
     and `feed.fallback` says so.

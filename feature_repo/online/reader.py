@@ -84,6 +84,8 @@ class UserFeatures:
     followed_boards: np.ndarray  # int64
     interests: Mapping[str, Interests]
     """By space; only spaces with a fresh row."""
+    embeddings: Mapping[str, np.ndarray]
+    """The user's vector (d,) float32 by space; only spaces with a fresh row."""
     event_times_ms: Mapping[str, int]
     """Event time of each view's row that was found, stale ones included."""
     stale: tuple[str, ...]
@@ -144,22 +146,29 @@ class OnlineFeatures:
 
     # Users -------------------------------------------------------------------------------------------------
 
-    def user(self, user_id: int, spaces: Iterable[str] = ()) -> UserFeatures:
-        """Sequence, profile and, for each of `spaces`, interests of one user, in one read."""
-        spaces = tuple(spaces)
+    def user(self, user_id: int, spaces: Iterable[str] = (), embedded: Iterable[str] = ()) -> UserFeatures:
+        """One user in one read: sequence, profile, interests in `spaces` and vectors in the spaces `embedded`.
+
+        Times and staleness of the last two are named with their space, `user_embedding/pinnerformer@7`.
+        """
         ids = np.array([user_id], np.int64)
         asked = [(schema.USER_SEQUENCE, None, ids), (schema.USER_PROFILE, None, np.array([user_id, 0]))]
-        asked += [(schema.USER_INTERESTS, space, ids) for space in spaces]
-        (sequence_row,), (profile_row, watermark), *interest_rows = self._read(asked)
+        in_spaces = [(schema.USER_INTERESTS, space) for space in spaces]
+        in_spaces += [(schema.USER_EMBEDDING, space) for space in embedded]
+        asked += [(view, space, ids) for view, space in in_spaces]
+        (sequence_row,), (profile_row, watermark), *rows = self._read(asked)
         event_times: dict[str, int] = {}
         stale: list[str] = []
         sequence = self._use(schema.USER_SEQUENCE, sequence_row, event_times, stale)
         profile = self._use(schema.USER_PROFILE, profile_row, event_times, stale, watermark)
         interests: dict[str, Interests] = {}
-        for space, (row,) in zip(spaces, interest_rows, strict=True):
-            found = self._use(schema.USER_INTERESTS, row, event_times, stale, name=f"user_interests/{space}")
-            if found is not None:
+        embeddings: dict[str, np.ndarray] = {}
+        for (view, space), (row,) in zip(in_spaces, rows, strict=True):
+            found = self._use(view, row, event_times, stale, name=f"{view}/{space}")
+            if found is not None and view == schema.USER_INTERESTS:
                 interests[space] = _interests(found)
+            elif found is not None:
+                embeddings[space] = _array(found, "vector", _NO_FLOATS)
         profile = profile or {}
         return UserFeatures(
             user_id=user_id,
@@ -172,6 +181,7 @@ class OnlineFeatures:
             followed_topics=_array(profile, "followed_topics", _NO_IDS),
             followed_boards=_array(profile, "followed_boards", _NO_IDS),
             interests=interests,
+            embeddings=embeddings,
             event_times_ms=event_times,
             stale=tuple(stale),
         )
@@ -198,12 +208,6 @@ class OnlineFeatures:
         now_us = int(self.clock() * 1e6)
         rows = [layout.pack(s.arrays(), s.newest_ms * 1000, now_us) for s in filled.values()]
         self._online.write_rows(self.store.config, view, list(filled), rows)
-
-    def user_embedding(self, user_id: int, space: str) -> np.ndarray | None:
-        """The user's vector (d,) float32 in `space`, None where there is none or it is stale."""
-        ((row,),) = self._read([(schema.USER_EMBEDDING, space, np.array([user_id]))])
-        found = self._use(schema.USER_EMBEDDING, row, {}, [])
-        return None if found is None else found["vector"]
 
     # Pins --------------------------------------------------------------------------------------------------
 
@@ -372,13 +376,9 @@ class OnlineFeatures:
     def _daily(self, view: str, ids: Iterable[int]) -> dict[int, Mapping[str, Any]]:
         wanted = list(dict.fromkeys(int(i) for i in ids))
         (rows,) = self._read([(view, None, np.array([*wanted, 0], np.int64))])
-        watermark = rows[-1]
-        found = {}
-        for key, row in zip(wanted, rows, strict=False):
-            values = self._use(view, row, {}, [], watermark)
-            if values is not None:
-                found[key] = values
-        return found
+        *rows, watermark = rows
+        used = {key: self._use(view, row, {}, [], watermark) for key, row in zip(wanted, rows, strict=True)}
+        return {key: values for key, values in used.items() if values is not None}
 
 
 def _interests(values: Mapping[str, Any]) -> Interests:

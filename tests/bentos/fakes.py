@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,22 +76,15 @@ class FakeFeatures:
     calls: list[str] = field(default_factory=list)
     stored: dict[int, Sequence] = field(default_factory=dict)
     pictures: Mapping[int, Card] = field(default_factory=dict)
+    spaces: dict[str, np.ndarray] = field(default_factory=dict)
+    """(PINS, d) of each space that is not the content space."""
 
-    def user(self, user_id: int, space: str | None) -> User:
+    def user(self, user_id: int, space: str | None, embedded: Items[str] = ()) -> User:
         self._enter("user")
         base = self.users.get(user_id, User.unknown(user_id, DIM))
         sequence = self.stored.get(user_id, base.sequence)
-        return User(
-            user_id,
-            base.known or len(sequence) > 0,
-            sequence,
-            base.scalars,
-            base.followed_topics,
-            base.followed_boards,
-            base.interests,
-            base.interests_ms,
-            base.stale,
-        )
+        vectors = {name: base.vectors[name] for name in embedded if name in base.vectors}
+        return replace(base, known=base.known or len(sequence) > 0, sequence=sequence, vectors=vectors)
 
     def pins(self, ids: np.ndarray) -> PinStats:
         self._enter("pins")
@@ -105,8 +99,9 @@ class FakeFeatures:
     def vectors(self, ids: np.ndarray, space: str) -> tuple[np.ndarray, np.ndarray]:
         self._enter("vectors")
         known = (ids > 0) & (ids <= PINS)
-        out = np.zeros((len(ids), DIM), np.float32)
-        out[known] = self.matrix[ids[known] - 1]
+        matrix = self.spaces.get(space, self.matrix)
+        out = np.zeros((len(ids), matrix.shape[1]), np.float32)
+        out[known] = matrix[ids[known] - 1]
         return out, known & out.any(axis=1)
 
     def cards(self, ids: np.ndarray) -> dict[int, Card]:
@@ -279,9 +274,13 @@ def planted_release(
     *,
     version: int = 1,
     string_ids: frozenset[EntityKind] = frozenset(),
+    learned: bool = False,
     **changes: object,
 ) -> ServingRelease:
-    """A whole release over the planted catalogue; `changes` replace its fields."""
+    """A whole release over the planted catalogue, with the learned retrievers too if `learned`.
+
+    `changes` replace its fields.
+    """
     features = features or planted_features()
     ids = np.arange(1, PINS + 1)
     rows = PinRows.of(
@@ -303,6 +302,10 @@ def planted_release(
         "ranker": likes_the_near(),
         "ranker_name": "pinnability_lr@1",
     }
+    if learned:
+        from tests.bentos.planted_networks import learned_parts
+
+        base |= learned_parts(features, base["indexes"], version)  # type: ignore[arg-type]
     return ServingRelease(**{**base, **changes})  # type: ignore[arg-type]
 
 

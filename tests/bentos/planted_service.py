@@ -7,12 +7,14 @@ is CORKBOARD_HOME, where the event log is real.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from bentos import events, homefeed, ranking, retrieval
 from bentos.event_log import EventLog
 from bentos.intake import STREAM, EventIntake
 from bentos.loader import check_release
+from bentos.networks import Networks
 from bentos.pool import Pool
 from bentos.ranking import RankingParts
 from bentos.release import ServingRelease
@@ -28,9 +30,16 @@ OWN = HOME / f"process{os.getpid()}"
 
 def _release() -> ServingRelease:
     OWN.mkdir(exist_ok=True)
-    release = fakes.planted_release(OWN)
+    release = fakes.planted_release(OWN, learned=True)
     check_release(release)
     return release
+
+
+def _ranking_parts(settings: object) -> RankingParts:
+    """As the loader leaves it: no index, and of the networks the two-tower alone."""
+    release = _release()
+    networks = Networks(two_tower=release.networks.two_tower)
+    return RankingParts(Pool(8), FixedHolder(replace(release, indexes={}, networks=networks)))  # type: ignore
 
 
 def _events_parts(settings: object) -> events.EventsParts:
@@ -51,13 +60,13 @@ def _homefeed_parts(settings: object, **given: object) -> object:
     OWN.mkdir(exist_ok=True)
     if not given["with_events"]:
         engines = {name: given[name] for name in ("retrieval", "ranking")}
-        return planted_parts(OWN, with_events=False, **engines)
-    return planted_parts(HOME)
+        return planted_parts(OWN, with_events=False, learned=True, **engines)
+    return planted_parts(HOME, learned=True)
 
 
 events.open_parts = _events_parts  # type: ignore[assignment]
 retrieval.open_parts = lambda settings: RetrievalParts(Pool(8), FixedHolder(_release()))  # type: ignore
-ranking.open_parts = lambda settings: RankingParts(Pool(8), FixedHolder(_release()))  # type: ignore
+ranking.open_parts = _ranking_parts  # type: ignore[assignment]
 homefeed.open_homefeed = _homefeed_parts  # type: ignore[assignment]
 
 Homefeed = homefeed.Homefeed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bentos.engines import Engines, LocalRanking, LocalRetrieval
@@ -110,8 +111,22 @@ def test_users_come_with_their_interests(real: Real, world: features_world.World
     assert user.interests.medoid_pin_ids.tolist() == world.pin_ids[1:4].tolist()
     np.testing.assert_allclose(user.interests.vectors, world.vectors[1:4], rtol=1e-6)
     assert user.interests_ms == int(features_world.END.timestamp() * 1000)
+    country = world.tables["users"].set_index("user_id").loc[1, "country"]
+    assert user.country == country and user.vectors == {}
     stranger = real.features.user(9_999, features_world.SPACE)
     assert not stranger.known and len(stranger.interests) == 0 and not stranger.scalars.any()
+
+
+def test_users_come_with_last_nights_vectors(real: Real, world: features_world.World) -> None:
+    space, end = "pinnerformer@1", pd.Timestamp(features_world.END)
+    row = pd.DataFrame({"user_id": [1], "space": space, "vector": [[0.6, 0.8]]})
+    store = real.features.reader.store
+    store.write_to_online_store("user_embedding", row.assign(event_timestamp=end, created=end))
+    user = real.features.user(1, features_world.SPACE, (space,))
+    np.testing.assert_allclose(user.vectors[space].vector, [0.6, 0.8])
+    assert user.vectors[space].as_of_ms == int(features_world.END.timestamp() * 1000)
+    assert user.sequence.newest_ms < user.vectors[space].as_of_ms, "what was done before the run is in it"
+    assert real.features.user(2, None, (space,)).vectors == {}
 
 
 def test_pins_vectors_and_cards(real: Real, world: features_world.World) -> None:

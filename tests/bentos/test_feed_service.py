@@ -108,7 +108,7 @@ def test_a_hidden_pin_and_its_like_do_not_come_back(stack: Stack) -> None:
 def test_every_pin_says_why(stack: Stack) -> None:
     texts = {p.why.kind: p.why for p in feed(stack, FOLLOWER, 60).pins}
     assert texts["board"].text == "From a board you follow"
-    assert texts["topic"].text in ("You follow Topic 5", "You follow Topic 6")
+    assert texts["topic"].text in ("Because you follow Topic 5", "Because you follow Topic 6")
     assert texts["topic"].topic_id in (5, 6)
     interest = next(p.why for p in feed(stack, GARDENER, 60).pins if p.why.kind == "interest")
     assert interest.text == f"Inspired by Pin {pin_of(2, 10)}" and interest.pin_id == pin_of(2, 10)
@@ -236,6 +236,32 @@ def test_what_was_shown_is_logged_as_it_was_shown(stack: Stack) -> None:
     assert {r.timestamp_ms for r in logged} == {NOW_MS} and {r.surface for r in logged} == {"homefeed"}
     for impression, pin in zip(logged, answer.pins, strict=True):
         assert impression.source_topic == (pin.why.topic_id or None)
+        assert impression.anchor is None, "a follower's pins come from topics and boards"
+
+
+def test_impressions_name_the_topic_that_conditional_retrieval_searched(
+    stack_of: Callable[..., Stack],
+) -> None:
+    stack = stack_of(learned=True)
+    answer = feed(stack, FOLLOWER, 200)
+    stack.service.impressions.close()
+    logged = [r for r in read(stack.events, "impressions") if r.source == "conditional"]
+    assert len(logged) > 10 and all(isinstance(r, ImpressionRecord) for r in logged)
+    assert {(r.source_topic, topic_of(r.pin_id)) for r in logged} == {(5, 5)}, (
+        "the last topic is not known to it"
+    )
+    texts = {p.why.text for p in answer.pins if p.source == "conditional"}
+    assert texts == {"Because you follow Topic 5"}
+
+
+def test_impressions_name_the_medoid_that_brought_a_pin(stack: Stack) -> None:
+    answer = feed(stack, GARDENER)
+    stack.service.impressions.close()
+    logged = [r for r in read(stack.events, "impressions") if r.user_id == GARDENER]
+    anchors = {r.anchor for r in logged if isinstance(r, ImpressionRecord) and r.source == "pinnersage"}
+    assert anchors == {pin_of(2, 10)}
+    for impression, pin in zip(logged, answer.pins, strict=True):
+        assert isinstance(impression, ImpressionRecord) and impression.anchor == pin.why.pin_id
 
 
 def test_a_closed_log_never_costs_an_answer(stack: Stack) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bentos.loader import WHOLE, ReleaseLoader, Role
+from bentos.networks import Learned
+from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from tests.bentos.fakes import (
@@ -20,7 +23,9 @@ from tests.bentos.fakes import (
     planted_pixie,
     planted_release,
 )
+from tests.bentos.planted_networks import learned_manifest, networks, save
 from training.models.pinnersage import PinnerSageConfig
+from training.models.two_tower import TwoTower, TwoTowerConfig
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, ReleaseManifest
 from validation.tables import Contract
@@ -33,6 +38,7 @@ class FakeRegistry:
         self.folder = folder
         self.manifests: dict[int, ReleaseManifest] = {1: manifest(1), 2: manifest(2)}
         self.champion: int | None = 1
+        self.networks = networks()
 
     def version_of(self, alias: str) -> int | None:
         return self.champion if alias == "champion" else None
@@ -46,6 +52,8 @@ class FakeRegistry:
             folder.mkdir(parents=True)
             if model == "pinnersage":
                 PinnerSageConfig(alpha=0.5 * version).save(folder)
+            elif model in set(Learned):
+                save(self.networks, Learned(model), folder)
             elif model == "pixie":
                 planted_pixie().save(folder)
             else:
@@ -57,12 +65,12 @@ class FakeRegistry:
 def loader_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ReleaseLoader]:
     lake = Lake(tmp_path / "lake")
     lake.write_contract(Contract(name="planted"))
-    replica = planted_release(tmp_path).indexes[SPACE]
+    held = {i.name: i for i in planted_release(tmp_path, learned=True).indexes.values()}
     opened: list[str] = []
 
     def open_index(self: ReleaseLoader, collection: str, rows: int) -> object:
         opened.append(collection)
-        return replica
+        return held[collection]
 
     monkeypatch.setattr(ReleaseLoader, "_open_index", open_index)
 
@@ -99,6 +107,41 @@ def test_a_process_loads_no_more_than_its_role(
     assert (release.ranker is not None) is ranks
     assert release.space == SPACE, "vectors then come from the feature store"
     loader_of(role).check(release)
+
+
+def held_by(release: ServingRelease) -> set[str]:
+    return {role.value for role in Learned if getattr(release.networks, role) is not None}
+
+
+@pytest.mark.parametrize(
+    ("role", "held"),
+    [(Role.FEED, set()), (Role.RETRIEVE, set(Learned)), (Role.RANK, {"two_tower"}), (WHOLE, set(Learned))],
+)
+def test_learned_retrievers_are_loaded_where_they_run(
+    loader_of: Callable[..., ReleaseLoader], role: Role, held: set[str]
+) -> None:
+    import torch
+
+    loader = loader_of(role)
+    loader.registry.manifests[5] = learned_manifest(5)  # type: ignore[attr-defined]
+    release = loader.load(5)
+    assert held_by(release) == held and held_by(loader.load(1)) == set()
+    assert not held or torch.get_num_threads() == 1
+    assert release.user_spaces == (("pinnerformer@2",) if role & Role.RETRIEVE else ())
+    assert release.space_of("dcm") == "dcm@2" and loader.load(1).space_of("dcm") is None
+    loader.check(release)
+
+
+def test_a_network_of_another_content_space_is_rejected_by_name(
+    loader_of: Callable[..., ReleaseLoader],
+) -> None:
+    loader = loader_of()
+    loader.registry.manifests[6] = learned_manifest(6)  # type: ignore[attr-defined]
+    release = loader.load(6)
+    odd = TwoTower(TwoTowerConfig(dim=14, hidden=8), DIM + 1)
+    wrong = replace(release, networks=replace(release.networks, two_tower=odd))
+    with pytest.raises(ReleaseRejected, match=f"two_tower@2 reads {DIM + 1}-d content .* holds {DIM}-d pins"):
+        loader.check(wrong)
 
 
 def test_releases_of_one_space_share_its_index(loader_of: Callable[..., ReleaseLoader]) -> None:

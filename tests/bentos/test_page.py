@@ -47,10 +47,10 @@ def test_text_from_the_data_is_never_read_as_markup() -> None:
 
 
 def test_every_reason_of_the_service_has_a_name_and_a_colour() -> None:
-    from bentos.why import PIN_KINDS, TOPIC_KINDS
+    from bentos.why import KINDS
 
     reasons, styles = (PAGE / "reasons.js").read_text(), (PAGE / "styles.css").read_text()
-    for kind in (*PIN_KINDS, *TOPIC_KINDS, "board"):
+    for kind in KINDS:
         assert re.search(rf"^  {kind}: \{{ label", reasons, re.M) and f"--{kind}:" in styles
 
 

@@ -43,6 +43,17 @@ def test_feeds_are_ranked_whole_and_without_loss_under_concurrent_calls(server: 
     assert set(whole) == {10}
 
 
+def test_learned_sources_and_light_scores_across_the_hop(server: Server) -> None:
+    for _ in range(5):  # a busy machine may miss a deadline, which the answer then names
+        answer = server.post("/homefeed", {"user_id": COOK, "limit": 60})[1]
+        if not answer["missing"]:
+            break
+    assert answer["missing"] == []
+    brought = {source["name"]: source["count"] for source in answer["sources"]}
+    assert min(brought[name] for name in ("pinnerformer", "dcm", "two_tower")) > 0
+    assert "light" in [stage["name"] for stage in answer["stages"]]
+
+
 def test_related_pins_across_the_hop(server: Server) -> None:
     answer = server.post("/related", {"pin_id": pin_of(4, 3), "limit": 8})[1]
     assert {topic_of(p["pin_id"]) for p in answer["pins"]} == {4}

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bentos import light_scores, ranking
 from bentos.candidates import Candidates, concatenate, interleave
-from bentos.engines import Engines, LocalRanking, LocalRetrieval, answer_of, parts_of
+from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking, answer_of, parts_of
+from bentos.errors import NoRelease
+from bentos.features import User
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
-from bentos.messages import RetrieveAnswer
+from bentos.messages import FeedRequest, RankRequest, RetrieveAnswer
+from bentos.networks import Networks
 from bentos.pool import Busy, Pool
-from bentos.stages import Merge, Rank, ReadPins, Retrieve, Source, merge, spread
+from bentos.stages import LightRank, Merge, Rank, ReadPins, Retrieve, Source, merge, spread
 from tests.bentos.conftest import run
-from tests.bentos.fakes import COOK, NOW_MS, Stack
+from tests.bentos.fakes import COOK, NOW_MS, Stack, manifest
+from tests.bentos.preview import FixedHolder
 
 
 def part(source: str, *ids: int) -> Candidates:
@@ -33,6 +40,7 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
         "unseen",
         "pins",
         "distinct",
+        "light",
         "shortlist",
         "rank",
         "diversity",
@@ -40,6 +48,10 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
     ]
     assert [s.name for s in sources_of(Surface.HOMEFEED)] == [
         "pinnersage",
+        "pinnerformer",
+        "dcm",
+        "conditional",
+        "two_tower",
         "pixie",
         "followed_boards",
         "followed_topics",
@@ -207,7 +219,7 @@ def test_ranking_fails_open_to_the_order_of_the_merge(stack_of: Callable[..., St
             raise TimeoutError
 
     run(Rank(100).run(feed, Engines(stack.pool, engines.retrieval, Down())))
-    assert feed.candidates.pin_ids.tolist() == [5, 3, 9] and not feed.ranked
+    assert feed.candidates.pin_ids.tolist() == [5, 3, 9] and feed.ordered_by == "merged"
     assert feed.missing == ["rank: deadline"]
 
 
@@ -233,3 +245,66 @@ def test_candidates_cross_the_wire_unchanged(stack: Stack) -> None:
         assert here.pin_ids.tolist() == there.pin_ids.tolist()
         assert here.anchors.tolist() == there.anchors.tolist() and here.kinds.tolist() == there.kinds.tolist()
         np.testing.assert_allclose(here.scores, there.scores, rtol=1e-6)
+
+
+def light_feed(stack_of: Callable[..., Stack], **changes: object) -> tuple[Stack, Feed]:
+    stack = stack_of(learned=True, **changes)
+    feed = feed_of(stack, candidates=part("a", *range(1, 40)), user=stack.features.user(COOK, None))
+    return stack, feed
+
+
+def test_the_two_tower_orders_candidates_before_the_shortlist(stack_of: Callable[..., Stack]) -> None:
+    stack, feed = light_feed(stack_of)
+    run(LightRank(5_000).run(feed, engines_of(stack.pool)))
+    wanted = stack.features.spaces["two_tower@2"][:39] @ light_scores.user_vector(feed)
+    assert feed.candidates.pin_ids.tolist() == (np.argsort(-wanted, kind="stable") + 1).tolist()
+    assert feed.ordered_by == "light" and feed.missing == []
+    place = [stage.name for stage in HOMEFEED].index("light")
+    assert [stage.name for stage in HOMEFEED][place + 1] == "shortlist"
+
+
+def test_light_scoring_fails_open_to_the_order_of_the_merge(stack_of: Callable[..., Stack]) -> None:
+    stack, feed = light_feed(stack_of)
+    feed.release = replace(feed.release, networks=Networks())
+    run(LightRank(5_000).run(feed, engines_of(stack.pool)))
+    assert feed.candidates.pin_ids.tolist() == list(range(1, 40)) and feed.ordered_by == "merged"
+    assert feed.missing == ["light: NoTwoTower"]
+
+
+def test_light_scoring_is_no_alarm_where_there_is_nothing_to_score(stack_of: Callable[..., Stack]) -> None:
+    """A release without a two-tower, a stranger, and a feed without candidates."""
+    stack, feed = light_feed(stack_of)
+    bare, stranger, empty = (replace(feed, missing=[]) for _ in range(3))
+    bare.release = replace(feed.release, manifest=manifest())
+    stranger.user = User.unknown()
+    empty.candidates = Candidates.none()
+    for asked in (bare, stranger, empty):
+        run(LightRank(5_000).run(asked, engines_of(stack.pool)))
+        assert asked.ordered_by == "merged" and asked.missing == []
+
+
+def test_remote_light_and_heavy_scores_are_the_local_ones(stack_of: Callable[..., Stack]) -> None:
+    """A ranking process has no index: its vectors come from the feature store."""
+    stack, feed = light_feed(stack_of)
+    local = engines_of(stack.pool)
+    run(ReadPins(1_000).run(feed, local))
+    alone = replace(stack.release, indexes={}, networks=Networks(two_tower=stack.release.networks.two_tower))
+    parts = ranking.RankingParts(stack.pool, FixedHolder(alone))  # type: ignore[arg-type]
+    remote = RemoteRanking(lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r))
+    for ask in ("light", "rank"):
+        near, far = (run(getattr(e, ask)(feed, 5_000)) for e in (local.ranking, remote))
+        np.testing.assert_allclose(far, near, rtol=1e-5)
+    without = ranking.RankingParts(stack.pool, FixedHolder(replace(alone, networks=Networks())))  # type: ignore
+    with pytest.raises(NoRelease, match="has no two-tower"):
+        run(ranking.light(without, RankRequest(user_id=COOK, pin_ids=[1])))
+
+
+def test_a_whole_feed_of_learned_sources(stack_of: Callable[..., Stack]) -> None:
+    stack = stack_of(learned=True)
+    stack.features.calls.clear()
+    answer = run(stack.service.homefeed(FeedRequest(user_id=COOK, limit=200)))
+    assert answer.missing == [] and len(answer.pins) > 50
+    counts = {source.name: source.count for source in answer.sources}
+    assert all(counts[name] for name in ("pinnerformer", "dcm", "two_tower")) and not counts["conditional"]
+    assert {"next", "taste", "interest"} <= {pin.why.kind for pin in answer.pins}
+    assert stack.features.calls.count("user") == 1, "one read brings sequence, interests and vectors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.validation.conftest import NOW, Door, actions, at, pins
@@ -82,6 +83,28 @@ def test_records_become_rows(log: Log) -> None:
         "pinnersage",
         55,
     )
+
+
+def test_an_impression_keeps_the_pin_it_was_searched_from(log: Log) -> None:
+    log.append("a", impression(2, anchor=3), impression(3, pin_id=1))
+    log.ingest()
+    rows = log.door.lake.read("impressions").set_index("pin_id")
+    assert rows["anchor"].to_dict() == {2: 3, 1: 0}, "0 is none"
+
+
+def test_a_lake_from_before_a_column_takes_rows_that_have_it(log: Log) -> None:
+    """The new column is null in the old rows, which are still known."""
+    log.append("a", impression(2))
+    log.ingest()
+    (path,) = log.door.lake.files("impressions")
+    old = pq.read_table(path)
+    pq.write_table(old.drop_columns(["anchor"]), path)
+    assert log.door.lake.read("impressions")["anchor"].tolist() == [0]
+    log.append("a", impression(2), impression(3, pin_id=1, anchor=3))
+    report = log.ingest()
+    assert (report.tables["impressions"].new, report.tables["impressions"].duplicate) == (1, 1)
+    rows = log.door.lake.read("impressions").set_index("pin_id")
+    assert rows["anchor"].to_dict() == {2: 0, 1: 3} and len(rows) == 2
 
 
 def test_only_what_is_new_is_read(log: Log) -> None:

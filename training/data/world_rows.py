@@ -117,7 +117,7 @@ def interest_rows(
     )
 
 
-IMPRESSION_SCHEMA = pa.schema([f for f in IMPRESSIONS.schema if f.name != "stage"])
+IMPRESSION_SCHEMA = pa.schema([f for f in IMPRESSIONS.schema if f.name not in ("stage", "anchor")])
 ACTION_SCHEMA = ACTIONS.schema.set(
     ACTIONS.schema.get_field_index("action"), pa.field("action", pa.string(), False)
 )

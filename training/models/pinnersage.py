@@ -54,6 +54,9 @@ class PinnerSageConfig(BaseModel):
     """Actions of the current day that the online run clusters."""
     sampled: int = Field(3, ge=1)
     """Medoids sampled per request; relevance tapers past three (paper, section 5)."""
+    query_rewards: bool = True
+    """Whether published importances are multiplied by what came of each medoid's pins. Only impressions that
+    name their medoid count, so without any nothing changes."""
 
     def save(self, folder: Path) -> None:
         """Write `pinnersage.json` into `folder`: PinnerSage has no weights, its parameters are the model."""

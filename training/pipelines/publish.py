@@ -25,6 +25,7 @@ from training.models.pinnersage import Interests
 from training.pipelines import content as content_pipeline
 from training.pipelines.catalogues import catalogue_of
 from training.pipelines.clock import run_end
+from training.pipelines.query_records import QueryRecords, read_records
 from training.registry import digest_of
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
@@ -99,18 +100,31 @@ class Publisher:
         return check
 
     def interests(self, part: Part, pins: Part, force: bool = False) -> None:
-        """Every user's PinnerSage interests as of the run's end, in the space that `pins` makes, to Feast."""
+        """Every user's PinnerSage interests as of the run's end, in the space that `pins` makes, to Feast.
+
+        Where impressions name the medoids that brought them, importances are those times the rewards.
+        """
         from feature_repo.jobs.embeddings import write_user_interests
         from training.pipelines.pinnersage import all_interests, load_config, read_actions
 
         ctx, space, now = self.ctx, _space(part), run_end(self.ctx)
-        made_of = digest_of(space, part.version, now, Lake(ctx.lake).digest(("actions",)))
+        lake = Lake(ctx.lake)
+        made_of = digest_of(space, part.version, now, lake.digest(("actions", "impressions")))
         if force or self._noted(f"{USER_INTERESTS}/{space}") != made_of:
             config = load_config(ctx, part)
             actions = read_actions(ctx, pins, config)
-            rows = (_stored(user, found) for user, found in all_interests(actions, config, now))
+            records = QueryRecords()
+            if config.query_rewards:
+                records = read_records(lake, now - timedelta(days=config.window_days), now)
+            rows = (
+                _stored(user, records.reward(user, found))
+                for user, found in all_interests(actions, config, now)
+            )
             written = write_user_interests(ctx.features, space, rows, now)
-            ctx.progress(f"{space}: interests of {written} users to the feature store")
+            ctx.progress(
+                f"{space}: interests of {written} users to the feature store, {len(records.by_user)} of them"
+                " weighed by what came of theirs"
+            )
             self._note(f"{USER_INTERESTS}/{space}", made_of)
         self.materialize([USER_INTERESTS], force)
 

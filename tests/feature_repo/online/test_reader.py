@@ -150,3 +150,25 @@ def test_feature_services_read_online(store) -> None:
     rows = [{"user_id": 1, "pin_id": 1, "space": SPACE, "request_time_ms": int(NOW * 1000)}]
     found = store.get_online_features(features=service, entity_rows=rows, full_feature_names=True).to_dict()
     assert found["pin_stats__topic_count"][0] is not None and len(found["pin_embedding__vector"][0]) == 8
+
+
+def test_one_read_brings_a_users_vectors_beside_their_interests(
+    store, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the spaces asked for, each as of its own run; a space or a user without a row is left out."""
+    space, at = "pinnerformer@3", pd.Timestamp(END) - pd.Timedelta(hours=5)
+    rows = pd.DataFrame({"user_id": [1, 2], "space": space, "vector": [[0.5, -0.5], [1.0, 0.0]]})
+    rows = rows.assign(event_timestamp=at, created=at)
+    store.write_to_online_store("user_embedding", rows)
+    reader = OnlineFeatures(store, clock=lambda: NOW)
+    reads: list[int] = []
+    read = reader._read
+    monkeypatch.setattr(reader, "_read", lambda asked: reads.append(len(asked)) or read(asked))
+    found = reader.user(1, [SPACE], [space, "pinnerformer@9"])
+    assert reads == [5], "sequence, profile, interests and both spaces in one round trip"
+    assert found.embeddings.keys() == {space} and found.interests.keys() == {SPACE}
+    assert found.embeddings[space].tolist() == [0.5, -0.5] and found.embeddings[space].dtype == np.float32
+    assert found.event_times_ms[f"user_embedding/{space}"] == int(at.timestamp() * 1000)
+    assert not reader.user(3, [SPACE], [space]).embeddings and not reader.user(1, [SPACE]).embeddings
+    old = OnlineFeatures(store, Freshness(user_embedding=60), clock=lambda: NOW).user(1, (), [space])
+    assert not old.embeddings and old.stale == (f"user_embedding/{space}",)

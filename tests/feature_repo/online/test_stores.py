@@ -223,7 +223,7 @@ def test_an_unset_variable_is_named(tmp_path) -> None:
 
 def test_views_without_files_are_empty(store, world: World) -> None:
     assert not (world.features / "user_embedding").exists()
-    assert OnlineFeatures(store).user_embedding(1, SPACE) is None
+    assert OnlineFeatures(store).user(1, (), [SPACE]).embeddings == {}
     materialize(store, ["user_embedding"], end=END)
 
 

@@ -1,0 +1,62 @@
+"""The learned retrievers of a release: networks that make vectors of a user in the space of their own pins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from validation.manifest import ReleaseManifest
+
+if TYPE_CHECKING:
+    from training.models.interests import InterestNetwork
+    from training.models.pinnerformer import PinnerFormer
+    from training.models.two_tower import TwoTower
+
+
+class Learned(StrEnum):
+    """Roles of a release whose model reads a user and answers in a space of its own."""
+
+    PINNERFORMER = "pinnerformer"
+    DCM = "dcm"
+    CONDITIONAL = "conditional"
+    TWO_TOWER = "two_tower"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Loaded networks by role; None where the release has none or this process does not run it."""
+
+    pinnerformer: PinnerFormer | None = None
+    dcm: InterestNetwork | None = None
+    conditional: InterestNetwork | None = None
+    two_tower: TwoTower | None = None
+
+
+def load_networks(
+    manifest: ReleaseManifest, roles: tuple[Learned, ...], files: Callable[[str, int], Path]
+) -> Networks:
+    """The networks of `roles` that the manifest has, each on one thread.
+
+    `files` gives the folder of a model's version. Importing torch costs seconds and 190 MB, so it is imported
+    where there is something to load.
+    """
+    parts = {role: manifest.parts[role] for role in roles if role in manifest.parts}
+    if not parts:
+        return Networks()
+    import torch
+
+    from training.models.interests import InterestNetwork
+    from training.models.pinnerformer import PinnerFormer
+    from training.models.two_tower import TwoTower
+
+    torch.set_num_threads(1)
+    kinds = {
+        Learned.PINNERFORMER: PinnerFormer,
+        Learned.DCM: InterestNetwork,
+        Learned.CONDITIONAL: InterestNetwork,
+        Learned.TWO_TOWER: TwoTower,
+    }
+    return Networks(**{role: kinds[role].load(files(p.model, p.version)) for role, p in parts.items()})
