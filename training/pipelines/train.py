@@ -34,7 +34,8 @@ from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
 from training.pipelines.pinnersage import train_pinnersage
-from training.pipelines.pinsage import TooFewPairs, train_pinsage
+from training.pipelines.pinsage import train_pinsage
+from training.pipelines.pinsage_world import TooFewPairs
 from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
 from training.registry import TRAINED, Registry
