@@ -24,16 +24,27 @@ from tests.training.data.worlds import tiny_world
 from training import index, promotion, release, release_evaluation, release_parts
 from training.context import TrainingContext
 from training.data.training_set import PinVectors, build
+from training.interests.trainer import InterestsTraining
 from training.ledger import Ledger, LedgerEntry, Move
 from training.models.content import ContentConfig
 from training.models.interactions import Pins
+from training.models.interests import InterestsConfig, Method
+from training.models.pinnerformer import PinnerFormerConfig
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import PixieConfig, PixieSettings
+from training.models.two_tower import TwoTowerConfig
+from training.pinnerformer.batches import Sampling
+from training.pinnerformer.trainer import PinnerFormerTraining
+from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import GbdtConfig
+from training.pipelines.interests import InterestsPipeline, train_conditional, train_dcm
 from training.pipelines.pinnability import SET, Kind, PinnabilityConfig, train_pinnability
+from training.pipelines.pinnerformer import PinnerFormerPipeline, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
 from training.pipelines.pixie import PixiePipeline, train_pixie
+from training.pipelines.retrievers import LEARNED
+from training.pipelines.two_tower import TwoTowerPipeline, train_two_tower
 from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
 from training.registry import Registry
 from training.release import compose, load_manifest
@@ -47,6 +58,20 @@ from validation.tables import Polarity
 pytestmark = pytest.mark.slow
 
 SMALL_CONTENT = ContentConfig(dim=32, hash_bits=12, text_encoder="ngrams")
+FORMER = PinnerFormerPipeline(
+    network=PinnerFormerConfig(dim=32, hidden=32, layers=1, heads=2, length=64),
+    training=PinnerFormerTraining(
+        epochs=4, sampling=Sampling(users=32, positions=16, in_batch=128, random=128)
+    ),
+)
+INTERESTS = InterestsPipeline(
+    network=Method.DCM.config(InterestsConfig(dim=32, interests=4, length=32)),
+    training=InterestsTraining(epochs=6, batch=256),
+)
+TOWERS = TwoTowerPipeline(
+    network=TwoTowerConfig(dim=32, hidden=48), training=InterestsTraining(epochs=8, learning_rate=4e-3)
+)
+SLICE = "recall_at_100/tail_topics"
 WALK = PixiePipeline(settings=PixieSettings(walk=PixieConfig(steps=20_000)))
 SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
 
@@ -66,8 +91,16 @@ def fill(ctx: TrainingContext, content: Part, pins: Pins, vectors: np.ndarray | 
 
 
 def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind, ...] = tuple(Kind)) -> None:
-    """Pixie, PinnerSage and rankers on the content space, the latter on the last three days."""
+    """Pixie, learned retrievers, PinnerSage and rankers on the content space, the latter on the last three
+    days."""
     train_pixie(ctx, content, pins, WALK)
+    for part in (
+        train_pinnerformer(ctx, content, FORMER),
+        train_dcm(ctx, content, INTERESTS),
+        train_conditional(ctx, content, INTERESTS),
+        train_two_tower(ctx, content, TOWERS),
+    ):
+        fill(ctx, part, catalogue_of(ctx, part))
     train_pinnersage(ctx, content, PinnerSageConfig(alpha=1.0))
     end = tiny_world().config.end_time
     rows = build(
@@ -144,13 +177,22 @@ def aliases(trained: Trained) -> dict[str, int | None]:
 
 def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     said = manifest(trained, trained.first)
-    assert set(said.parts) == {"content", "pixie", "pinnersage", "ranker"}
+    assert set(said.parts) == {"content", "pixie", *LEARNED, "pinnersage", "ranker"}
     assert said.skipped == {"pinsage": "the last training run left it out"}
-    assert said.spaces() == ("content@1",)
-    assert [c.collection for c in said.collections] == ["pins__content__1"]
-    assert said.collections[0].rows == len(tiny_world().frames["pins"])
+    models = sorted(["content", *LEARNED])
+    assert said.spaces() == tuple(f"{model}@1" for model in models)
+    assert [c.collection for c in said.collections] == [f"pins__{model}__1" for model in models]
+    assert {c.rows for c in said.collections} == {len(tiny_world().frames["pins"])}
+    for name in LEARNED:
+        part = said.parts[name]
+        assert (part.space, part.collection) == (f"{name}@1", f"pins__{name}__1")
+        assert part.feature_service == f"{name}_v1"
     assert said.sources == (
         "pinnersage",
+        "pinnerformer",
+        "dcm",
+        "conditional",
+        "two_tower",
         "pixie",
         "followed_boards",
         "followed_topics",
@@ -160,7 +202,7 @@ def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     )
     assert said.dataset == tiny_world().contract.name
     assert said.data_end == tiny_world().config.end_time
-    assert manifest(trained, trained.second).spaces() == ("content@2",)
+    assert manifest(trained, trained.second).spaces() == tuple(f"{model}@2" for model in models)
     losses = {kind: registry_of(trained.ctx).metrics(kind.model, 1)["log_loss"] for kind in Kind}
     assert said.parts["ranker"].model == min(losses, key=losses.__getitem__).model
 
@@ -176,6 +218,11 @@ def test_its_metrics_are_those_of_the_planted_world(trained: Trained) -> None:
     assert metrics["pinnersage/recall_at_100"] > 1.2 * metrics["popularity/recall_at_100"]
     assert metrics["pinnersage/users"] >= 30
     assert metrics["pixie/recall_at_100"] > 2 * chance
+    for name in LEARNED:
+        assert metrics[f"{name}/recall_at_100"] > 1.5 * chance and f"{name}/{SLICE}" in metrics
+        measured = registry_of(trained.ctx).metrics(name, 1)[f"{name}/recall_at_100"]
+        assert metrics[f"{name}/recall_at_100"] == pytest.approx(measured), "the days no weights have seen"
+    assert metrics["conditional/users"] < metrics["dcm/users"], "who follows nothing is not served"
     assert 0.55 < metrics["ranker/auc"] < 1
     assert metrics["ranker/normalized_entropy"] < 1
     assert metrics["index/coverage/content@1"] == pytest.approx(1.0)
@@ -231,6 +278,8 @@ def test_promotion_moves_the_aliases_and_keeps_a_line(trained: Trained, ledger: 
     assert {
         "champion/pinnersage/recall_at_100",
         "champion/pixie/recall_at_100",
+        *(f"champion/{name}/recall_at_100" for name in LEARNED),
+        *(f"{name}/recall_at_100" for name in LEARNED),
         "champion/ranker/log_loss",
         "index/rows/content@2",
     } <= names
@@ -359,7 +408,7 @@ def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained
         if path.name != "follows":
             (lake / path.name).symlink_to(path)
     said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
-    assert said.sources == ("pinnersage", "pixie", "popular_by_topic", "saved_together", "similar_pins")
+    assert said.sources[-3:] == ("popular_by_topic", "saved_together", "similar_pins")
     assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
 
 
