@@ -97,7 +97,8 @@ def measure_pixie(
 
 
 def measure_learned(model: str, files: Path, at: AtCut, seed: int) -> Measured:
-    """A learned retriever (one of `LEARNED`) from its version's files, as it would have served at the cut."""
+    """A learned retriever (one of `LEARNED`) from its version's files, as it would have served at the cut;
+    no metrics where it would have served nobody."""
     if model == PINNERFORMER:
         served = pinnerformer_serves(PinnerFormer.load(files), at)
     elif model == DCM:
@@ -108,7 +109,7 @@ def measure_learned(model: str, files: Path, at: AtCut, seed: int) -> Measured:
         served = two_tower_serves(TwoTower.load(files), at)
     else:
         raise ValueError(f"{model} is no learned retriever; they are {', '.join(LEARNED)}")
-    return measured(model, served.recommended, served.held)
+    return measured(model, served.recommended, served.held) if len(served.held) else Measured({})
 
 
 def ranking_rows(ctx: TrainingContext) -> TrainingSet | None:

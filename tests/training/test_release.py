@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ from training.pipelines.two_tower import TwoTowerPipeline, train_two_tower
 from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
 from training.registry import Registry
 from training.release import compose, load_manifest
-from training.release_comparison import compare
+from training.release_comparison import Bench, compare
 from training.release_parts import ReleaseError, newest_parts, registry_of
 from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
@@ -59,9 +59,11 @@ pytestmark = pytest.mark.slow
 
 SMALL_CONTENT = ContentConfig(dim=32, hash_bits=12, text_encoder="ngrams")
 FORMER = PinnerFormerPipeline(
-    network=PinnerFormerConfig(dim=32, hidden=32, layers=1, heads=2, length=64),
+    network=PinnerFormerConfig(dim=32, hidden=64, layers=1, heads=2, length=64),
     training=PinnerFormerTraining(
-        epochs=4, sampling=Sampling(users=32, positions=16, in_batch=128, random=128)
+        epochs=10,
+        learning_rate=4e-3,
+        sampling=Sampling(users=32, positions=16, in_batch=128, random=128),
     ),
 )
 INTERESTS = InterestsPipeline(
@@ -90,10 +92,8 @@ def fill(ctx: TrainingContext, content: Part, pins: Pins, vectors: np.ndarray | 
     )
 
 
-def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind, ...] = tuple(Kind)) -> None:
-    """Pixie, learned retrievers, PinnerSage and rankers on the content space, the latter on the last three
-    days."""
-    train_pixie(ctx, content, pins, WALK)
+def train_learned(ctx: TrainingContext, content: Part) -> None:
+    """The learned retrievers on the content space, their collections built."""
     for part in (
         train_pinnerformer(ctx, content, FORMER),
         train_dcm(ctx, content, INTERESTS),
@@ -101,6 +101,11 @@ def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind
         train_two_tower(ctx, content, TOWERS),
     ):
         fill(ctx, part, catalogue_of(ctx, part))
+
+
+def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind, ...] = tuple(Kind)) -> None:
+    """Pixie, PinnerSage and rankers on the content space, the latter on the last three days."""
+    train_pixie(ctx, content, pins, WALK)
     train_pinnersage(ctx, content, PinnerSageConfig(alpha=1.0))
     end = tiny_world().config.end_time
     rows = build(
@@ -117,7 +122,8 @@ def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind
 
 @dataclass(frozen=True)
 class Trained:
-    """Three releases: one, the same trained anew in a second space, and one whose collection is wrong."""
+    """Three releases: one, the same trained anew over a second content space, and one whose collection is wrong
+    and which has no learned retrievers."""
 
     ctx: TrainingContext
     first: int
@@ -142,11 +148,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         content = train_content(ctx, SMALL_CONTENT)
         pins = load_catalogue(ctx, content)
         fill(ctx, content, pins)
+        train_learned(ctx, content)
         train_all(ctx, content, pins)
         first = release.release(ctx)
 
         again = train_content(ctx, SMALL_CONTENT, force=True)
         fill(ctx, again, pins)
+        train_learned(ctx, again)
         train_all(ctx, again, pins, (Kind.LOGISTIC,))
         second = release.release(ctx)
 
@@ -297,6 +305,8 @@ def test_a_release_worse_than_the_champion_stays_out(trained: Trained, ledger: P
     champion = manifest(trained, trained.first).metrics["pinnersage/recall_at_100"]
     assert worse.value is not None and worse.bound == pytest.approx(0.9 * champion)
     assert worse.value < worse.bound and worse.n is not None and worse.n >= 30
+    lost = failed["champion/dcm"]
+    assert "the champion has a dcm, this release has none" in lost.message
     assert aliases(trained)[CHAMPION] == trained.first
     assert len(promotion.history(ledger)) == 1
     assert registry_of(trained.ctx).version(RELEASE_MODEL, str(trained.scrambled)).tags["gates"] == "failed"  # type: ignore[arg-type]
@@ -423,3 +433,25 @@ def test_follows_of_one_kind_give_one_source(given: str, lost: str, tmp_path: Pa
     skipped: dict[str, str] = {}
     assert release._sources(lake, {}, skipped) == (source[given], "popular_by_topic")
     assert skipped == {source[lost]: f"the follows table has no {lost}"}
+
+
+def test_days_that_any_weights_have_seen_measure_nothing(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One part of five learned until two days before the end: only those two days test, for all of them."""
+    end = tiny_world().config.end_time
+    parts = manifest(trained, trained.first).parts
+    assert Bench.of(trained.ctx, parts.values()).past.held.cut == end - timedelta(days=7)
+    honest = Registry.learned_until
+
+    def later(registry: Registry, name: str, version: int) -> datetime | None:
+        return end - timedelta(days=2) if name == "dcm" else honest(registry, name, version)
+
+    monkeypatch.setattr(Registry, "learned_until", later)
+    bench = Bench.of(trained.ctx, parts.values())
+    assert bench.past.held.cut == end - timedelta(days=2)
+    assert bench.evaluation != manifest(trained, trained.first).evaluation
+    two_towers = bench.retrieval("two_tower", parts["two_tower"])
+    assert two_towers.metrics["two_tower/users"] == len(bench.past.held)
+    monkeypatch.setattr(Registry, "learned_until", lambda *_: end)
+    assert Bench.of(trained.ctx, parts.values()).past is None, "they have seen everything"

@@ -191,5 +191,8 @@ def _in_turns(lists: Ints, budgets: Ints) -> Ints:
 
 
 def _padded(topics: list[Ints]) -> Ints:
-    width = max((len(found) for found in topics), default=0)
-    return np.array([np.pad(found, (0, width - len(found))) for found in topics], np.int64).reshape(-1, width)
+    """(U, most topics of a user) ids, zero-padded."""
+    out = np.zeros((len(topics), max((len(found) for found in topics), default=0)), np.int64)
+    for row, found in zip(out, topics, strict=True):
+        row[: len(found)] = found
+    return out
