@@ -2,7 +2,19 @@
 
 from feature_repo.definitions.entities import board, pin, space, topic, user
 from feature_repo.definitions.on_demand import pin_age, request
-from feature_repo.definitions.services import boards, content, pinnability, pinnersage, popular
+from feature_repo.definitions.services import (
+    boards,
+    conditional,
+    content,
+    dcm,
+    pinnability,
+    pinnerformer,
+    pinnersage,
+    pinsage,
+    pixie,
+    popular,
+    two_tower,
+)
 from feature_repo.definitions.views import (
     board_features,
     pin_content,
@@ -20,19 +32,25 @@ __all__ = [
     "board",
     "board_features",
     "boards",
+    "conditional",
     "content",
+    "dcm",
     "pin",
     "pin_age",
     "pin_content",
     "pin_embedding",
     "pin_stats",
     "pinnability",
+    "pinnerformer",
     "pinnersage",
+    "pinsage",
+    "pixie",
     "popular",
     "request",
     "space",
     "topic",
     "topic_features",
+    "two_tower",
     "user",
     "user_embedding",
     "user_interests",

@@ -107,7 +107,8 @@ def train(
         bool,
         typer.Option(
             "--keep-weights",
-            help="Content and PinSage keep their weights: new pins get vectors, nothing is learned.",
+            help="Content, PinSage and the learned retrievers keep their weights: new pins and active users get"
+            " vectors, nothing is learned.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,

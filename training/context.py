@@ -37,5 +37,6 @@ class TrainingContext:
     as_of: datetime | None = None
     """Train on what was known before this UTC instant; None is the end of the lake's actions."""
     keep_weights: bool = False
-    """Encoders (content, PinSage) keep the weights of their newest version, which take in what is new."""
+    """Encoders (content, PinSage, the learned retrievers) keep the weights of their newest version, which take
+    in what is new."""
     progress: Progress = silent

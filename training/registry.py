@@ -37,6 +37,9 @@ INPUTS_TAG = "corkboard.inputs"
 WEIGHTS_TAG = "weights_of"
 """Version whose weights a version has kept."""
 
+LEARNED_UNTIL_TAG = "learned_until"
+"""UTC time before which everything a version's weights were learned from lies."""
+
 COMMIT_TAG = "git_commit"
 CARD = "model_card.md"
 
@@ -59,14 +62,15 @@ class Dataset:
     context: str = "training"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelLog:
     """Everything there is to say of one trained model."""
 
     name: str
     """Registered model name."""
-    files: Path
-    """Folder of weights and configuration; it becomes `MODEL_FILES` of the version."""
+    files: Path = Path()
+    """Folder of weights and configuration; it becomes `MODEL_FILES` of the version. Pipelines leave it to
+    `pipelines.registering.register`, which has the files written."""
     flavour: Path
     """Script by which MLflow loads the files, in training/flavours."""
     description: str
@@ -201,6 +205,11 @@ class Registry:
     def weights_of(self, name: str, version: int) -> int:
         """The version at which a version's weights were learned: itself, unless it kept an earlier one's."""
         return int(self.version(name, version).tags.get(WEIGHTS_TAG, version))
+
+    def learned_until(self, name: str, version: int) -> datetime | None:
+        """The UTC time before which everything a version's weights were learned from lies; None if unsaid."""
+        said = self.version(name, version).tags.get(LEARNED_UNTIL_TAG)
+        return None if said is None else datetime.fromisoformat(said)
 
     def metrics(self, name: str, version: int) -> dict[str, float]:
         """Metrics of the run that made a version."""

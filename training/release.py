@@ -19,7 +19,7 @@ from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
 from training.release_parts import (
     CONTENT,
-    PINSAGE,
+    MAKERS,
     PIXIE,
     RANKER,
     ReleaseError,
@@ -50,7 +50,7 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
     skipped: dict[str, str] = {}
     if parts is None:
         parts, skipped = newest_parts(ctx)
-    lake, bench = Lake(ctx.lake), Bench.of(ctx)
+    lake, bench = Lake(ctx.lake), Bench.of(ctx, parts.values())
     spaces = _spaces(bench.registry, parts)
     sources = _sources(lake, parts, skipped)
     checks = []
@@ -186,9 +186,10 @@ def _spaces(registry: Registry, parts: Mapping[str, Part]) -> list[str]:
     """The spaces that the parts make, sorted. Raises ReleaseError where a part stands on one they do not."""
     if parts and CONTENT not in parts:
         raise ReleaseError(f"a release needs a content space, these parts are {', '.join(parts)}")
-    made = sorted(space_of(parts[role]) for role in (CONTENT, PINSAGE) if role in parts)
+    made = sorted(space_of(parts[role]) for role in MAKERS if role in parts)
     for role, part in parts.items():
-        stands_on = content_space_of(registry, part) if role in (PINSAGE, PIXIE) else part.space
+        reads_content = role in (*MAKERS, PIXIE) and role != CONTENT
+        stands_on = content_space_of(registry, part) if reads_content else part.space
         if stands_on not in made:
             raise ReleaseError(
                 f"{part.model}@{part.version} stands on {stands_on}, which is not of this release: it makes "

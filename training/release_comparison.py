@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,19 +14,21 @@ from training import index
 from training.context import TrainingContext
 from training.data.training_set import TrainingSet
 from training.evaluation.histories import Histories
+from training.evaluation.measured import Measured, measure_baselines
 from training.evaluation.retrieval import EVALUATED_USERS, NothingHeldOut, hold_out_last
+from training.evaluation.served import AtCut
 from training.models.pinnability import load_ranker
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import ReleasedPixie
 from training.pipelines import content as content_pipeline
 from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.clock import run_end
+from training.pipelines.content import content_space_of
 from training.pipelines.pixie import released_graph_at
 from training.registry import Registry
 from training.release_evaluation import (
-    Measured,
     evaluation_id,
-    measure_baselines,
+    measure_learned,
     measure_pinnersage,
     measure_pixie,
     measure_ranker,
@@ -54,16 +57,25 @@ class Bench:
     """The newest training set of rankers; its last days test."""
     _stored: dict[str, PinRows] = field(default_factory=dict)
     _measured: dict[str, Measured] = field(default_factory=dict)
+    _at_cut: dict[str, AtCut] = field(default_factory=dict)
+    """By content space."""
 
     @classmethod
-    def of(cls, ctx: TrainingContext) -> Bench:
-        """From the lake and the training set as they are now."""
-        past, no_past, lake = None, "", Lake(ctx.lake)
+    def of(cls, ctx: TrainingContext, parts: Iterable[Part]) -> Bench:
+        """From the lake and the training set as they are now, for measuring `parts`.
+
+        No day is held out that the weights of any of them have seen: the lake may have come to hold out more
+        days than it did when they were trained.
+        """
+        past, no_past, lake, registry = None, "", Lake(ctx.lake), registry_of(ctx)
+        learned = [registry.learned_until(part.model, part.version) for part in parts]
+        since = max((until for until in learned if until is not None), default=None)
         try:
-            past = Histories.before(lake, hold_out_last(lake, run_end(ctx)).sample(EVALUATED_USERS, ctx.seed))
+            held = hold_out_last(lake, run_end(ctx), since=since).sample(EVALUATED_USERS, ctx.seed)
+            past = Histories.before(lake, held)
         except NothingHeldOut as error:
             no_past = str(error)
-        return cls(ctx, registry_of(ctx), past, no_past, ranking_rows(ctx))
+        return cls(ctx, registry, past, no_past, ranking_rows(ctx))
 
     @property
     def evaluation(self) -> str:
@@ -72,7 +84,7 @@ class Bench:
     @cached_property
     def baselines(self) -> dict[str, float]:
         """Popularity and chance on the held-out users; nothing where nobody is held out."""
-        return {} if self.past is None else measure_baselines(self.ctx, self.past)
+        return {} if self.past is None else measure_baselines(Lake(self.ctx.lake), self.past)
 
     def stored(self, space: str) -> PinRows:
         """Everything the space's collection holds. Raises CollectionMissing."""
@@ -90,7 +102,7 @@ class Bench:
         key = f"{part.model}@{part.version} {part.space}"
         if key not in self._measured:
             self.ctx.progress(f"measuring {part.model}@{part.version} on {len(self.past.held)} users")
-            measure = {PINNERSAGE: self._pinnersage, PIXIE: self._pixie}[role]
+            measure = {PINNERSAGE: self._pinnersage, PIXIE: self._pixie}.get(role, self._learned)
             self._measured[key] = measure(self.past, part)
         return self._measured[key]
 
@@ -101,6 +113,13 @@ class Bench:
     def _pixie(self, past: Histories, part: Part) -> Measured:
         graph = released_graph_at(self.ctx, part, past.held.cut)
         return measure_pixie(self.ctx, past, graph, ReleasedPixie.load(self.files(part)).settings)
+
+    def _learned(self, past: Histories, part: Part) -> Measured:
+        space = content_space_of(self.registry, part)
+        if space not in self._at_cut:
+            content = catalogue_of(self.ctx, space_part(self.registry, space))
+            self._at_cut[space] = AtCut.read(Lake(self.ctx.lake), content, past)
+        return measure_learned(part.model, self.files(part), self._at_cut[space], self.ctx.seed)
 
     def _rows_at(self, past: Histories, space: str) -> PinRows:
         """The space's vectors as of the cut: as stored where they are of content alone, else made for then."""
@@ -120,7 +139,7 @@ def compare(
     What cannot be compared (a collection dropped, rows that differ) is named with the reason, and a gate will
     fail on it. A part that the champion does not have needs no comparison.
     """
-    bench = Bench.of(ctx)
+    bench = Bench.of(ctx, [*candidate.parts.values(), *champion.parts.values()])
     pairs: list[Paired] = []
     missing: dict[str, str] = {}
     for role in (*RETRIEVERS, RANKER):

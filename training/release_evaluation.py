@@ -8,7 +8,7 @@ that two releases compare pair by pair.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,27 @@ from training.context import TrainingContext
 from training.data.point_in_time import FeastPointInTime, PointInTime
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
 from training.evaluation.histories import Histories
-from training.evaluation.retrieval import NEW_USERS, HeldOut, evaluate, popularity, user_metrics
+from training.evaluation.measured import K, Measured, measured, unknown
+from training.evaluation.retrieval import NEW_USERS, HeldOut
+from training.evaluation.served import (
+    AtCut,
+    conditional_serves,
+    dcm_serves,
+    pinnerformer_serves,
+    two_tower_serves,
+)
 from training.models.interactions import INTERACTION_FEATURES, Pins
+from training.models.interests import InterestNetwork
 from training.models.pin_board_graph import PinBoardGraph
 from training.models.pinnability import Ranker
+from training.models.pinnerformer import PinnerFormer
 from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
 from training.models.pixie import PixieSettings
+from training.models.two_tower import TwoTower
 from training.pipelines.pinnability import NEW_USER_POSITIVES, SET, split_of
 from training.pipelines.pinnability import evaluate as evaluate_ranker
 from training.pipelines.pixie import walk
+from training.pipelines.retrievers import CONDITIONAL, DCM, LEARNED, PINNERFORMER, TWO_TOWER
 from training.pipelines.user_actions import UserActions
 from training.registry import digest_of
 from validation.gates import Paired
@@ -38,20 +50,8 @@ from validation.lake import Lake
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-K = 100
 SEARCHED = 300
 """Neighbours searched per medoid: past K, since pins the user knows are taken out."""
-POPULAR = 2_000
-"""Popular pins from which each user's K unknown ones are taken."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One part's metrics, and the values they are means of where two releases may be compared by them."""
-
-    metrics: dict[str, float]
-    units: Mapping[str, Floats] = field(default_factory=dict)
-    """By metric: one value a user or a row, in the evaluation's order."""
 
 
 def evaluation_id(held: HeldOut | None, rows: TrainingSet | None) -> str:
@@ -85,7 +85,7 @@ def measure_pinnersage(
             made_before = Filter(created_before_ms=past.cut_ms)
             hits = replica.search(interests.vectors[drawn], SEARCHED, flt=made_before)
             turns = hits.ids.T.ravel()  # every medoid's nearest first
-            recommended[row] = _unknown(turns, past.known(user_id))
+            recommended[row] = unknown(turns, past.known(user_id))
     return measured("pinnersage", recommended, held)
 
 
@@ -96,26 +96,20 @@ def measure_pixie(
     return measured("pixie", walk(graph, settings, past, k=K, seed=ctx.seed), past.held)
 
 
-def measured(role: str, recommended: Ints, held: HeldOut) -> Measured:
-    """Recall, hit rate and NDCG at 10, 50 and 100, overall and by slice, as `<role>/...`."""
-    metrics = {f"{role}/{_plain(n)}": v for n, v in evaluate(recommended, held).items()}
-    units = user_metrics(recommended, held, ks=(K,))
-    return Measured(
-        metrics, {f"{role}/{_plain(n)}": v for n, v in units.items() if n.startswith(f"recall@{K}")}
-    )
-
-
-def measure_baselines(ctx: TrainingContext, past: Histories) -> dict[str, float]:
-    """Popularity of the 30 days before the cut as `popularity/...`, each user's known pins taken out, and
-    `chance/recall_at_100`, of K pins drawn blindly from those made before the cut.
-    """
-    lake, held = Lake(ctx.lake), past.held
-    most_popular = popularity(lake, held.cut, POPULAR)
-    popular = np.stack([_unknown(most_popular, past.known(user)) for user in held.users.tolist()])
-    created = lake.read("pins", ["created_at"])["created_at"]
-    return measured("popularity", popular, held).metrics | {
-        "chance/recall_at_100": K / max(int((created < held.cut).sum()), K)
-    }
+def measure_learned(model: str, files: Path, at: AtCut, seed: int) -> Measured:
+    """A learned retriever (one of `LEARNED`) from its version's files, as it would have served at the cut;
+    no metrics where it would have served nobody."""
+    if model == PINNERFORMER:
+        served = pinnerformer_serves(PinnerFormer.load(files), at)
+    elif model == DCM:
+        served = dcm_serves(InterestNetwork.load(files), at)
+    elif model == CONDITIONAL:
+        served = conditional_serves(InterestNetwork.load(files), at, seed)
+    elif model == TWO_TOWER:
+        served = two_tower_serves(TwoTower.load(files), at)
+    else:
+        raise ValueError(f"{model} is no learned retriever; they are {', '.join(LEARNED)}")
+    return measured(model, served.recommended, served.held) if len(served.held) else Measured({})
 
 
 def ranking_rows(ctx: TrainingContext) -> TrainingSet | None:
@@ -211,21 +205,8 @@ def _pins(stored: PinRows) -> Pins:
     return Pins(stored.ids, stored.vectors, topics, stored.created_at_ms)
 
 
-def _unknown(ids: Ints, known: Ints) -> Ints:
-    """The first K distinct ids that are neither padding nor `known`, zero-padded, (K,)."""
-    kept = ids[(ids > 0) & ~np.isin(ids, known)]
-    _, first = np.unique(kept, return_index=True)
-    kept = kept[np.sort(first)][:K]
-    return np.pad(kept, (0, K - len(kept)))
-
-
 def _new_users(block: Block) -> NDArray[np.bool_]:
     return block.interactions[:, INTERACTION_FEATURES.index("sequence_positives")] < NEW_USER_POSITIVES
-
-
-def _plain(name: str) -> str:
-    """`recall@100/new_users` as `recall_at_100/new_users`: MLflow takes no @ in a metric's name."""
-    return name.replace("@", "_at_")
 
 
 def _digest(array: NDArray[np.generic]) -> str:

@@ -9,15 +9,20 @@ from training.pipelines import content as content_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
+from training.pipelines import retrievers
 from training.pipelines.content import content_part
 from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
+from training.pipelines.retrievers import LEARNED, retriever_part
 from training.registry import Registry
 from validation.manifest import Part, Space
 
 CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
-"""Roles of the parts, in the order in which they are made."""
+"""Roles of the parts beside the learned retrievers, whose roles are their models' names (`LEARNED`)."""
+
+MAKERS = (CONTENT, PINSAGE, *LEARNED)
+"""Roles whose parts make a space of their own."""
 
 RANKERS = tuple(kind.model for kind in Kind)
 """Registered models that can be the ranker."""
@@ -46,21 +51,25 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     content = content_part(registry, version)
     if content.metrics.get("content_coverage") == 0:
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER), why)
+        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER), why)
     space = space_of(content)
     pinsage = _pinsage(registry, space)
-    short = None if pinsage is None else pinsage_pipeline.shortfall(pinsage)
-    if short:
-        pinsage = None
+    known: dict[str, str] = {}
+    if pinsage is not None and (short := pinsage_pipeline.shortfall(pinsage)):
+        known[PINSAGE], pinsage = short, None
+    learned = {name: _learned(registry, name, space) for name in LEARNED}
+    for name, part in learned.items():
+        if part is not None and (short := retrievers.shortfall(part)):
+            known[name], learned[name] = short, None
     found = {
         CONTENT: content,
         PINSAGE: pinsage,
         PIXIE: _pixie(registry, space),
+        **learned,
         PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
         RANKER: _ranker(registry, space),
     }
     absent = [role for role, part in found.items() if part is None]
-    known = {PINSAGE: short} if short else {}
     skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
     return {role: part for role, part in found.items() if part is not None}, skipped
 
@@ -73,6 +82,11 @@ def _pinsage(registry: Registry, content_space: str) -> Part | None:
 def _pixie(registry: Registry, content_space: str) -> Part | None:
     version = _newest(registry, pixie_pipeline.MODEL, "content_space", content_space)
     return None if version is None else pixie_part(registry, version)
+
+
+def _learned(registry: Registry, model: str, content_space: str) -> Part | None:
+    version = _newest(registry, model, "content_space", content_space)
+    return None if version is None else retriever_part(registry, model, version)
 
 
 def _pinnersage(registry: Registry, space: str) -> Part | None:
@@ -100,7 +114,11 @@ def space_of(part: Part) -> str:
 
 def _why_absent(registry: Registry, role: str, space: str) -> str:
     """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
-    if role in (PINSAGE, PIXIE):  # made before PinnerSage, so a run that went on without them left them out
+    if role in (
+        PINSAGE,
+        PIXIE,
+        *LEARNED,
+    ):  # made before PinnerSage, so a run that went on without them left them out
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
     behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]

@@ -7,17 +7,19 @@ answers with the value it saw, the bound, the sample size and one sentence. Noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import Field
 from scipy.special import pdtr
 
 from validation.manifest import Frozen, ReleaseManifest
 
+Metrics = Mapping[str, float]
+
 SLICES = ("new_users", "tail_topics")
 
-RETRIEVERS = ("pinnersage", "pixie")
-"""Roles of the parts that bring candidates by what a user did."""
+RETRIEVERS = ("pinnersage", "pinnerformer", "dcm", "conditional", "two_tower", "pixie")
+"""Roles of the parts that bring candidates by what a user did or follows, in funnel order."""
 
 
 class GateBounds(Frozen):
@@ -114,27 +116,29 @@ def retrieval_floors(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
     """Each retriever finds what users did next far more often than chance, for everyone and on each slice."""
-    chance = release.metrics.get("chance/recall_at_100", math.nan)
     for role in RETRIEVERS:
-        if role not in release.parts:
+        if role in release.parts:
+            yield from recall_floors(role, release.metrics, bounds)
+        else:
             yield _absent(role, role, release)
-            continue
-        # a small catalogue is half found by chance: there the bound is half way from chance to everything
-        floor = min(bounds.min_recall_over_chance * chance, (1 + chance) / 2)
-        yield _recall_floor(release, role, "", floor, bounds)
-        for part in SLICES:
-            if f"{role}/users/{part}" in release.metrics:
-                bound = bounds.min_slice_recall_over_chance * chance
-                yield _recall_floor(release, role, f"/{part}", bound, bounds)
 
 
-def _recall_floor(
-    release: ReleaseManifest, role: str, part: str, bound: float, bounds: GateBounds
-) -> GateResult:
+def recall_floors(role: str, metrics: Metrics, bounds: GateBounds) -> Iterator[GateResult]:
+    """One retriever's floors: `<role>/recall_at_100` and its slices against `chance/recall_at_100`."""
+    chance = metrics.get("chance/recall_at_100", math.nan)
+    # a small catalogue is half found by chance: there the bound is half way from chance to everything
+    floor = min(bounds.min_recall_over_chance * chance, (1 + chance) / 2)
+    yield _recall_floor(metrics, role, "", floor, bounds)
+    for part in SLICES:
+        if f"{role}/users/{part}" in metrics:
+            yield _recall_floor(metrics, role, f"/{part}", bounds.min_slice_recall_over_chance * chance, bounds)
+
+
+def _recall_floor(metrics: Metrics, role: str, part: str, bound: float, bounds: GateBounds) -> GateResult:
     """Recall of one slice; undecided where a source as good as the bound could well have found as few."""
     name = f"{role}/recall_at_100{part}"
-    result = _at_least(name, release, bound, f"users{part}", bounds.min_sample)
-    pins = release.metrics.get(f"{role}/pins{part}", math.inf)
+    result = _at_least(name, metrics, bound, f"users{part}", bounds.min_sample)
+    pins = metrics.get(f"{role}/pins{part}", math.inf)
     if result.passed or result.value is None or math.isinf(pins):
         return result
     chance = float(pdtr(round(result.value * pins), bound * pins))  # of a Poisson number of finds
@@ -152,12 +156,12 @@ def ranker_floor(
     if "ranker" not in release.parts:
         yield _absent("ranker", "ranker", release)
         return
-    yield _at_least("ranker/auc", release, bounds.min_ranker_auc, "rows", bounds.min_sample)
+    yield _at_least("ranker/auc", release.metrics, bounds.min_ranker_auc, "rows", bounds.min_sample)
     for name, bound in (
         ("ranker/normalized_entropy", bounds.max_normalized_entropy),
         ("ranker/ece", bounds.max_calibration_error),
     ):
-        yield _at_most(name, release, bound, "rows", bounds.min_sample)
+        yield _at_most(name, release.metrics, bound, "rows", bounds.min_sample)
 
 
 def index_health(
@@ -263,20 +267,20 @@ def _compared(pair: Paired, champion: int, bounds: GateBounds) -> GateResult:
     )
 
 
-def _at_least(name: str, release: ReleaseManifest, bound: float, sample: str, min_sample: int) -> GateResult:
-    return _measured(name, release, bound, sample, min_sample, above=True)
+def _at_least(name: str, metrics: Metrics, bound: float, sample: str, min_sample: int) -> GateResult:
+    return _measured(name, metrics, bound, sample, min_sample, above=True)
 
 
-def _at_most(name: str, release: ReleaseManifest, bound: float, sample: str, min_sample: int) -> GateResult:
-    return _measured(name, release, bound, sample, min_sample, above=False)
+def _at_most(name: str, metrics: Metrics, bound: float, sample: str, min_sample: int) -> GateResult:
+    return _measured(name, metrics, bound, sample, min_sample, above=False)
 
 
 def _measured(
-    name: str, release: ReleaseManifest, bound: float, sample: str, min_sample: int, *, above: bool
+    name: str, metrics: Metrics, bound: float, sample: str, min_sample: int, *, above: bool
 ) -> GateResult:
-    """A gate on one of the release's own metrics; its sample size is the metric `<task>/<sample>`."""
-    n = int(release.metrics.get(f"{name.partition('/')[0]}/{sample}", 0))
-    result = _result(name, release.metrics.get(name), bound, n, above=above)
+    """A gate on one of a release's own metrics; its sample size is the metric `<task>/<sample>`."""
+    n = int(metrics.get(f"{name.partition('/')[0]}/{sample}", 0))
+    result = _result(name, metrics.get(name), bound, n, above=above)
     if result.value is None or n >= min_sample:
         return result
     return _undecided(result, f"{n} are too few to decide, it takes {min_sample}")

@@ -91,7 +91,8 @@ class ReleaseManifest(Frozen):
     data_end: datetime
     """Interval of the actions the parts were trained on, UTC; `data_end` is exclusive."""
     parts: dict[str, Part]
-    """By role: `content`, `pinsage`, `pixie`, `pinnersage`, `ranker`."""
+    """By role: `content`, `pinsage`, `pixie`, `pinnersage`, `pinnerformer`, `dcm`, `conditional`, `two_tower`,
+    `ranker`."""
     sources: tuple[str, ...]
     """Candidate sources this release can serve, in funnel order."""
     skipped: dict[str, str] = Field(default_factory=dict)

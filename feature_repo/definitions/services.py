@@ -15,6 +15,7 @@ from feature_repo.definitions.views import (
     pin_embedding,
     pin_stats,
     topic_features,
+    user_embedding,
     user_interests,
     user_profile,
     user_sequence,
@@ -39,6 +40,26 @@ pinnersage = FeatureService(
     name=schema.PINNERSAGE_SERVICE,
     features=[user_sequence, user_interests],
     description="PinnerSage: long-term interests, and the sequence for the short-term ones",
+)
+pinnerformer = FeatureService(
+    name=schema.PINNERFORMER_SERVICE,
+    features=[user_embedding, pin_embedding],
+    description="PinnerFormer: the user's vector of last night and the pin's, in a space",
+)
+dcm = FeatureService(
+    name=schema.DCM_SERVICE,
+    features=[user_sequence, user_profile[["country", "language"]], pin_embedding],
+    description="DCM: the sequence, its pins' vectors in a space, the profile interests are crossed with",
+)
+conditional = FeatureService(
+    name=schema.CONDITIONAL_SERVICE,
+    features=[user_sequence, user_profile[["country", "language", "followed_topics"]], pin_embedding],
+    description="Conditional retrieval: what DCM reads, and the topics the user follows",
+)
+two_tower = FeatureService(
+    name=schema.TWO_TOWER_SERVICE,
+    features=[user_sequence, user_profile[["country", "language"]], pin_embedding],
+    description="Two-tower: the sequence, its pins' content vectors, and the profile",
 )
 popular = FeatureService(
     name=schema.POPULAR_SERVICE,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,9 @@ def main() -> None:
     lake = Lake(args.home / "lake")
     encoder = ContentEncoder.fit(pin_frames(lake), ContentConfig(), topic_parents(lake))
     pins = catalogue(lake, encoder)
-    period = read_period(lake, pins, lake.interval()[1], args.train_days, args.held_out_days)
+    end = lake.interval()[1]
+    cut = end - timedelta(days=args.held_out_days)
+    period = read_period(lake, pins, cut, end, args.train_days)
     interests, kind = interests_of(period, args.home)
     seeds = tuple(SEEDS[0] + i for i in range(args.seeds))
     print(_shape(period, interests, kind), flush=True)

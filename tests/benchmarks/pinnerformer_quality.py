@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from training.pinnerformer.ablations import (
 from training.pinnerformer.batches import Sampling
 from training.pinnerformer.timelines import LabelRules
 from training.pinnerformer.trainer import PinnerFormerTraining
-from training.pipelines.content import content_part
+from training.pipelines.clock import run_end
+from training.pipelines.content import content_part, load_catalogue
 from training.pipelines.pinnerformer import PinnerFormerPipeline, read_experiment
 from training.registry import Registry
 from validation.lake import Lake
@@ -145,7 +146,9 @@ def _experiment(home: Home, days: int, unseen: float) -> Experiment:
     if version is None:
         raise SystemExit(f"{home.root} has no content space; run `corkboard train` on it first")
     config = PinnerFormerPipeline(labels=LabelRules(), held_out_days=days, held_out_users=unseen)
-    return read_experiment(ctx, content_part(registry, version), config)
+    end = run_end(ctx)
+    pins = load_catalogue(ctx, content_part(registry, version))
+    return read_experiment(Lake(ctx.lake), pins, config, end - timedelta(days=days), end)
 
 
 def _next_days(

@@ -36,7 +36,7 @@ from training.models.pinsage import Rung
 from training.pinsage.ladder import Ladder, climb
 from training.pipelines.content import catalogue, pin_frames, topic_parents
 from training.pipelines.figures import BLUE, GREY, RED
-from training.pipelines.pinsage import PinSagePipeline, read_world
+from training.pipelines.pinsage_world import PinSagePipeline, read_world
 from validation.ingest import ingest
 from validation.lake import Lake
 

@@ -19,7 +19,7 @@ from training.pinsage.ladder import Ladder, Stage, World, climb
 from training.pinsage.trainer import PinSageTraining
 from training.pinsage.walks import CatalogueGraph
 from training.pipelines.figures import BLUE, GREY, RED
-from training.pipelines.pinsage import PinSagePipeline
+from training.pipelines.pinsage_world import PinSagePipeline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

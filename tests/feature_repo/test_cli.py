@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo import schema
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from feature_repo.store import REPOSITORY, definitions, open_store
 from feature_repo.views import VIEWS
@@ -25,6 +26,11 @@ def feast(home: Path, *arguments: str, redis: str | None = None) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_every_named_service_is_defined_once() -> None:
+    named = {value for name, value in vars(schema).items() if name.endswith("_SERVICE")}
+    assert sorted(service.name for service in definitions("corkboard").feature_services) == sorted(named)
 
 
 @pytest.mark.slow

@@ -15,14 +15,18 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from feature_repo.online.reader import Freshness, OnlineFeatures
 from infra import jobs, local
 from infra.home import Home
 from training.data.world_truth import WorldTruth
 from training.evaluation.planted import interest_share
 from training.pipelines import pinsage
+from training.pipelines.retrievers import LEARNED
 from training.registry import Registry
+from training.release import load_manifest
+from validation.gates import RETRIEVERS
 from validation.lake import Lake
-from validation.manifest import RELEASE_MODEL
+from validation.manifest import RELEASE_MODEL, ReleaseManifest
 
 pytestmark = pytest.mark.slow
 
@@ -65,12 +69,10 @@ def _feed(home: Home, user: int, limit: int = 25) -> dict:
 def test_every_source_answers_and_the_answer_says_how_it_was_made(home: Home) -> None:
     answer = _feed(home, _users(home, 1)[0])
     assert answer["release"] == jobs.champion(home)
-    assert answer["spaces"] == ["content@1"], (
-        "a tiny world is too little for PinSage, and interests stay in content"
-    )
+    assert answer["spaces"] == list(_manifest(home, "champion").spaces())
     assert answer["missing"] == []
     assert len(answer["pins"]) == 25
-    assert {source["name"] for source in answer["sources"]} == {
+    assert {source["name"] for source in answer["sources"]} >= {
         "pinnersage",
         "pixie",
         "followed_boards",
@@ -81,6 +83,26 @@ def test_every_source_answers_and_the_answer_says_how_it_was_made(home: Home) ->
     counts = [stage["count"] for stage in answer["stages"] if stage["name"] in ("merge", "unseen", "take")]
     assert counts == sorted(counts, reverse=True), "a funnel narrows"
     assert all(stage["ms"] >= 0 for stage in answer["stages"])
+
+
+def test_the_release_holds_every_role_or_says_why_not(home: Home) -> None:
+    said = _manifest(home, "champion")
+    assert "content vectors" in said.skipped["pinsage"], "a tiny world is too little for PinSage"
+    assert said.parts["pinnersage"].space == "content@1", "so that interests stay in content"
+    served = [name for name in LEARNED if name in said.parts]
+    assert len(served) >= 2
+    assert all("learned too little" in said.skipped[name] for name in LEARNED if name not in served)
+    assert [source for source in said.sources if source in RETRIEVERS] == [
+        role for role in RETRIEVERS if role in said.parts
+    ]
+    checked = {check.collection: check.rows for check in said.collections}
+    pins = Lake(home.lake).rows("pins")
+    for name in served:
+        assert checked[f"pins__{name}__1"] == pins
+        assert said.metrics[f"{name}/recall_at_100"] > said.metrics["chance/recall_at_100"]
+    online = OnlineFeatures.open(home.root, freshness=Freshness.unbounded())
+    vector = online.user_embedding(_users(home, 1)[0], "pinnerformer@1")
+    assert (vector is not None) == ("pinnerformer" in served)
 
 
 def test_feeds_match_planted_interests_far_better_than_popularity(home: Home) -> None:
@@ -175,7 +197,9 @@ def test_a_second_release_is_followed_and_rolled_back(home: Home, monkeypatch: p
     assert second != first
     _until(lambda: _feed(home, STRANGER)["release"] == second)
     answer = _feed(home, _users(home, 1)[0], 100)
-    assert answer["spaces"] == ["content@2", "pinsage@2"] and answer["missing"] == []
+    assert set(answer["spaces"]) >= {"content@2", "pinsage@2"} and answer["missing"] == []
+    assert answer["spaces"] == list(_manifest(home, second).spaces())
+    assert {space.partition("@")[2] for space in answer["spaces"]} == {"2"}, "nothing of the old spaces"
     assert any(pin["source"] == "pinnersage" for pin in answer["pins"])
     pin = answer["pins"][0]["pin_id"]
     related = _post(home, "/related", {"pin_id": pin, "limit": 20})
@@ -183,7 +207,8 @@ def test_a_second_release_is_followed_and_rolled_back(home: Home, monkeypatch: p
     assert jobs.rollback(home) == first
     _until(lambda: _feed(home, STRANGER)["release"] == first)
     answer = _feed(home, _users(home, 1)[0], 100)
-    assert answer["spaces"] == ["content@1"]
+    assert answer["spaces"] == list(_manifest(home, first).spaces())
+    assert {space.partition("@")[2] for space in answer["spaces"]} == {"1"}
     assert any(pin["source"] == "pinnersage" for pin in answer["pins"]), "rows of the old space are kept"
 
 
@@ -201,13 +226,17 @@ def test_errors_are_named(home: Home) -> None:
 
 def test_coming_up_again_does_no_work_twice(home: Home) -> None:
     registry = Registry(home.mlflow_uri)
-    names = (RELEASE_MODEL, "content", "pinsage", "pixie", "pinnersage", "pinnability_gbdt")
+    names = (RELEASE_MODEL, "content", "pinsage", "pixie", *LEARNED, "pinnersage", "pinnability_gbdt")
     made = jobs.aliases(home), {name: registry.versions(name) for name in names}
     jobs.down(home)
     assert all(row.state == "stopped" for row in local.status(home))
     jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
     assert (jobs.aliases(home), {name: registry.versions(name) for name in names}) == made
     assert _feed(home, _users(home, 1)[0])["missing"] == []
+
+
+def _manifest(home: Home, release: int | str) -> ReleaseManifest:
+    return load_manifest(jobs.context(home), release)
 
 
 def _users(home: Home, count: int) -> list[int]:

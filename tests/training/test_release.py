@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +24,31 @@ from tests.training.data.worlds import tiny_world
 from training import index, promotion, release, release_evaluation, release_parts
 from training.context import TrainingContext
 from training.data.training_set import PinVectors, build
+from training.interests.trainer import InterestsTraining
 from training.ledger import Ledger, LedgerEntry, Move
 from training.models.content import ContentConfig
 from training.models.interactions import Pins
+from training.models.interests import InterestsConfig, Method
+from training.models.pinnerformer import PinnerFormerConfig
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import PixieConfig, PixieSettings
+from training.models.two_tower import TwoTowerConfig
+from training.pinnerformer.batches import Sampling
+from training.pinnerformer.trainer import PinnerFormerTraining
+from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import GbdtConfig
+from training.pipelines.interests import InterestsPipeline, train_conditional, train_dcm
 from training.pipelines.pinnability import SET, Kind, PinnabilityConfig, train_pinnability
+from training.pipelines.pinnerformer import PinnerFormerPipeline, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
 from training.pipelines.pixie import PixiePipeline, train_pixie
+from training.pipelines.retrievers import LEARNED
+from training.pipelines.two_tower import TwoTowerPipeline, train_two_tower
 from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
 from training.registry import Registry
 from training.release import compose, load_manifest
-from training.release_comparison import compare
+from training.release_comparison import Bench, compare
 from training.release_parts import ReleaseError, newest_parts, registry_of
 from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
@@ -47,6 +58,22 @@ from validation.tables import Polarity
 pytestmark = pytest.mark.slow
 
 SMALL_CONTENT = ContentConfig(dim=32, hash_bits=12, text_encoder="ngrams")
+FORMER = PinnerFormerPipeline(
+    network=PinnerFormerConfig(dim=32, hidden=64, layers=1, heads=2, length=64),
+    training=PinnerFormerTraining(
+        epochs=10,
+        learning_rate=4e-3,
+        sampling=Sampling(users=32, positions=16, in_batch=128, random=128),
+    ),
+)
+INTERESTS = InterestsPipeline(
+    network=Method.DCM.config(InterestsConfig(dim=32, interests=4, length=32)),
+    training=InterestsTraining(epochs=6, batch=256),
+)
+TOWERS = TwoTowerPipeline(
+    network=TwoTowerConfig(dim=32, hidden=48), training=InterestsTraining(epochs=8, learning_rate=4e-3)
+)
+SLICE = "recall_at_100/tail_topics"
 WALK = PixiePipeline(settings=PixieSettings(walk=PixieConfig(steps=20_000)))
 SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
 
@@ -63,6 +90,17 @@ def fill(ctx: TrainingContext, content: Part, pins: Pins, vectors: np.ndarray | 
     index.build(
         ctx.milvus_uri, content.space, pins.ids, given, pins.topics, pins.created_at_ms, np.ones(len(pins.ids))
     )
+
+
+def train_learned(ctx: TrainingContext, content: Part) -> None:
+    """The learned retrievers on the content space, their collections built."""
+    for part in (
+        train_pinnerformer(ctx, content, FORMER),
+        train_dcm(ctx, content, INTERESTS),
+        train_conditional(ctx, content, INTERESTS),
+        train_two_tower(ctx, content, TOWERS),
+    ):
+        fill(ctx, part, catalogue_of(ctx, part))
 
 
 def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind, ...] = tuple(Kind)) -> None:
@@ -84,7 +122,8 @@ def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind
 
 @dataclass(frozen=True)
 class Trained:
-    """Three releases: one, the same trained anew in a second space, and one whose collection is wrong."""
+    """Three releases: one, the same trained anew over a second content space, and one whose collection is wrong
+    and which has no learned retrievers."""
 
     ctx: TrainingContext
     first: int
@@ -109,11 +148,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         content = train_content(ctx, SMALL_CONTENT)
         pins = load_catalogue(ctx, content)
         fill(ctx, content, pins)
+        train_learned(ctx, content)
         train_all(ctx, content, pins)
         first = release.release(ctx)
 
         again = train_content(ctx, SMALL_CONTENT, force=True)
         fill(ctx, again, pins)
+        train_learned(ctx, again)
         train_all(ctx, again, pins, (Kind.LOGISTIC,))
         second = release.release(ctx)
 
@@ -144,13 +185,22 @@ def aliases(trained: Trained) -> dict[str, int | None]:
 
 def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     said = manifest(trained, trained.first)
-    assert set(said.parts) == {"content", "pixie", "pinnersage", "ranker"}
+    assert set(said.parts) == {"content", "pixie", *LEARNED, "pinnersage", "ranker"}
     assert said.skipped == {"pinsage": "the last training run left it out"}
-    assert said.spaces() == ("content@1",)
-    assert [c.collection for c in said.collections] == ["pins__content__1"]
-    assert said.collections[0].rows == len(tiny_world().frames["pins"])
+    models = sorted(["content", *LEARNED])
+    assert said.spaces() == tuple(f"{model}@1" for model in models)
+    assert [c.collection for c in said.collections] == [f"pins__{model}__1" for model in models]
+    assert {c.rows for c in said.collections} == {len(tiny_world().frames["pins"])}
+    for name in LEARNED:
+        part = said.parts[name]
+        assert (part.space, part.collection) == (f"{name}@1", f"pins__{name}__1")
+        assert part.feature_service == f"{name}_v1"
     assert said.sources == (
         "pinnersage",
+        "pinnerformer",
+        "dcm",
+        "conditional",
+        "two_tower",
         "pixie",
         "followed_boards",
         "followed_topics",
@@ -160,7 +210,7 @@ def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     )
     assert said.dataset == tiny_world().contract.name
     assert said.data_end == tiny_world().config.end_time
-    assert manifest(trained, trained.second).spaces() == ("content@2",)
+    assert manifest(trained, trained.second).spaces() == tuple(f"{model}@2" for model in models)
     losses = {kind: registry_of(trained.ctx).metrics(kind.model, 1)["log_loss"] for kind in Kind}
     assert said.parts["ranker"].model == min(losses, key=losses.__getitem__).model
 
@@ -176,6 +226,11 @@ def test_its_metrics_are_those_of_the_planted_world(trained: Trained) -> None:
     assert metrics["pinnersage/recall_at_100"] > 1.2 * metrics["popularity/recall_at_100"]
     assert metrics["pinnersage/users"] >= 30
     assert metrics["pixie/recall_at_100"] > 2 * chance
+    for name in LEARNED:
+        assert metrics[f"{name}/recall_at_100"] > 1.5 * chance and f"{name}/{SLICE}" in metrics
+        measured = registry_of(trained.ctx).metrics(name, 1)[f"{name}/recall_at_100"]
+        assert metrics[f"{name}/recall_at_100"] == pytest.approx(measured), "the days no weights have seen"
+    assert metrics["conditional/users"] < metrics["dcm/users"], "who follows nothing is not served"
     assert 0.55 < metrics["ranker/auc"] < 1
     assert metrics["ranker/normalized_entropy"] < 1
     assert metrics["index/coverage/content@1"] == pytest.approx(1.0)
@@ -231,6 +286,8 @@ def test_promotion_moves_the_aliases_and_keeps_a_line(trained: Trained, ledger: 
     assert {
         "champion/pinnersage/recall_at_100",
         "champion/pixie/recall_at_100",
+        *(f"champion/{name}/recall_at_100" for name in LEARNED),
+        *(f"{name}/recall_at_100" for name in LEARNED),
         "champion/ranker/log_loss",
         "index/rows/content@2",
     } <= names
@@ -248,6 +305,8 @@ def test_a_release_worse_than_the_champion_stays_out(trained: Trained, ledger: P
     champion = manifest(trained, trained.first).metrics["pinnersage/recall_at_100"]
     assert worse.value is not None and worse.bound == pytest.approx(0.9 * champion)
     assert worse.value < worse.bound and worse.n is not None and worse.n >= 30
+    lost = failed["champion/dcm"]
+    assert "the champion has a dcm, this release has none" in lost.message
     assert aliases(trained)[CHAMPION] == trained.first
     assert len(promotion.history(ledger)) == 1
     assert registry_of(trained.ctx).version(RELEASE_MODEL, str(trained.scrambled)).tags["gates"] == "failed"  # type: ignore[arg-type]
@@ -359,7 +418,7 @@ def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained
         if path.name != "follows":
             (lake / path.name).symlink_to(path)
     said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
-    assert said.sources == ("pinnersage", "pixie", "popular_by_topic", "saved_together", "similar_pins")
+    assert said.sources[-3:] == ("popular_by_topic", "saved_together", "similar_pins")
     assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
 
 
@@ -374,3 +433,25 @@ def test_follows_of_one_kind_give_one_source(given: str, lost: str, tmp_path: Pa
     skipped: dict[str, str] = {}
     assert release._sources(lake, {}, skipped) == (source[given], "popular_by_topic")
     assert skipped == {source[lost]: f"the follows table has no {lost}"}
+
+
+def test_days_that_any_weights_have_seen_measure_nothing(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One part of five learned until two days before the end: only those two days test, for all of them."""
+    end = tiny_world().config.end_time
+    parts = manifest(trained, trained.first).parts
+    assert Bench.of(trained.ctx, parts.values()).past.held.cut == end - timedelta(days=7)
+    honest = Registry.learned_until
+
+    def later(registry: Registry, name: str, version: int) -> datetime | None:
+        return end - timedelta(days=2) if name == "dcm" else honest(registry, name, version)
+
+    monkeypatch.setattr(Registry, "learned_until", later)
+    bench = Bench.of(trained.ctx, parts.values())
+    assert bench.past.held.cut == end - timedelta(days=2)
+    assert bench.evaluation != manifest(trained, trained.first).evaluation
+    two_towers = bench.retrieval("two_tower", parts["two_tower"])
+    assert two_towers.metrics["two_tower/users"] == len(bench.past.held)
+    monkeypatch.setattr(Registry, "learned_until", lambda *_: end)
+    assert Bench.of(trained.ctx, parts.values()).past is None, "they have seen everything"

@@ -69,7 +69,10 @@ class HeldOut:
         """At most `users` of the users, at random."""
         if users >= len(self):
             return self
-        rows = np.sort(np.random.default_rng(seed).choice(len(self), users, replace=False))
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), users, replace=False)))
+
+    def take(self, rows: np.ndarray) -> HeldOut:
+        """The users of `rows` (ascending) alone."""
         kept = np.isin(self.owner, rows)
         counts = np.diff(self.offsets)[rows]
         return HeldOut(
@@ -118,20 +121,24 @@ def hold_out(lake: Lake, cut: datetime, end: datetime, *, novel: bool = True) ->
     )
 
 
-def hold_out_last(lake: Lake, end: datetime, days: int | None = None) -> HeldOut:
+def hold_out_last(
+    lake: Lake, end: datetime, days: int | None = None, *, since: datetime | None = None
+) -> HeldOut:
     """New positives of the `days` before `end`; by default of the last day, or of up to a week.
 
     Of more days where one holds fewer than HOLDOUT_USERS users: data rarely ends at midnight, and a last day of
-    a few hours would decide by noise. Raises NothingHeldOut where even all of them hold nothing.
+    a few hours would decide by noise. What happened before `since` is never held out: weights may have been
+    learned from it. Raises NothingHeldOut where even all of the days hold nothing.
     """
     found, nothing = None, NothingHeldOut(f"nothing is held out before {end}")
     for tried in HOLDOUT_DAYS if days is None else (days,):
+        cut = end - timedelta(days=tried)
+        cut = cut if since is None else max(cut, since)
         try:
-            found = hold_out(lake, end - timedelta(days=tried), end)
+            found = hold_out(lake, cut, end)
         except NothingHeldOut as error:
             nothing = error
-            continue
-        if len(found) >= HOLDOUT_USERS:
+        if cut == since or (found is not None and len(found) >= HOLDOUT_USERS):
             break
     if found is None:
         raise nothing

@@ -35,12 +35,11 @@ class Period:
     """Catalogue rows that existed when training ends."""
 
 
-def read_period(lake: Lake, pins: Pins, end: datetime, train_days: int, held_out_days: int) -> Period:
-    """The last `held_out_days` before `end`, and `train_days` before them, as far as the lake goes back.
+def read_period(lake: Lake, pins: Pins, cut: datetime, end: datetime, train_days: int) -> Period:
+    """What is held out, `cut` to `end` (UTC midnights), and the `train_days` before it that the lake has.
 
     Raises TooFewEngagements where either has none.
     """
-    cut = end - timedelta(days=held_out_days)
     start = max(cut - timedelta(days=train_days), lake.interval()[0])
     data = read_engagements(lake, pins, min(start, cut), end)
     period = Period(

@@ -8,7 +8,6 @@ candidates). Pins are embedded offline, fresh ones when they come; a user once a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,12 +27,13 @@ from training.models.interests.features import (
     PinFeatures,
     pooled,
 )
+from training.models.weights import load_network, save_network
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-WEIGHTS = "two_tower.safetensors"
-SETTINGS = "two_tower.json"
+FILES = "two_tower"
+"""Name of the two files of a saved network."""
 
 PERFORMANCE_DAYS = (1, 7, 30)
 PERFORMANCE = len(PERFORMANCE_DAYS) + 1
@@ -94,28 +94,21 @@ class TwoTower(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
         settings = {
             "network": self.config.model_dump(mode="json"),
             "content_dim": self.content_dim,
             "topics": self.topics,
         }
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+        save_network(self, folder, FILES, settings)
 
     @classmethod
     def load(cls, folder: Path) -> TwoTower:
         """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
-        from safetensors.torch import load_file
-
-        settings = json.loads((folder / SETTINGS).read_text())
-        network = cls(
-            TwoTowerConfig.model_validate(settings["network"]), settings["content_dim"], settings["topics"]
+        return load_network(
+            folder,
+            FILES,
+            lambda s: cls(TwoTowerConfig.model_validate(s["network"]), s["content_dim"], s["topics"]),
         )
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return network.eval()
 
 
 def seeded(config: TwoTowerConfig, content_dim: int, topics: Sequence[int], seed: int) -> TwoTower:

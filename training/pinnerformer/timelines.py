@@ -19,6 +19,7 @@ from validation.lake import Lake
 from validation.tables import Polarity, Vocabulary
 
 Ints = NDArray[np.int64]
+Counts = tuple[Ints, Ints]
 
 
 class LabelRules(BaseModel):
@@ -119,12 +120,8 @@ def read_timelines(
     rules = rules or LabelRules()
     start = max(start or lake.interval()[0], lake.interval()[0])
     words = lake.contract().vocabulary
-    counted = pd.Series(dtype=np.int64)
-    for frame in _days(lake, ["user_id"], start, end, only):
-        counted = counted.add(frame["user_id"].value_counts(), fill_value=0)
-    counted = counted.sort_index()
-    users = counted.index.to_numpy(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counted.to_numpy(np.int64))]).astype(np.int64)
+    users, counted = action_counts(lake, end, start, only)
+    offsets = np.concatenate([[0], np.cumsum(counted)]).astype(np.int64)
     size = int(offsets[-1])
     arrays = ActionArrays(
         np.empty(size, np.int32),
@@ -161,10 +158,13 @@ def first_times(owners: Ints, arrays: ActionArrays) -> Ints:
     return arrays.times_ms[first][back]
 
 
-def active_users(lake: Lake, start: datetime, end: datetime) -> Ints:
-    """Ids of users with any action in [start, end), ascending."""
-    found = [frame["user_id"].unique() for frame in _days(lake, ["user_id"], start, end)]
-    return np.unique(np.concatenate(found)).astype(np.int64) if found else np.empty(0, np.int64)
+def action_counts(lake: Lake, end: datetime, start: datetime | None = None, only: Ints | None = None) -> Counts:
+    """Users with an action in [start, end), ascending, and how many each has: two int64 arrays."""
+    counted = pd.Series(dtype=np.int64)
+    for frame in _days(lake, ["user_id"], start or lake.interval()[0], end, only):
+        counted = counted.add(frame["user_id"].value_counts(), fill_value=0)
+    counted = counted.sort_index()
+    return counted.index.to_numpy(np.int64), counted.to_numpy(np.int64)
 
 
 def _days(

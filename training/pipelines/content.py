@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from training.models.content import (
 )
 from training.models.interactions import Pins
 from training.pipelines.clock import run_interval
+from training.pipelines.registering import register, space_part, unchanged
 from training.registry import (
     FLAVOURS,
     WEIGHTS_TAG,
@@ -38,7 +38,7 @@ from training.registry import (
 )
 from training.text_vectors import FILE, KeptSentences
 from validation.lake import Lake
-from validation.manifest import Part, Space
+from validation.manifest import Part
 from validation.tables import PADDING_ID
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
     data = lake.digest(("pins", "topics"))
     reader = str(sentences.model) if sentences else config.text_encoder
     inputs = digest_of(MODEL, data, config.model_dump_json(), reader, learned_at, digest_files(CODE))
-    version = None if force else registry.find(MODEL, inputs)
-    if version is not None:
-        ctx.progress(f"content: unchanged, {MODEL}@{version}")
+    if version := unchanged(ctx, MODEL, inputs, force=force):
         return content_part(registry, version)
     if encoder is None:
         ctx.progress(f"content: fitting on {lake.rows('pins')} pins, words read by {reader}")
@@ -85,42 +83,29 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
         ctx.progress(f"content: {lake.rows('pins')} pins by the weights of {MODEL}@{learned_at}")
     pins = catalogue(lake, encoder)
     metrics = evaluate(pins, ctx.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "model"
-        encoder.save(files)
-        log = ModelLog(
-            name=MODEL,
-            files=files,
-            flavour=FLAVOURS / "content.py",
-            description="One unit vector a pin from its words, topics, link domain and given embeddings.",
-            params=config.model_dump() | _sentence_params(sentences),
-            metrics=metrics,
-            interval=run_interval(ctx),
-            datasets=(Dataset("pins", str(ctx.lake), data),),
-            signature=_signature(config.dim),
-            requirements=_requirements(sentences),
-            inputs=inputs,
-            tags={"feature_service": CONTENT_SERVICE} | _lineage(learned_at),
-            notes="Learned from what pins say, never from actions: it knows likeness, not appeal. "
-            "Pins without words, topics, domain or vector have no vector and are not retrieved by it. "
-            f"Titles and descriptions are read by {reader}. " + lake.contract().notes,
-        )
-        version = registry.log_model_version(log)
-    ctx.progress(f"content: registered {MODEL}@{version}")
+    log = ModelLog(
+        name=MODEL,
+        flavour=FLAVOURS / "content.py",
+        description="One unit vector a pin from its words, topics, link domain and given embeddings.",
+        params=config.model_dump() | _sentence_params(sentences),
+        metrics=metrics,
+        interval=run_interval(ctx),
+        datasets=(Dataset("pins", str(ctx.lake), data),),
+        signature=_signature(config.dim),
+        requirements=_requirements(sentences),
+        inputs=inputs,
+        tags={"feature_service": CONTENT_SERVICE} | _lineage(learned_at),
+        notes="Learned from what pins say, never from actions: it knows likeness, not appeal. "
+        "Pins without words, topics, domain or vector have no vector and are not retrieved by it. "
+        f"Titles and descriptions are read by {reader}. " + lake.contract().notes,
+    )
+    version = register(ctx, log, encoder.save)
     return content_part(registry, version)
 
 
 def content_part(registry: Registry, version: int) -> Part:
     """The release part of one content version."""
-    space = Space(model=MODEL, version=version)
-    return Part(
-        model=MODEL,
-        version=version,
-        space=str(space),
-        collection=space.collection,
-        feature_service=CONTENT_SERVICE,
-        metrics=registry.metrics(MODEL, version),
-    )
+    return space_part(registry, MODEL, version, CONTENT_SERVICE)
 
 
 def content_space_of(registry: Registry, part: Part) -> str:

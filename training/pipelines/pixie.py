@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -33,6 +32,7 @@ from training.models.pin_board_graph import PinBoardGraph
 from training.models.pixie import Pixie, PixieConfig, PixieSettings, ReleasedPixie
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_part, content_space_of, load_catalogue
+from training.pipelines.registering import register, unchanged
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
 from validation.lake import Lake
 from validation.manifest import Part, Space
@@ -103,9 +103,7 @@ def train_pixie(
     end, config = run_end(ctx), config or PixiePipeline()
     data = lake.digest(TABLES)
     inputs = digest_of(MODEL, data, end, content.space, config.model_dump_json(), ctx.seed, digest_files(CODE))
-    version = None if force else registry.find(MODEL, inputs)
-    if version is not None:
-        ctx.progress(f"pixie: unchanged, {MODEL}@{version}")
+    if version := unchanged(ctx, MODEL, inputs, force=force):
         return pixie_part(registry, version)
     graph = graph_at(lake, pins, config.graph, end)
     if graph.edges == 0:
@@ -124,29 +122,27 @@ def train_pixie(
         "edges": graph.edges,
         "degree": graph.max_pin_degree,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "model"
+
+    def save(files: Path) -> None:
         ReleasedPixie(settings, graph).save(files)
         (files / PIPELINE).write_text(config.model_dump_json(indent=2))
-        version = registry.log_model_version(
-            ModelLog(
-                name=MODEL,
-                files=files,
-                flavour=FLAVOURS / "pixie.py",
-                description="The pin-board graph and random walks on it: pins that stand on boards with a "
-                "user's, a pin's or a board's pins (arXiv 1711.07601).",
-                params=_params(config, settings, graph),
-                metrics=metrics,
-                interval=(lake.interval()[0], end),
-                datasets=(Dataset(", ".join(TABLES), str(ctx.lake), data),),
-                signature=_signature(),
-                requirements=pinned("numba", "numpy", "pandas", "pydantic"),
-                inputs=inputs,
-                tags={"feature_service": PIXIE_SERVICE, "content_space": content.space or ""},
-                notes="\n".join(f"- {line}" for line in graph.info.notes) + "\n\n" + lake.contract().notes,
-            )
-        )
-    ctx.progress(f"pixie: registered {MODEL}@{version}")
+
+    log = ModelLog(
+        name=MODEL,
+        flavour=FLAVOURS / "pixie.py",
+        description="The pin-board graph and random walks on it: pins that stand on boards with a "
+        "user's, a pin's or a board's pins (arXiv 1711.07601).",
+        params=_params(config, settings, graph),
+        metrics=metrics,
+        interval=(lake.interval()[0], end),
+        datasets=(Dataset(", ".join(TABLES), str(ctx.lake), data),),
+        signature=_signature(),
+        requirements=pinned("numba", "numpy", "pandas", "pydantic"),
+        inputs=inputs,
+        tags={"feature_service": PIXIE_SERVICE, "content_space": content.space or ""},
+        notes="\n".join(f"- {line}" for line in graph.info.notes) + "\n\n" + lake.contract().notes,
+    )
+    version = register(ctx, log, save)
     return pixie_part(registry, version)
 
 

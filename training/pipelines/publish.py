@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.schema import PIN_EMBEDDING, USER_INTERESTS
+from feature_repo.schema import PIN_EMBEDDING, USER_EMBEDDING, USER_INTERESTS
 from training.context import TrainingContext
 from training.models.content import without_content
 from training.models.pinnersage import Interests
@@ -66,7 +66,8 @@ class Publisher:
         self.materialize(BATCH_VIEWS, force)
 
     def vectors(self, part: Part, force: bool = False) -> CollectionCheck:
-        """The space's vectors to Feast, then its Milvus collection, built and measured after re-opening.
+        """The space's vectors to Feast's offline store (`online` brings them further), then its Milvus
+        collection, built and measured after re-opening.
 
         Raises VectorIndexError where Milvus cannot be reached or does not keep what it is given.
         """
@@ -86,7 +87,6 @@ class Publisher:
             since = lake.interval()[0] if part.model == content_pipeline.MODEL else end
             write_pin_embeddings(ctx.features, space, pins.ids[known], pins.vectors[known], since)
             self._note(f"{PIN_EMBEDDING}/{space}", made_of)
-        self.materialize([PIN_EMBEDDING], force)
         holds = digest_of(made_of, ctx.milvus_uri, lake.digest(("actions",)), end)
         check = None if force else self._standing(part, holds)
         if check is None:
@@ -98,6 +98,19 @@ class Publisher:
             )
             self._note(f"collection/{space}", json.dumps([holds, check.model_dump()]))
         return check
+
+    def users(self, part: Part, force: bool = False) -> None:
+        """Every user's PinnerFormer vector as of the run's end to Feast; the quiet keep theirs."""
+        from feature_repo.jobs.embeddings import write_user_embeddings
+        from training.pipelines.pinnerformer_users import daily_user_vectors
+
+        ctx, space, now = self.ctx, _space(part), run_end(self.ctx)
+        made_of = digest_of(space, now, Lake(ctx.lake).digest(("actions",)))
+        if force or self._noted(f"{USER_EMBEDDING}/{space}") != made_of:
+            made = daily_user_vectors(ctx, part)
+            write_user_embeddings(ctx.features, space, made.users, made.vectors, now)
+            ctx.progress(f"{space}: vectors of {len(made)} users to the feature store")
+            self._note(f"{USER_EMBEDDING}/{space}", made_of)
 
     def interests(self, part: Part, pins: Part, force: bool = False) -> None:
         """Every user's PinnerSage interests as of the run's end, in the space that `pins` makes, to Feast.
@@ -126,7 +139,10 @@ class Publisher:
                 " weighed by what came of theirs"
             )
             self._note(f"{USER_INTERESTS}/{space}", made_of)
-        self.materialize([USER_INTERESTS], force)
+
+    def online(self) -> None:
+        """Bring the vectors and interests that were written to the online store, each view once a run."""
+        self.materialize([PIN_EMBEDDING, USER_EMBEDDING, USER_INTERESTS])
 
     def materialize(self, views: Sequence[str], force: bool = False) -> None:
         """Bring the views whose files changed since the last time to the online store."""

@@ -5,6 +5,8 @@
                       -> pinsage@v -> Feast, Milvus
                                    -> pinnersage@v -> interests -> Feast
                       -> pixie@v (the pin-board graph)
+                      -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
+                      -> dcm@v, conditional@v, two_tower@v -> Feast, Milvus
                       -> training set -> pinnability_logistic@v, pinnability_gbdt@v
 
 PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
@@ -20,23 +22,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from training.context import TrainingContext
 from training.data.splits import TooShort
 from training.data.training_set import NoTrainingRows
+from training.evaluation.retrieval import NothingHeldOut
+from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
+from training.pinnerformer.trainer import NothingToPredict
 from training.pipelines import content as content_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
+from training.pipelines import retrievers
 from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
+from training.pipelines.interests import train_conditional, train_dcm
 from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
+from training.pipelines.pinnerformer import TooFewLabels, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
-from training.pipelines.pinsage import TooFewPairs, train_pinsage
+from training.pipelines.pinsage import train_pinsage
+from training.pipelines.pinsage_world import TooFewPairs
 from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
+from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER, NothingServed
+from training.pipelines.two_tower import train_two_tower
 from training.registry import TRAINED, Registry
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
@@ -48,12 +60,32 @@ NEEDS: dict[str, tuple[str, ...]] = {
     content_pipeline.MODEL: ("pins",),
     pinsage_pipeline.MODEL: ("pins", "actions"),
     pixie_pipeline.MODEL: ("pins", "actions"),
+    PINNERFORMER: ("pins", "actions"),
+    DCM: ("pins", "actions"),
+    CONDITIONAL: ("pins", "actions", "follows"),
+    TWO_TOWER: ("pins", "actions"),
     pinnersage_pipeline.MODEL: ("pins", "actions"),
     **{kind.model: ("pins", "actions") for kind in Kind},
 }
 """Tables each step cannot do without, in the order the steps run."""
 
 STEPS = tuple(NEEDS)
+
+
+class TrainRetriever(Protocol):
+    """How a learned retriever is trained over a content space."""
+
+    def __call__(self, ctx: TrainingContext, content: Part, *, force: bool = False) -> Part: ...
+
+
+RETRIEVERS: dict[str, TrainRetriever] = {
+    PINNERFORMER: train_pinnerformer,
+    DCM: train_dcm,
+    CONDITIONAL: train_conditional,
+    TWO_TOWER: train_two_tower,
+}
+"""In the order they are trained. DCM, conditional retrieval and the two-tower publish pins alone: services make
+their users from the stored sequence."""
 
 
 class UnknownStep(ValueError):
@@ -107,8 +139,11 @@ class _Run:
         if pins is not None:
             space = self._pinsage(publisher) or self.parts[content_pipeline.MODEL]
             self._pixie(pins)
+            for name, train_it in RETRIEVERS.items():
+                self._retriever(publisher, name, train_it)
             self._pinnersage(publisher, space)
             self._rankers(publisher, pins)
+            publisher.online()
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
                 if STEPS.index(step) > STEPS.index(content_pipeline.MODEL):
@@ -158,6 +193,23 @@ class _Run:
                 self.parts[name] = train_pixie(self.ctx, content, pins, force=self._forced(name))
             except NothingToWalk as reason:
                 self._skip(name, str(reason))
+
+    def _retriever(self, publisher: Publisher, name: str, train_it: TrainRetriever) -> None:
+        """A learned retriever in a space of its own, published where it learned enough to be served."""
+        if name not in self.wanted or not self._may(name):
+            return
+        try:
+            part = train_it(self.ctx, self.parts[content_pipeline.MODEL], force=self._forced(name))
+        except (NothingHeldOut, NothingServed, TooFewLabels, NothingToPredict, TooFewEngagements) as reason:
+            self._skip(name, str(reason))
+            return
+        self.parts[name] = part
+        if reason := retrievers.shortfall(part):
+            self._skip(name, reason)
+            return
+        self.collections.append(publisher.vectors(part, self._forced(name)))
+        if name == PINNERFORMER:
+            publisher.users(part, self._forced(name))
 
     def _pinnersage(self, publisher: Publisher, pins: Part) -> None:
         name = pinnersage_pipeline.MODEL

@@ -104,6 +104,13 @@ def test_days_grow_until_enough_users_are_in_them(lake: Lake, monkeypatch: pytes
         hold_out_last(lake, START)
 
 
+def test_what_weights_have_seen_is_not_held_out(lake: Lake) -> None:
+    assert hold_out_last(lake, END, since=CUT).cut == CUT, "not the week that so few users ask for"
+    assert hold_out_last(lake, END, since=START).cut == END - timedelta(days=7)
+    with pytest.raises(NothingHeldOut):
+        hold_out_last(lake, END, since=END)
+
+
 def test_what_is_averaged_is_each_users_own(lake: Lake) -> None:
     held = hold_out(lake, CUT, END)
     own = user_metrics(np.array([[7, 5, 3], [1, 2, 0], [1, 2, 3]]), held, ks=(3,))

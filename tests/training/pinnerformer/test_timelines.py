@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.sequence import surface_code
-from training.pinnerformer.timelines import LabelRules, active_users, read_timelines
+from training.pinnerformer.timelines import LabelRules, action_counts, read_timelines
 from validation.lake import Lake
 from validation.tables import ACTIONS, Contract
 
@@ -115,13 +115,16 @@ def test_before_and_of_users_are_what_reading_less_gives(tmp_path: Path) -> None
     np.testing.assert_array_equal(part.labels.pin_rows, chosen.labels.pin_rows)
 
 
-def test_active_users_are_those_of_the_interval(tmp_path: Path) -> None:
+def test_actions_are_counted_by_user_in_the_interval(tmp_path: Path) -> None:
     actions = rows(5, count=40)
     lake = lake_of(tmp_path, actions)
     a, b = START + timedelta(days=2, hours=3), START + timedelta(days=4, hours=9)
     inside = actions[(actions["timestamp"] >= a) & (actions["timestamp"] < b)]
-    assert active_users(lake, a, b).tolist() == sorted(inside["user_id"].unique())
-    assert active_users(lake, START + timedelta(days=30), START + timedelta(days=31)).tolist() == []
+    expected = inside["user_id"].value_counts().sort_index()
+    users, counts = action_counts(lake, b, a)
+    assert users.tolist() == expected.index.tolist() and counts.tolist() == expected.tolist()
+    late = START + timedelta(days=30)
+    assert [len(found) for found in action_counts(lake, late + timedelta(days=1), late)] == [0, 0]
 
 
 @pytest.mark.parametrize("hours", [1, 3])

@@ -20,7 +20,7 @@ from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.pinnerformer import (
     PinnerFormerPipeline,
     TooFewLabels,
-    load_network,
+    load_pinnerformer,
     pinnerformer_catalogue,
     read_experiment,
     train_pinnerformer,
@@ -53,8 +53,8 @@ def part(ctx: TrainingContext, content: Part) -> Part:
     return train_pinnerformer(ctx, content, CONFIG)
 
 
-def full(ctx: TrainingContext, part: Part, content: Part, pins: Pins, as_of: datetime) -> UserVectors:
-    return user_vectors(load_network(ctx, part, content), Lake(ctx.lake), pins.ids, pins.vectors, as_of)
+def full(ctx: TrainingContext, part: Part, pins: Pins, as_of: datetime) -> UserVectors:
+    return user_vectors(load_pinnerformer(ctx, part), Lake(ctx.lake), pins.ids, pins.vectors, as_of)
 
 
 def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Part, part: Part) -> None:
@@ -71,7 +71,7 @@ def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Pa
 
 
 def test_every_pin_with_content_gets_a_vector(ctx: TrainingContext, content: Part, part: Part) -> None:
-    made, catalogue = pinnerformer_catalogue(ctx, part, content), load_catalogue(ctx, content)
+    made, catalogue = pinnerformer_catalogue(ctx, part), load_catalogue(ctx, content)
     np.testing.assert_array_equal(made.ids, catalogue.ids)
     np.testing.assert_array_equal(made.vectors.any(axis=1), catalogue.vectors.any(axis=1))
     lengths = np.linalg.norm(made.vectors[made.vectors.any(axis=1)], axis=1)
@@ -79,29 +79,27 @@ def test_every_pin_with_content_gets_a_vector(ctx: TrainingContext, content: Par
 
 
 def test_nights_merged_over_nights_are_a_full_computation(
-    ctx: TrainingContext, content: Part, part: Part, pins: Pins, tmp_path: Path
+    ctx: TrainingContext, part: Part, pins: Pins, tmp_path: Path
 ) -> None:
     said: list[str] = []
     mine = replace(ctx, training_sets=tmp_path, progress=said.append)
     end = run_end(ctx)
     for days in (3, 2, 0):
-        made = daily_user_vectors(mine, part, content, end - timedelta(days=days))
-    whole = full(ctx, part, content, pins, end)
+        made = daily_user_vectors(mine, part, end - timedelta(days=days))
+    whole = full(ctx, part, pins, end)
     np.testing.assert_array_equal(made.users, whole.users)
     np.testing.assert_array_equal(made.newest_ms, whole.newest_ms)
     np.testing.assert_allclose(made.vectors, whole.vectors, atol=1e-5)
     computed = [int(line.split()[1]) for line in said]
     assert computed[1] < computed[0] and computed[2] < len(whole), "only active users are read anew"
-    again = daily_user_vectors(mine, part, content, end)
+    again = daily_user_vectors(mine, part, end)
     np.testing.assert_array_equal(again.vectors, made.vectors)
     assert len(said) == 3, "a table that is there is not made again"
 
 
-def test_vectors_as_of_a_time_know_nothing_later(
-    ctx: TrainingContext, content: Part, part: Part, pins: Pins
-) -> None:
+def test_vectors_as_of_a_time_know_nothing_later(ctx: TrainingContext, part: Part, pins: Pins) -> None:
     as_of = run_end(ctx) - timedelta(days=2, hours=5)
-    made = full(ctx, part, content, pins, as_of)
+    made = full(ctx, part, pins, as_of)
     assert made.newest_ms.max() < as_of.timestamp() * 1000
     actions = Lake(ctx.lake).read("actions", ["user_id"], end=as_of)
     np.testing.assert_array_equal(made.users, np.unique(actions["user_id"]))
@@ -109,10 +107,14 @@ def test_vectors_as_of_a_time_know_nothing_later(
 
 
 def test_merging_puts_fresh_rows_over_old_ones(tmp_path: Path) -> None:
-    old = UserVectors(np.array([1, 3, 5]), np.array([10, 30, 50]), np.eye(3, dtype=np.float32))
-    fresh = UserVectors(np.array([2, 3]), np.array([99, 98]), np.ones((2, 3), np.float32))
+    old = UserVectors(
+        np.array([1, 3, 5]), np.array([1, 2, 3]), np.array([10, 30, 50]), np.eye(3, dtype=np.float32)
+    )
+    fresh = UserVectors(np.array([2, 3]), np.array([1, 4]), np.array([99, 98]), np.ones((2, 3), np.float32))
     merged = old.merged(fresh)
     assert merged.users.tolist() == [1, 2, 3, 5] and merged.newest_ms.tolist() == [10, 99, 98, 50]
+    assert merged.actions.tolist() == [1, 1, 4, 3]
+    assert merged.stale(np.array([1, 2, 3, 4, 5]), np.array([1, 2, 4, 1, 3])).tolist() == [2, 4]
     assert merged.vectors[2].tolist() == [1, 1, 1] and merged.vectors[3].tolist() == [0, 0, 1]
     merged.save(tmp_path / "deep" / "table.parquet")
     loaded = UserVectors.load(tmp_path / "deep" / "table.parquet")
@@ -120,19 +122,15 @@ def test_merging_puts_fresh_rows_over_old_ones(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.users, merged.users)
 
 
-def test_vectors_of_another_content_version_are_refused(
-    ctx: TrainingContext, content: Part, part: Part
-) -> None:
-    other = content.model_copy(update={"version": 99, "space": "content@99"})
-    with pytest.raises(ValueError, match="content@99"):
-        pinnerformer_catalogue(ctx, part, other)
+def test_a_time_without_zone_is_refused(ctx: TrainingContext, part: Part) -> None:
     with pytest.raises(ValueError, match="no zone"):
-        daily_user_vectors(ctx, part, content, datetime(2026, 3, 1))
+        daily_user_vectors(ctx, part, datetime(2026, 3, 1))
 
 
 def test_too_few_days_say_what_to_do(ctx: TrainingContext, content: Part) -> None:
+    end, pins = run_end(ctx), load_catalogue(ctx, content)
     with pytest.raises(TooFewLabels, match="bring more actions"):
-        read_experiment(ctx, content, CONFIG.model_copy(update={"held_out_days": 60}))
+        read_experiment(Lake(ctx.lake), pins, CONFIG, end - timedelta(days=60), end)
 
 
 def test_id_embeddings_make_no_space() -> None:

@@ -22,15 +22,8 @@ from training.pinsage.trainer import PinSageTraining
 from training.pinsage.walks import WalkConfig
 from training.pipelines.clock import run_end
 from training.pipelines.content import load_catalogue, train_content
-from training.pipelines.pinsage import (
-    PinSagePipeline,
-    TooFewPairs,
-    embed_pin_catalogue,
-    pinsage_catalogue,
-    read_world,
-    shortfall,
-    train_pinsage,
-)
+from training.pipelines.pinsage import embed_pin_catalogue, pinsage_catalogue, shortfall, train_pinsage
+from training.pipelines.pinsage_world import PinSagePipeline, TooFewPairs, read_world
 from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import Part

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +25,19 @@ from training.models.interactions import Pins, polarity_signs, request_interacti
 from training.models.pinnability import load_ranker
 from training.pipelines import pinnability
 from training.pipelines import pinsage as pinsage_module
+from training.pipelines import retrievers as retrievers_module
 from training.pipelines import train as train_module
+from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import load_catalogue
 from training.pipelines.pinnability import Kind, TrainingWindow, evaluate, newest, split_of
+from training.pipelines.pinnerformer_users import daily_user_vectors
+from training.pipelines.retrievers import LEARNED
 from training.pipelines.train import STEPS, Trained, UnknownStep, train
 from training.registry import Registry
 from training.release_parts import newest_parts
 from validation.ingest import ingest
 from validation.lake import Lake
+from validation.manifest import Part
 
 pytestmark = pytest.mark.slow
 
@@ -77,9 +84,10 @@ def trained(made: TrainingContext) -> Trained:
 
 @pytest.fixture(scope="module", autouse=True)
 def served() -> Iterator[None]:
-    """PinSage is served here, though a world of 150 users is too little for it to know more than content."""
+    """All are served here, though a world of 150 users is too little for PinSage to know more than content."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pinsage_module, "shortfall", lambda part: None)
+        patch.setattr(retrievers_module, "shortfall", lambda part: None)
         yield
 
 
@@ -98,6 +106,7 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
         "content": 1,
         "pinsage": 1,
         "pixie": 1,
+        **dict.fromkeys(LEARNED, 1),
         "pinnersage": 1,
         "pinnability_logistic": 1,
         "pinnability_gbdt": 1,
@@ -105,8 +114,9 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
     assert trained.skipped == {}
 
 
-def test_parts_live_in_the_two_spaces(trained: Trained):
+def test_parts_live_in_their_spaces(trained: Trained):
     spaces = {name: part.space for name, part in trained.parts.items()}
+    assert {name: spaces.pop(name) for name in LEARNED} == {name: f"{name}@1" for name in LEARNED}
     assert spaces.pop("pixie") is None, "a graph has no space"
     assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
     assert {name for name, space in spaces.items() if space == "content@1"} == {
@@ -117,6 +127,7 @@ def test_parts_live_in_the_two_spaces(trained: Trained):
     assert [(c.space, c.collection) for c in trained.collections] == [
         ("content@1", "pins__content__1"),
         ("pinsage@1", "pins__pinsage__1"),
+        *((f"{name}@1", f"pins__{name}__1") for name in LEARNED),
     ]
     for check in trained.collections:
         assert (check.rows, check.dim) == (900, 64)
@@ -140,6 +151,17 @@ def test_the_online_store_holds_vectors_interests_and_sequences(
     assert present.all()
     np.testing.assert_array_equal(interests.vectors, stored)
     assert len(known.sequence) > 0
+    stored, present = online.embeddings(pins.ids[:50], "dcm@1")
+    assert present.all()
+    np.testing.assert_array_equal(stored, catalogue_of(made, trained.parts["dcm"]).vectors[:50])
+
+
+def test_the_online_store_holds_last_nights_user_vectors(made: TrainingContext, trained: Trained):
+    nightly = daily_user_vectors(made, trained.parts["pinnerformer"])
+    online = OnlineFeatures.open(made.feast_home, freshness=Freshness.unbounded())
+    for user, vector in zip(nightly.users[:20].tolist(), nightly.vectors, strict=False):
+        np.testing.assert_array_equal(online.user_embedding(user, "pinnerformer@1"), vector)
+    assert online.user_embedding(10**9, "pinnerformer@1") is None
 
 
 def test_nothing_changed_nothing_done(made: TrainingContext, trained: Trained):
@@ -293,7 +315,7 @@ def test_rankers_without_rows_are_skipped_and_say_why(
 
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
-    assert set(done.parts) == {"content", "pinsage", "pixie", "pinnersage"}
+    assert set(done.parts) == {"content", "pinsage", "pixie", *LEARNED, "pinnersage"}
     assert done.skipped == {kind.model: "there is nothing to learn from" for kind in Kind}
 
 
@@ -319,3 +341,24 @@ def test_pinsage_that_knows_no_more_than_content_is_not_served(
     monkeypatch.undo()
     monkeypatch.setattr(pinsage_module, "shortfall", lambda part: None)
     assert newest_parts(made)[0]["pinnersage"].space == "pinsage@1", "each is kept in its space"
+
+
+def test_a_retriever_that_learned_too_little_is_not_published_or_released(
+    made: TrainingContext, trained: Trained, monkeypatch: pytest.MonkeyPatch
+):
+    def short(part: Part) -> str | None:
+        return "too little data" if part.model == "dcm" else None
+
+    monkeypatch.setattr(retrievers_module, "shortfall", short)
+    again = train(made, models=["dcm", "two_tower"])
+    assert again.skipped == {"dcm": "too little data"} and set(again.parts) == {"content", "dcm", "two_tower"}
+    assert [check.space for check in again.collections] == ["two_tower@1"]
+    parts, skipped = newest_parts(made)
+    assert "dcm" not in parts and skipped == {"dcm": "too little data"} and "two_tower" in parts
+
+
+def test_without_follows_there_is_no_conditional_retrieval(made: TrainingContext, tmp_path: Path):
+    shutil.copytree(made.lake, tmp_path / "lake")
+    shutil.rmtree(tmp_path / "lake" / "follows")
+    done = train(replace(made, lake=tmp_path / "lake"), models=["conditional"])
+    assert done.skipped == {"conditional": "the data has no follows"} and set(done.parts) == {"content"}

@@ -7,7 +7,6 @@ One class serves the implicit models (conditions built from the history) and con
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +20,10 @@ from training.models.interests.conditions import Conditions, conditions_of, cons
 from training.models.interests.config import Construction, InterestsConfig
 from training.models.interests.features import Histories, PinFeatures
 from training.models.interests.towers import ItemTower, UserTower
+from training.models.weights import load_network, save_network
 
-WEIGHTS = "interests.safetensors"
-SETTINGS = "interests.json"
+FILES = "interests"
+"""Name of the two files of a saved network."""
 PIN_ROWS = 16_384
 
 
@@ -87,27 +87,21 @@ class InterestNetwork(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
         settings = {
             "network": self.config.model_dump(mode="json"),
             "content_dim": self.content_dim,
             "topics": self.topics,
         }
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+        save_network(self, folder, FILES, settings)
 
     @classmethod
     def load(cls, folder: Path) -> InterestNetwork:
         """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
-        from safetensors.torch import load_file
-
-        settings = json.loads((folder / SETTINGS).read_text())
-        config = InterestsConfig.model_validate(settings["network"])
-        network = cls(config, settings["content_dim"], settings["topics"])
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return network.eval()
+        return load_network(
+            folder,
+            FILES,
+            lambda s: cls(InterestsConfig.model_validate(s["network"]), s["content_dim"], s["topics"]),
+        )
 
 
 def seeded(config: InterestsConfig, content_dim: int, topics: Sequence[int], seed: int) -> InterestNetwork:

@@ -11,7 +11,6 @@ mask alone keeps it out of everything that is read.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -23,9 +22,10 @@ from training.models.pinnerformer.config import PinnerFormerConfig
 from training.models.pinnerformer.time_encoding import WIDTH as TIME_WIDTH
 from training.models.pinnerformer.time_encoding import TimeEncoding
 from training.models.pinnerformer.tokens import Tokens
+from training.models.weights import load_network, save_network
 
-WEIGHTS = "pinnerformer.safetensors"
-SETTINGS = "pinnerformer.json"
+FILES = "pinnerformer"
+"""Name of the two files of a saved network."""
 
 LEAST_TEMPERATURE = 0.01
 
@@ -172,27 +172,21 @@ class PinnerFormer(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
         settings = {
             "network": self.config.model_dump(mode="json"),
             "content_dim": self.content_dim,
             "pins": self.pin_count,
         }
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+        save_network(self, folder, FILES, settings)
 
     @classmethod
     def load(cls, folder: Path) -> PinnerFormer:
         """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
-        from safetensors.torch import load_file
-
-        settings = json.loads((folder / SETTINGS).read_text())
-        config = PinnerFormerConfig.model_validate(settings["network"])
-        network = cls(config, settings["content_dim"], settings["pins"])
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return network.eval()
+        return load_network(
+            folder,
+            FILES,
+            lambda s: cls(PinnerFormerConfig.model_validate(s["network"]), s["content_dim"], s["pins"]),
+        )
 
 
 def seeded(config: PinnerFormerConfig, content_dim: int, pins: int, seed: int) -> PinnerFormer:

@@ -10,7 +10,6 @@ No pin has a parameter of its own, so a pin never seen in training gets its vect
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,12 @@ from training.models.pinsage.blocks import Adjacency, Block
 from training.models.pinsage.config import PinSageConfig
 from training.models.pinsage.inputs import input_width
 from training.models.pinsage.pooling import pool
+from training.models.weights import load_network, save_network
 
 Floats = NDArray[np.float32]
 
-WEIGHTS = "pinsage.safetensors"
-SETTINGS = "pinsage.json"
+FILES = "pinsage"
+"""Name of the two files of a saved network."""
 
 
 class Convolution(nn.Module):
@@ -94,22 +94,15 @@ class PinSage(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
         settings = {"network": self.config.model_dump(mode="json"), "content_dim": self.content_dim}
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+        save_network(self, folder, FILES, settings)
 
     @classmethod
     def load(cls, folder: Path) -> PinSage:
         """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
-        from safetensors.torch import load_file
-
-        settings = json.loads((folder / SETTINGS).read_text())
-        network = cls(PinSageConfig.model_validate(settings["network"]), settings["content_dim"])
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return network.eval()
+        return load_network(
+            folder, FILES, lambda s: cls(PinSageConfig.model_validate(s["network"]), s["content_dim"])
+        )
 
 
 def seeded(config: PinSageConfig, content_dim: int, seed: int) -> PinSage:
