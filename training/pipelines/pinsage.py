@@ -64,7 +64,7 @@ PIPELINE = "pipeline.json"
 CODE = (
     Path(pinsage_model.__file__).parent,
     Path(trainer_module.__file__).parent,
-    Path(graph_module.__file__),
+    *graph_module.CODE,
     Path(__file__),
 )
 
