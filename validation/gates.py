@@ -139,9 +139,10 @@ def _recall_floor(metrics: Metrics, role: str, part: str, bound: float, bounds: 
     name = f"{role}/recall_at_100{part}"
     result = _at_least(name, metrics, bound, f"users{part}", bounds.min_sample)
     pins = metrics.get(f"{role}/pins{part}", math.inf)
-    if result.passed or result.value is None or math.isinf(pins):
+    finds = metrics.get(f"{role}/finds_at_100{part}")
+    if result.passed or result.value is None or math.isinf(pins) or finds is None:
         return result
-    chance = float(pdtr(round(result.value * pins), bound * pins))  # of a Poisson number of finds
+    chance = float(pdtr(finds, bound * pins))  # of a Poisson number of finds
     if chance < bounds.surprise:
         return result
     return _undecided(

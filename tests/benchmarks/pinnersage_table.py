@@ -139,7 +139,6 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=TableConfig().days)
     parser.add_argument("--users", type=int, default=TableConfig().users)
     parser.add_argument("--draws", type=int, default=TableConfig().draws)
-    parser.add_argument("--tuned-users", type=int, default=TableConfig().tuned_users)
     parser.add_argument("--seed", type=int, default=TableConfig().seed)
     options = parser.parse_args()
     chosen = {name: getattr(options, name) for name in TableConfig.model_fields if hasattr(options, name)}

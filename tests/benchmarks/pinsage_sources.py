@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.world_truth import WorldTruth
+from training.evaluation.pinnersage_alpha import choose_alpha
 from training.evaluation.planted import interest_share, mean_affinity
 from training.evaluation.retrieval import HeldOut, evaluate, hold_out
 from training.models.interactions import Pins
 from training.models.pinnersage import (
     History,
     PinnerSageConfig,
-    choose_alpha,
     sample_medoids,
     user_interests,
 )
-from training.pipelines.pinnersage import TUNED_USERS, nearest
+from training.pipelines.pinnersage import nearest
 from training.pipelines.user_actions import UserActions
 from validation.lake import Lake
 
@@ -117,9 +117,7 @@ class _Asked:
         return int(self.cut.timestamp() * 1000)
 
     def chosen_alpha(self) -> float:
-        users = self.actions.sample(TUNED_USERS, SEED + 1)
-        histories = [self.actions.history(user, self.now_ms) for user in users]
-        return choose_alpha(histories, self.actions.pins.vectors, PinnerSageConfig(), seed=SEED).alpha
+        return choose_alpha(self.actions, self.now_ms, PinnerSageConfig(), seed=SEED).alpha
 
     def row(
         self, name: str, *, alpha: float | None = None, last: int = LAST, chosen: bool = False

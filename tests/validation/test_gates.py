@@ -240,9 +240,21 @@ def test_a_floor_is_missed_only_where_so_few_finds_are_no_chance(
     name, bounds = "pinnersage/recall_at_100", GateBounds()
     bound = bounds.min_recall_over_chance * METRICS["chance/recall_at_100"]
     pins = expected / bound
-    few = {name: found / pins, "pinnersage/users": 900.0, "pinnersage/pins": pins}
+    # recall is a mean over users: those of one pin found could bring it anywhere below its bound
+    few = {
+        name: 0.9 * bound,
+        "pinnersage/users": 900.0,
+        "pinnersage/pins": pins,
+        "pinnersage/finds_at_100": found,
+    }
     gate = next(r for r in run_gates(release(few), None) if r.name == name)
     assert gate.passed is passed and gate.decided is not passed
+
+
+def test_a_recall_whose_finds_nobody_counted_is_held_to_its_bound() -> None:
+    name = "pinnersage/recall_at_100"
+    gate = next(r for r in run_gates(release({name: 0.0, "pinnersage/pins": 3.0}), None) if r.name == name)
+    assert gate.decided and not gate.passed
 
 
 def test_a_small_catalogue_can_pass() -> None:

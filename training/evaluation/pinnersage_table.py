@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.evaluation.pinnersage_alpha import AlphaConfig, choose_alpha
 from training.evaluation.user_embeddings import (
     Clustering,
     Points,
@@ -32,10 +34,10 @@ from training.models.interactions import Pins
 from training.models.interest_clusters import ward_labels
 from training.models.pinnersage import (
     MS_PER_DAY,
+    Histories,
     History,
     Interests,
     PinnerSageConfig,
-    choose_alpha,
     sample_medoids,
 )
 from training.pipelines.user_actions import UserActions
@@ -70,7 +72,8 @@ class TableConfig(BaseModel):
     impressions_per_action: int = Field(20, ge=1)
     novel: bool = False
     """Leave out pins acted on in the window: neither fetched nor to be found. The paper does not."""
-    tuned_users: int = Field(300, ge=1)
+    tuned: AlphaConfig = AlphaConfig()
+    """How alpha, and complete linkage's diameter, are chosen."""
     resamples: int = Field(2000, ge=1)
     """Bootstrap resamples of users."""
     seed: int = 7
@@ -150,12 +153,10 @@ def pinnersage_table(
     Raises ValueError where no user acts in these days on a pin that existed before.
     """
     first = end_ms - config.days * MS_PER_DAY
-    past = [actions.history(user, first) for user in actions.sample(config.tuned_users, config.seed + 1)]
-    base = PinnerSageConfig()
-    vectors, seed = pins.vectors, config.seed
-    alpha = choose_alpha(past, vectors, base, seed=seed).alpha
-    complete = choose_alpha(past, vectors, base, alphas=WIDEST, seed=seed, interests_of=_complete_interests)
-    widest = complete.alpha
+    base, seed = PinnerSageConfig(), config.seed
+    alpha = choose_alpha(actions, first, base, search=config.tuned, seed=seed).alpha
+    wide = config.tuned.model_copy(update={"alphas": WIDEST})
+    widest = choose_alpha(actions, first, base, search=wide, seed=seed, cluster=_complete).alpha
     clusterings: dict[str, Clustering] = {
         WARD: lambda vectors, seed: ward_labels(vectors, alpha),
         COMPLETE: complete_clusters(widest),
@@ -209,13 +210,19 @@ def pinnersage_table(
     )
 
 
-def _complete_interests(history: History, now_ms: int, config: PinnerSageConfig) -> Interests:
+def _complete(histories: Histories, now_ms: int, config: PinnerSageConfig) -> list[Interests]:
     """Interests by complete linkage, `config.alpha` its squared diameter."""
-    points = points_of(history, now_ms, config)
-    if len(points.pin_ids) == 0:
-        return Interests.none(history.vectors.shape[1])
-    labels = complete_clusters(config.alpha)(points.vectors, 0)
-    return interests_of(points, labels, config.decay_per_day)
+    found = []
+    for start, stop in pairwise(histories.offsets.tolist()):
+        rows = histories.rows[start:stop]
+        past = History(histories.pin_ids[start:stop], histories.vectors[rows], histories.times_ms[start:stop])
+        points = points_of(past, now_ms, config)
+        if len(points.pin_ids):
+            labels = complete_clusters(config.alpha)(points.vectors, 0)
+            found.append(interests_of(points, labels, config.decay_per_day))
+        else:
+            found.append(Interests.none(histories.vectors.shape[1]))
+    return found
 
 
 def _days(
@@ -226,12 +233,12 @@ def _days(
     for back in range(config.days, 0, -1):
         midnight = end_ms - back * MS_PER_DAY
         there = known_vectors & (pins.created_at_ms < midnight)
-        active = _active(actions, midnight, midnight + MS_PER_DAY)
+        active = actions.active(midnight, midnight + MS_PER_DAY)
         rng = np.random.default_rng(config.seed + back)
         for user in np.sort(rng.permutation(active)[: config.users]).tolist():
             past = actions.history(user, midnight)
-            known = _rows(actions, user, midnight - window, midnight)
-            held = _rows(actions, user, midnight, midnight + MS_PER_DAY)
+            known = actions.between(user, midnight - window, midnight)
+            held = actions.between(user, midnight, midnight + MS_PER_DAY)
             held = held[there[held]]
             if config.novel:
                 held = np.setdiff1d(held, known)
@@ -244,22 +251,11 @@ def _days(
             yield Day(user, midnight, past, known, held, shown, there)
 
 
-def _active(actions: UserActions, start_ms: int, end_ms: int) -> Ints:
-    inside = (actions.times_ms >= start_ms) & (actions.times_ms < end_ms)
-    return np.unique(np.searchsorted(actions.offsets, np.flatnonzero(inside), side="right") - 1)
-
-
-def _rows(actions: UserActions, user: int, start_ms: int, end_ms: int) -> Ints:
-    part = slice(actions.offsets[user], actions.offsets[user + 1])
-    low, high = np.searchsorted(actions.times_ms[part], (start_ms, end_ms))
-    return np.unique(actions.pin_rows[part][low:high])
-
-
 def _shown(impressions: UserActions, user_id: int, midnight: int) -> Ints:
     place = int(np.searchsorted(impressions.users, user_id))
     if place == len(impressions) or impressions.users[place] != user_id:
         return np.empty(0, np.int64)
-    return _rows(impressions, place, midnight, midnight + MS_PER_DAY)
+    return impressions.between(place, midnight, midnight + MS_PER_DAY)
 
 
 def _embeddings(

@@ -28,7 +28,7 @@ EVALUATED_USERS = 2_000
 """Users that are measured where more are held out."""
 
 OVERALL, NEW_USERS, TAIL_TOPICS = "all", "new_users", "tail_topics"
-PINS = "pins"
+PINS, FINDS = "pins", "finds"
 
 HOLDOUT_DAYS = (1, 2, 4, 7)
 HOLDOUT_USERS = 300
@@ -183,17 +183,22 @@ def evaluate(
 
     Returns
     -------
-    `recall@k`, `hit_rate@k`, `ndcg@k` as means over users, and how many `users` and `pins` were held out; the
-    same names with `/new_users` and `/tail_topics` appended for the slices. A slice without users is left out.
-    In the slice `tail_topics` only held-out pins of tail topics count.
+    `recall@k`, `hit_rate@k`, `ndcg@k` as means over users, how many `users` and `pins` were held out, and
+    `finds@k`, how many of those pins were found; the same names with `/new_users` and `/tail_topics` appended
+    for the slices. A slice without users is left out. In the slice `tail_topics` only held-out pins of tail
+    topics count.
 
     Raises ValueError for a shape that does not fit or a pin that is recommended twice to one user.
     """
     out: dict[str, float] = {}
-    for name, values in user_metrics(recommended, held, ks=ks).items():
+    of_users = user_metrics(recommended, held, ks=ks)
+    for name, values in of_users.items():
         out[name] = float(values.sum() if name.partition("/")[0] == PINS else values.mean())
         if name.partition("/")[0] == PINS:
             out[name.replace(PINS, "users", 1)] = float(len(values))
+            for k in ks:
+                recall = of_users[name.replace(PINS, f"recall@{k}", 1)]
+                out[name.replace(PINS, f"{FINDS}@{k}", 1)] = float(np.rint(recall * values).sum())
     return out
 
 
@@ -253,9 +258,9 @@ def _hits(recommended: np.ndarray, held: HeldOut) -> tuple[np.ndarray, np.ndarra
 
 
 def lift(metrics: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
-    """Each metric over the baseline's less 1, for metrics both have and the baseline has above zero."""
+    """Each mean over the baseline's less 1, for those both have and the baseline has above zero."""
     return {
         name: metrics[name] / baseline[name] - 1
         for name in metrics
-        if "@" in name and baseline.get(name, 0.0) > 0
+        if "@" in name and not name.startswith(FINDS) and baseline.get(name, 0.0) > 0
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from training.data.graph import Context, GraphConfig, build_graph
 from training.evaluation.leave_one_out_models import EASE_PINS
+from training.evaluation.pinnersage_alpha import NothingToChooseBy, choose_alpha
 from training.evaluation.retrieval import popularity as most_popular
 from training.evaluation.seeded import Seeded
 from training.evaluation.temporal import AsOf, Fit, Ints, Model, NotApplicable, Recommend, by_score
@@ -18,15 +19,12 @@ from training.models import baselines
 from training.models.baselines import Scorer
 from training.models.content import PIN_COLUMNS, ContentConfig, ContentEncoder, without_content
 from training.models.interactions import Pins
-from training.models.pinnersage import PinnerSageConfig, choose_alpha, sample_medoids, user_interests
+from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
 from training.models.pixie import Pixie, PixieConfig, history_query
 from training.pipelines.content import catalogue, pin_frames, topic_parents
 from training.pipelines.user_actions import UserActions
 from validation.lake import Lake
 from validation.tables import ACTION, ACTIONS, CREATED_AT, PIN_ID, TIMESTAMP, USER_ID, Polarity, Vocabulary
-
-TUNED_USERS = 300
-"""Users on whose histories PinnerSage's alpha is chosen."""
 
 
 def popularity(known: AsOf) -> Recommend:
@@ -112,11 +110,9 @@ def pinnersage(known: AsOf, *, seed: int) -> Recommend:
     actions = UserActions.read(known.lake, pins, known.lake.interval()[0], known.cut)
     config = PinnerSageConfig()
     try:
-        histories = [actions.history(user) for user in actions.sample(TUNED_USERS, seed)]
-        config = config.model_copy(
-            update={"alpha": choose_alpha(histories, pins.vectors, config, seed=seed).alpha}
-        )
-    except ValueError:  # nobody has two active days: the default alpha stands
+        chosen = choose_alpha(actions, known.cut_ms, config, seed=seed)
+        config = config.model_copy(update={"alpha": chosen.alpha})
+    except NothingToChooseBy:  # the default alpha stands
         pass
     columns = np.searchsorted(known.pins, pins.ids)
 

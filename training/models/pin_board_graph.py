@@ -13,10 +13,6 @@ points at, so that "boards of this language" is one contiguous range, as in Pixi
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,38 +21,25 @@ from typing import NamedTuple
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+
+from training.models.pin_board_artifact import (
+    MANIFEST,
+    GraphError,
+    GraphInfo,
+    check_artifact,
+    digest_of,
+    frozen,
+    read_artifact,
+    write_artifact,
+)
 
 Ids = NDArray[np.int64]
 Indexes = NDArray[np.int32]
 Labels = NDArray[np.uint16]
 
-FORMAT = 1
-MANIFEST = "graph.json"
 TOPICS_PER_LANGUAGE = 256
 NO_PIN = -1
 """The index of a pin (or board) that the graph does not know."""
-
-
-class GraphError(ValueError):
-    """Edges, ids or files that make no graph."""
-
-
-class GraphInfo(BaseModel):
-    """What a graph says about itself; kept beside the arrays and shown in model cards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    context: str = "board"
-    """What stands at the other end of an edge: board, or the context that takes its place."""
-    as_of_ms: int | None = None
-    """Saves before this Unix time (ms) are in; None where the edges carried no times."""
-    languages: tuple[str, ...] = ()
-    """Language of codes 1, 2, ...; code 0 is unknown."""
-    topics: tuple[int, ...] = ()
-    """Topic id of codes 1, 2, ...; code 0 is unknown."""
-    notes: tuple[str, ...] = ()
-    """How edges were chosen and pruned, a line each."""
 
 
 class Rows(NamedTuple):
@@ -91,15 +74,6 @@ class Extra(NamedTuple):
 
 def _empty(dtype: type[np.generic]) -> NDArray[np.generic]:
     return frozen(np.empty(0, dtype))
-
-
-def frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """A read-only view: a graph is shared by threads, and one array type means one compiled kernel."""
-    view = np.ascontiguousarray(array).view(np.ndarray)
-    if view.flags.writeable:
-        view = view.view()
-        view.flags.writeable = False
-    return view
 
 
 def _settled(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -217,33 +191,13 @@ class PinBoardGraph:
         return pins, np.asarray(self.rows.pin_boards)
 
     def save(self, path: Path) -> str:
-        """Write the artifact folder `path` (graph.json and one .npy an array); returns its digest.
-
-        Written beside and renamed, so that a reader sees a whole artifact or none. Raises GraphError where
-        `path` exists: artifacts are never rewritten.
-        """
-        if path.exists():
-            raise GraphError(f"{path} exists already; a graph artifact is never rewritten, choose a new folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        for name, array in self.arrays().items():
-            np.save(staged / f"{name}.npy", array, allow_pickle=False)
-        digest = self.digest()
-        manifest = {"format": FORMAT, "digest": digest, "info": self.info.model_dump(mode="json")}
+        """Write the artifact folder `path`; returns its digest. Raises GraphError where `path` exists."""
         counts = {"pins": self.pins, "boards": self.boards, "edges": self.edges}
-        (staged / MANIFEST).write_text(json.dumps(manifest | counts, indent=2) + "\n")
-        staged.rename(path)
-        return digest
+        return write_artifact(path, self.arrays(), self.info, counts)
 
     def digest(self) -> str:
         """16 hex digits over every array: the same edges, labels and order give the same digest."""
-        sha = hashlib.sha256()
-        for name, array in self.arrays().items():
-            sha.update(f"{name} {array.dtype} {array.shape}".encode())
-            sha.update(memoryview(array).cast("B") if array.size else b"")
-        return sha.hexdigest()[:16]
+        return digest_of(self.arrays())
 
     @classmethod
     def load(cls, path: Path, *, resident: bool = False, check: bool = True) -> PinBoardGraph:
@@ -253,25 +207,13 @@ class PinBoardGraph:
         (a walk is bound by such reads). `check` reads every edge once: kernels have no bounds checks, so
         a damaged file must be found here. Raises GraphError naming the file that is wrong.
         """
-        manifest = _manifest(path)
-        names = (
-            "pin_ids",
-            "board_ids",
-            "pin_labels",
-            "board_labels",
-            "pin_order",
-            "board_order",
-            *Rows._fields,
-        )
-        arrays = {name: _read(path / f"{name}.npy", resident) for name in names}
-        rows = Rows(*(arrays[name] for name in Rows._fields))
-        info = GraphInfo.model_validate(manifest["info"])
-        own = {k: v for k, v in arrays.items() if k not in Rows._fields}
-        graph = cls(rows=rows, info=info, **own)
-        if (graph.pins, graph.boards, graph.edges) != tuple(manifest[k] for k in ("pins", "boards", "edges")):
+        arrays, info, counts = read_artifact(path, resident=resident)
+        rows = Rows(*(arrays.pop(name) for name in Rows._fields))
+        graph = cls(rows=rows, info=info, **arrays)
+        if (graph.pins, graph.boards, graph.edges) != tuple(counts[k] for k in ("pins", "boards", "edges")):
             raise GraphError(f"{path}: arrays and {MANIFEST} disagree on the number of pins, boards or edges")
         if check:
-            _check(graph, path)
+            check_artifact(path, graph.arrays())
         return graph
 
 
@@ -454,94 +396,3 @@ def _transposed(offsets, ends, nodes, offset_type):
             out[fill[end]] = node
             fill[end] += 1
     return back, out
-
-
-def _manifest(path: Path) -> dict:
-    """graph.json of the artifact, its format checked."""
-    file = path / MANIFEST
-    if not file.exists():
-        raise GraphError(f"{path} holds no graph artifact ({MANIFEST} is missing)")
-    try:
-        manifest = json.loads(file.read_text())
-        GraphInfo.model_validate(manifest["info"])
-    except (json.JSONDecodeError, KeyError, ValidationError) as wrong:
-        raise GraphError(f"{file} is damaged: {wrong}") from wrong
-    if manifest.get("format") != FORMAT:
-        raise GraphError(
-            f"{file}: format {manifest.get('format')}, this code reads {FORMAT}; build the graph anew"
-        )
-    return manifest
-
-
-def _read(file: Path, resident: bool) -> NDArray[np.generic]:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as wrong:
-        raise GraphError(f"{file} is missing or damaged: {wrong}") from wrong
-    return frozen(np.array(array) if resident else np.asarray(array))
-
-
-_TYPES = {
-    "pin_ids": np.int64,
-    "board_ids": np.int64,
-    "pin_labels": np.uint16,
-    "board_labels": np.uint16,
-    "pin_order": np.int32,
-    "board_order": np.int32,
-    "pin_boards": np.int32,
-    "board_pins": np.int32,
-    "pin_edge_labels": np.uint16,
-    "board_edge_labels": np.uint16,
-}
-
-
-def _check(graph: PinBoardGraph, path: Path) -> None:
-    """Raises GraphError where an array could send a walk out of bounds."""
-    for name, dtype in _TYPES.items():
-        array = graph.arrays()[name]
-        if array.dtype != dtype or array.ndim != 1:
-            raise GraphError(f"{path / name}.npy holds {array.dtype} {array.shape}, expected a row of {dtype}")
-    rows = graph.rows
-    sides = (
-        (
-            "pin",
-            rows.pin_offsets,
-            rows.pin_boards,
-            rows.pin_edge_labels,
-            graph.pins,
-            graph.boards,
-            graph.pin_order,
-        ),
-        (
-            "board",
-            rows.board_offsets,
-            rows.board_pins,
-            rows.board_edge_labels,
-            graph.boards,
-            graph.pins,
-            graph.board_order,
-        ),
-    )
-    for what, offsets, ends, labels, nodes, others, order in sides:
-        sound = offsets.dtype in (np.int32, np.int64) and len(offsets) == nodes + 1 and len(order) == nodes
-        sound = sound and len(ends) == graph.edges and len(labels) in (0, graph.edges)
-        if not sound or not _in_bounds(offsets, ends, others) or not _in_range(order, nodes):
-            raise GraphError(f"{path}: rows of {what}s point outside the graph; the artifact is damaged")
-
-
-@numba.njit(cache=True, nogil=True)
-def _in_bounds(offsets, ends, others):
-    if offsets[0] != 0 or offsets[-1] != len(ends):
-        return False
-    for i in range(len(offsets) - 1):
-        if offsets[i] > offsets[i + 1]:
-            return False
-    return _in_range(ends, others)
-
-
-@numba.njit(cache=True, nogil=True)
-def _in_range(indexes, limit):
-    sound = True
-    for i in indexes:
-        sound &= (i >= 0) & (i < limit)
-    return sound

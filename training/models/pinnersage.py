@@ -11,7 +11,7 @@ Distances are squared Euclidean throughout, as in the paper's recursion: a cut a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -42,7 +42,8 @@ class PinnerSageConfig(BaseModel):
     space: str | None = None
     """The space whose vectors are clustered, `content@7`; alpha means nothing in another."""
     alpha: float = Field(1.0, gt=0)
-    """Largest Ward height (squared distance) of a merge that is kept; `choose_alpha` picks it."""
+    """Largest Ward height (squared distance) of a merge that is kept; `training.evaluation.pinnersage_alpha`
+    picks it."""
     decay_per_day: float = Field(0.01, ge=0)
     window_days: int = Field(90, ge=1)
     max_pins: int = Field(1000, ge=1, le=20_000)
@@ -188,90 +189,6 @@ def sample_medoids(interests: Interests, k: int = 3, *, seed: int) -> Ints:
     weights = np.maximum(interests.importances.astype(np.float64), 1e-12)
     keys = np.random.default_rng(seed).exponential(size=len(weights)) / weights
     return np.argsort(keys, kind="stable")[:k].astype(np.int64)
-
-
-@dataclass(frozen=True)
-class AlphaChoice:
-    """The alpha picked and why: how near the top held-out pins stood under each alpha tried."""
-
-    alpha: float
-    gain: dict[float, float]
-    """Mean over users of the held-out pins' gain, 1 / (1 + rank / HALF_AT), in (0, 1]."""
-    interests: dict[float, float]
-    """Mean number of interests a user."""
-    users: int
-
-
-ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-HALF_AT = 100
-"""Rank at which a pin found counts half: about as many as a source brings."""
-AS_GOOD = 0.95
-COMPARED = 20_000
-"""Pins of a larger catalogue that a held-out pin is ranked among, drawn evenly."""
-
-
-def choose_alpha(
-    histories: Sequence[History],
-    catalogue: Floats,
-    config: PinnerSageConfig,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    seed: int = 7,
-    interests_of: Callable[[History, int, PinnerSageConfig], Interests] = user_interests,
-) -> AlphaChoice:
-    """Alpha by walking one day forward, since the paper names none.
-
-    1. Hold out each user's last active day; what is new in it, pins not met before, is to be found.
-    2. For each of `alphas`, cluster the days before as of that midnight and draw `config.sampled` medoids by
-       importance, with the same seeds for every alpha.
-    3. A held-out pin's rank is the number of pins of `catalogue` (p, d) nearer to a drawn medoid than it, its
-       gain 1 / (1 + rank / HALF_AT). An alpha's gain is the mean over users of the mean over their pins.
-    4. Of the alphas whose gain is at least AS_GOOD of the best's, the largest is taken: its interests are the
-       fewest to keep and search.
-
-    Too small an alpha spends the draws on single pins, too large a one blurs interests together; both show.
-    Cosines alone would not do: single pins lie near others like them, and yet far down everyone's list.
-    `interests_of` may cluster otherwise. Raises ValueError when no history has two active days.
-    """
-    splits = [split for split in map(_last_day_out, histories) if split is not None]
-    if not splits:
-        raise ValueError("no user has actions on two different days, new pins on the last; set alpha instead")
-    pins = len(catalogue)
-    if pins > COMPARED:
-        catalogue = catalogue[np.random.default_rng(seed).choice(pins, COMPARED, replace=False)]
-    gains, sizes = np.zeros((len(alphas), len(splits))), np.zeros((len(alphas), len(splits)))
-    for row, alpha in enumerate(alphas):
-        tried = config.model_copy(update={"alpha": alpha})
-        for user, (past, held, now_ms) in enumerate(splits):
-            interests = interests_of(past, now_ms, tried)
-            sizes[row, user] = len(interests)
-            drawn = sample_medoids(interests, tried.sampled, seed=seed + user)
-            if len(drawn):
-                ranks = _ranks(held, interests.vectors[drawn], catalogue) * (pins / len(catalogue))
-                gains[row, user] = (1 / (1 + ranks / HALF_AT)).mean()
-    gain, size = (dict(zip(alphas, v.mean(axis=1).tolist(), strict=True)) for v in (gains, sizes))
-    chosen = max(alpha for alpha in alphas if gain[alpha] >= AS_GOOD * max(gain.values()))
-    return AlphaChoice(chosen, gain, size, len(splits))
-
-
-def _ranks(held: Floats, medoids: Floats, catalogue: Floats) -> NDArray[np.int64]:
-    """Pins of `catalogue` (p, d) nearer to any of `medoids` than each of `held` (h, d) is, (h,)."""
-    ordered = np.sort((catalogue @ medoids.T).max(axis=1))
-    own = (held @ medoids.T).max(axis=1)
-    return len(ordered) - np.searchsorted(ordered, own, side="right")
-
-
-def _last_day_out(history: History) -> tuple[History, Floats, int] | None:
-    """History before the last active day, vectors of that day's pins not met before, and its midnight."""
-    if len(history.times_ms) == 0:
-        return None
-    midnight = int(history.times_ms.max()) // MS_PER_DAY * MS_PER_DAY
-    before = history.times_ms < midnight
-    new = ~before & ~np.isin(history.pin_ids, history.pin_ids[before])
-    if not before.any() or not new.any():
-        return None
-    past = History(history.pin_ids[before], history.vectors[before], history.times_ms[before])
-    return past, history.vectors[new], midnight
 
 
 @cache

@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import PINNERSAGE_SERVICE
 from training.context import TrainingContext
+from training.evaluation import pinnersage_alpha
+from training.evaluation.pinnersage_alpha import (
+    AlphaChoice,
+    AlphaConfig,
+    NothingToChooseBy,
+    choose_alpha,
+    procedure,
+)
 from training.evaluation.retrieval import HOLDOUT_DAYS, HOLDOUT_USERS
 from training.models import interest_clusters, interest_kernels
 from training.models import pinnersage as pinnersage_model
 from training.models.interactions import Pins
 from training.models.pinnersage import (
-    AlphaChoice,
     Interests,
     PinnerSageConfig,
-    choose_alpha,
     sample_medoids,
     user_interests,
     users_interests,
@@ -37,7 +43,6 @@ from validation.lake import Lake
 from validation.manifest import Part
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow.models import ModelSignature
 
 MODEL = "pinnersage"
@@ -46,13 +51,13 @@ CODE = (
     Path(pinnersage_model.__file__),
     Path(interest_clusters.__file__),
     Path(interest_kernels.__file__),
+    Path(pinnersage_alpha.__file__),
     Path(user_actions_module.__file__),
     Path(__file__),
 )
 
-TUNED_USERS = 500
-TUNED_BEFORE = timedelta(days=7)
-"""Age of the vectors that alpha is chosen on: those of a graph that holds a user's last day would know it."""
+ALPHA = AlphaConfig()
+"""How alpha is chosen, on vectors as of its first day: a graph that holds these days would know them."""
 EVALUATED_USERS = 1000
 USERS_AT_ONCE = 4096
 """Users clustered between two looks at the caller: what bounds the memory of their interests."""
@@ -60,12 +65,6 @@ RETRIEVED = 100
 """Pins retrieved per user in the walk forward, over all sampled medoids."""
 RELEVANT = 0.8
 """Cosine from which a recommended pin counts as relevant to one acted on (paper, section 5)."""
-
-ALPHA_PROCEDURE = (
-    "The paper names no alpha. It was chosen by walking one day forward: of each user sampled, all but the "
-    "last active day is clustered, and the alpha is taken whose sampled medoids have the new pins of that day "
-    "highest among their nearest (rank 100 counts half); of alphas within 5 % of the best, the largest."
-)
 
 MS_PER_DAY = 86_400_000
 
@@ -96,16 +95,15 @@ def train_pinnersage(
     cut = datetime.fromtimestamp(holdout_ms / 1000, UTC)
     choice = None
     if config is None:
-        before = catalogue_of(ctx, pins, max(cut - TUNED_BEFORE, lake.interval()[0]))
+        before = catalogue_of(ctx, pins, max(cut - timedelta(days=ALPHA.days), lake.interval()[0]))
         choice = _choose(replace(actions, pins=before), wanted, holdout_ms, ctx.seed)
     actions = replace(actions, pins=catalogue_of(ctx, pins, cut))
     if choice is not None:
         wanted = wanted.model_copy(update={"alpha": choice.alpha})
-        found = choice.interests[choice.alpha]
-        ctx.progress(f"pinnersage: alpha {choice.alpha:g}, {found:.1f} interests a user")
+        ctx.progress(f"pinnersage: {choice.summary()}")
     metrics = walk_forward(actions, wanted, holdout_ms, ctx.seed)
     if choice is not None:
-        metrics |= {"tuned_users": float(choice.users), "tuned_gain": choice.gain[choice.alpha]}
+        metrics |= choice.metrics()
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "model"
         wanted.save(files)
@@ -123,9 +121,13 @@ def train_pinnersage(
             requirements=pinned("numba", "numpy", "pandas", "pydantic"),
             inputs=inputs,
             tags={"feature_service": PINNERSAGE_SERVICE, "space": pins.space or ""},
-            figures={"alpha": _alpha_figure(choice)} if choice is not None else {},
+            figures={"alpha": pinnersage_alpha.figure(choice)} if choice is not None else {},
             notes="Nothing is learned: quality is bounded by the space. "
-            + (f"{ALPHA_PROCEDURE} " if choice is not None else "alpha was given, not chosen. ")
+            + (
+                f"{procedure(ALPHA)} Here: {choice.summary()}. "
+                if choice is not None
+                else "alpha was given, not chosen. "
+            )
             + "Metrics are of the days from "
             f"{datetime.fromtimestamp(holdout_ms / 1000, UTC):%Y-%m-%d} on, on which alpha was not chosen; "
             "sampling is seeded. " + lake.contract().notes,
@@ -251,11 +253,10 @@ def nearest(
 
 
 def _choose(actions: UserActions, config: PinnerSageConfig, before_ms: int, seed: int) -> AlphaChoice | None:
-    """Alpha from the users' histories before the evaluated day; None where nobody has two active days."""
-    histories = [actions.history(user, before_ms) for user in actions.sample(TUNED_USERS, seed + 1)]
+    """Alpha from the days before the evaluated ones; None where nobody came back in them."""
     try:
-        return choose_alpha(histories, actions.pins.vectors, config, seed=seed)
-    except ValueError:  # no user has two active days: the default stands, and the card says it was not chosen
+        return choose_alpha(actions, before_ms, config, search=ALPHA, seed=seed)
+    except NothingToChooseBy:  # the default stands, and the card says it was not chosen
         return None
 
 
@@ -272,21 +273,6 @@ def _part(registry: Registry, version: int, pins: Part) -> Part:
 
 def _ms(time: datetime) -> int:
     return int(time.timestamp() * 1000)
-
-
-def _alpha_figure(choice: AlphaChoice) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    left = figure.subplots()
-    alphas = sorted(choice.gain)
-    left.plot(alphas, [choice.gain[a] for a in alphas], marker="o", color="#c8102e")
-    left.axvline(choice.alpha, color="#888888", linestyle=":")
-    left.set(xscale="log", xlabel="alpha", ylabel="gain of held-out pins by rank")
-    right = left.twinx()
-    right.plot(alphas, [choice.interests[a] for a in alphas], marker=".", color="#4a6fa5")
-    right.set_ylabel("interests per user", color="#4a6fa5")
-    return figure
 
 
 def _signature(dim: int) -> ModelSignature:

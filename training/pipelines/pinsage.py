@@ -62,7 +62,7 @@ PIPELINE = "pipeline.json"
 CODE = (
     Path(pinsage_model.__file__).parent,
     Path(trainer_module.__file__).parent,
-    Path(graph_module.__file__),
+    *graph_module.CODE,
     Path(weights_module.__file__),
     Path(world_module.__file__),
     Path(__file__),

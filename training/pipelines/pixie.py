@@ -48,7 +48,7 @@ PIPELINE = "pipeline.json"
 
 TABLES = ("pins", "actions", "boards", "topics", "users")
 
-CODE = (Path(pixie_model.__file__).parent, Path(graph_module.__file__), Path(__file__))
+CODE = (Path(pixie_model.__file__).parent, *graph_module.CODE, Path(__file__))
 
 Ids = NDArray[np.int64]
 

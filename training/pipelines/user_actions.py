@@ -73,6 +73,25 @@ class UserActions:
             vectors=self.pins.vectors,
         )
 
+    def histories_of(self, users: Ints) -> Histories:
+        """All actions of the users at these positions, in their order."""
+        counts = self.offsets[users + 1] - self.offsets[users]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        taken = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], counts)
+        rows = self.pin_rows[taken]
+        return Histories(offsets, self.pins.ids[rows], rows, self.times_ms[taken], self.pins.vectors)
+
+    def active(self, from_ms: int, before_ms: int) -> Ints:
+        """Positions of the users with an action in [from, before), ascending."""
+        inside = (self.times_ms >= from_ms) & (self.times_ms < before_ms)
+        return np.unique(np.searchsorted(self.offsets, np.flatnonzero(inside), side="right") - 1)
+
+    def between(self, user: int, from_ms: int, before_ms: int) -> Ints:
+        """Distinct rows of pins that `users[user]` acted on in [from, before)."""
+        part = slice(self.offsets[user], self.offsets[user + 1])
+        low, high = np.searchsorted(self.times_ms[part], (from_ms, before_ms))
+        return np.unique(self.pin_rows[part][low:high])
+
     def since(self, user: int, from_ms: int) -> Ints:
         """Distinct rows of pins that `users[user]` acted on at or after `from_ms`."""
         start, end = self.offsets[user], self.offsets[user + 1]

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data import complete_journey
-from training.data.complete_journey import PackageMissing, _sample_without, write
+from training.data import complete_journey, complete_journey_impressions
+from training.data.complete_journey import PackageMissing, write
+from training.data.complete_journey_impressions import _sample_without
 from validation.ingest import ingest
 from validation.lake import Lake
 from validation.source import read_contract
@@ -158,7 +159,7 @@ def test_promoted_products_are_impressions(tables: dict[str, pd.DataFrame]) -> N
 def test_propensity_is_the_rate_of_the_sample(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(complete_journey, "SAMPLED_PER_BASKET", 1)
+    monkeypatch.setattr(complete_journey_impressions, "SAMPLED_PER_BASKET", 1)
     out = write(tmp_path / "tables", data=package)
     seen = pd.read_parquet(out / "impressions.parquet").groupby("request_id")["propensity"].apply(sorted)
     assert seen.to_dict() == {900: [1.0, 1.0, 1.0], 901: [0.5, 1.0]}

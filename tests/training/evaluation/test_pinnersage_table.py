@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from training.evaluation.pinnersage_alpha import AlphaConfig
 from training.evaluation.pinnersage_table import (
     DIRECTIONS,
     LAST_PIN,
@@ -30,7 +31,14 @@ from training.pipelines.user_actions import UserActions
 
 END = 20_000 * MS_PER_DAY
 TOPICS = 20
-CONFIG = TableConfig(days=2, users=40, draws=2, recommended=40, tuned_users=15, resamples=200)
+CONFIG = TableConfig(
+    days=2,
+    users=40,
+    draws=2,
+    recommended=40,
+    tuned=AlphaConfig(days=3, users=15, recommended=40),
+    resamples=200,
+)
 
 
 def world(seed: int = 0, users: int = 40, per_topic: int = 50) -> tuple[Pins, UserActions, UserActions]:

@@ -91,6 +91,8 @@ def test_metrics_by_hand(lake: Lake) -> None:
     first = (1 + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
     second = (1 / np.log2(3)) / (1 + 1 / np.log2(3))
     assert got["ndcg@3"] == pytest.approx((first + second) / 3)
+    assert (got["pins"], got["finds@1"], got["finds@3"]) == (5, 1, 3)
+    assert (got["finds@3/new_users"], got["finds@3/tail_topics"]) == (1, 1)
 
 
 def test_days_grow_until_enough_users_are_in_them(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +133,9 @@ def test_finding_everything_is_perfect(lake: Lake) -> None:
     perfect = np.array([[3, 7], [2, 8], [4, 0]])
     got = evaluate(perfect, held, ks=(2,))
     # in a slice a pin found below one that does not count is still found, only lower
-    assert all(v == pytest.approx(1.0) for name, v in got.items() if "@" in name and "ndcg@2/tail" not in name)
+    means = {name for name in got if "@" in name and not name.startswith("finds")} - {"ndcg@2/tail_topics"}
+    assert all(got[name] == pytest.approx(1.0) for name in means)
+    assert got["finds@2"] == got["pins"] and got["finds@2/tail_topics"] == got["pins/tail_topics"]
 
 
 def test_popularity_counts_positives_before_the_cut(lake: Lake) -> None:

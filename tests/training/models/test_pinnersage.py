@@ -16,8 +16,6 @@ from training.models.pinnersage import (
     History,
     Interests,
     PinnerSageConfig,
-    _ranks,
-    choose_alpha,
     merge_interests,
     recent_interests,
     sample_medoids,
@@ -114,42 +112,6 @@ def test_medoids_are_sampled_by_importance_without_repeats():
     np.testing.assert_array_equal(sample_medoids(interests, 3, seed=5), sample_medoids(interests, 3, seed=5))
     assert len(sample_medoids(interests, 9, seed=0)) == 4
     assert len(sample_medoids(Interests.none(8), 3, seed=0)) == 0
-
-
-def test_alpha_is_chosen_between_single_pins_and_one_blur():
-    """Each user has three interests of forty: one blurred medoid finds few of their pins, as do single pins."""
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((40, 32)).astype(np.float32)
-    topics = np.repeat(np.arange(40), 30)
-    catalogue = centres[topics] + 0.6 * rng.standard_normal((1_200, 32)).astype(np.float32)
-    catalogue /= np.linalg.norm(catalogue, axis=1, keepdims=True)
-    histories = []
-    for _ in range(30):
-        liked = np.flatnonzero(np.isin(topics, rng.choice(40, 3, replace=False)))
-        pins = rng.choice(liked, 60, replace=False)
-        times = NOW - rng.integers(1, 20, 60) * MS_PER_DAY
-        histories.append(History(pins, catalogue[pins], times))
-    choice = choose_alpha(histories, catalogue, PinnerSageConfig(sampled=3), alphas=(1e-6, 2.0, 1e6))
-    assert choice.alpha == 2.0
-    assert choice.gain[2.0] > 1.05 * max(choice.gain[1e-6], choice.gain[1e6])
-    assert choice.interests[1e-6] > choice.interests[2.0] > choice.interests[1e6] == 1.0
-    assert choice.users == 30
-
-
-def test_ranks_are_among_the_whole_catalogue():
-    rng = np.random.default_rng(1)
-    catalogue = rng.standard_normal((500, 8)).astype(np.float32)
-    medoids, held = catalogue[:2], catalogue[[3, 50, 400]]
-    best = (catalogue @ medoids.T).max(axis=1)
-    expected = [(best > (pin @ medoids.T).max()).sum() for pin in held]
-    np.testing.assert_allclose(_ranks(held, medoids, catalogue), expected, atol=1)  # rounding may tie a pin
-
-
-def test_alpha_needs_two_days():
-    actions, _ = history()
-    one_day = History(actions.pin_ids, actions.vectors, np.full(60, NOW))
-    with pytest.raises(ValueError, match="two different days"):
-        choose_alpha([one_day], actions.vectors, PinnerSageConfig())
 
 
 def test_configuration_round_trip_and_unknown_keys(tmp_path: Path):

@@ -52,6 +52,24 @@ def test_histories_of_a_slice_are_those_of_each_user(actions: UserActions):
             np.testing.assert_array_equal(together.vectors[together.rows[part]], alone.vectors)
 
 
+def test_histories_of_chosen_users_are_those_of_each_in_their_order(actions: UserActions):
+    together = actions.histories_of(np.array([1, 0, 1]))
+    assert len(together) == 3
+    for place, user in enumerate((1, 0, 1)):
+        part = slice(together.offsets[place], together.offsets[place + 1])
+        np.testing.assert_array_equal(together.pin_ids[part], actions.history(user).pin_ids)
+        np.testing.assert_array_equal(together.times_ms[part], actions.history(user).times_ms)
+        np.testing.assert_array_equal(together.vectors[together.rows[part]], actions.history(user).vectors)
+    assert len(actions.histories_of(np.empty(0, np.int64))) == 0
+
+
+def test_who_acted_on_what_between_two_times(actions: UserActions):
+    assert actions.active(MS + 5000, MS + 9000).tolist() == [1]
+    assert actions.active(MS + 9000, MS + 9001).tolist() == [0]
+    assert actions.between(0, MS + 1000, MS + 9000).tolist() == [0, 2]
+    assert actions.between(0, MS + 4000, MS + 9000).tolist() == []
+
+
 def test_the_cut_is_strict_on_one_side_and_closed_on_the_other(actions: UserActions):
     assert actions.history(0, MS + 3000).pin_ids.tolist() == [30]
     assert actions.since(0, MS + 3000).tolist() == [0]

@@ -42,20 +42,31 @@ def ials(
 
 @numba.njit(cache=True)
 def _solve(indptr, indices, fixed, solved, unobserved, regularisation):
-    """Overwrite each row of `solved` by its least-squares solution, given `fixed`."""
+    """Overwrite each row of `solved` by its least-squares solution, given `fixed`.
+
+    In the eigenbasis of the part that all rows share, that part and the ridge are diagonal, D. With the row's
+    pairs A (n, dim), a row of few solves n equations in place of dim:
+    (D + A'A)^-1 A'1 = D^-1 A' (1 + A D^-1 A')^-1 1.
+    """
     dim = fixed.shape[1]
-    gram = unobserved * (fixed.T @ fixed)
+    shared, basis = np.linalg.eigh(unobserved * (fixed.T @ fixed))
+    turned = fixed @ basis
     for row in range(len(indptr) - 1):
         ends = indices[indptr[row] : indptr[row + 1]]
-        if len(ends) == 0:
+        n = len(ends)
+        if n == 0:
             solved[row] = 0.0
             continue
-        observed = fixed[ends]
-        left = gram + observed.T @ observed
-        ridge = regularisation * (len(ends) + unobserved * len(fixed))
-        for k in range(dim):
-            left[k, k] += ridge
-        right = np.zeros(dim)
-        for k in range(len(ends)):
-            right += observed[k]
-        solved[row] = np.linalg.solve(left, right)
+        observed = turned[ends]
+        diagonal = shared + regularisation * (n + unobserved * len(fixed))
+        if n < dim:
+            left = (observed / diagonal) @ observed.T
+            for k in range(n):
+                left[k, k] += 1.0
+            solved[row] = (np.linalg.solve(left, np.ones(n)) @ observed) / diagonal
+        else:
+            left = observed.T @ observed
+            for k in range(dim):
+                left[k, k] += diagonal[k]
+            solved[row] = np.linalg.solve(left, observed.sum(axis=0))
+    solved[:] = solved @ basis.T

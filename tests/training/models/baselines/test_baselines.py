@@ -123,6 +123,30 @@ def test_ials_ends_where_its_loss_is_least() -> None:
     assert full == pytest.approx(best, rel=0.05)
 
 
+def test_ials_solves_the_normal_equations_of_every_row() -> None:
+    """Rows of fewer pairs than dimensions, and of more, against the plain equations of two epochs."""
+    matrix, dim, seed = random_matrix(11, users=60, pins=30, density=0.2), 5, 3
+    x = matrix.toarray().astype(np.float64)
+    few = (x.sum(axis=1) < dim).sum()
+    assert 5 < few < 55 and (x.sum(axis=0) > 0).all()
+
+    def solve(pairs: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+        rows = []
+        for row in pairs:
+            own = fixed[row > 0]
+            ridge = 0.02 * (len(own) + 0.1 * len(fixed))
+            left = own.T @ own + 0.1 * fixed.T @ fixed + ridge * np.eye(dim)
+            rows.append(np.linalg.solve(left, own.sum(axis=0)))
+        return np.array(rows)
+
+    pins = np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(dim), (30, dim))
+    for _ in range(2):
+        users = solve(x, pins)
+        pins = solve(x.T, users)
+    scores = ials(matrix, dim=dim, epochs=2, regularisation=0.02, seed=seed)(np.arange(60))
+    np.testing.assert_allclose(scores, users @ pins.T, rtol=1e-4, atol=1e-6)
+
+
 def test_ials_repeats_under_a_seed() -> None:
     matrix = random_matrix(8)
     first, again = (ials(matrix, dim=4, epochs=3, seed=5)(np.arange(9)) for _ in range(2))
