@@ -7,8 +7,9 @@ those the user had acted on, are neither brought nor to be found. Recall is the 
 brought.
 
 The rule is one standard error: of the alphas whose recall is no further below the best one's than the standard
-error of the difference, paired user by user, the largest is taken. Its interests are the fewest to keep and
-search, and what recall cannot tell apart, noise does not decide.
+error of the difference, paired user by user, the largest is taken; of alphas that cluster everybody alike, the
+smallest stands for all. Its interests are the fewest to keep and search, and what recall cannot tell apart,
+noise does not decide.
 """
 
 from __future__ import annotations
@@ -57,13 +58,15 @@ class AlphaConfig(BaseModel):
     alphas: tuple[float, ...] = Field(ALPHAS, min_length=1)
     days: int = Field(7, ge=1)
     """Last days before the cut, each predicted from those before it."""
-    users: int = Field(200, ge=1)
+    users: int = Field(300, ge=1)
     """Users drawn for each day, of those who find something new in it."""
-    draws: int = Field(4, ge=1)
+    draws: int = Field(6, ge=1)
     """Times that medoids are drawn; the mean counts."""
     recommended: int = Field(400, ge=1)
     """Pins brought to a user, whatever the number of medoids: the paper's 400, about what the funnel takes. Far
-    fewer reward the one interest a user has most of, and alpha would end where nobody has a second."""
+    fewer reward the one interest a user has most of, and alpha would end where nobody has a second. Of a small
+    catalogue `most_of_catalogue` is the bound."""
+    most_of_catalogue: float = Field(0.1, gt=0, le=1)
     compared: int = Field(100_000, ge=1)
     """Pins of a larger catalogue that are searched, drawn evenly, beside those to be found."""
 
@@ -90,13 +93,14 @@ class AlphaChoice:
 
     @property
     def turns_down(self) -> bool:
-        """Whether a larger alpha was tried and found worse: the choice is no end of the grid."""
-        return self.place < len(self.alphas) - 1
+        """Whether larger alphas were found worse. Where not, fewer interests never cost anything that was seen,
+        down to one a user."""
+        return self.place < len(self.alphas) - 1 and self.recall[-1] < self.recall.max() - self.below_best[-1]
 
     def summary(self) -> str:
         """The choice in a line."""
         best = int(self.recall.argmax())
-        end = "" if self.turns_down else ", the largest tried"
+        end = "" if self.turns_down else ", past which nothing was worse"
         return (
             f"alpha {self.alpha:g}{end}, {self.interests[self.place]:.1f} interests a user, "
             f"recall {self.recall[self.place]:.4f} (best {self.recall[best]:.4f} at {self.alphas[best]:g}, "
@@ -122,8 +126,9 @@ def procedure(config: AlphaConfig) -> str:
     return (
         f"The paper names no alpha. Each of the {config.days} days before the evaluated ones was predicted "
         "from what happened before it: medoids sampled by importance brought "
-        f"{config.recommended} pins in turns, of those made before that day. Of the alphas whose recall of the "
-        "day's new pins is within one standard error (paired by user) of the best, the largest was taken."
+        f"{config.recommended} pins in turns, at most {config.most_of_catalogue:.0%} of the catalogue, of "
+        "those made before that day. Of the alphas whose recall of the day's new pins is within one standard "
+        "error (paired by user) of the best, the largest was taken."
     )
 
 
@@ -155,11 +160,14 @@ def choose_alpha(
         rows = [row for row, q in enumerate(questions) if q.midnight_ms == midnight]
         histories = actions.histories_of(np.array([questions[row].user for row in rows]))
         made = searched[actions.pins.created_at_ms[searched] < midnight]
+        budget = min(search.recommended, max(int(search.most_of_catalogue * len(made)), 1))
         tried = [cluster(histories, midnight, config.model_copy(update={"alpha": a})) for a in alphas.tolist()]
         for at, row in enumerate(rows):
             interests = [of_users[at] for of_users in tried]
             sizes[:, row] = [len(i) for i in interests]
-            found[:, row] = _found(actions.pins, made, questions[row], interests, config.sampled, search, seed)
+            found[:, row] = _found(
+                actions.pins, made, questions[row], interests, config.sampled, budget, search.draws, seed
+            )
     return _choice(alphas, found, sizes, questions)
 
 
@@ -210,28 +218,27 @@ def _found(
     question: _Question,
     interests: Sequence[Interests],
     sampled: int,
-    search: AlphaConfig,
+    budget: int,
+    draws: int,
     seed: int,
 ) -> Doubles:
     """Held-out pins among those brought under each alpha, the mean over draws, (alphas,)."""
     drawn = [
         tuple(i.medoid_pin_ids[sample_medoids(i, sampled, seed=seed + 7919 * question.user + draw)].tolist())
         for i in interests
-        for draw in range(search.draws)
+        for draw in range(draws)
     ]
     medoids = sorted({pin for of_draw in drawn for pin in of_draw})
     if not medoids:
         return np.zeros(len(interests))
     rows = searched[~np.isin(searched, question.known)]
-    nearest = _nearest(pins, np.searchsorted(pins.ids, medoids), rows, search.recommended)
+    nearest = _nearest(pins, np.searchsorted(pins.ids, medoids), rows, budget)
     lists = dict(zip(medoids, nearest, strict=True))
     finds = {
-        of_draw: int(
-            np.isin(question.held, in_turns([lists[pin] for pin in of_draw], search.recommended)).sum()
-        )
+        of_draw: int(np.isin(question.held, in_turns([lists[pin] for pin in of_draw], budget)).sum())
         for of_draw in set(drawn)
     }
-    return np.array([finds[d] for d in drawn]).reshape(len(interests), search.draws).mean(axis=1)
+    return np.array([finds[d] for d in drawn]).reshape(len(interests), draws).mean(axis=1)
 
 
 def _nearest(pins: Pins, medoids: Ints, rows: Ints, count: int) -> Ints:
@@ -263,9 +270,16 @@ def _choice(alphas: Doubles, found: Doubles, sizes: Doubles, questions: Sequence
     by_user = np.stack([np.bincount(owner, weights=row) for row in gap])
     n = by_user.shape[1]
     error = np.sqrt((by_user**2).sum(axis=1) * n / max(n - 1, 1)) / held.sum()
-    within = np.flatnonzero(recall >= recall[best] - error)
+    place = int(np.flatnonzero(recall >= recall[best] - error)[-1])
+    alike = [(found[p] == found[place]).all() and (sizes[p] == sizes[place]).all() for p in range(place + 1)]
     return AlphaChoice(
-        float(alphas[within[-1]]), alphas, recall, error, sizes.mean(axis=1), len(questions), int(held.sum())
+        float(alphas[alike.index(True)]),
+        alphas,
+        recall,
+        error,
+        sizes.mean(axis=1),
+        len(questions),
+        int(held.sum()),
     )
 
 

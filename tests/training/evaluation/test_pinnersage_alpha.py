@@ -122,13 +122,29 @@ def test_pins_made_after_a_midnight_are_neither_brought_nor_to_be_found():
 
 
 def test_the_largest_alpha_within_one_standard_error_is_taken():
-    choice = choose_alpha(
-        world(), CUT, PinnerSageConfig(), search=SEARCH.model_copy(update={"alphas": (1.0, 1.5, 2.0, 2.5, 3.0)})
-    )
+    search = SEARCH.model_copy(update={"alphas": (0.5, 1.0, 2.0, 8.0, 64.0, 1e6)})
+    choice = choose_alpha(world(), CUT, PinnerSageConfig(), search=search)
     within = choice.recall >= choice.recall.max() - choice.below_best
-    assert choice.alpha == choice.alphas[within].max()
-    assert choice.below_best[choice.recall.argmax()] == 0
-    assert (choice.recall[choice.place + 1 :] < choice.recall.max()).all()
+    last = int(np.flatnonzero(within)[-1])
+    assert 0 < last < 5 and choice.below_best[choice.recall.argmax()] == 0
+    assert choice.recall[choice.place] == choice.recall[last]
+    assert choice.interests[choice.place] == choice.interests[last]
+    assert choice.interests[choice.place - 1] > choice.interests[last], "no smaller one clusters alike"
+
+
+def test_where_everybody_has_one_interest_the_least_alpha_that_does_it_is_taken():
+    """Users of one topic: a second interest only costs, and past some alpha nothing changes."""
+    pins, topics = catalogue()
+    rng = np.random.default_rng(4)
+    rows = []
+    for user in range(1, 31):
+        for at, row in enumerate(rng.permutation(np.flatnonzero(topics == user % TOPICS))[:20].tolist()):
+            rows.append((user, row + 1, CUT - (1 + at % 10) * MS_PER_DAY))
+    search = SEARCH.model_copy(update={"alphas": (1e-6, 64.0, 1e6, 1e9)})
+    choice = choose_alpha(log(pins, rows), CUT, PinnerSageConfig(), search=search)
+    assert choice.alpha == 64.0 and not choice.turns_down
+    assert choice.interests[1:].tolist() == [1.0, 1.0, 1.0]
+    assert "past which nothing was worse" in choice.summary()
 
 
 def test_the_standard_error_is_the_bootstraps_over_users():
@@ -166,6 +182,14 @@ def test_equal_seeds_give_equal_choices_and_a_large_catalogue_is_sampled():
     assert first.recall[1] > choose_alpha(actions, CUT, PinnerSageConfig(), search=whole, seed=5).recall[1], (
         "among fewer pins more are found"
     )
+
+
+def test_a_small_catalogue_is_not_brought_whole():
+    actions = world(users=6)
+    whole = SEARCH.model_copy(update={"recommended": 5_000})
+    tenth = SEARCH.model_copy(update={"recommended": TOPICS * PER_TOPIC // 10})
+    bounded, asked = (choose_alpha(actions, CUT, PinnerSageConfig(), search=s) for s in (whole, tenth))
+    np.testing.assert_array_equal(bounded.recall, asked.recall)
 
 
 def test_nobody_to_ask():
