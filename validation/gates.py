@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import Field
-from scipy.special import pdtr
+from scipy.special import ndtri, pdtr
 
 from validation.manifest import Frozen, ReleaseManifest
 
@@ -135,19 +135,24 @@ def recall_floors(role: str, metrics: Metrics, bounds: GateBounds) -> Iterator[G
 
 
 def _recall_floor(metrics: Metrics, role: str, part: str, bound: float, bounds: GateBounds) -> GateResult:
-    """Recall of one slice; undecided where a source as good as the bound could well have found as few."""
+    """Recall of one slice; undecided where a source as good as the bound could well have found as few.
+
+    By the spread over users, whose pins are found or missed together, or by the number of finds, where so few
+    are expected that there is no spread to go by.
+    """
     name = f"{role}/recall_at_100{part}"
     result = _at_least(name, metrics, bound, f"users{part}", bounds.min_sample)
-    pins = metrics.get(f"{role}/pins{part}", math.inf)
+    pins = metrics.get(f"{role}/pins{part}")
     finds = metrics.get(f"{role}/finds_at_100{part}")
-    if result.passed or result.value is None or math.isinf(pins) or finds is None:
+    if result.passed or result.value is None or pins is None or finds is None:
         return result
-    chance = float(pdtr(finds, bound * pins))  # of a Poisson number of finds
-    if chance < bounds.surprise:
-        return result
-    return _undecided(
-        result, f"the bound expects {bound * pins:.1f} finds of so few pins, as few come by chance"
-    )
+    within = float(ndtri(1 - bounds.surprise)) * metrics.get(f"{role}/recall_error_at_100{part}", 0.0)
+    if bound - result.value <= within:
+        return _undecided(result, f"users differ so much that {within:.4f} less comes by chance")
+    if pdtr(finds, bound * pins) >= bounds.surprise:  # of a Poisson number of finds
+        why = f"the bound expects {bound * pins:.1f} finds of so few pins, as few come by chance"
+        return _undecided(result, why)
+    return result
 
 
 def ranker_floor(

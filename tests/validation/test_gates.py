@@ -251,6 +251,23 @@ def test_a_floor_is_missed_only_where_so_few_finds_are_no_chance(
     assert gate.passed is passed and gate.decided is not passed
 
 
+@pytest.mark.parametrize(("errors_below", "passed"), [(2.2, True), (2.5, False)])
+def test_a_floor_is_missed_only_beyond_the_spread_of_users(errors_below: float, passed: bool) -> None:
+    """The normal quantile of 1 % is 2.33; finds are plenty enough to say that this is no chance of theirs."""
+    name, bounds = "pinnersage/recall_at_100", GateBounds()
+    bound = bounds.min_recall_over_chance * METRICS["chance/recall_at_100"]
+    error = 0.1 * bound
+    spread = {
+        name: bound - errors_below * error,
+        "pinnersage/recall_error_at_100": error,
+        "pinnersage/users": 900.0,
+        "pinnersage/pins": 1e6,
+        "pinnersage/finds_at_100": 1.0,
+    }
+    gate = next(r for r in run_gates(release(spread), None) if r.name == name)
+    assert gate.passed is passed and gate.decided is not passed
+
+
 def test_a_recall_whose_finds_nobody_counted_is_held_to_its_bound() -> None:
     name = "pinnersage/recall_at_100"
     gate = next(r for r in run_gates(release({name: 0.0, "pinnersage/pins": 3.0}), None) if r.name == name)

@@ -7,9 +7,9 @@ those the user had acted on, are neither brought nor to be found. Recall is the 
 brought.
 
 The rule is one standard error: of the alphas whose recall is no further below the best one's than the standard
-error of the difference, paired user by user, the largest is taken; of alphas that cluster everybody alike, the
-smallest stands for all. Its interests are the fewest to keep and search, and what recall cannot tell apart,
-noise does not decide.
+error of the difference, paired user by user, the smallest is taken. Its interests are the most, and so the
+purest, which is what PinnerSage is for; and where recall cannot tell two alphas apart, noise
+does not decide.
 """
 
 from __future__ import annotations
@@ -91,18 +91,11 @@ class AlphaChoice:
         """Of `alpha` in the arrays."""
         return int(np.flatnonzero(self.alphas == self.alpha)[0])
 
-    @property
-    def turns_down(self) -> bool:
-        """Whether larger alphas were found worse. Where not, fewer interests never cost anything that was seen,
-        down to one a user."""
-        return self.place < len(self.alphas) - 1 and self.recall[-1] < self.recall.max() - self.below_best[-1]
-
     def summary(self) -> str:
         """The choice in a line."""
         best = int(self.recall.argmax())
-        end = "" if self.turns_down else ", past which nothing was worse"
         return (
-            f"alpha {self.alpha:g}{end}, {self.interests[self.place]:.1f} interests a user, "
+            f"alpha {self.alpha:g}, {self.interests[self.place]:.1f} interests a user, "
             f"recall {self.recall[self.place]:.4f} (best {self.recall[best]:.4f} at {self.alphas[best]:g}, "
             f"standard error {self.below_best[self.place]:.4f}, {self.user_days} user days)"
         )
@@ -117,7 +110,6 @@ class AlphaChoice:
             "tuned_recall_best": float(self.recall[best]),
             "tuned_alpha_best": float(self.alphas[best]),
             "tuned_standard_error": float(self.below_best[self.place]),
-            "tuned_turns_down": float(self.turns_down),
         }
 
 
@@ -128,7 +120,7 @@ def procedure(config: AlphaConfig) -> str:
         "from what happened before it: medoids sampled by importance brought "
         f"{config.recommended} pins in turns, at most {config.most_of_catalogue:.0%} of the catalogue, of "
         "those made before that day. Of the alphas whose recall of the day's new pins is within one standard "
-        "error (paired by user) of the best, the largest was taken."
+        "error (paired by user) of the best, the smallest was taken."
     )
 
 
@@ -270,10 +262,8 @@ def _choice(alphas: Doubles, found: Doubles, sizes: Doubles, questions: Sequence
     by_user = np.stack([np.bincount(owner, weights=row) for row in gap])
     n = by_user.shape[1]
     error = np.sqrt((by_user**2).sum(axis=1) * n / max(n - 1, 1)) / held.sum()
-    place = int(np.flatnonzero(recall >= recall[best] - error)[-1])
-    alike = [(found[p] == found[place]).all() and (sizes[p] == sizes[place]).all() for p in range(place + 1)]
     return AlphaChoice(
-        float(alphas[alike.index(True)]),
+        float(alphas[np.flatnonzero(recall >= recall[best] - error)[0]]),
         alphas,
         recall,
         error,

@@ -28,7 +28,7 @@ EVALUATED_USERS = 2_000
 """Users that are measured where more are held out."""
 
 OVERALL, NEW_USERS, TAIL_TOPICS = "all", "new_users", "tail_topics"
-PINS, FINDS = "pins", "finds"
+PINS, FINDS, ERROR = "pins", "finds", "recall_error"
 
 HOLDOUT_DAYS = (1, 2, 4, 7)
 HOLDOUT_USERS = 300
@@ -183,10 +183,10 @@ def evaluate(
 
     Returns
     -------
-    `recall@k`, `hit_rate@k`, `ndcg@k` as means over users, how many `users` and `pins` were held out, and
-    `finds@k`, how many of those pins were found; the same names with `/new_users` and `/tail_topics` appended
-    for the slices. A slice without users is left out. In the slice `tail_topics` only held-out pins of tail
-    topics count.
+    `recall@k`, `hit_rate@k`, `ndcg@k` as means over users, `recall_error@k`, the standard error of that mean,
+    how many `users` and `pins` were held out, and `finds@k`, how many of those pins were found; the same
+    names with `/new_users` and `/tail_topics` appended for the slices. A slice without users is left out. In
+    the slice `tail_topics` only held-out pins of tail topics count.
 
     Raises ValueError for a shape that does not fit or a pin that is recommended twice to one user.
     """
@@ -199,6 +199,8 @@ def evaluate(
             for k in ks:
                 recall = of_users[name.replace(PINS, f"recall@{k}", 1)]
                 out[name.replace(PINS, f"{FINDS}@{k}", 1)] = float(np.rint(recall * values).sum())
+                error = recall.std(ddof=1) / np.sqrt(len(recall)) if len(recall) > 1 else 0.0
+                out[name.replace(PINS, f"{ERROR}@{k}", 1)] = float(error)
     return out
 
 
@@ -262,5 +264,5 @@ def lift(metrics: Mapping[str, float], baseline: Mapping[str, float]) -> dict[st
     return {
         name: metrics[name] / baseline[name] - 1
         for name in metrics
-        if "@" in name and not name.startswith(FINDS) and baseline.get(name, 0.0) > 0
+        if "@" in name and not name.startswith((FINDS, ERROR)) and baseline.get(name, 0.0) > 0
     }

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from tests.training.data.lakes import write_lake
 from training.evaluation import retrieval
@@ -133,9 +134,20 @@ def test_finding_everything_is_perfect(lake: Lake) -> None:
     perfect = np.array([[3, 7], [2, 8], [4, 0]])
     got = evaluate(perfect, held, ks=(2,))
     # in a slice a pin found below one that does not count is still found, only lower
-    means = {name for name in got if "@" in name and not name.startswith("finds")} - {"ndcg@2/tail_topics"}
+    means = {name for name in got if name.startswith(("recall@", "hit_rate@", "ndcg@"))} - {
+        "ndcg@2/tail_topics"
+    }
     assert all(got[name] == pytest.approx(1.0) for name in means)
+    assert got["recall_error@2"] == 0.0
     assert got["finds@2"] == got["pins"] and got["finds@2/tail_topics"] == got["pins/tail_topics"]
+
+
+def test_the_error_of_recall_is_that_of_the_mean_over_users(lake: Lake) -> None:
+    held = hold_out(lake, CUT, END)
+    some = np.array([[3, 0], [0, 0], [4, 0]])
+    recall = user_metrics(some, held, ks=(2,))["recall@2"]
+    assert len(set(recall.tolist())) > 1
+    assert evaluate(some, held, ks=(2,))["recall_error@2"] == pytest.approx(scipy.stats.sem(recall))
 
 
 def test_popularity_counts_positives_before_the_cut(lake: Lake) -> None:

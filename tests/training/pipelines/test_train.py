@@ -160,8 +160,9 @@ def test_the_online_store_holds_last_nights_user_vectors(made: TrainingContext, 
     nightly = daily_user_vectors(made, trained.parts["pinnerformer"])
     online = OnlineFeatures.open(made.feast_home, freshness=Freshness.unbounded())
     for user, vector in zip(nightly.users[:20].tolist(), nightly.vectors, strict=False):
-        np.testing.assert_array_equal(online.user_embedding(user, "pinnerformer@1"), vector)
-    assert online.user_embedding(10**9, "pinnerformer@1") is None
+        read = online.user(user, (), ["pinnerformer@1"]).embeddings["pinnerformer@1"]
+        np.testing.assert_array_equal(read, vector)
+    assert online.user(10**9, (), ["pinnerformer@1"]).embeddings == {}
 
 
 def test_nothing_changed_nothing_done(made: TrainingContext, trained: Trained):
