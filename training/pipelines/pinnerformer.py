@@ -56,7 +56,7 @@ class PinnerFormerPipeline(BaseModel):
     held_out_users: float = Field(0.1, ge=0, lt=1)
     """Share of users that training never sees, for the metrics of unseen users (the paper's are all such)."""
 
-    max_tokens: int = Field(8_000_000, ge=1)
+    max_tokens: int = Field(5_000_000, ge=1)
     """Actions read in all, those of every epoch together; where the data has more, epochs are fewer."""
 
     def fitted_to(self, actions: NDArray[np.integer]) -> PinnerFormerPipeline:
