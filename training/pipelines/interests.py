@@ -70,7 +70,7 @@ class InterestsPipeline(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: InterestsConfig = InterestsConfig()
-    training: InterestsTraining = InterestsTraining()
+    training: InterestsTraining = InterestsTraining(epochs=6)
     association: TopicAssociation = TopicAssociation.SOURCE
     """Conditional retrieval only. Where impressions name no source topic it falls back to the item's."""
     train_days: int = Field(14, ge=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from training.context import TrainingContext
@@ -17,6 +18,7 @@ from training.models.interactions import Pins
 from training.models.pinnerformer import PinnerFormer, PinnerFormerConfig, embed_pins
 from training.pinnerformer import trainer as trainer_module
 from training.pinnerformer.ablations import Experiment
+from training.pinnerformer.batches import Sampling
 from training.pinnerformer.retriever import Retriever
 from training.pinnerformer.timelines import LabelRules, read_timelines
 from training.pinnerformer.trainer import PinnerFormerTraining, train_network
@@ -47,12 +49,22 @@ class PinnerFormerPipeline(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: PinnerFormerConfig = PinnerFormerConfig()
-    training: PinnerFormerTraining = PinnerFormerTraining()
+    training: PinnerFormerTraining = PinnerFormerTraining(epochs=6, sampling=Sampling(users=32))
     labels: LabelRules = LabelRules()
     held_out_days: int | None = Field(None, ge=1)
     """Days kept for the metrics (the paper: 14); None: those that releases test on."""
     held_out_users: float = Field(0.1, ge=0, lt=1)
     """Share of users that training never sees, for the metrics of unseen users (the paper's are all such)."""
+
+    max_tokens: int = Field(5_000_000, ge=1)
+    """Actions read in all, those of every epoch together; where the data has more, epochs are fewer."""
+
+    def fitted_to(self, actions: NDArray[np.integer]) -> PinnerFormerPipeline:
+        """The same with the epochs brought to users of so many actions each, (U,), at least one epoch."""
+        read = np.minimum(actions, self.network.length * self.training.sampling.sequences_per_user)
+        most = max(1, self.max_tokens // max(1, int(read.sum())))
+        epochs = min(self.training.epochs, most)
+        return self.model_copy(update={"training": self.training.model_copy(update={"epochs": epochs})})
 
     @field_validator("network")
     @classmethod
@@ -80,16 +92,18 @@ def train_pinnerformer(
             f"{len(experiment.timelines.label_rows)} labels"
         )
         known = experiment.timelines.of_users(experiment.trained_users).before(experiment.cut_ms)
+        fitted = config.fitted_to(np.diff(known.offsets))
         trained = train_network(
             config.network,
             known,
             experiment.content,
-            config.training,
+            fitted.training,
             candidates=experiment.candidates,
             checkpoints=checkpoints,
             progress=ctx.progress,
         )
-        return trained.network, measure(experiment, trained.network) | {"final_loss": trained.losses[-1]}
+        own = {"final_loss": trained.losses[-1], "epochs": float(fitted.training.epochs)}
+        return trained.network, measure(experiment, trained.network) | own
 
     recipe = Recipe(
         model=MODEL,

@@ -1,4 +1,5 @@
-"""The whole training run in order: features, content space, PinSage, Pixie, PinnerSage, training set, rankers.
+"""The whole training run in order: features, content space, PinSage, Pixie, learned retrievers, PinnerSage,
+training set, rankers.
 
     lake -> features -> Feast
          -> content@v -> Feast, Milvus

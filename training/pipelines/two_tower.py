@@ -36,11 +36,11 @@ class TwoTowerPipeline(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: TwoTowerConfig = TwoTowerConfig()
-    training: InterestsTraining = InterestsTraining(batch=6000, epochs=20, learning_rate=4e-3)
+    training: InterestsTraining = InterestsTraining(batch=6000, epochs=8, learning_rate=6e-3)
     train_days: int = Field(14, ge=1)
     held_out_days: int | None = Field(None, ge=1)
     """Days after the training ones on which the metrics are; None: those that releases test on."""
-    least_steps: int = Field(8, ge=1)
+    least_steps: int = Field(16, ge=1)
     """Steps an epoch has at least: a data set too small for that gets a smaller batch."""
 
     def fitted_to(self, engagements: int) -> TwoTowerPipeline:

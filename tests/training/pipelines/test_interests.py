@@ -86,7 +86,7 @@ def test_learning_and_measuring_days_do_not_meet(ctx: TrainingContext, pins: Pin
 
 def test_a_small_data_set_gets_a_smaller_batch() -> None:
     assert TwoTowerPipeline().fitted_to(1_000_000).training.batch == 6000
-    assert TwoTowerPipeline().fitted_to(8_000).training.batch == 1000
+    assert TwoTowerPipeline().fitted_to(8_000).training.batch == 500
     assert TwoTowerPipeline().fitted_to(1).training.batch == 1
 
 

@@ -133,6 +133,14 @@ def test_too_few_days_say_what_to_do(ctx: TrainingContext, content: Part) -> Non
         read_experiment(Lake(ctx.lake), pins, CONFIG, end - timedelta(days=60), end)
 
 
+def test_much_data_is_read_fewer_times() -> None:
+    base = PinnerFormerPipeline(max_tokens=10_000)
+    most = base.network.length * base.training.sampling.sequences_per_user
+    assert base.fitted_to(np.array([10, 90])) == base
+    assert base.fitted_to(np.array([1_500, 1_000])).training.epochs == 10_000 // (min(1_500, most) + 1_000)
+    assert base.fitted_to(np.full(1_000, 5_000)).training.epochs == 1
+
+
 def test_id_embeddings_make_no_space() -> None:
     with pytest.raises(ValidationError, match="no id embedding"):
         PinnerFormerPipeline(network=PinnerFormerConfig(id_dim=8))

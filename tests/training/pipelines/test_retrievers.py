@@ -295,7 +295,9 @@ def test_new_pins_and_active_users_get_vectors_of_the_weights_there_are(
     later = replace(
         mine, lake=lake.path, keep_weights=True, training_sets=tmp_path / "sets", progress=said.append
     )
-    users = daily_user_vectors(later, parts["pinnerformer"])
+    registry = registry_of(mine)
+    newest = {name: retriever_part(registry, name, registry.latest(name) or 0) for name in parts}
+    users = daily_user_vectors(later, newest["pinnerformer"])
     table = pq.read_table(lake.file("pins"))
     new = table.slice(0, 3).to_pandas()
     new["pin_id"] += int(pc.max(table["pin_id"]).as_py())
@@ -305,10 +307,11 @@ def test_new_pins_and_active_users_get_vectors_of_the_weights_there_are(
     kept_content = train_content(later)
     kept = train_them(later, kept_content)
     for name, part in kept.items():
-        assert registry_of(mine).weights_of(name, part.version) == parts[name].version
-        until = [registry_of(mine).learned_until(name, p.version) for p in (part, parts[name])]
+        assert part.version == newest[name].version + 1
+        assert registry.weights_of(name, part.version) == newest[name].version
+        until = [registry.learned_until(name, p.version) for p in (part, newest[name])]
         assert until[0] == until[1] is not None
-        assert weights(mine, part) == weights(mine, parts[name])
+        assert weights(mine, part) == weights(mine, newest[name])
         made = catalogue_of(later, part)
         assert made.vectors[np.isin(made.ids, new["pin_id"])].any(axis=1).all()
     assert train_them(later, kept_content) == kept, "and nothing is done twice"
