@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from training.context import Progress
     from training.evaluation.candidates import Candidates
     from training.evaluation.report import Report
+    from training.models.content import Sentences
     from validation.lake import Lake
 
 LEAVE_ONE_OUT, TEMPORAL = "leave-one-out", "temporal"
@@ -157,12 +159,14 @@ def _leave_one_out(home: Home, config: EvaluateConfig, progress: Progress) -> Re
 
 
 def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
+    from training.cpu import tune_cpu
     from training.evaluation import temporal
     from training.evaluation.temporal_models import models
 
-    known = models(threads=os.cpu_count() or 1)
-    _known(config, tuple(known))
     lake = _lake(home)
+    known = models(os.cpu_count() or 1, partial(_sentences, home, progress))
+    _known(config, tuple(known))
+    tune_cpu()
     report = temporal.evaluate(
         lake,
         _chosen(config, known, {}),
@@ -175,6 +179,15 @@ def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
         progress=progress,
     )
     return replace(report, facts={"data": lake.contract().name, **report.facts})
+
+
+def _sentences(home: Home, progress: Progress) -> Sentences | None:
+    """What reads the words of this home's pins; a text is encoded once, for all that the home ever runs."""
+    from training.models.content import open_text_encoder
+    from training.text_vectors import FILE, KeptSentences
+
+    encoder = open_text_encoder(os.environ.get("CORKBOARD_TEXT_ENCODER") or "auto")
+    return KeptSentences(encoder, home.training_sets / FILE, progress) if encoder else None
 
 
 def _known(config: EvaluateConfig, names: Sequence[str]) -> None:

@@ -12,8 +12,9 @@ import pytest
 from tests.training.data.lakes import write_lake
 from training.data.graph import GraphConfig
 from training.evaluation import temporal_models
+from training.evaluation.as_of import AsOf, NotApplicable
 from training.evaluation.seeded import variants_of
-from training.evaluation.temporal import AsOf, NotApplicable, evaluate
+from training.evaluation.temporal import evaluate
 from training.evaluation.temporal_models import action_weights, models
 from training.models.pixie import PixieConfig
 from validation.lake import Lake
