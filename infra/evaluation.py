@@ -87,6 +87,8 @@ def run(home: Home, config: EvaluateConfig) -> Report:
     _check(config)
     if config.figure is not None:
         check_format(config.figure)
+    for path in filter(None, (config.json_file, config.figure)):
+        _check_writable(path)
     with live(f"evaluating, {config.protocol}") as update:
 
         def progress(line: str) -> None:
@@ -99,7 +101,6 @@ def run(home: Home, config: EvaluateConfig) -> Report:
     console.print()
     console.print(report.table(), markup=False, soft_wrap=True)
     if config.json_file is not None:
-        config.json_file.parent.mkdir(parents=True, exist_ok=True)
         config.json_file.write_text(report.to_json())
         say(f"everything measured: {config.json_file}")
     if config.figure is not None:
@@ -123,6 +124,16 @@ def _check(config: EvaluateConfig) -> None:
         raise EvaluationError(f"{options}: only under --protocol {other}, this is {config.protocol}")
     if config.columns is not None and config.interactions is None:
         raise EvaluationError("--columns names the columns of an --interactions file; give one")
+
+
+def _check_writable(path: Path) -> None:
+    """Make the folder of a file to be written. Raises EvaluationError where the file cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another file") from error
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise EvaluationError(f"{path} cannot be written; name another file")
 
 
 def _leave_one_out(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
@@ -161,6 +172,7 @@ def _leave_one_out(home: Home, config: EvaluateConfig, progress: Progress) -> Re
 def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
     from training.cpu import tune_cpu
     from training.evaluation import temporal
+    from training.evaluation.figure import BUDGETS
     from training.evaluation.temporal_models import models
 
     lake = _lake(home)
@@ -172,6 +184,7 @@ def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
         _chosen(config, known, {}),
         days=config.days,
         at=config.at or (100,),
+        budgets=BUDGETS if config.figure is not None else (),
         seeds=range(config.seeds),
         max_users=config.max_users,
         against=config.against,

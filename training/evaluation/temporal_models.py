@@ -15,6 +15,7 @@ from training.evaluation import temporal_spaces as spaces
 from training.evaluation.as_of import AsOf, Blend, Fit, Ints, Model, NotApplicable, Recommend, by_score
 from training.evaluation.leave_one_out_models import EASE_PINS
 from training.evaluation.retrieval import popularity as most_popular
+from training.evaluation.sasrec import SasRecConfig
 from training.evaluation.seeded import Seeded
 from training.evaluation.temporal_spaces import OpenSentences, default_sentences, first_new
 from training.models import baselines
@@ -127,6 +128,9 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
         "ease": [partial(ease, ridge=ridge) for ridge in (250.0, 1_000.0)],
         "ials": Seeded(
             lambda seed: [on_matrix(baselines.ials, regularisation=r, seed=seed) for r in (0.003, 0.03)]
+        ),
+        "sasrec": Seeded(
+            lambda seed: [partial(networks.sasrec, config=SasRecConfig(seed=seed, length=n)) for n in (50, 200)]
         ),
         "pixie": Seeded(
             lambda seed: [

@@ -1,5 +1,5 @@
 """Networks of the temporal table, each trained on what lies before the cut: PinnerFormer, multi-interest
-retrieval with its baselines, conditional retrieval, and the two towers.
+retrieval with its baselines, conditional retrieval, the two towers, and RecTools' SASRec.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from datetime import timedelta
 import numpy as np
 
 from training.evaluation.as_of import AsOf, Ints, NotApplicable, Recommend, best_new
+from training.evaluation.sasrec import INSTALL, SasRecConfig, installed
+from training.evaluation.sasrec import recommend as sasrec_recommend
 from training.evaluation.temporal_spaces import OpenSentences, content_pins, default_sentences
 from training.interests.engagements import UserDays, followed_topics, read_engagements
 from training.interests.evaluation import (
@@ -28,6 +30,7 @@ from training.pinnerformer.trainer import NothingToPredict, train_network
 from training.pipelines.interests import InterestsPipeline
 from training.pipelines.pinnerformer import PinnerFormerPipeline
 from training.pipelines.two_tower import TwoTowerPipeline, fit_two_tower
+from validation.tables import ACTION, ACTIONS, PIN_ID, TIMESTAMP, USER_ID, Polarity
 
 
 def pinnerformer(
@@ -94,6 +97,30 @@ def two_tower(
     config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
     network, _ = fit_two_tower(period, config.fitted_to(len(period.train.pins)))
     return by_products(known, period, two_tower_scores(network, period.data))
+
+
+def sasrec(known: AsOf, *, config: SasRecConfig) -> Recommend:
+    """SASRec of RecTools on the pins each user took before the cut, each at its first time, in order.
+
+    Raises NotApplicable where RecTools is not installed.
+    """
+    if not installed():
+        raise NotApplicable(INSTALL)
+    positive = known.lake.contract().vocabulary.codes(Polarity.POSITIVE)
+    rows = known.lake.read(ACTIONS.name, [USER_ID, PIN_ID, ACTION, TIMESTAMP], end=known.cut)
+    rows = rows[rows[ACTION].isin(positive) & rows[PIN_ID].isin(known.pins)]
+    rows = rows.sort_values(TIMESTAMP, kind="stable").drop_duplicates([USER_ID, PIN_ID])
+
+    def recommend(users: Ints, k: int) -> Ints:
+        pairs = (rows[column].to_numpy(np.int64) for column in (USER_ID, PIN_ID))
+        found = sasrec_recommend(*pairs, users, k, config)
+        out = np.zeros((len(users), k), np.int64)
+        for row, user in zip(out, users.tolist(), strict=True):
+            pins = found.pins[found.users == user]
+            row[: len(pins)] = pins
+        return out
+
+    return recommend
 
 
 def period_before(known: AsOf, days: int, sentences: OpenSentences = default_sentences) -> Period:
