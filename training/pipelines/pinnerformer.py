@@ -23,6 +23,7 @@ from training.pinnerformer.timelines import LabelRules, read_timelines
 from training.pinnerformer.trainer import PinnerFormerTraining, train_network
 from training.pipelines.clock import run_end
 from training.pipelines.content import load_catalogue
+from training.pipelines.figures import staleness_of
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
 from validation.lake import Lake
 from validation.manifest import Part, Space
@@ -116,6 +117,7 @@ def train_pinnerformer(
             signature=_signature(config.network),
             requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
             inputs=inputs,
+            figures={"staleness": staleness_of(metrics)},
             tags={"feature_service": PINNERFORMER_SERVICE, "content_space": content.space or ""},
             notes=f"Weights are learned before the last {config.held_out_days} days, on which the metrics are; "
             f"metrics that start with unseen_users_ are of the {config.held_out_users:.0%} of users that "

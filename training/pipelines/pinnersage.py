@@ -31,6 +31,7 @@ from training.models.pinnersage import (
 from training.pipelines import user_actions as user_actions_module
 from training.pipelines.catalogues import catalogue_of
 from training.pipelines.clock import run_end
+from training.pipelines.interest_map import interest_maps
 from training.pipelines.user_actions import UserActions
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
 from validation.lake import Lake
@@ -123,7 +124,8 @@ def train_pinnersage(
             requirements=pinned("numba", "numpy", "pandas", "pydantic"),
             inputs=inputs,
             tags={"feature_service": PINNERSAGE_SERVICE, "space": pins.space or ""},
-            figures={"alpha": _alpha_figure(choice)} if choice is not None else {},
+            figures=({} if choice is None else {"alpha": _alpha_figure(choice)})
+            | interest_maps(actions, wanted, holdout_ms, ctx.seed),
             notes="Nothing is learned: quality is bounded by the space. "
             + (f"{ALPHA_PROCEDURE} " if choice is not None else "alpha was given, not chosen. ")
             + "Metrics are of the days from "
