@@ -21,9 +21,10 @@ from training.evaluation.temporal_spaces import OpenSentences, default_sentences
 from training.models import baselines
 from training.models.baselines import Scorer
 from training.models.interests import Method
+from training.models.pinnerformer import PinnerFormerConfig
 from training.models.pixie import Pixie, PixieConfig, history_query
+from training.pinnerformer.timelines import LabelRules
 from training.pipelines.interests import InterestsPipeline
-from training.pipelines.pinnerformer import PinnerFormerPipeline
 from training.pipelines.two_tower import TwoTowerPipeline
 from validation.tables import ACTION, ACTIONS, PIN_ID, TIMESTAMP, USER_ID, Polarity, Vocabulary
 
@@ -141,7 +142,10 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
         "pinnersage": Seeded(lambda seed: [partial(spaces.pinnersage, seed=seed, **read)]),
         "pinsage": Seeded(lambda seed: [partial(spaces.pinsage, seed=seed, **read)]),
         "pinnerformer": Seeded(
-            lambda seed: [partial(networks.pinnerformer, config=PINNERFORMER, seed=seed, **read)]
+            lambda seed: [
+                partial(networks.pinnerformer, network=network, labels=EVERY_POSITIVE, seed=seed, **read)
+                for network in PINNERFORMERS
+            ]
         ),
         "dcm": interests(Method.DCM),
         "single": interests(Method.SINGLE),
@@ -149,16 +153,21 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
         "conditional": Seeded(
             lambda seed: [partial(networks.conditional, config=INTERESTS, seed=seed, **read)]
         ),
-        "two_tower": Seeded(
-            lambda seed: [partial(networks.two_tower, config=TwoTowerPipeline(), seed=seed, **read)]
-        ),
+        "two_tower": Seeded(lambda seed: [partial(networks.two_tower, config=TWO_TOWER, seed=seed, **read)]),
         BLENDED: Blend(SOURCES),
     }
 
 
-INTERESTS = InterestsPipeline()
+INTERESTS = InterestsPipeline(train_days=28)
+"""Four weeks to learn from: on the demo world's days before the held-out ones better than two."""
 
-PINNERFORMER = PinnerFormerPipeline()
+PINNERFORMERS = (PinnerFormerConfig(length=64), PinnerFormerConfig(length=64, id_dim=32))
+"""Pins by their content, as a release serves them, and also by their ids, as every pin of a table is known."""
+
+EVERY_POSITIVE = LabelRules(surfaces=(), min_duration_s=0.0)
+"""All that is held out is a label."""
+
+TWO_TOWER = TwoTowerPipeline(train_days=28)
 
 BY_USER = GraphConfig(context=Context.USER, delta=None, diverse_share=0.0)
 """A user's whole history as one board, nothing pruned: what the matrix of the other models holds. Where few

@@ -24,33 +24,45 @@ from training.interests.evaluation import (
 from training.interests.fitting import Period, TooFewEngagements, fit_conditional, fit_implicit
 from training.models.interests import Construction, Method, sample_followed
 from training.models.interests.budgets import FOLLOWED
+from training.models.pinnerformer import PinnerFormerConfig
 from training.pinnerformer.retriever import Retriever
-from training.pinnerformer.timelines import read_timelines
-from training.pinnerformer.trainer import NothingToPredict, train_network
+from training.pinnerformer.timelines import LabelRules, Timelines, read_timelines
+from training.pinnerformer.trainer import NothingToPredict, PinnerFormerTraining, train_network
 from training.pipelines.interests import InterestsPipeline
-from training.pipelines.pinnerformer import PinnerFormerPipeline
 from training.pipelines.two_tower import TwoTowerPipeline, fit_two_tower
 from validation.tables import ACTION, ACTIONS, PIN_ID, TIMESTAMP, USER_ID, Polarity
+
+SEQUENCES, LEAST_EPOCHS = 25_000, 3
+"""What a table fits PinnerFormer on: minutes a seed, whatever the length of the histories."""
 
 
 def pinnerformer(
     known: AsOf,
     *,
-    config: PinnerFormerPipeline,
+    network: PinnerFormerConfig,
+    labels: LabelRules,
+    training: PinnerFormerTraining = PinnerFormerTraining(),
     seed: int,
     sentences: OpenSentences = default_sentences,
 ) -> Recommend:
     """PinnerFormer on every timeline before the cut, each user's vector as of the cut."""
     pins = content_pins(known, sentences)
-    lines = read_timelines(known.lake, pins.ids, known.cut, config.labels)
+    lines = read_timelines(known.lake, pins.ids, known.cut, labels)
     content = np.ascontiguousarray(pins.vectors, np.float32)
-    training = config.training.model_copy(update={"seed": seed})
+    epochs = epochs_of(lines, network.length, training)
+    training = training.model_copy(update={"seed": seed, "epochs": epochs})
     try:
-        network = train_network(config.network, lines, content, training).network
+        trained = train_network(network, lines, content, training).network
     except NothingToPredict as reason:
         raise NotApplicable(str(reason)) from reason
     every = np.arange(len(pins.ids))
-    return Retriever(network, content, pins.ids, every, lines, known.cut_ms).recommend
+    return Retriever(trained, content, pins.ids, every, lines, known.cut_ms).recommend
+
+
+def epochs_of(lines: Timelines, length: int, training: PinnerFormerTraining) -> int:
+    """Epochs that see about `SEQUENCES` sequences: at most those asked for, at least `LEAST_EPOCHS`."""
+    of_users = np.minimum(-(-np.diff(lines.offsets) // length), training.sampling.sequences_per_user)
+    return min(training.epochs, max(LEAST_EPOCHS, SEQUENCES // max(int(of_users.sum()), 1)))
 
 
 def interests(
