@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ import pytest
 
 from tests.training.data.lakes import write_lake
 from training.data.graph import GraphConfig
-from training.evaluation import temporal_models, temporal_networks, temporal_spaces
+from training.evaluation import sasrec, temporal_models, temporal_networks, temporal_spaces
 from training.evaluation.as_of import AsOf, Model, NotApplicable
 from training.evaluation.seeded import variants_of
 from training.evaluation.temporal import evaluate
 from training.evaluation.temporal_models import action_weights, models
+from training.models.pinnerformer import ActionArrays
 from training.models.pixie import PixieConfig
+from training.pinnerformer.timelines import Timelines
+from training.pinnerformer.trainer import PinnerFormerTraining
 from training.pipelines.interests import InterestsPipeline
 from validation.lake import Lake
 from validation.tables import DEFAULT_VOCABULARY
@@ -140,3 +144,36 @@ def test_what_the_data_does_not_allow(lake: Lake, tmp_path: Path, monkeypatch: p
         temporal_spaces.pinnersage(AsOf.of(blank, CUT), seed=0)
     with pytest.raises(NotApplicable, match="nobody followed a topic"):
         temporal_networks.conditional(AsOf.of(blank, CUT), config=InterestsPipeline(), seed=0)
+
+
+def test_sasrec_is_left_out_where_rectools_is_not(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sasrec, "PYTHON", tmp_path / "python")
+    report = evaluate(lake, {"sasrec": models()["sasrec"]}, days=1, at=(10,), seeds=(0,))
+    assert "make rectools" in report.skipped["sasrec"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sasrec.installed(), reason="RecTools is not installed: `make rectools`")
+def test_sasrec_finds_the_planted_groups(lake: Lake) -> None:
+    config = sasrec.SasRecConfig(epochs=60, batch=16, learning_rate=5e-3, factors=32)
+    fit = partial(temporal_networks.sasrec, config=config)
+    row = evaluate(lake, {"sasrec": fit}, days=1, at=(10,)).row("sasrec")
+    assert row.mean("Recall@10") > 0.3
+
+
+def test_long_histories_take_fewer_epochs() -> None:
+    def lines(lengths: list[int]) -> Timelines:
+        n = sum(lengths)
+        zeros = np.zeros(n, np.int8)
+        arrays = ActionArrays(
+            np.zeros(n, np.int32), zeros, zeros, np.zeros(n, np.float32), np.zeros(n, np.int64)
+        )
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Timelines(np.arange(len(lengths)), offsets, arrays, zeros.astype(bool), arrays.times_ms)
+
+    training = PinnerFormerTraining(epochs=12)
+    assert temporal_networks.epochs_of(lines([3, 0, 64]), 64, training) == 12
+    assert temporal_networks.epochs_of(lines([65] * 2_500), 64, training) == 5  # two sequences each
+    assert temporal_networks.epochs_of(lines([1_000] * 5_000), 64, training) == 3
