@@ -153,7 +153,9 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
         "conditional": Seeded(
             lambda seed: [partial(networks.conditional, config=INTERESTS, seed=seed, **read)]
         ),
-        "two_tower": Seeded(lambda seed: [partial(networks.two_tower, config=TWO_TOWER, seed=seed, **read)]),
+        "two_tower": Seeded(
+            lambda seed: [partial(networks.two_tower, config=TwoTowerPipeline(), seed=seed, **read)]
+        ),
         BLENDED: Blend(SOURCES),
     }
 
@@ -166,8 +168,6 @@ PINNERFORMERS = (PinnerFormerConfig(length=64), PinnerFormerConfig(length=64, id
 
 EVERY_POSITIVE = LabelRules(surfaces=(), min_duration_s=0.0)
 """All that is held out is a label."""
-
-TWO_TOWER = TwoTowerPipeline(train_days=28)
 
 BY_USER = GraphConfig(context=Context.USER, delta=None, diverse_share=0.0)
 """A user's whole history as one board, nothing pruned: what the matrix of the other models holds. Where few
