@@ -11,7 +11,7 @@ export BENTOML_DO_NOT_TRACK = True
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 
-.PHONY: help demo up down status test lint bench lock milvus-server clean
+.PHONY: help demo up down status test lint bench lock milvus-server rectools clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -58,5 +58,12 @@ milvus-server: .milvus-venv/.installed ## the real Milvus server, in a venv of i
 	.milvus-venv/bin/pip install --quiet --no-deps 'milvus==2.3.5' 'setuptools<80'
 	@touch $@
 
+rectools: .rectools-venv/.installed ## RecTools, whose SASRec `evaluate` compares with, in a venv of its own (it wants numpy < 2)
+
+.rectools-venv/.installed: rectools.lock
+	$(PYTHON) -m venv .rectools-venv
+	.rectools-venv/bin/pip install --quiet --no-deps --requirement rectools.lock
+	@touch $@
+
 clean: down ## remove the home and the environments
-	rm -rf $(HOME_DIR) $(VENV) .milvus-venv
+	rm -rf $(HOME_DIR) $(VENV) .milvus-venv .rectools-venv

@@ -167,8 +167,10 @@ def evaluate(
         typer.Option(
             "--models",
             "-m",
-            help="popularity, itemknn, rp3beta, ease, ials, pixie; temporal also pinnersage. Repeatable, or"
-            " with commas; all that the data allows if left out.",
+            help="popularity, itemknn, rp3beta, ease, ials, sasrec, pixie, pinnerformer; temporal also"
+            " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
+            " blended, which mixes the sources named at equal budget. Repeatable, or with commas; all that the"
+            " data allows if left out.",
         ),
     ] = None,
     candidates: Annotated[
@@ -207,7 +209,8 @@ def evaluate(
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the table to this file (.png, .svg or .pdf).")
+        Path | None,
+        typer.Option(help="Draw the table, and recall by length of list, to this file (.png, .svg or .pdf)."),
     ] = None,
 ) -> None:
     """Measure models on held-out actions of this home's lake, in one table with its spreads."""

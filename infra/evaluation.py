@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from training.context import Progress
     from training.evaluation.candidates import Candidates
     from training.evaluation.report import Report
+    from training.models.content import Sentences
     from validation.lake import Lake
 
 LEAVE_ONE_OUT, TEMPORAL = "leave-one-out", "temporal"
@@ -85,6 +87,8 @@ def run(home: Home, config: EvaluateConfig) -> Report:
     _check(config)
     if config.figure is not None:
         check_format(config.figure)
+    for path in filter(None, (config.json_file, config.figure)):
+        _check_writable(path)
     with live(f"evaluating, {config.protocol}") as update:
 
         def progress(line: str) -> None:
@@ -97,7 +101,6 @@ def run(home: Home, config: EvaluateConfig) -> Report:
     console.print()
     console.print(report.table(), markup=False, soft_wrap=True)
     if config.json_file is not None:
-        config.json_file.parent.mkdir(parents=True, exist_ok=True)
         config.json_file.write_text(report.to_json())
         say(f"everything measured: {config.json_file}")
     if config.figure is not None:
@@ -121,6 +124,16 @@ def _check(config: EvaluateConfig) -> None:
         raise EvaluationError(f"{options}: only under --protocol {other}, this is {config.protocol}")
     if config.columns is not None and config.interactions is None:
         raise EvaluationError("--columns names the columns of an --interactions file; give one")
+
+
+def _check_writable(path: Path) -> None:
+    """Make the folder of a file to be written. Raises EvaluationError where the file cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another file") from error
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise EvaluationError(f"{path} cannot be written; name another file")
 
 
 def _leave_one_out(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
@@ -157,17 +170,21 @@ def _leave_one_out(home: Home, config: EvaluateConfig, progress: Progress) -> Re
 
 
 def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
+    from training.cpu import tune_cpu
     from training.evaluation import temporal
+    from training.evaluation.figure import BUDGETS
     from training.evaluation.temporal_models import models
 
-    known = models(threads=os.cpu_count() or 1)
-    _known(config, tuple(known))
     lake = _lake(home)
+    known = models(os.cpu_count() or 1, partial(_sentences, home, progress))
+    _known(config, tuple(known))
+    tune_cpu()
     report = temporal.evaluate(
         lake,
         _chosen(config, known, {}),
         days=config.days,
         at=config.at or (100,),
+        budgets=BUDGETS if config.figure is not None else (),
         seeds=range(config.seeds),
         max_users=config.max_users,
         against=config.against,
@@ -175,6 +192,15 @@ def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
         progress=progress,
     )
     return replace(report, facts={"data": lake.contract().name, **report.facts})
+
+
+def _sentences(home: Home, progress: Progress) -> Sentences | None:
+    """What reads the words of this home's pins; a text is encoded once, for all that the home ever runs."""
+    from training.models.content import open_text_encoder
+    from training.text_vectors import FILE, KeptSentences
+
+    encoder = open_text_encoder(os.environ.get("CORKBOARD_TEXT_ENCODER") or "auto")
+    return KeptSentences(encoder, home.training_sets / FILE, progress) if encoder else None
 
 
 def _known(config: EvaluateConfig, names: Sequence[str]) -> None:

@@ -128,7 +128,8 @@ def test_all_models_of_a_public_benchmarks_file(tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     whole = json.loads(out.read_text())
     assert (whole["data"], whole["users"], whole["pins"]) == ("u.data", 20, 40)
-    assert {row["model"] for row in whole["rows"]} == set(MODELS)
+    assert {row["model"] for row in whole["rows"]} | set(whole["skipped"]) == set(MODELS)
+    assert set(whole["skipped"]) <= {"sasrec"}  # it runs where `make rectools` was
 
 
 def test_help_names_every_model() -> None:
@@ -153,6 +154,12 @@ def test_what_cannot_be_evaluated_says_what_can(home: Path, tmp_path: Path) -> N
     assert "--at is x, -1; give whole numbers" in refused(home, "--at", "x,-1,5")
     assert "give one" in refused(home, "--protocol", "leave-one-out", "--columns", "user_id,pin_id,timestamp")
     assert "a figure ends in" in refused(home, "--figure", tmp_path / "table.txt")
+    (tmp_path / "file").write_text("")
+    for option in ("--json", "--figure"):
+        lost = refused(home, "-m", "popularity", option, tmp_path / "file" / "table.png")
+        assert "cannot be written" in lost
+    assert "cannot be written" in refused(home, "--json", tmp_path)
+    assert "it mixes at least two of" in refused(home, "-m", "pixie,blended", "--days", 1)
     assert "nothing to learn from; hold out fewer days" in refused(home, "--days", DAYS)
 
 

@@ -48,6 +48,10 @@ class TrainSet:
     """(e,) columns."""
     edge_contexts: NDArray[np.int32]
     """(e,) boards from 0 where the interactions name them, else users."""
+    users: NDArray[np.int64]
+    """(n,) row of each pair of `matrix`, oldest pair first."""
+    pins: NDArray[np.int64]
+    """(n,) its column."""
 
     @classmethod
     def of(
@@ -57,11 +61,11 @@ class TrainSet:
         contexts: NDArray[np.int64],
         shape: tuple[int, int],
     ) -> TrainSet:
-        """From distinct (user, pin) pairs and the context of each, < 0 where it has none."""
+        """From distinct (user, pin) pairs, oldest first, and the context of each, < 0 where it has none."""
         matrix = sparse.csr_matrix((np.ones(len(users), np.float32), (users, pins)), shape=shape)
         placed = contexts >= 0
         edges = (users[placed], pins[placed], contexts[placed])
-        return cls(matrix, *(e.astype(np.int32) for e in edges))
+        return cls(matrix, *(e.astype(np.int32) for e in edges), users, pins)
 
 
 Fit = Callable[[TrainSet], Scorer]
@@ -289,7 +293,9 @@ def _inner(parts: Split) -> Split:
     kept = held[pairs.row] != pairs.col
     matrix = sparse.csr_matrix((pairs.data[kept], (pairs.row[kept], pairs.col[kept])), shape=pairs.shape)
     edges = held[train.edge_users] != train.edge_pins
-    left = (e[edges] for e in (train.edge_users, train.edge_pins, train.edge_contexts))
+    left = [e[edges] for e in (train.edge_users, train.edge_pins, train.edge_contexts)]
+    earlier = held[train.users] != train.pins
+    left += [train.users[earlier], train.pins[earlier]]
     return replace(parts, train=TrainSet(matrix, *left), users=users, held_out=held[users])
 
 

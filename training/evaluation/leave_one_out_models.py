@@ -1,5 +1,5 @@
-"""The models of the leave-one-out table: Pixie beside the classical baselines, each with its few variants to
-tune.
+"""The models of the leave-one-out table: Pixie and PinnerFormer beside the baselines, each with its few
+variants to tune.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.evaluation import leave_one_out_sequences as sequences
+from training.evaluation import sasrec
 from training.evaluation.leave_one_out import Fit, TrainSet
 from training.evaluation.seeded import Seeded
 from training.models.baselines import Scorer, ease, ials, itemknn, popularity, rp3beta
 from training.models.pin_board_graph import from_codes
+from training.models.pinnerformer.objectives import Objective
 from training.models.pixie import Pixie, PixieConfig, Query
+from training.pinnerformer.trainer import PinnerFormerTraining
 
 
 def on_matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
@@ -54,7 +58,7 @@ pins.
 EASE_PINS = 20_000
 
 
-MODELS = ("popularity", "itemknn", "rp3beta", "ials", "ease", "pixie")
+MODELS = ("popularity", "itemknn", "rp3beta", "ials", "ease", "sasrec", "pixie", "pinnerformer")
 """Names of `default_models`."""
 
 
@@ -75,7 +79,14 @@ def default_models(pins: int, *, threads: int = 1) -> dict[str, Sequence[Fit] | 
                 for changes in PIXIE_VARIANTS
             ]
         ),
+        "pinnerformer": Seeded(
+            lambda seed: [partial(sequences.pinnerformer, training=training) for training in _objectives(seed)]
+        ),
     }
+    if sasrec.installed():
+        models["sasrec"] = Seeded(
+            lambda seed: [partial(sequences.sasrec, config=sasrec.SasRecConfig(seed=seed))]
+        )
     if pins <= EASE_PINS:
         ridges = (50.0, 250.0, 1_000.0) if pins <= EASE_TUNED_PINS else (250.0,)
         models["ease"] = [on_matrix(ease, ridge=ridge) for ridge in ridges]
@@ -83,10 +94,22 @@ def default_models(pins: int, *, threads: int = 1) -> dict[str, Sequence[Fit] | 
 
 
 def left_out(pins: int) -> dict[str, str]:
-    """Models of `MODELS` that a data set of `pins` pins does not allow, and why."""
-    if pins <= EASE_PINS:
-        return {}
-    return {"ease": f"it inverts a pins x pins matrix, and {pins:,} pins are more than {EASE_PINS:,}"}
+    """Models of `MODELS` that a data set of `pins` pins or this machine does not allow, and why."""
+    reasons = {} if sasrec.installed() else {"sasrec": sasrec.INSTALL}
+    if pins > EASE_PINS:
+        reasons["ease"] = f"it inverts a pins x pins matrix, and {pins:,} pins are more than {EASE_PINS:,}"
+    return reasons
+
+
+def _objectives(seed: int) -> list[PinnerFormerTraining]:
+    """What PinnerFormer is tuned over: the next pin, or any of the next few."""
+    out = []
+    for objective, window in ((Objective.SASREC, 28.0), (Objective.DENSE_ALL_ACTION, 7.0)):
+        sampling = sequences.TRAINING.sampling.model_copy(
+            update={"objective": objective, "window_days": window}
+        )
+        out.append(sequences.TRAINING.model_copy(update={"sampling": sampling, "seed": seed}))
+    return out
 
 
 WHOLE_HISTORY = PixieConfig(

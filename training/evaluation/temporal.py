@@ -8,15 +8,15 @@ held-out pin among their k, recall the mean share of a user's held-out pins, NDC
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from training.context import Progress, silent
+from training.evaluation.as_of import AsOf, Blend, Fit, Model, NotApplicable, TemporalError, checked
+from training.evaluation.blending import blended, chosen_shares
 from training.evaluation.report import Report, Row
 from training.evaluation.retrieval import (
     PINS,
@@ -27,118 +27,13 @@ from training.evaluation.retrieval import (
     user_metrics,
 )
 from training.evaluation.seeded import Seeded, runs_of, variants_of
-from training.models.baselines import Scorer
 from validation.lake import Lake
-from validation.tables import ACTION, ACTIONS, CREATED_AT, PIN_ID, USER_ID, Polarity
-from validation.tables import PINS as PINS_TABLE
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 NEXT_DAYS = "next days"
-BATCH = 256
-"""Users scored at once."""
-
 NAMES = {"recall": "Recall", "hit_rate": "HR", "ndcg": "NDCG"}
 """Titles of what `user_metrics` measures, in the table's order."""
-
-
-class TemporalError(ValueError):
-    """A lake without a past to learn from, or a model that broke the protocol."""
-
-
-class NotApplicable(Exception):
-    """Raised by a fit that the data does not allow; the message says why."""
-
-
-@dataclass(frozen=True)
-class AsOf:
-    """The lake as of the cut: all that a model may look at. Reads of `lake` itself must end at `cut`."""
-
-    lake: Lake
-    cut: datetime
-    pins: Ints  # (p,) made before the cut, ascending: what may be recommended
-    users: Ints  # (n,) with a positive action on one of them before the cut, ascending
-    matrix: sparse.csr_matrix  # float32 (n, p), 1 where the user had taken the pin
-
-    @classmethod
-    def of(cls, lake: Lake, cut: datetime) -> AsOf:
-        """Raises TemporalError where nothing happened before the cut."""
-        created = lake.read(PINS_TABLE.name, [PIN_ID, CREATED_AT])
-        pins = np.sort(created.loc[created[CREATED_AT] < cut, PIN_ID].to_numpy(np.int64))
-        positive = lake.contract().vocabulary.codes(Polarity.POSITIVE)
-        rows = lake.read(ACTIONS.name, [USER_ID, PIN_ID, ACTION], end=cut)
-        rows = rows[rows[ACTION].isin(positive) & rows[PIN_ID].isin(pins)]
-        if rows.empty:
-            raise TemporalError(
-                f"no positive action lies before {cut:%Y-%m-%d}: nothing to learn from; hold out fewer days"
-            )
-        users, row = np.unique(rows[USER_ID].to_numpy(np.int64), return_inverse=True)
-        column = np.searchsorted(pins, rows[PIN_ID].to_numpy(np.int64))
-        ones = np.ones(len(rows), np.float32)
-        matrix = sparse.csr_matrix((ones, (row, column)), shape=(len(users), len(pins)))
-        matrix.data[:] = 1.0
-        return cls(lake, cut, pins, users, matrix)
-
-    @property
-    def cut_ms(self) -> int:
-        """Unix ms."""
-        return int(self.cut.timestamp() * 1000)
-
-    def rows_of(self, users: Ints) -> Ints:
-        """Row of each user id, -1 for one without a past."""
-        place = np.minimum(np.searchsorted(self.users, users), len(self.users) - 1)
-        return np.where(self.users[place] == users, place, -1)
-
-    def known(self, row: int) -> Ints:
-        """Columns of the pins the user of `row` had taken; none for row -1."""
-        start, end = self.matrix.indptr[row : row + 2] if row >= 0 else (0, 0)
-        return self.matrix.indices[start:end].astype(np.int64)
-
-
-Recommend = Callable[[Ints, int], Ints]
-"""User ids (u,), k -> (u, k) pin ids, best first, zero-padded: distinct, made before the cut, new to the user.
-"""
-
-Fit = Callable[[AsOf], Recommend]
-"""Learns from the lake as of the cut. Raises NotApplicable where the data does not allow it."""
-
-Model = Fit | Sequence[Fit] | Seeded[Fit]
-
-
-def by_score(known: AsOf, scorer: Scorer) -> Recommend:
-    """A recommender from a scorer over rows of `known.matrix`.
-
-    Pins of score 0 are not recommended (nothing speaks for them), and users without a past get nothing.
-    """
-
-    def recommend(users: Ints, k: int) -> Ints:
-        rows = known.rows_of(users)
-        out = np.zeros((len(users), k), np.int64)
-        usable = np.flatnonzero(rows >= 0)
-        for start in range(0, len(usable), BATCH):
-            some = usable[start : start + BATCH]
-            out[some] = best_new(known, scorer(rows[some]), rows[some], k)
-        return out
-
-    return recommend
-
-
-def best_new(known: AsOf, scores: Floats, rows: Ints, k: int) -> Ints:
-    """The k best pins by `scores` (u, p) that each user had not taken, (u, k) ids; ties go to the lower id."""
-    out = np.zeros((len(rows), k), np.int64)
-    for i, row in enumerate(rows.tolist()):
-        of_user = np.array(scores[i], np.float32)
-        of_user[of_user == 0] = -np.inf
-        of_user[known.known(row)] = -np.inf
-        if k < len(of_user):
-            least = np.partition(of_user, len(of_user) - k)[len(of_user) - k]
-            columns = np.flatnonzero((of_user >= least) & (of_user > -np.inf))
-        else:
-            columns = np.flatnonzero(of_user > -np.inf)
-        chosen = columns[np.argsort(-of_user[columns], kind="stable")][:k]
-        out[i, : len(chosen)] = known.pins[chosen]
-    return out
 
 
 def evaluate(
@@ -147,6 +42,7 @@ def evaluate(
     *,
     days: int | None = None,
     at: Sequence[int] = (100,),
+    budgets: Sequence[int] = (),
     seeds: Sequence[int] = (7,),
     max_users: int | None = None,
     tuning_users: int = 1_000,
@@ -158,10 +54,11 @@ def evaluate(
     """HR, recall and NDCG at each of `at` for every model, on the last `days` of the lake (`hold_out_last`).
 
     A model of several fits is tuned first, on as many days before the cut as are held out after it: the variant
-    with the best recall at the first of `at` over `tuning_users` users is fitted as of the cut. A model that
-    the data does not allow is left out, and the report says why; with `strict` it is an error. Rows also hold
-    the slices of `retrieval.evaluate`. Raises NothingHeldOut, and TemporalError for a lake without a past or a
-    model that recommends what it may not.
+    with the best recall at the first of `at` over `tuning_users` users is fitted as of the cut. A blend's
+    shares are chosen on the same days, from sources fitted on what lies before those. A model that the data
+    does not allow is left out, and the report says why; with `strict` it is an error. Rows also hold the slices
+    of `retrieval.evaluate`, and every metric at `budgets`, where there are so many pins. Raises NothingHeldOut,
+    and TemporalError for a lake without a past or a model that recommends what it may not.
     """
     if not at or min(at) < 1:
         raise TemporalError(f"lists of {list(at)} pins cannot be measured; give numbers from 1")
@@ -169,12 +66,14 @@ def evaluate(
     found = len(held)
     held = held if max_users is None else held.sample(max_users, sample_seed)
     known = AsOf.of(lake, held.cut)
-    tuning = _Tuning(lake, held, tuning_users, sample_seed)
+    lengths = tuple(sorted({*at, *(k for k in budgets if k <= len(known.pins))}))
+    tuning = _Tuning(lake, held, tuning_users, sample_seed, at[0], progress)
+    table = _Table(models, known, held, lengths, tuple(seeds), tuning, progress)
     rows: list[Row] = []
     skipped: dict[str, str] = {}
-    for name, model in models.items():
+    for name in models:
         try:
-            rows.append(_measured(name, model, known, held, tuple(at), seeds, tuning, progress))
+            rows.append(table.row(name))
         except NotApplicable as reason:
             if strict:
                 raise TemporalError(f"{name}: {reason}") from reason
@@ -188,6 +87,7 @@ def evaluate(
         "held_out_pins": len(held.pins),
         "pins": len(known.pins),
         "interactions": int(known.matrix.nnz),
+        **{name: _in_words(shares) for name, shares in table.shares.items()},
     }
     columns = tuple(f"{name}@{k}" for k in at for name in NAMES.values())
     words = f"pins taken from {held.cut:%Y-%m-%d} on, among all made before it and new to the user"
@@ -197,76 +97,160 @@ def evaluate(
 class _Tuning:
     """The days before the cut, held out from what lies before them; made when first asked for."""
 
-    def __init__(self, lake: Lake, held: HeldOut, users: int, seed: int) -> None:
+    def __init__(self, lake: Lake, held: HeldOut, users: int, seed: int, k: int, progress: Progress) -> None:
         self._lake, self._outer, self._users, self._seed = lake, held, users, seed
-        self._inner: tuple[AsOf, HeldOut] | None = None
+        self.k, self._progress = k, progress
+        self.nothing = ""
+        """Why there is no split."""
 
-    def best(self, name: str, variants: Sequence[Fit], k: int, progress: Progress) -> int:
-        """The variant of the best recall@k; the first where these days hold nothing to choose by."""
-        if self._inner is None:
-            cut = self._outer.cut - (self._outer.end - self._outer.cut)
+    @cached_property
+    def split(self) -> tuple[AsOf, HeldOut] | None:
+        """What was known then and what was held out; None where those days hold nothing to choose by."""
+        cut = self._outer.cut - (self._outer.end - self._outer.cut)
+        try:
+            held = hold_out(self._lake, cut, self._outer.cut).sample(self._users, self._seed)
+            return AsOf.of(self._lake, cut), held
+        except (NothingHeldOut, TemporalError) as reason:  # a short history cannot be tuned on
+            self.nothing = str(reason)
+            return None
+
+    def lists(self, name: str, fit: Fit) -> Ints:
+        """What `fit` recommends on the tuning days, (u, k)."""
+        assert self.split is not None
+        known, held = self.split
+        return checked(name, fit(known)(held.users, self.k), known, held.users, self.k)
+
+    def best(self, name: str, variants: Sequence[Fit]) -> tuple[int, Ints | None]:
+        """The variant of the best recall@k and its lists; the first where there is nothing to choose by."""
+        if self.split is None:
+            self._progress(f"{name}: its first variant stands: {self.nothing}")
+            return 0, None
+        known, held = self.split
+        self._progress(
+            f"{name}: choosing among {len(variants)} variants on the days from {known.cut:%Y-%m-%d} on"
+        )
+        lists = [self.lists(name, fit) for fit in variants]
+        recalls = [user_metrics(found, held, ks=(self.k,))[f"recall@{self.k}"].mean() for found in lists]
+        best = int(np.argmax(recalls))
+        return best, lists[best]
+
+
+class _Table:
+    """Every model fitted once under each of its seeds, for its own row and for the blends it is part of."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        known: AsOf,
+        held: HeldOut,
+        lengths: tuple[int, ...],
+        seeds: tuple[int, ...],
+        tuning: _Tuning,
+        progress: Progress,
+    ) -> None:
+        self._models, self._known, self._held, self._lengths = models, known, held, lengths
+        self._seeds, self._tuning, self._progress = seeds, tuning, progress
+        self._variants: dict[str, tuple[int, Ints | None]] = {}
+        self._answers: dict[tuple[str, int], Ints] = {}
+        self._spent: dict[str, list[float]] = {}
+        self.shares: dict[str, dict[str, float]] = {}
+        """By blend, of each of its sources."""
+
+    def row(self, name: str) -> Row:
+        """A model's row. Raises NotApplicable where the data does not allow it."""
+        model = self._models[name]
+        if isinstance(model, Blend):
+            answers, seeded, variant = self._blended(name, model), self._seeds, 0
+        else:
+            runs = runs_of(model, self._seeds)
+            variant = self._variant(name)[0]
+            answers = [self._answer(name, seed) for seed in runs]
+            seeded = tuple(runs) if isinstance(model, Seeded) else ()
+        values: dict[str, list[NDArray[np.float64]]] = {}
+        for answer in answers:
+            for metric, of_users in user_metrics(answer, self._held, ks=self._lengths).items():
+                if not metric.startswith(PINS):
+                    values.setdefault(_title(metric), []).append(of_users)
+        stacked = {metric: np.stack(runs) for metric, runs in values.items()}
+        row = Row(name, NEXT_DAYS, stacked, seeded, variant, *self._spent.get(name, (0.0, 0.0)))
+        shown = (f"{m} {row.mean(m):.4f}" for m in row.values if m.endswith(f"@{self._tuning.k}"))
+        self._progress(f"{name}: " + ", ".join(shown))
+        return row
+
+    def _variant(self, name: str) -> tuple[int, Ints | None]:
+        """The variant that stands, and its lists on the tuning days where it was chosen by them."""
+        if name not in self._variants:
+            model, start = self._models[name], time.perf_counter()
+            variants = variants_of(model, runs_of(model, self._seeds)[0])  # type: ignore[arg-type]
+            several = len(variants) > 1
+            self._variants[name] = self._tuning.best(name, variants) if several else (0, None)
+            self._spent[name] = [time.perf_counter() - start, 0.0]
+        return self._variants[name]
+
+    def _answer(self, name: str, seed: int) -> Ints:
+        """(u, longest list) of the held-out users, by the model fitted as of the cut."""
+        model, variant = self._models[name], self._variant(name)[0]
+        if (name, seed) not in self._answers:
+            start = time.perf_counter()
+            recommend = variants_of(model, seed)[variant](self._known)  # type: ignore[arg-type]
+            fitted = time.perf_counter()
+            users, k = self._held.users, self._lengths[-1]
+            self._answers[name, seed] = checked(name, recommend(users, k), self._known, users, k)
+            self._spent[name][0] += fitted - start
+            self._spent[name][1] += time.perf_counter() - fitted
+        return self._answers[name, seed]
+
+    def _blended(self, name: str, blend: Blend) -> list[Ints]:
+        """A list of the held-out users a seed, by shares chosen on the tuning days."""
+        sources, shares = self._chosen(name, blend)
+        self.shares[name] = dict(zip(sources, shares.tolist(), strict=True))
+        out = []
+        for seed in self._seeds:
+            runs = {s: seed if isinstance(self._models[s], Seeded) else self._seeds[0] for s in sources}
+            lists = [self._answer(source, run) for source, run in runs.items()]
+            start = time.perf_counter()
+            out.append(blended(lists, shares, self._lengths[-1]))
+            self._spent.setdefault(name, [0.0, 0.0])[1] += time.perf_counter() - start
+        return out
+
+    def _chosen(self, name: str, blend: Blend) -> tuple[list[str], NDArray[np.float64]]:
+        """The blend's sources that the data allows, and the share of each."""
+        sources, lists = [], []
+        for source in blend.sources:
+            if source not in self._models:
+                continue
             try:
-                held = hold_out(self._lake, cut, self._outer.cut).sample(self._users, self._seed)
-                self._inner = AsOf.of(self._lake, cut), held
-            except (NothingHeldOut, TemporalError) as reason:  # a short history cannot be tuned on
-                progress(f"{name}: its first variant stands: {reason}")
-                return 0
-        known, held = self._inner
-        progress(f"{name}: choosing among {len(variants)} variants on the days from {known.cut:%Y-%m-%d} on")
-        recalls = []
-        for fit in variants:
-            answer = checked(name, fit(known)(held.users, k), known, held.users, k)
-            recalls.append(float(user_metrics(answer, held, ks=(k,))[f"recall@{k}"].mean()))
-        return int(np.argmax(recalls))
+                self._answer(source, self._seeds[0])
+                lists.append(self._tuning_lists(source))
+            except NotApplicable:  # its own row says why
+                continue
+            sources.append(source)
+        if len(sources) < 2:
+            raise NotApplicable(
+                f"it mixes at least two of {', '.join(blend.sources)}; here: {', '.join(sources) or 'none'}"
+            )
+        tuned = [listed for listed in lists if listed is not None]
+        if self._tuning.split is None:
+            self._progress(f"{name}: equal shares stand: {self._tuning.nothing}")
+            return sources, np.full(len(sources), 1 / len(sources))
+        self._progress(f"{name}: choosing shares of {', '.join(sources)}")
+        return sources, chosen_shares(tuned, self._tuning.split[1], self._tuning.k)
+
+    def _tuning_lists(self, name: str) -> Ints | None:
+        """A source's lists on the tuning days; None where there are no such days."""
+        variant, lists = self._variant(name)
+        if lists is None and self._tuning.split is not None:
+            model = self._models[name]
+            fit = variants_of(model, runs_of(model, self._seeds)[0])[variant]  # type: ignore[arg-type]
+            lists = self._tuning.lists(name, fit)
+            self._variants[name] = variant, lists
+        return lists
 
 
-def _measured(
-    name: str,
-    model: Model,
-    known: AsOf,
-    held: HeldOut,
-    at: tuple[int, ...],
-    seeds: Sequence[int],
-    tuning: _Tuning,
-    progress: Progress,
-) -> Row:
-    runs = runs_of(model, seeds)
-    start = time.perf_counter()
-    variants = variants_of(model, runs[0])
-    variant = tuning.best(name, variants, at[0], progress) if len(variants) > 1 else 0
-    fit_s, score_s = time.perf_counter() - start, 0.0
-    values: dict[str, list[NDArray[np.float64]]] = {}
-    for seed in runs:
-        start = time.perf_counter()
-        recommend = variants_of(model, seed)[variant](known)
-        fitted = time.perf_counter()
-        answer = checked(name, recommend(held.users, max(at)), known, held.users, max(at))
-        fit_s, score_s = fit_s + fitted - start, score_s + time.perf_counter() - fitted
-        for metric, of_users in user_metrics(answer, held, ks=at).items():
-            if not metric.startswith(PINS):
-                values.setdefault(_title(metric), []).append(of_users)
-    seeded = tuple(runs) if isinstance(model, Seeded) else ()
-    row = Row(name, NEXT_DAYS, {m: np.stack(v) for m, v in values.items()}, seeded, variant, fit_s, score_s)
-    progress(f"{name}: " + ", ".join(f"{m} {row.mean(m):.4f}" for m in row.values if m.endswith(f"@{at[0]}")))
-    return row
-
-
-def checked(name: str, recommended: Ints, known: AsOf, users: Ints, k: int) -> Ints:
-    """`recommended` as it is. Raises TemporalError naming what a model may not recommend, and to whom."""
-    if recommended.shape != (len(users), k):
-        raise TemporalError(f"{name} recommended {recommended.shape}, expected {(len(users), k)}")
-    place = np.minimum(np.searchsorted(known.pins, recommended), len(known.pins) - 1)
-    strange = (known.pins[place] != recommended) & (recommended != 0)
-    if strange.any():
-        row, column = np.argwhere(strange)[0]
-        pin = recommended[row, column]
-        raise TemporalError(f"{name} recommended pin {pin} to user {users[row]}: no pin made before the cut")
-    for i, row in enumerate(known.rows_of(users).tolist()):
-        again = np.isin(recommended[i], known.pins[known.known(row)])
-        if again.any():
-            pin = recommended[i][again][0]
-            raise TemporalError(f"{name} recommended pin {pin} to user {users[i]}, who had taken it before")
-    return recommended
+def _in_words(shares: Mapping[str, float]) -> str:
+    """`pixie 60 %, dcm 40 %`, largest first, sources without a share left out."""
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{source} {share:.0%}" for source, share in ordered if share > 0)
 
 
 def _title(metric: str) -> str:

@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 
 from training.data.graph import Context, GraphConfig, build_graph
+from training.evaluation import temporal_networks as networks
+from training.evaluation import temporal_spaces as spaces
+from training.evaluation.as_of import AsOf, Blend, Fit, Ints, Model, NotApplicable, Recommend, by_score
 from training.evaluation.leave_one_out_models import EASE_PINS
-from training.evaluation.pinnersage_alpha import NothingToChooseBy, choose_alpha
 from training.evaluation.retrieval import popularity as most_popular
+from training.evaluation.sasrec import SasRecConfig
 from training.evaluation.seeded import Seeded
-from training.evaluation.temporal import AsOf, Fit, Ints, Model, NotApplicable, Recommend, by_score
+from training.evaluation.temporal_spaces import OpenSentences, default_sentences, first_new
 from training.models import baselines
 from training.models.baselines import Scorer
-from training.models.content import PIN_COLUMNS, ContentConfig, ContentEncoder, without_content
-from training.models.interactions import Pins
-from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
+from training.models.interests import Method
+from training.models.pinnerformer import PinnerFormerConfig
 from training.models.pixie import Pixie, PixieConfig, history_query
-from training.pipelines.content import catalogue, pin_frames, topic_parents
-from training.pipelines.user_actions import UserActions
-from validation.lake import Lake
-from validation.tables import ACTION, ACTIONS, CREATED_AT, PIN_ID, TIMESTAMP, USER_ID, Polarity, Vocabulary
+from training.pinnerformer.timelines import LabelRules
+from training.pipelines.interests import InterestsPipeline
+from training.pipelines.two_tower import TwoTowerPipeline
+from validation.tables import ACTION, ACTIONS, PIN_ID, TIMESTAMP, USER_ID, Polarity, Vocabulary
 
 
 def popularity(known: AsOf) -> Recommend:
@@ -36,14 +38,6 @@ def popularity(known: AsOf) -> Recommend:
         return np.stack([first_new(listed, known, row, k) for row in known.rows_of(users).tolist()])
 
     return recommend
-
-
-def first_new(ids: Ints, known: AsOf, row: int, k: int) -> Ints:
-    """The first k distinct of `ids` that the user of `row` had not taken, zero-padded, (k,)."""
-    kept = ids[(ids > 0) & ~np.isin(ids, known.pins[known.known(row)])]
-    _, first = np.unique(kept, return_index=True)
-    kept = kept[np.sort(first)][:k]
-    return np.pad(kept, (0, k - len(kept)))
 
 
 def on_matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
@@ -100,56 +94,6 @@ def action_weights(vocabulary: Vocabulary) -> dict[int, float]:
     return {code: signs[p] for code, p in enumerate(vocabulary.actions.values(), start=1)}
 
 
-def pinnersage(known: AsOf, *, seed: int) -> Recommend:
-    """PinnerSage over content vectors, both as of the cut: no registered version knows only that much.
-
-    The encoder is fitted on the pins made before the cut, alpha chosen on the histories before it; each user's
-    sampled medoids then give their nearest pins in turns.
-    """
-    pins = content_pins(known.lake, known, seed)
-    actions = UserActions.read(known.lake, pins, known.lake.interval()[0], known.cut)
-    config = PinnerSageConfig()
-    try:
-        chosen = choose_alpha(actions, known.cut_ms, config, seed=seed)
-        config = config.model_copy(update={"alpha": chosen.alpha})
-    except NothingToChooseBy:  # the default alpha stands
-        pass
-    columns = np.searchsorted(known.pins, pins.ids)
-
-    def one(user: int, row: int, k: int) -> Ints:
-        place = int(np.searchsorted(actions.users, user))
-        if place == len(actions) or actions.users[place] != user:
-            return np.zeros(k, np.int64)
-        interests = user_interests(actions.history(place), known.cut_ms, config)
-        drawn = sample_medoids(interests, config.sampled, seed=seed + user)
-        if not len(drawn):
-            return np.zeros(k, np.int64)
-        similarity = interests.vectors[drawn] @ pins.vectors.T  # (q, p)
-        similarity[:, np.isin(columns, known.known(row))] = -np.inf
-        near = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        near = np.where(np.take_along_axis(similarity, near, axis=1) > -np.inf, pins.ids[near], 0)
-        return first_new(near.T.ravel(), known, row, k)
-
-    def recommend(users: Ints, k: int) -> Ints:
-        rows = known.rows_of(users).tolist()
-        return np.stack([one(user, row, k) for user, row in zip(users.tolist(), rows, strict=True)])
-
-    return recommend
-
-
-def content_pins(lake: Lake, known: AsOf, seed: int) -> Pins:
-    """Pins made before the cut that have content, in a space fitted on them. Raises NotApplicable without."""
-    columns = (CREATED_AT, *PIN_COLUMNS)
-    frames = (frame[frame[CREATED_AT] < known.cut] for frame in pin_frames(lake, columns))
-    encoder = ContentEncoder.fit(frames, ContentConfig(seed=seed), topic_parents(lake))
-    pins = catalogue(lake, encoder)
-    kept = (pins.created_at_ms < known.cut_ms) & ~without_content(pins.vectors)
-    kept &= np.isin(pins.ids, known.pins)
-    if not kept.any():
-        raise NotApplicable("no pin has words, topics, a domain or a vector")
-    return Pins(pins.ids[kept], pins.vectors[kept], pins.topics[kept], pins.created_at_ms[kept])
-
-
 SOURCE = PixieConfig()
 """As a source walks: the paper's defaults, early stopping included."""
 
@@ -157,8 +101,24 @@ BY_WEIGHT = PixieConfig(steps=200_000, stop_pins=0, steps_by_degree=False, boost
 """Whole histories: steps by weight alone, no booster, the whole walk."""
 
 
-def models(threads: int = 1) -> dict[str, Model]:
-    """The table's models by name; several variants of one are tuned on the days before the cut."""
+SOURCES = ("pixie", "pinnersage", "pinsage", "pinnerformer", "dcm", "conditional", "two_tower")
+"""Models that a release can serve as sources: what `blended` is made of."""
+
+BLENDED = "blended"
+
+
+def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> dict[str, Model]:
+    """The table's models by name; several variants of one are tuned on the days before the cut.
+
+    `sentences` opens what reads the words of pins.
+    """
+    read = {"sentences": sentences}
+
+    def interests(method: Method) -> Seeded[Fit]:
+        return Seeded(
+            lambda seed: [partial(networks.interests, method=method, config=INTERESTS, seed=seed, **read)]
+        )
+
     return {
         "popularity": popularity,
         "itemknn": [on_matrix(baselines.itemknn, shrink=shrink) for shrink in (10.0, 100.0)],
@@ -170,15 +130,44 @@ def models(threads: int = 1) -> dict[str, Model]:
         "ials": Seeded(
             lambda seed: [on_matrix(baselines.ials, regularisation=r, seed=seed) for r in (0.003, 0.03)]
         ),
+        "sasrec": Seeded(
+            lambda seed: [partial(networks.sasrec, config=SasRecConfig(seed=seed, length=n)) for n in (50, 200)]
+        ),
         "pixie": Seeded(
             lambda seed: [
                 partial(pixie, graph=graph, config=config, seed=seed, threads=threads)
                 for graph, config in PIXIE_VARIANTS
             ]
         ),
-        "pinnersage": Seeded(lambda seed: [partial(pinnersage, seed=seed)]),
+        "pinnersage": Seeded(lambda seed: [partial(spaces.pinnersage, seed=seed, **read)]),
+        "pinsage": Seeded(lambda seed: [partial(spaces.pinsage, seed=seed, **read)]),
+        "pinnerformer": Seeded(
+            lambda seed: [
+                partial(networks.pinnerformer, network=network, labels=EVERY_POSITIVE, seed=seed, **read)
+                for network in PINNERFORMERS
+            ]
+        ),
+        "dcm": interests(Method.DCM),
+        "single": interests(Method.SINGLE),
+        "mind": interests(Method.MIND),
+        "conditional": Seeded(
+            lambda seed: [partial(networks.conditional, config=INTERESTS, seed=seed, **read)]
+        ),
+        "two_tower": Seeded(
+            lambda seed: [partial(networks.two_tower, config=TwoTowerPipeline(), seed=seed, **read)]
+        ),
+        BLENDED: Blend(SOURCES),
     }
 
+
+INTERESTS = InterestsPipeline(train_days=28)
+"""Four weeks to learn from: on the demo world's days before the held-out ones better than two."""
+
+PINNERFORMERS = (PinnerFormerConfig(length=64), PinnerFormerConfig(length=64, id_dim=32))
+"""Pins by their content, as a release serves them, and also by their ids, as every pin of a table is known."""
+
+EVERY_POSITIVE = LabelRules(surfaces=(), min_duration_s=0.0)
+"""All that is held out is a label."""
 
 BY_USER = GraphConfig(context=Context.USER, delta=None, diverse_share=0.0)
 """A user's whole history as one board, nothing pruned: what the matrix of the other models holds. Where few

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.metrics import auc, reliability
+from training.pinnerformer.staleness import Refresh
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,4 +61,50 @@ def importance(values: dict[str, float], shown: int = 25) -> Figure:
     axes.barh([name for name, _ in largest], [value for _, value in largest], color=BLUE)
     axes.set_xlabel("importance")
     axes.tick_params(axis="y", labelsize=8)
+    return figure
+
+
+def staleness_of(metrics: Mapping[str, float]) -> Figure:
+    """Recall@10 by how often users' vectors are made anew, beside popularity's, from PinnerFormer's metrics."""
+    from matplotlib.figure import Figure
+
+    recalls = {refresh.value: metrics[f"recall_at_10_{refresh}"] for refresh in Refresh}
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(list(recalls), list(recalls.values()), marker="o", color=RED)
+    axes.axhline(metrics["popular_recall_at_10"], color=GREY, linestyle=":", label="popularity")
+    axes.set(xlabel="users' vectors made anew", ylabel="Recall@10", ylim=(0, None))
+    axes.legend(frameon=False)
+    return figure
+
+
+def interest_map(vectors: Array, labels: NDArray[np.int64], medoids: NDArray[np.int64], title: str) -> Figure:
+    """A user's pins (m, d) on their two leading principal directions, coloured by interest.
+
+    `labels` (m,) count from 0, interest i has the pin of row `medoids[i]`, drawn large.
+    """
+    from matplotlib.figure import Figure
+
+    centred = vectors - vectors.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    at = np.zeros((len(vectors), 2))
+    at[:, : min(2, len(directions))] = centred @ directions[:2].T
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    colours = labels % 20
+    axes.scatter(at[:, 0], at[:, 1], c=colours, cmap="tab20", vmin=0, vmax=19, s=14, alpha=0.7)
+    axes.scatter(
+        at[medoids, 0],
+        at[medoids, 1],
+        c=colours[medoids],
+        cmap="tab20",
+        vmin=0,
+        vmax=19,
+        s=110,
+        edgecolors="black",
+        marker="*",
+        label="medoids",
+    )
+    axes.set(xlabel="first principal direction", ylabel="second", title=title)
+    axes.legend(frameon=False)
     return figure

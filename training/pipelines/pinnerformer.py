@@ -23,6 +23,7 @@ from training.pinnerformer.retriever import Retriever
 from training.pinnerformer.timelines import LabelRules, read_timelines
 from training.pinnerformer.trainer import PinnerFormerTraining, train_network
 from training.pipelines.clock import run_end
+from training.pipelines.figures import staleness_of
 from training.pipelines.retrievers import PINNERFORMER as MODEL
 from training.pipelines.retrievers import Recipe, content_of, train_retriever
 from training.registry import Registry
@@ -118,6 +119,7 @@ def train_pinnerformer(
         load=PinnerFormer.load,
         serve=pinnerformer_serves,
         signature=_signature,
+        figures=lambda metrics: {"staleness": staleness_of(metrics)},
         notes=f"Metrics that start with unseen_users_ are of the {config.held_out_users:.0%} of users that "
         "training never saw. A user's vector knows what the user did, negative actions too; it is no "
         "older than the user's last action. ",

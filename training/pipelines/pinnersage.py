@@ -37,6 +37,7 @@ from training.models.pinnersage import (
 from training.pipelines import user_actions as user_actions_module
 from training.pipelines.catalogues import catalogue_of
 from training.pipelines.clock import run_end
+from training.pipelines.interest_map import interest_maps
 from training.pipelines.user_actions import UserActions
 from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
 from validation.lake import Lake
@@ -121,7 +122,8 @@ def train_pinnersage(
             requirements=pinned("numba", "numpy", "pandas", "pydantic"),
             inputs=inputs,
             tags={"feature_service": PINNERSAGE_SERVICE, "space": pins.space or ""},
-            figures={"alpha": pinnersage_alpha.figure(choice)} if choice is not None else {},
+            figures=({} if choice is None else {"alpha": pinnersage_alpha.figure(choice)})
+            | interest_maps(actions, wanted, holdout_ms, ctx.seed),
             notes="Nothing is learned: quality is bounded by the space. "
             + (
                 f"{procedure(ALPHA)} Here: {choice.summary()}. "

@@ -6,7 +6,7 @@ test on; what a version reaches on those days, measured as a release will measur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -45,6 +45,7 @@ from validation.lake import Lake
 from validation.manifest import Part, Space
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.models import ModelSignature
 
     from training.models.interests import InterestNetwork
@@ -94,6 +95,8 @@ class Recipe(Generic[Network]):
     load: Callable[[Path], Network]
     serve: Callable[[Network, AtCut], Served]
     signature: Callable[[Network], ModelSignature]
+    figures: Callable[[Mapping[str, float]], Mapping[str, Figure]] = lambda metrics: {}
+    """Figures of what `learn` measured, by name."""
     notes: str = ""
 
 
@@ -124,10 +127,11 @@ def train_retriever(
     at = AtCut.read(lake, pins, Histories.before(lake, held))
     if kept is None:
         network, metrics = recipe.learn(pins, at, ctx.training_sets / f"{name}-{inputs}")
-        tags = {LEARNED_UNTIL_TAG: held.cut.isoformat()}
+        tags, figures = {LEARNED_UNTIL_TAG: held.cut.isoformat()}, recipe.figures(metrics)
     else:
         ctx.progress(f"{name}: {len(pins.ids)} pins by the weights of {name}@{kept.learned_at}")
-        network, metrics, tags = recipe.load(registry.download(name, kept.version)), {}, kept.tags
+        network = recipe.load(registry.download(name, kept.version))
+        metrics, tags, figures = {}, kept.tags, {}
     served = recipe.serve(network, at)
     if not len(served.held):
         raise NothingServed(f"{name} serves none of the {len(held)} users of the held-out days")
@@ -146,6 +150,7 @@ def train_retriever(
         interval=(lake.interval()[0], end),
         datasets=(Dataset(", ".join(recipe.tables), str(ctx.lake), data),),
         signature=recipe.signature(network),
+        figures=figures,
         requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
         inputs=inputs,
         tags={"feature_service": SERVICES[name], "content_space": content.space or ""} | tags,

@@ -10,16 +10,17 @@ import pandas as pd
 import pytest
 
 from tests.training.data.lakes import write_lake
-from training.evaluation.seeded import Seeded
-from training.evaluation.temporal import (
+from training.evaluation.as_of import (
     AsOf,
+    Blend,
     NotApplicable,
     Recommend,
     TemporalError,
     best_new,
     by_score,
-    evaluate,
 )
+from training.evaluation.seeded import Seeded
+from training.evaluation.temporal import evaluate
 from validation.lake import Lake
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -179,3 +180,43 @@ def _matrix(rng: np.random.Generator):
     from scipy import sparse
 
     return sparse.csr_matrix((rng.random((20, 300)) < 0.2).astype(np.float32))
+
+
+def test_a_blend_pays_for_what_its_sources_find_before_the_cut(lake: Lake) -> None:
+    """On day 1 the first source finds user 1's pin and the second user 2's, the third nothing: halves."""
+    fits: list[tuple[str, datetime]] = []
+
+    def by_cut(name: str, early: dict, late: dict):
+        def fit(known: AsOf) -> Recommend:
+            fits.append((name, known.cut))
+            return listed(late if known.cut == CUT else early)(known)
+
+        return fit
+
+    models = {
+        "one": by_cut("one", {1: [14, 16]}, {1: [13, 16], 3: [14]}),
+        "two": by_cut("two", {2: [15, 16]}, {1: [15], 2: [12, 14]}),
+        "none": by_cut("none", {1: [16]}, {2: [14, 12]}),
+        "blended": Blend(("one", "two", "none", "elsewhere")),
+    }
+    report = evaluate(lake, models, days=1, at=(2,))
+    assert report.facts["blended"] == "one 50%, two 50%"
+    assert report.row("blended").values["Recall@2"].tolist() == [[1.0, 1.0, 0.0]]
+    assert sorted(fits) == sorted(
+        (n, c) for n in ("one", "two", "none") for c in (CUT, CUT - timedelta(days=1))
+    )
+
+
+def test_a_blend_is_made_under_every_seed_and_needs_two_sources(lake: Lake) -> None:
+    drawn = Seeded(lambda seed: [listed({1: [13 if seed else 16], 2: [12]})])
+    models = {"drawn": drawn, "still": listed({1: [15]}), "blended": Blend(("drawn", "still"))}
+    row = evaluate(lake, models, days=1, at=(2,), seeds=(0, 1)).row("blended")
+    assert row.values["Recall@2"].tolist() == [[0.5, 1.0, 0.0], [1.0, 1.0, 0.0]]
+    assert row.seeds == (0, 1)
+    alone = evaluate(lake, {"still": listed({}), "blended": Blend(("drawn", "still"))}, days=1, at=(2,))
+    assert alone.skipped == {"blended": "it mixes at least two of drawn, still; here: still"}
+
+
+def test_budgets_are_measured_as_far_as_there_are_pins(lake: Lake) -> None:
+    row = evaluate(lake, {"listed": listed({1: [15]})}, days=1, at=(1,), budgets=(2, 6, 7)).row("listed")
+    assert {name.partition("@")[2] for name in row.values if "/" not in name} == {"1", "2", "6"}

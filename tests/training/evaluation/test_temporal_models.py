@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,21 @@ import pytest
 
 from tests.training.data.lakes import write_lake
 from training.data.graph import GraphConfig
-from training.evaluation import temporal_models
+from training.evaluation import sasrec, temporal_models, temporal_networks, temporal_spaces
+from training.evaluation.as_of import AsOf, Model, NotApplicable
 from training.evaluation.seeded import variants_of
-from training.evaluation.temporal import AsOf, NotApplicable, evaluate
+from training.evaluation.temporal import evaluate
 from training.evaluation.temporal_models import action_weights, models
+from training.models.pinnerformer import ActionArrays
 from training.models.pixie import PixieConfig
+from training.pinnerformer.timelines import Timelines
+from training.pinnerformer.trainer import PinnerFormerTraining
+from training.pipelines.interests import InterestsPipeline
 from validation.lake import Lake
 from validation.tables import DEFAULT_VOCABULARY
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-DAYS, GROUPS, GROUP_PINS, USERS = 6, 4, 25, 80
+DAYS, GROUPS, GROUP_PINS, USERS = 10, 4, 40, 80
 CUT = START + timedelta(days=DAYS - 1)
 SAVE, HIDE = 4, 6
 WORDS = ("bread oven", "bike road", "tulip garden", "guitar song")
@@ -50,7 +56,9 @@ def planted(root: Path, future: int = 0) -> Lake:
         }
     )
     boards = pd.DataFrame({"board_id": np.arange(1, USERS + 1), "user_id": np.arange(1, USERS + 1)})
-    return write_lake(root, {"pins": pins, "actions": actions, "boards": boards})
+    follows = pd.DataFrame({"user_id": boards["user_id"], "topic_id": boards["user_id"] % GROUPS + 1})
+    follows["timestamp"] = START
+    return write_lake(root, {"pins": pins, "actions": actions, "boards": boards, "follows": follows})
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +66,26 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return planted(tmp_path_factory.mktemp("lake"))
 
 
+ONCE = ("popularity", "itemknn", "rp3beta", "ease")
+"""Models without randomness."""
+
+
+def planted_models() -> dict[str, Model]:
+    """All but SASRec, which needs an environment of its own."""
+    return {name: model for name, model in models(sentences=lambda: None).items() if name != "sasrec"}
+
+
 def test_every_model_finds_the_planted_groups(lake: Lake) -> None:
-    report = evaluate(lake, models(), days=1, at=(10,), seeds=(0, 1), against="popularity")
-    assert not report.skipped
+    report = evaluate(lake, planted_models(), days=1, at=(10,), seeds=(0, 1), against="popularity")
     blind = 10 / (GROUPS * GROUP_PINS)
     assert report.row("popularity").mean("Recall@10") < 3 * blind
-    for name in set(models()) - {"popularity"}:
+    for name in set(planted_models()) - {"popularity"}:
         row = report.row(name)
-        assert row.mean("Recall@10") > 0.45, name  # ten of about seventeen new pins of the group: 0.6
+        assert row.mean("Recall@10") > 0.3, name  # ten of about 25 new pins of the group: 0.4
         assert report.difference(name, "popularity", "Recall@10").mean > 0.2
+    assert not report.skipped
     assert {row.model: len(row.seeds) for row in report.rows} == {
-        **dict.fromkeys(("popularity", "itemknn", "rp3beta", "ease"), 0),
-        **dict.fromkeys(("ials", "pixie", "pinnersage"), 2),
+        name: 0 if name in ONCE else 2 for name in planted_models()
     }
 
 
@@ -79,15 +95,15 @@ def test_no_model_sees_the_future(lake: Lake, tmp_path: Path) -> None:
     ours, theirs = AsOf.of(lake, CUT), AsOf.of(other, CUT)
     users = np.arange(1, USERS + 2)
     assert lake.digest(("actions",)) != other.digest(("actions",))
-    for name, model in models().items():
-        for fit in variants_of(model, 0):
+    for name, model in planted_models().items():
+        for fit in variants_of(model, 0) if name != "blended" else ():
             assert (fit(ours)(users, 20) == fit(theirs)(users, 20)).all(), name
 
 
 def test_seeds_make_answers_repeat(lake: Lake) -> None:
     known, users = AsOf.of(lake, CUT), np.arange(1, USERS + 1)
-    for name in ("pixie", "pinnersage"):
-        once, again, other = (variants_of(models()[name], s)[-1](known)(users, 20) for s in (5, 5, 6))
+    for name in ("pixie", "pinnersage", "pinnerformer", "dcm", "two_tower"):
+        once, again, other = (variants_of(planted_models()[name], s)[-1](known)(users, 20) for s in (5, 5, 6))
         assert (once == again).all()
         assert (once != other).any(), name
 
@@ -95,7 +111,7 @@ def test_seeds_make_answers_repeat(lake: Lake) -> None:
 def test_pixie_does_not_answer_hidden_pins(tmp_path: Path) -> None:
     lake = planted(tmp_path)
     rows = lake.read("actions")
-    new = next(p for p in range(26, 51) if p not in set(rows.loc[rows["user_id"] == 1, "pin_id"]))
+    new = next(p for p in range(41, 81) if p not in set(rows.loc[rows["user_id"] == 1, "pin_id"]))
     hidden = rows.iloc[:1].assign(user_id=1, pin_id=new, action=HIDE, event_id=10**6, board_id=0)
     hidden["timestamp"] = CUT - timedelta(hours=1)
     pins, boards = lake.read("pins"), lake.read("boards")
@@ -120,9 +136,44 @@ def test_actions_weigh_by_their_polarity() -> None:
 def test_what_the_data_does_not_allow(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = AsOf.of(lake, CUT)
     monkeypatch.setattr(temporal_models, "EASE_PINS", 10)
-    with pytest.raises(NotApplicable, match="100 pins with users are more than 10"):
+    with pytest.raises(NotApplicable, match="160 pins with users are more than 10"):
         temporal_models.ease(known, ridge=250.0)
     bare = lake.read("pins").assign(title=None, topics=None)
     blank = write_lake(tmp_path, {"pins": bare, "actions": lake.read("actions")})
     with pytest.raises(NotApplicable, match="no pin has words"):
-        temporal_models.pinnersage(AsOf.of(blank, CUT), seed=0)
+        temporal_spaces.pinnersage(AsOf.of(blank, CUT), seed=0)
+    with pytest.raises(NotApplicable, match="nobody followed a topic"):
+        temporal_networks.conditional(AsOf.of(blank, CUT), config=InterestsPipeline(), seed=0)
+
+
+def test_sasrec_is_left_out_where_rectools_is_not(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sasrec, "PYTHON", tmp_path / "python")
+    report = evaluate(lake, {"sasrec": models()["sasrec"]}, days=1, at=(10,), seeds=(0,))
+    assert "make rectools" in report.skipped["sasrec"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sasrec.installed(), reason="RecTools is not installed: `make rectools`")
+def test_sasrec_finds_the_planted_groups(lake: Lake) -> None:
+    config = sasrec.SasRecConfig(epochs=60, batch=16, learning_rate=5e-3, factors=32)
+    fit = partial(temporal_networks.sasrec, config=config)
+    row = evaluate(lake, {"sasrec": fit}, days=1, at=(10,)).row("sasrec")
+    assert row.mean("Recall@10") > 0.3
+
+
+def test_long_histories_take_fewer_epochs() -> None:
+    def lines(lengths: list[int]) -> Timelines:
+        n = sum(lengths)
+        zeros = np.zeros(n, np.int8)
+        arrays = ActionArrays(
+            np.zeros(n, np.int32), zeros, zeros, np.zeros(n, np.float32), np.zeros(n, np.int64)
+        )
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Timelines(np.arange(len(lengths)), offsets, arrays, zeros.astype(bool), arrays.times_ms)
+
+    training = PinnerFormerTraining(epochs=12)
+    assert temporal_networks.epochs_of(lines([3, 0, 64]), 64, training) == 12
+    assert temporal_networks.epochs_of(lines([65] * 2_500), 64, training) == 5  # two sequences each
+    assert temporal_networks.epochs_of(lines([1_000] * 5_000), 64, training) == 3

@@ -1,0 +1,86 @@
+"""SASRec of RecTools as a baseline: it runs in an environment of its own, since it wants numpy < 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.evaluation import sasrec_job
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PYTHON = REPOSITORY / ".rectools-venv" / "bin" / "python"
+INSTALL = "SASRec runs in RecTools' own environment, which is not there: run `make rectools`"
+
+
+class SasRecError(RuntimeError):
+    """RecTools is not installed, or failed; the message says which."""
+
+
+class SasRecConfig(BaseModel):
+    """How RecTools' `SASRecModel` is made; softmax over sampled negatives is the stronger form of its loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(20, ge=1)
+    factors: int = Field(64, ge=2)
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    length: int = Field(100, ge=1)
+    """Newest actions of a user that are read."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    batch: int = Field(128, ge=1)
+    loss: str = "sampled_softmax"
+    negatives: int = Field(256, ge=1)
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """Pins named for users, those of one user together, best first."""
+
+    users: Ints  # (n,)
+    pins: Ints  # (n,)
+    scores: Floats  # (n,)
+
+
+def installed() -> bool:
+    """Whether `make rectools` has been run."""
+    return PYTHON.is_file()
+
+
+def recommend(users: Ints, pins: Ints, asked: Ints, k: int, config: SasRecConfig) -> Recommended:
+    """Train on (user, pin) pairs, oldest first, and name at most `k` new pins for each of `asked`.
+
+    Users without a pair get none. Raises SasRecError where RecTools is not installed, and with its last lines
+    where it fails.
+    """
+    if not installed():
+        raise SasRecError(INSTALL)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "settings.json").write_text(json.dumps(config.model_dump() | {"k": k}))
+        pd.DataFrame({"user_id": users, "pin_id": pins}).to_parquet(folder / "interactions.parquet")
+        pd.DataFrame({"user_id": asked}).to_parquet(folder / "users.parquet")
+        done = subprocess.run(
+            [PYTHON, "-P", sasrec_job.__file__, folder], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SasRecError("RecTools failed: " + "\n".join(done.stderr.strip().splitlines()[-5:]))
+        found = pd.read_parquet(folder / "recommended.parquet")
+    return Recommended(
+        found["user_id"].to_numpy(np.int64),
+        found["pin_id"].to_numpy(np.int64),
+        found["score"].to_numpy(np.float32),
+    )
