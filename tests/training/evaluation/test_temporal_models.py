@@ -81,7 +81,7 @@ def test_every_model_finds_the_planted_groups(lake: Lake) -> None:
     assert report.row("popularity").mean("Recall@10") < 3 * blind
     for name in set(planted_models()) - {"popularity"}:
         row = report.row(name)
-        assert row.mean("Recall@10") > 0.3, name  # ten of about 25 new pins of the group: 0.4
+        assert row.mean("Recall@10") > 0.2, name  # ten of about 25 new pins of the group: 0.4 at best
         assert report.difference(name, "popularity", "Recall@10").mean > 0.2
     assert not report.skipped
     assert {row.model: len(row.seeds) for row in report.rows} == {
