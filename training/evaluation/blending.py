@@ -1,7 +1,10 @@
-"""Several sources at the price of one: how much of one list each may fill, and the list.
+"""Several sources as one list: weighted reciprocal rank fusion, weights by ensemble selection.
 
-A blend has k pins in all where each of its sources alone has k, so it can only win by asking each source for
-less. Shares are chosen on days before the held-out ones (`chosen_shares`).
+    score(pin) = sum over sources of weight / (60 + rank)        rank from 1; nothing where a source lacks it
+
+(Cormack, Clarke and Buettcher, SIGIR 2009.) A blend hands on k pins in all, as each of its sources alone does.
+Weights are chosen on days before the held-out ones: sources are added one by one, with replacement, each time
+the one whose addition finds most (Caruana et al., ICML 2004).
 """
 
 from __future__ import annotations
@@ -16,59 +19,82 @@ from training.evaluation.retrieval import HeldOut
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-SLICES = 20
-"""Equal slices of a list that are given away one by one: shares come in twentieths."""
+LISTED = 300
+"""Pins each source is asked for at least, as the funnel asks: one that several sources name far down may be
+among the first of all."""
+ROUNDS = 20
+"""Additions of a source: weights come in twentieths."""
+_DAMPING = 60
 
 
-def chosen_shares(lists: Sequence[Ints], held: HeldOut, k: int) -> Floats:
-    """The share of k pins that each source may fill, (S,), summing to 1; by greedy choice on `held`.
+def fused(lists: Sequence[Ints], weights: Floats, k: int) -> Ints:
+    """The k pins of highest score, best first, (u, k), zero-padded; equal scores go to the lower id.
 
-    `lists` are each source's own (u, >= k) pins for `held.users`, zero-padded. The k pins are given away in
-    `SLICES` slices: each goes to the source whose next pins add the most recall to what is found so far, the
-    earlier source where several add the same. Where no source finds anything all get the same.
+    `lists` are each source's pins for the same users, (u, n) each, distinct, best first, zero-padded.
     """
-    slices = min(SLICES, k)
-    ends = np.round(np.arange(slices + 1) * k / slices)
-    ranks = np.stack([held_out_ranks(listed[:, :k], held) for listed in lists])  # (S, h)
-    worth = 1.0 / np.diff(held.offsets)[held.owner]  # (h,) what a held-out pin is of its user's recall
-    given = np.zeros(len(lists), np.int64)
-    found = np.zeros(len(held.pins), bool)
-    for _ in range(slices):
-        new = (ranks < ends[given + 1][:, None]) & ~found
-        gains = new @ worth
-        best = int(gains.argmax())
-        if gains[best] <= 0:
-            break
-        given[best] += 1
-        found |= new[best]
-    return given / given.sum() if given.any() else np.full(len(lists), 1 / len(lists))
-
-
-def held_out_ranks(listed: Ints, held: HeldOut) -> Floats:
-    """Rank from 0 of each held-out pin in its user's list, (h,); infinite where it is not there."""
-    rows, at = np.nonzero(listed[held.owner] == held.pins[:, None])
-    ranks = np.full(len(held.pins), np.inf)
-    ranks[rows] = at
-    return ranks
-
-
-def blended(lists: Sequence[Ints], shares: Floats, k: int) -> Ints:
-    """The sources' pins in turns by share, each pin once, (u, k), zero-padded.
-
-    The pin at rank r (from 0) of a source with share s has its turn at (r + 1/2) / s, so that every beginning
-    of the list holds the shares too. Where a source has no more pins the others fill its place; one without a
-    share fills none. With equal shares this is round robin.
-    """
-    if not len(lists) or len(lists) != len(shares):
-        raise ValueError(f"{len(lists)} lists cannot be blended by {len(shares)} shares")
-    kept = [(listed, share) for listed, share in zip(lists, shares, strict=True) if share > 0]
-    turns = np.concatenate([(np.arange(listed.shape[1]) + 0.5) / share for listed, share in kept])
-    order = np.argsort(turns, kind="stable")
-    pins = np.concatenate([listed for listed, _ in kept], axis=1)[:, order]
-    out = np.zeros((len(pins), k), np.int64)
-    for row, listed in zip(out, pins, strict=True):
-        listed = listed[listed != 0]
-        _, first = np.unique(listed, return_index=True)
-        distinct = listed[np.sort(first)][:k]
-        row[: len(distinct)] = distinct
+    if not len(lists) or len(lists) != len(weights):
+        raise ValueError(f"{len(lists)} lists cannot be blended by {len(weights)} weights")
+    out = np.zeros((len(lists[0]), k), np.int64)
+    for row, of_user in zip(out, zip(*lists, strict=True), strict=True):
+        pins, scores = _scored(of_user)
+        total = weights @ scores
+        best = np.lexsort((pins, -total))[:k]
+        best = best[total[best] > 0]
+        row[: len(best)] = pins[best]
     return out
+
+
+def chosen_weights(lists: Sequence[Ints], held: HeldOut, k: int) -> Floats:
+    """A weight for each source, (S,), summing to 1, by the recall of `held` among the first k.
+
+    `lists` are each source's own pins for `held.users`. Of all rounds the first that found the most counts.
+    Where no source finds anything all weigh the same.
+    """
+    pins, scores, wanted = _together(lists, held)
+    worth = 1.0 / np.diff(held.offsets)  # of a held-out pin, what it is of its user's recall
+
+    def recall(total: NDArray[np.float32]) -> float:
+        if k >= total.shape[1]:
+            hits = wanted & (total > 0)
+        else:
+            least = np.partition(total, total.shape[1] - k, axis=1)[:, total.shape[1] - k]
+            hits = wanted & (total >= least[:, None]) & (total > 0)
+        return float(hits.sum(axis=1) @ worth)
+
+    given = np.zeros(len(lists))
+    best, most = given, 0.0
+    total = np.zeros(pins.shape, np.float32)
+    for _ in range(ROUNDS):
+        found = [recall(total + of_source) for of_source in scores]
+        added = int(np.argmax(found))
+        total += scores[added]
+        given = given + (np.arange(len(lists)) == added)
+        if found[added] > most:
+            best, most = given, found[added]
+    return best / best.sum() if most > 0 else np.full(len(lists), 1 / len(lists))
+
+
+def _scored(of_user: Sequence[Ints]) -> tuple[Ints, Floats]:
+    """(distinct pins of all the lists (n,), what each source gives each (S, n)) of one user."""
+    pins, place = np.unique(np.concatenate(of_user), return_inverse=True)
+    scores = np.zeros((len(of_user), len(pins)))
+    start = 0
+    for source, listed in enumerate(of_user):
+        scores[source, place[start : start + len(listed)]] = 1 / (_DAMPING + 1 + np.arange(len(listed)))
+        start += len(listed)
+    there = pins != 0
+    return pins[there], scores[:, there]
+
+
+def _together(lists: Sequence[Ints], held: HeldOut) -> tuple[Ints, NDArray[np.float32], NDArray[np.bool_]]:
+    """Everybody's `_scored`, padded: pins (u, n), scores (S, u, n), and which pins are held out (u, n)."""
+    each = [_scored(of_user) for of_user in zip(*lists, strict=True)]
+    widest = max(len(pins) for pins, _ in each)
+    pins = np.zeros((len(each), widest), np.int64)
+    scores = np.zeros((len(lists), len(each), widest), np.float32)
+    wanted = np.zeros(pins.shape, bool)
+    for user, (of_user, given) in enumerate(each):
+        pins[user, : len(of_user)] = of_user
+        scores[:, user, : len(of_user)] = given
+        wanted[user] = np.isin(pins[user], held.pins[held.offsets[user] : held.offsets[user + 1]])
+    return pins, scores, wanted & (pins != 0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from training.context import Progress, silent
 from training.evaluation.as_of import AsOf, Blend, Fit, Model, NotApplicable, TemporalError, checked
-from training.evaluation.blending import blended, chosen_shares
+from training.evaluation.blending import LISTED, chosen_weights, fused
 from training.evaluation.report import Report, Row
 from training.evaluation.retrieval import (
     PINS,
@@ -55,7 +55,7 @@ def evaluate(
 
     A model of several fits is tuned first, on as many days before the cut as are held out after it: the variant
     with the best recall at the first of `at` over `tuning_users` users is fitted as of the cut. A blend's
-    shares are chosen on the same days, from sources fitted on what lies before those. A model that the data
+    weights are chosen on the same days, from sources fitted on what lies before those. A model that the data
     does not allow is left out, and the report says why; with `strict` it is an error. Rows also hold the slices
     of `retrieval.evaluate`, and every metric at `budgets`, where there are so many pins. Raises NothingHeldOut,
     and TemporalError for a lake without a past or a model that recommends what it may not.
@@ -87,7 +87,7 @@ def evaluate(
         "held_out_pins": len(held.pins),
         "pins": len(known.pins),
         "interactions": int(known.matrix.nnz),
-        **{name: _in_words(shares) for name, shares in table.shares.items()},
+        **{name: _in_words(weights) for name, weights in table.weights.items()},
     }
     columns = tuple(f"{name}@{k}" for k in at for name in NAMES.values())
     words = f"pins taken from {held.cut:%Y-%m-%d} on, among all made before it and new to the user"
@@ -115,10 +115,11 @@ class _Tuning:
             return None
 
     def lists(self, name: str, fit: Fit) -> Ints:
-        """What `fit` recommends on the tuning days, (u, k)."""
+        """What `fit` recommends on the tuning days, (u, at least k)."""
         assert self.split is not None
         known, held = self.split
-        return checked(name, fit(known)(held.users, self.k), known, held.users, self.k)
+        long = max(self.k, LISTED)
+        return checked(name, fit(known)(held.users, long), known, held.users, long)
 
     def best(self, name: str, variants: Sequence[Fit]) -> tuple[int, Ints | None]:
         """The variant of the best recall@k and its lists; the first where there is nothing to choose by."""
@@ -153,7 +154,7 @@ class _Table:
         self._variants: dict[str, tuple[int, Ints | None]] = {}
         self._answers: dict[tuple[str, int], Ints] = {}
         self._spent: dict[str, list[float]] = {}
-        self.shares: dict[str, dict[str, float]] = {}
+        self.weights: dict[str, dict[str, float]] = {}
         """By blend, of each of its sources."""
 
     def row(self, name: str) -> Row:
@@ -188,33 +189,33 @@ class _Table:
         return self._variants[name]
 
     def _answer(self, name: str, seed: int) -> Ints:
-        """(u, longest list) of the held-out users, by the model fitted as of the cut."""
+        """(u, at least the longest list) of the held-out users, by the model fitted as of the cut."""
         model, variant = self._models[name], self._variant(name)[0]
         if (name, seed) not in self._answers:
             start = time.perf_counter()
             recommend = variants_of(model, seed)[variant](self._known)  # type: ignore[arg-type]
             fitted = time.perf_counter()
-            users, k = self._held.users, self._lengths[-1]
+            users, k = self._held.users, max(self._lengths[-1], LISTED)
             self._answers[name, seed] = checked(name, recommend(users, k), self._known, users, k)
             self._spent[name][0] += fitted - start
             self._spent[name][1] += time.perf_counter() - fitted
         return self._answers[name, seed]
 
     def _blended(self, name: str, blend: Blend) -> list[Ints]:
-        """A list of the held-out users a seed, by shares chosen on the tuning days."""
-        sources, shares = self._chosen(name, blend)
-        self.shares[name] = dict(zip(sources, shares.tolist(), strict=True))
+        """A list of the held-out users a seed, by weights chosen on the tuning days."""
+        sources, weights = self._chosen(name, blend)
+        self.weights[name] = dict(zip(sources, weights.tolist(), strict=True))
         out = []
         for seed in self._seeds:
             runs = {s: seed if isinstance(self._models[s], Seeded) else self._seeds[0] for s in sources}
             lists = [self._answer(source, run) for source, run in runs.items()]
             start = time.perf_counter()
-            out.append(blended(lists, shares, self._lengths[-1]))
+            out.append(fused(lists, weights, self._lengths[-1]))
             self._spent.setdefault(name, [0.0, 0.0])[1] += time.perf_counter() - start
         return out
 
     def _chosen(self, name: str, blend: Blend) -> tuple[list[str], NDArray[np.float64]]:
-        """The blend's sources that the data allows, and the share of each."""
+        """The blend's sources that the data allows, and the weight of each."""
         sources, lists = [], []
         for source in blend.sources:
             if source not in self._models:
@@ -231,10 +232,10 @@ class _Table:
             )
         tuned = [listed for listed in lists if listed is not None]
         if self._tuning.split is None:
-            self._progress(f"{name}: equal shares stand: {self._tuning.nothing}")
+            self._progress(f"{name}: equal weights stand: {self._tuning.nothing}")
             return sources, np.full(len(sources), 1 / len(sources))
-        self._progress(f"{name}: choosing shares of {', '.join(sources)}")
-        return sources, chosen_shares(tuned, self._tuning.split[1], self._tuning.k)
+        self._progress(f"{name}: choosing weights of {', '.join(sources)}")
+        return sources, chosen_weights(tuned, self._tuning.split[1], self._tuning.k)
 
     def _tuning_lists(self, name: str) -> Ints | None:
         """A source's lists on the tuning days; None where there are no such days."""
@@ -247,10 +248,10 @@ class _Table:
         return lists
 
 
-def _in_words(shares: Mapping[str, float]) -> str:
-    """`pixie 60 %, dcm 40 %`, largest first, sources without a share left out."""
-    ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return ", ".join(f"{source} {share:.0%}" for source, share in ordered if share > 0)
+def _in_words(weights: Mapping[str, float]) -> str:
+    """`pixie 60%, dcm 40%`, largest first, sources without a weight left out."""
+    ordered = sorted(weights.items(), key=lambda item: -item[1])
+    return ", ".join(f"{source} {weight:.0%}" for source, weight in ordered if weight > 0)
 
 
 def _title(metric: str) -> str:
