@@ -156,7 +156,7 @@ def evaluate(
             "test rows": len(test),
             "users": int(test.keys["user_id"].nunique()),
             "requests": int(test.keys["request_id"].nunique()),
-            "utility": {head: float(w) for head, w in zip(data.heads, vector, strict=True)},
+            "utility": {head: round(float(w), 6) for head, w in zip(data.heads, vector, strict=True)},
             "positions": "a constant" if info.has_position else "none recorded",
         },
         rows=tuple(rows),
