@@ -30,7 +30,7 @@ class DiversityConfig(BaseModel):
 
     theta: float = Field(0.7, ge=0, le=1)
     """1 sorts by relevance alone, 0 by variety alone."""
-    window: int = Field(10, ge=1)
+    window: int = Field(8, ge=1)
     """A place is weighed against the `window - 1` before it."""
     topic_cap: int = Field(3, ge=0)
     """At most so many of any `window` neighbours share a topic; 0 is no cap."""
