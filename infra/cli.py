@@ -41,6 +41,13 @@ class Size(StrEnum):
     DEMO = "demo"
 
 
+class Task(StrEnum):
+    """What `evaluate` measures."""
+
+    RETRIEVAL = "retrieval"
+    RANKING = "ranking"
+
+
 class Protocol(StrEnum):
     """How `evaluate` holds out."""
 
@@ -158,6 +165,9 @@ def rollback(context: typer.Context) -> None:
 @app.command()
 def evaluate(
     context: typer.Context,
+    task: Annotated[
+        Task, typer.Option(help="What finds pins, or what ranks those found (of `train`'s rows).")
+    ] = Task.RETRIEVAL,
     protocol: Annotated[
         Protocol,
         typer.Option(help="Hold out each user's newest pin, or everything after a cut in time."),
@@ -169,8 +179,9 @@ def evaluate(
             "-m",
             help="popularity, itemknn, rp3beta, ease, ials, sasrec, pixie, pinnerformer; temporal also"
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
-            " blended, which mixes the sources named at equal budget. Repeatable, or with commas; all that the"
-            " data allows if left out.",
+            " blended, which mixes the sources named at equal budget; ranking pinnability_logistic,"
+            " pinnability_gbdt and both without positions. Repeatable, or with commas; all that the data allows"
+            " if left out.",
         ),
     ] = None,
     candidates: Annotated[
@@ -188,7 +199,9 @@ def evaluate(
         str | None,
         typer.Option(help="Names of the columns of an --interactions file without a header, with commas."),
     ] = None,
-    k: Annotated[int | None, typer.Option(min=1, help="Leave-one-out: length of the list; 10.")] = None,
+    k: Annotated[
+        int | None, typer.Option(min=1, help="Length of the list; leave-one-out 10, ranking 3.")
+    ] = None,
     at: Annotated[
         list[str] | None,
         typer.Option(help="Temporal: length of the list; 100. Repeatable, or with commas."),
@@ -203,6 +216,12 @@ def evaluate(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds that models with randomness are fitted under.")] = 3,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Ranking: newest training rows, whole days; 1,000,000.")
+    ] = None,
+    utility: Annotated[
+        Path | None, typer.Option(help="Ranking: file of utility weights that order a request's pins.")
+    ] = None,
     max_users: Annotated[int | None, typer.Option(min=1, help="Evaluate a sample of so many users.")] = None,
     against: Annotated[
         str | None, typer.Option(help="Compare every model with this one, user by user.")
@@ -214,9 +233,27 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure models on held-out actions of this home's lake, in one table with its spreads."""
-    from infra import evaluation
+    from infra import evaluation, ranking_evaluation
 
     with _named_errors():
+        if task is Task.RANKING:
+            given = {"candidates": candidates, "interactions": interactions, "columns": columns, "at": at}
+            given |= {"days": days, "max-users": max_users, "against": against}
+            evaluation.refuse_foreign("--task ranking", given)
+            ranking_evaluation.run(
+                context.obj.home,
+                ranking_evaluation.RankingEvaluateConfig(
+                    models=_listed(models),
+                    k=k or 3,
+                    seeds=seeds,
+                    max_rows=max_rows or 1_000_000,
+                    utility=utility,
+                    json_file=json,
+                    figure=figure,
+                ),
+            )
+            return
+        evaluation.refuse_foreign("--task retrieval", {"max-rows": max_rows, "utility": utility})
         config = evaluation.EvaluateConfig(
             protocol=protocol.value,
             models=_listed(models),

@@ -76,6 +76,13 @@ def lengths(values: Sequence[str] | None) -> tuple[int, ...] | None:
     return tuple(sorted({int(value) for value in values}))
 
 
+def refuse_foreign(task: str, options: Mapping[str, Any]) -> None:
+    """Raise EvaluationError for options that were given and mean nothing under `task`."""
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise EvaluationError(f"{', '.join(given)} means nothing under {task}; leave it out")
+
+
 def run(home: Home, config: EvaluateConfig) -> Report:
     """Evaluate, print the table, write the JSON and the figure where asked for.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from training.models.calibration.sampling import restore_rate
 from training.models.interactions import INTERACTION_FEATURES
 
 if TYPE_CHECKING:
@@ -214,16 +215,6 @@ def signed_log(features: Floats) -> Floats:
 def standardise(features: Floats, mean: Floats, scale: Floats) -> Floats:
     """Signed-log features with the training set's mean and spread taken out, (n, F) float32."""
     return (signed_log(features) - mean) / scale
-
-
-def restore_rate(p: Floats, negative_rate: float) -> Floats:
-    """Probabilities of the full population from those of one whose negatives were thinned to `negative_rate`.
-
-    p' = p / (p + (1 - p) / rate).
-    """
-    if negative_rate == 1.0:
-        return p
-    return (p / (p + (1.0 - p) / np.float32(negative_rate))).astype(np.float32)
 
 
 def _sigmoid(logit: Floats) -> Floats:

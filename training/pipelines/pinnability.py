@@ -20,6 +20,7 @@ from training.data.training_set_facts import TrainingSetInfo
 from training.evaluation import metrics as measure
 from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
+from training.models.calibration import sampling as sampling_module
 from training.models.interactions import INTERACTION_FEATURES, Pins
 from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, Ranker
 from training.pipelines import figures, fitting
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 CODE = (
-    *(Path(module.__file__ or "") for module in (interactions_module, pinnability_module, fitting)),
+    *(Path(m.__file__ or "") for m in (interactions_module, pinnability_module, sampling_module, fitting)),
     Path(__file__),
 )
 

@@ -71,6 +71,10 @@ LEARNED = tuple(SERVICES)
 """Registered names of the learned retrievers, in funnel order; also their roles in a release."""
 
 
+POPULARITY_Z = 2.33
+"""Standard errors of recall that a source may lie below popularity: one-sided, 1 %."""
+
+
 class NothingServed(ValueError):
     """On the held-out days the retriever serves nobody, so nothing says whether it finds anything."""
 
@@ -163,15 +167,19 @@ def train_retriever(
 def shortfall(part: Part) -> str | None:
     """Why a version of a learned retriever is not to be served; None where it is.
 
-    It is where, on the days held out from it, it clears the floors that the gates hold a release to. On few
-    actions a model may learn nothing that finds more than chance: then the release does without it.
+    It is where, on the days held out from it, it clears the floors that the gates hold a release to and, beyond
+    the spread over users, finds no less than popularity. On few actions a model may learn nothing that does:
+    then the release does without it.
     """
-    failed = [r for r in recall_floors(part.model, part.metrics, GateBounds()) if not r.passed]
+    failed = [r.message for r in recall_floors(part.model, part.metrics, GateBounds()) if not r.passed]
+    name = f"{part.model}/recall_at_100"
+    popular = part.metrics.get("popularity/recall_at_100", 0.0)
+    spread = POPULARITY_Z * part.metrics.get(f"{part.model}/recall_error_at_100", 0.0)
+    if part.metrics.get(name, 0.0) + spread < popular:
+        failed.append(f"{name}: {part.metrics.get(name, 0.0):.4g} is below popularity's {popular:.4g}")
     if not failed:
         return None
-    return f"{part.model}@{part.version} learned too little from this data: " + "; ".join(
-        r.message for r in failed
-    )
+    return f"{part.model}@{part.version} learned too little from this data: " + "; ".join(failed)
 
 
 def retriever_part(registry: Registry, model: str, version: int) -> Part:

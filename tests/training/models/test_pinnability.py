@@ -17,7 +17,6 @@ from training.models.pinnability import (
     LogisticRanker,
     Ranker,
     load_ranker,
-    restore_rate,
 )
 
 U, P, X = len(USER_SCALARS), len(PIN_SCALARS), len(INTERACTION_FEATURES)
@@ -143,9 +142,3 @@ def test_the_logistic_score_by_hand():
     ranker = LogisticRanker(spec, mean=one * 0.5, scale=one * 2, weights=one * 3, bias=0.25)
     logit = 3 * (np.log(2) - 0.5) / 2 + 0.25
     assert ranker.score(np.array([[1.0]], np.float32))[0] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-6)
-
-
-def test_thinned_negatives_are_put_back():
-    """1,000 positives and 9,000 negatives of which a tenth is kept: 1,000 of 1,900 become 1,000 of 10,000."""
-    assert restore_rate(np.array([1000 / 1900], np.float32), 0.1)[0] == pytest.approx(0.1, rel=1e-5)
-    assert restore_rate(np.array([0.0, 1.0], np.float32), 0.1).tolist() == [0.0, 1.0]

@@ -243,8 +243,10 @@ def test_a_version_says_what_it_reaches_beside_popularity_and_chance(parts: dict
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_it_is_served_where_it_clears_the_gates_floors(parts: dict[str, Part], name: str) -> None:
-    def said(recall: float, tail: float = 0.4) -> str | None:
+    def said(recall: float, tail: float = 0.4, popular: float = 0.1) -> str | None:
         metrics = {
+            "popularity/recall_at_100": popular,
+            f"{name}/recall_error_at_100": 0.01,
             "chance/recall_at_100": 0.1,
             f"{name}/recall_at_100": recall,
             f"{name}/users": 500.0,
@@ -258,6 +260,8 @@ def test_it_is_served_where_it_clears_the_gates_floors(parts: dict[str, Part], n
     assert said(0.4) is None
     assert "0.1 is below 0.15" in (said(0.1) or "")
     assert "tail_topics" in (said(0.4, tail=0.02) or "")
+    assert said(0.4, popular=0.42) is None, "a difference that chance makes"
+    assert "0.4 is below popularity's 0.5" in (said(0.4, popular=0.5) or "")
 
 
 def test_spaces_are_named_by_their_makers(mine: TrainingContext, parts: dict[str, Part]) -> None:

@@ -1,0 +1,163 @@
+"""Rankers on planted rows: the law is found, positions are forgotten, and what cannot be measured is said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from tests.training.evaluation.planted_rows import TRUE, planted
+from training.data.splits import Interval, time_split
+from training.data.training_set import TrainingSet
+from training.evaluation.hit_at_k import hit_at_k
+from training.evaluation.ranking import RankingData, RankingError, Scores, auc_error, evaluate
+from training.evaluation.ranking_models import Gbdt, Logistic, models
+from training.models.interactions import INTERACTION_FEATURES
+from training.models.utility import UtilityError, UtilityWeights
+from training.pipelines.fitting import GbdtConfig
+
+FEW_TREES = GbdtConfig(rounds=15, depth=3, learning_rate=0.3, threads=1)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Knows the law; its scores are far too high, in the right order."""
+
+    seeded: bool = False
+
+    def scores(self, data: RankingData, seed: int) -> Scores:
+        return Scores(*(self._of(data, block) for block in (data.validation, data.test)))
+
+    def _of(self, data: RankingData, block) -> np.ndarray:
+        x = block.interactions[:, INTERACTION_FEATURES.index(TRUE)].astype(np.float64)
+        line = {"save": 1.5 * x + 1, "hide": -1.5 * x + 1}
+        return np.column_stack([1 / (1 + np.exp(-line[head])) for head in data.heads]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    return planted(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def data(rows: TrainingSet) -> RankingData:
+    return RankingData.of(rows, time_split(rows.info.start, rows.info.end))[0]
+
+
+def test_heads_that_nobody_uses_are_left_out_and_named(rows: TrainingSet):
+    data, left_out = RankingData.of(rows, time_split(rows.info.start, rows.info.end))
+    assert data.heads == ("save", "hide")
+    assert left_out == {"report": "0 in training, 0 in validation, 0 in test, 10 positives are needed"}
+    with pytest.raises(RankingError, match=r"no action has enough positives: save: .* in validation"):
+        RankingData.of(rows, time_split(rows.info.start, rows.info.end), min_positives=2000)
+
+
+def test_a_part_without_rows_is_named(rows: TrainingSet):
+    split = time_split(rows.info.start, rows.info.end)
+    empty = Interval(split.test.end, split.test.end)
+    with pytest.raises(RankingError, match="no test rows"):
+        RankingData.of(rows, replace(split, test=empty))
+
+
+def test_every_number_is_what_its_definition_says(data: RankingData):
+    weights = UtilityWeights(weights={"save": 1.0, "hide": -2.0})
+    report = evaluate(data, {"truth": Truth()}, seeds=(0, 1), weights=weights)
+    (row,) = report.rows  # without randomness it runs once
+    scores, labels = Truth().scores(data, 0).test, data.labels(data.test)
+    for place, head in enumerate(row.heads):
+        label, raw = labels[:, place], scores[:, place]
+        assert head.positives == label.sum()
+        assert head.auc == pytest.approx(sk.roc_auc_score(label, raw))
+        assert head.pr_auc == pytest.approx(sk.average_precision_score(label, raw))
+        assert head.ece > 0.2 and head.ece_calibrated < 0.06
+        assert abs(head.total_error) < 0.25
+    # calibration keeps each head's order, so hides by the top of the utility lie below those of any order
+    save, hide = (spread.mean for spread in row.hits)
+    blind = hit_at_k(
+        data.test.keys["user_id"], data.test.keys["request_id"], np.zeros(len(labels)), labels, 3
+    ).hit()
+    assert save > blind[0] * 1.3 and hide < blind[1] * 0.6
+
+
+def test_rankers_find_the_law(data: RankingData):
+    report = evaluate(data, {"truth": Truth(), "lr": Logistic(), "gbdt": Gbdt(config=FEW_TREES)})
+    for head in data.heads:
+        for model in ("lr", "gbdt"):
+            assert (
+                report.mean(model, head, "auc_same_place") > report.mean("truth", head, "auc_same_place") - 0.05
+            )
+
+
+def test_telling_positions_in_training_takes_their_bias_out(data: RankingData):
+    """The policy ordered pages by what moves nobody: a ranker that is not told positions believes in it."""
+    report = evaluate(data, {"told": Logistic(), "blind": Logistic(position=False)})
+    told, blind = (report.mean(model, "save", "auc_same_place") for model in ("told", "blind"))
+    assert told > blind + 0.01
+    # on the policy's own pages the bait pays, which is why AUC alone would pick the wrong one
+    assert report.mean("blind", "save", "auc") > report.mean("told", "save", "auc")
+
+
+def test_scores_do_not_know_the_test_positions(data: RankingData):
+    made = Logistic().scores(data, 0).test
+    moved = RankingData(data.rows, data.split, data.heads)
+    for part in ("train", "validation", "test"):
+        block = getattr(data, part)
+        shuffled = replace(block, position=block.position[::-1]) if part != "train" else block
+        moved.__dict__[part] = shuffled
+    np.testing.assert_array_equal(Logistic().scores(moved, 0).test, made)
+
+
+def test_models_without_positions_are_there_only_where_positions_are(data: RankingData, tmp_path):
+    assert set(models(data)) == {
+        "pinnability_logistic",
+        "pinnability_gbdt",
+        "logistic_no_position",
+        "gbdt_no_position",
+    }
+    rows = planted(tmp_path / "flat", days=4, requests=60, positions=False)
+    flat, _ = RankingData.of(rows, time_split(rows.info.start, rows.info.end))
+    assert set(models(flat)) == {"pinnability_logistic", "pinnability_gbdt"}
+
+
+def test_seeds_are_kept_apart_and_averaged(data: RankingData):
+    report = evaluate(data, {"gbdt": Gbdt(config=FEW_TREES), "lr": Logistic()}, seeds=(3, 4))
+    assert [(r.model, r.seed) for r in report.rows] == [("gbdt", 3), ("gbdt", 4), ("lr", 3)]
+    aucs = [r.heads[0].auc for r in report.rows[:2]]
+    assert aucs[0] != aucs[1] and report.mean("gbdt", "save", "auc") == pytest.approx(np.mean(aucs))
+    with pytest.raises(KeyError, match="gbdt, lr"):
+        report.mean("mlp", "save", "auc")
+
+
+def test_the_report_reads_and_parses(data: RankingData):
+    report = evaluate(data, {"truth": Truth()}, skipped={"report": "too few"})
+    table = report.table()
+    assert "left out: report: too few" in table and "HIT@3" in table
+    line = next(line for line in table.splitlines() if line.strip().startswith("truth"))
+    assert f"{report.mean('truth', 'save', 'auc'):.4f}" in line
+    parsed = json.loads(report.to_json())
+    assert parsed["rows"][0]["heads"][0]["auc"] == report.rows[0].heads[0].auc
+    diagram = parsed["rows"][0]["calibration"][0]["after"]["diagram"]
+    assert diagram["observed"] == report.rows[0].calibration[0].after.diagram.observed.tolist()
+    assert {(c["head"], c["slice"]) for c in parsed["rows"][0]["calibration"]} == {
+        (head, part) for head in ("save", "hide") for part in ("all", "new users")
+    }
+
+
+def test_weights_that_weigh_no_head_are_refused(data: RankingData):
+    with pytest.raises(UtilityError, match="weighs none of them but report"):
+        evaluate(data, {"truth": Truth()}, weights=UtilityWeights(weights={"report": -1.0}))
+
+
+def test_an_aucs_interval_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held, expected = 0, 0.7602  # of normals one apart: Phi(1 / sqrt 2)
+    for _ in range(300):
+        positive, negative = rng.normal(1, 1, 80), rng.normal(0, 1, 120)
+        y = np.repeat([1, 0], [80, 120])
+        auc = sk.roc_auc_score(y, np.concatenate([positive, negative]))
+        held += abs(auc - expected) <= auc_error(auc, 80, 120)
+    assert 0.91 <= held / 300 <= 0.98
+    assert np.isnan(auc_error(0.5, 0, 10))

@@ -1,0 +1,161 @@
+"""Rows of the light ranker by hand, and its file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from training.models.light_ranking import (
+    LightRanker,
+    LightSpec,
+    SourceList,
+    fetch,
+    keep,
+    topic_match,
+)
+
+SPEC = LightSpec(sources=("pixie", "pinnersage"), pin=("positives_7d",), user=("active_days_30d",))
+DAY = 86_400_000
+
+
+def lists() -> list[SourceList]:
+    return [
+        SourceList("pinnersage", np.array([7, 9, 4]), np.array([0.9, 0.8, 0.1], np.float32)),
+        SourceList("pixie", np.array([9, 3]), np.array([50, 20], np.float32)),
+        SourceList("fashion_of_the_day", np.array([4]), np.array([1], np.float32)),
+    ]
+
+
+def test_what_every_source_says_is_one_row_a_pin():
+    got = fetch(lists(), SPEC.sources)
+    assert got.pin_ids.tolist() == [7, 9, 4, 3]  # by turns: 7, 9, 4; 9 again, 3; 4 again
+    np.testing.assert_array_equal(
+        got.scores, np.array([[np.nan, 0.9], [50, 0.8], [np.nan, 0.1], [20, np.nan]], np.float32)
+    )
+    np.testing.assert_array_equal(
+        got.ranks, np.array([[np.nan, 0], [0, 1], [np.nan, 2], [1, np.nan]], np.float32)
+    )
+    assert got.brought.tolist() == [1, 2, 2, 1]
+    assert got.best_rank.tolist() == [0, 0, 0, 1]
+
+
+def test_nothing_fetched_is_an_empty_block():
+    for given in ([], [SourceList("pixie", np.empty(0, np.int64), np.empty(0, np.float32))]):
+        got = fetch(given, SPEC.sources)
+        assert len(got) == 0 and got.scores.shape == (0, 2)
+        assert block(got).shape == (0, len(SPEC.names))
+
+
+def block(fetched, **change) -> np.ndarray:
+    n = len(fetched)
+    given = {
+        "pin_scalars": np.zeros((n, len(PIN_SCALARS)), np.float32),
+        "created_at_ms": np.zeros(n, np.int64),
+        "topic_followed": np.zeros(n, np.float32),
+        "topic_recent": np.zeros(n, np.float32),
+        "user_scalars": np.zeros(len(USER_SCALARS), np.float32),
+        "now_ms": 100 * DAY,
+    }
+    return SPEC.assemble(fetched, **(given | change))
+
+
+def test_the_row_by_hand():
+    fetched = fetch(lists(), SPEC.sources)
+    pins = np.zeros((4, len(PIN_SCALARS)), np.float32)
+    pins[:, PIN_SCALARS.index("positives_7d")] = [5, 6, 7, np.nan]
+    pins[1, PIN_SCALARS.index("impressions_30d")] = 80
+    pins[1, PIN_SCALARS.index("positives_30d")] = 9
+    user = np.zeros(len(USER_SCALARS), np.float32)
+    user[USER_SCALARS.index("active_days_30d")] = 12
+    got = block(
+        fetched,
+        pin_scalars=pins,
+        user_scalars=user,
+        created_at_ms=np.array([99 * DAY, 101 * DAY, 0, 40 * DAY]),
+        topic_followed=np.array([1, 0, 2, 0], np.float32),
+        topic_recent=np.array([0.5, 0, 0, 0.25], np.float32),
+    )
+    assert SPEC.names == (
+        "score_pixie",
+        "score_pinnersage",
+        "rank_pixie",
+        "rank_pinnersage",
+        "brought",
+        "best_rank",
+        "pin_positives_7d",
+        "pin_rate_30d",
+        "pin_age_days",
+        "topic_followed",
+        "topic_recent",
+        "user_active_days_30d",
+    )
+    nan = np.nan
+    expected = [
+        [nan, 0.9, nan, 0, 1, 0, 5, 1 / 20, 1, 1, 0.5, 12],
+        [50, 0.8, 0, 1, 2, 0, 6, 10 / 100, 0, 0, 0, 12],  # made a day from now: a clock ran wild
+        [nan, 0.1, nan, 2, 2, 0, 7, 1 / 20, 3650, 2, 0, 12],
+        [20, nan, 1, nan, 1, 1, nan, 1 / 20, 60, 0, 0.25, 12],
+    ]
+    np.testing.assert_allclose(got, np.array(expected, np.float32), rtol=1e-6)
+    assert got.flags.c_contiguous and got.dtype == np.float32
+
+
+def test_rows_of_many_requests_are_those_of_each():
+    """Training assembles many users at once; a row must be what serving would make of it."""
+    fetched = fetch(lists(), SPEC.sources)
+    users = np.random.default_rng(0).random((4, len(USER_SCALARS)), np.float32)
+    now = np.array([100, 101, 102, 103]) * DAY
+    created = np.full(4, 90 * DAY)
+    together = block(fetched, user_scalars=users, now_ms=now, created_at_ms=created)
+    for i in range(4):
+        alone = block(fetched, user_scalars=users[i], now_ms=int(now[i]), created_at_ms=created)
+        np.testing.assert_array_equal(together[i], alone[i])
+
+
+def test_topics_that_match():
+    topics = np.array([[3, 8, 0, 0], [0, 0, 0, 0], [5, 3, 9, 8], [7, 0, 0, 0]])
+    np.testing.assert_array_equal(topic_match(topics, np.array([8, 3])), [2, 0, 2, 0])
+    np.testing.assert_allclose(topic_match(topics, np.array([9, 3]), np.array([0.25, 0.5])), [0.5, 0, 0.75, 0])
+    np.testing.assert_array_equal(topic_match(topics, np.array([0])), [0, 0, 0, 0])
+    np.testing.assert_array_equal(topic_match(topics, np.empty(0, np.int64)), [0, 0, 0, 0])
+
+
+def test_the_best_are_kept_in_order():
+    assert keep(np.array([0.1, 0.9, 0.5, 0.9], np.float32), 3).tolist() == [1, 3, 2]
+    assert keep(np.array([0.1], np.float32), 500).tolist() == [0]
+
+
+def test_the_file_gives_the_same_scores(tmp_path):
+    import xgboost
+
+    rng = np.random.default_rng(0)
+    x = rng.random((300, len(SPEC.names)), np.float32)
+    x[rng.random(x.shape) < 0.3] = np.nan
+    matrix = xgboost.DMatrix(x, np.nan_to_num(x[:, 0]) > 0.4)
+    ranker = LightRanker(SPEC, xgboost.train({"objective": "binary:logistic", "nthread": 1}, matrix, 5))
+    ranker.save(tmp_path)
+    loaded = LightRanker.load(tmp_path)
+    assert loaded.spec == SPEC
+    np.testing.assert_array_equal(loaded.score(x), ranker.score(x))
+    np.testing.assert_allclose(loaded.score(x), ranker.booster.predict(xgboost.DMatrix(x)), atol=1e-6)
+    assert loaded.score(x[:0]).shape == (0,) and loaded.score(x[:1]).shape == (1,)
+    with pytest.raises(FileNotFoundError):
+        LightRanker.load(tmp_path / "nowhere")
+
+
+def test_blocks_that_do_not_belong_are_named():
+    fetched = fetch(lists(), SPEC.sources)
+    with pytest.raises(ValueError, match="pin_scalars"):
+        block(fetched, pin_scalars=np.zeros((3, len(PIN_SCALARS)), np.float32))
+    with pytest.raises(ValueError, match=r"scores is \(4, 1\)"):
+        block(fetch(lists(), ("pixie",)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"pin": ("likes",)}, {"user": ("age",)}, {"sources": ()}, {"sources": ("a", "a")}, {"depth": 2}]
+)
+def test_a_spec_that_makes_no_sense_cannot_be_made(change: dict):
+    with pytest.raises(ValidationError):
+        LightSpec(**({"sources": ("pixie",)} | change))

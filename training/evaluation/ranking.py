@@ -1,0 +1,227 @@
+"""Rankers on the days after those they learned from: every head's probabilities, and the order they make
+together.
+
+Every ranker of the table is fitted on the same rows and the same heads, calibrated on the validation days
+(Platt), and measured on the test days. Scores are those that serving would give: the position a pin was shown
+at is something a ranker may learn from, never something it is told. The order is by utility, for HIT@K/h.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from training.context import Progress, silent
+from training.data.splits import Interval, TimeSplit
+from training.data.training_set import Block, TrainingSet
+from training.evaluation import metrics
+from training.evaluation.calibration_metrics import calibration_table
+from training.evaluation.hit_at_k import hit_at_k
+from training.evaluation.ranking_report import HeadQuality, RankingReport, RankingRow
+from training.evaluation.spread import Spread
+from training.models.calibration import CalibrationConfig, fit
+from training.models.interactions import INTERACTION_FEATURES
+from training.models.utility import UtilityWeights, utility
+from training.pipelines.pinnability import NEW_USER_POSITIVES
+
+Floats = NDArray[np.float32]
+
+MIN_POSITIVES = 10
+"""A head with fewer in training, validation or test is left out: its numbers would be chance."""
+
+
+class RankingError(ValueError):
+    """Rankers cannot be measured on these rows; the message says why."""
+
+
+@dataclass(frozen=True)
+class RankingData:
+    """The rows of one evaluation; each block is read once."""
+
+    rows: TrainingSet
+    split: TimeSplit
+    """`train` may be narrower than everything before `validation`."""
+    heads: tuple[str, ...]
+    """Actions with enough positives in every part."""
+
+    @classmethod
+    def of(
+        cls, rows: TrainingSet, split: TimeSplit, *, min_positives: int = MIN_POSITIVES
+    ) -> tuple[RankingData, dict[str, str]]:
+        """The data, and the actions that are left out with the reason. Raises RankingError where all are."""
+        whole = cls(rows, split, rows.info.action_names)
+        counts = {
+            part: labels.sum(axis=0, dtype=np.int64)
+            for part, labels in (
+                ("training", whole.train.labels),
+                ("validation", whole.validation.labels),
+                ("test", whole.test.labels),
+            )
+        }
+        left_out = {}
+        for column, head in enumerate(whole.heads):
+            few = [f"{c[column]} in {part}" for part, c in counts.items() if c[column] < min_positives]
+            if few:
+                left_out[head] = f"{', '.join(few)}, {min_positives} positives are needed"
+        heads = tuple(head for head in whole.heads if head not in left_out)
+        if not heads:
+            raise RankingError("no action has enough positives: " + "; ".join(map(": ".join, left_out.items())))
+        chosen = cls(rows, split, heads)
+        for part in ("train", "validation", "test"):
+            chosen.__dict__[part] = getattr(whole, part)
+        return chosen, left_out
+
+    @cached_property
+    def train(self) -> Block:
+        return self._block(self.split.train, "training")
+
+    @cached_property
+    def validation(self) -> Block:
+        return self._block(self.split.validation, "validation")
+
+    @cached_property
+    def test(self) -> Block:
+        return self._block(self.split.test, "test")
+
+    def labels(self, block: Block) -> NDArray[np.int8]:
+        """(n, H), a column for each of `heads`."""
+        names = self.rows.info.action_names
+        return block.labels[:, [names.index(head) for head in self.heads]]
+
+    def _block(self, interval: Interval, part: str) -> Block:
+        block = self.rows.block(interval)
+        if len(block) == 0:
+            raise RankingError(f"there are no {part} rows in {interval}; bring more days")
+        return block
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities as serving would give them, a column for each head."""
+
+    validation: Floats  # (m, H)
+    test: Floats  # (n, H)
+
+
+class RankingModel(Protocol):
+    """One row of the table."""
+
+    seeded: bool
+    """Whether fitting draws at random."""
+
+    def scores(self, data: RankingData, seed: int) -> Scores:
+        """Fit on `data.train` (and stop by `data.validation`), score validation and test."""
+
+
+def evaluate(
+    data: RankingData,
+    models: Mapping[str, RankingModel],
+    *,
+    seeds: Sequence[int] = (0,),
+    k: int = 3,
+    weights: UtilityWeights | None = None,
+    skipped: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+) -> RankingReport:
+    """Every model under every seed (once where it has none), in one report.
+
+    `weights` order the pins of a request, the data set's defaults if left out. Raises UtilityError where
+    they weigh no head.
+    """
+    weights = (weights or UtilityWeights.default(data.rows.info.vocabulary)).check(data.rows.info.vocabulary)
+    vector = weights.vector(data.heads)
+    rows = []
+    for name, model in models.items():
+        for seed in seeds if model.seeded else seeds[:1]:
+            progress(f"{name}, seed {seed}")
+            started = time.perf_counter()
+            scores = model.scores(data, seed)
+            rows.append(_row(data, name, seed, scores, vector, k, time.perf_counter() - started))
+    info, test = data.rows.info, data.test
+    return RankingReport(
+        heads=data.heads,
+        k=k,
+        facts={
+            "scheme": info.scheme,
+            "train": str(data.split.train),
+            "validation": str(data.split.validation),
+            "test": str(data.split.test),
+            "training rows": len(data.train),
+            "test rows": len(test),
+            "users": int(test.keys["user_id"].nunique()),
+            "requests": int(test.keys["request_id"].nunique()),
+            "utility": {head: round(float(w), 6) for head, w in zip(data.heads, vector, strict=True)},
+            "positions": "a constant" if info.has_position else "none recorded",
+        },
+        rows=tuple(rows),
+        skipped=dict(skipped or {}),
+    )
+
+
+def head_quality(
+    head: str, label: ArrayLike, raw: Floats, calibrated: Floats, position: ArrayLike
+) -> HeadQuality:
+    """One head's numbers: order and fit of its scores (n,), and their fit once calibrated; `position` is
+    (n,)."""
+    y = np.asarray(label)
+    order = metrics.auc(y, raw)
+    positives = int(y.sum())
+    return HeadQuality(
+        head=head,
+        positives=positives,
+        auc=order,
+        auc_error=auc_error(order, positives, len(y) - positives),
+        auc_same_place=metrics.grouped_auc(y, raw, position),
+        pr_auc=metrics.pr_auc(y, raw),
+        log_loss=metrics.log_loss(y, calibrated),
+        ece=metrics.ece(y, raw),
+        ece_calibrated=metrics.ece(y, calibrated),
+        total_error=metrics.calibration_error(y, calibrated),
+    )
+
+
+def auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Half the 95 % interval of an AUC (Hanley and McNeil 1982, eq. 1); NaN without both outcomes."""
+    if not positives or not negatives:
+        return float("nan")
+    above, below = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (positives - 1) * (above - auc**2) + (negatives - 1) * (below - auc**2)
+    return 1.96 * float(np.sqrt(max(variance, 0.0) / (positives * negatives)))
+
+
+def new_users(block: Block) -> NDArray[np.bool_]:
+    """Which rows are of users who had done little yet, (n,)."""
+    return block.interactions[:, INTERACTION_FEATURES.index("sequence_positives")] < NEW_USER_POSITIVES
+
+
+def _row(
+    data: RankingData, name: str, seed: int, scores: Scores, weights: Floats, k: int, took: float
+) -> RankingRow:
+    test, labels = data.test, data.labels(data.test)
+    calibrator = fit(
+        scores.validation,
+        data.labels(data.validation),
+        data.heads,
+        ranker=name,
+        config=CalibrationConfig(min_positives=50),
+    )
+    made = calibrator.calibrate(scores.test)
+    hits = hit_at_k(test.keys["user_id"], test.keys["request_id"], utility(made, weights), labels, k)
+    return RankingRow(
+        model=name,
+        seed=seed,
+        heads=tuple(
+            head_quality(head, labels[:, h], scores.test[:, h], made[:, h], test.position)
+            for h, head in enumerate(data.heads)
+        ),
+        calibration=calibration_table(labels, scores.test, made, data.heads, {"new users": new_users(test)}),
+        hits=tuple(Spread.of(hits.values[None, :, h]) for h in range(len(data.heads))),
+        uncalibrated=calibrator.fallbacks,
+        fit_s=took,
+    )

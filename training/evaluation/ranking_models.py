@@ -1,0 +1,97 @@
+"""The rankers that an evaluation fits by itself: Pinnability's, one model a head, told positions in training
+or not.
+
+The two without positions are the ablation of the position-bias switch. A pin shown first is acted on more,
+whatever it is; a ranker that is not told so holds the pin responsible, and one that is told forgets it when
+serving.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.training_set import Block
+from training.evaluation.ranking import RankingData, RankingModel, Scores
+from training.models.pinnability import FeatureSpec, Ranker
+from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """A logistic regression a head."""
+
+    position: bool = True
+    config: LogisticConfig = field(default_factory=LogisticConfig)
+    seeded: bool = False
+
+    def scores(self, data: RankingData, seed: int) -> Scores:
+        spec = _spec(data, self.position)
+        train = features(data.train, spec)
+        return _scores(
+            data,
+            spec,
+            [
+                fit_logistic(_rows(train, data, data.train, h), spec, self.config)
+                for h in range(len(data.heads))
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class Gbdt:
+    """Boosted trees a head, stopped by the validation rows."""
+
+    position: bool = True
+    config: GbdtConfig = field(default_factory=GbdtConfig)
+    seeded: bool = True
+
+    def scores(self, data: RankingData, seed: int) -> Scores:
+        spec = _spec(data, self.position)
+        train, held = features(data.train, spec), features(data.validation, spec)
+        rankers = [
+            fit_gbdt(
+                _rows(train, data, data.train, h),
+                _rows(held, data, data.validation, h),
+                spec,
+                self.config,
+                seed=seed,
+            )
+            for h in range(len(data.heads))
+        ]
+        return _scores(data, spec, rankers)
+
+
+def models(data: RankingData) -> dict[str, RankingModel]:
+    """Every ranker of the table; those without positions only where positions were recorded."""
+    made: dict[str, RankingModel] = {"pinnability_logistic": Logistic(), "pinnability_gbdt": Gbdt()}
+    if data.rows.info.has_position:
+        made |= {"logistic_no_position": Logistic(position=False), "gbdt_no_position": Gbdt(position=False)}
+    return made
+
+
+def features(block: Block, spec: FeatureSpec, *, serving: bool = False) -> Floats:
+    """(n, len(spec.names)) with the positions that pins were shown at, or as `serving` has them."""
+    position = None if serving else block.position
+    return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, position)
+
+
+def _spec(data: RankingData, position: bool) -> FeatureSpec:
+    info = data.rows.info
+    return FeatureSpec(space=info.space, position=position and info.has_position)
+
+
+def _rows(assembled: Floats, data: RankingData, block: Block, head: int) -> Rows:
+    return Rows(assembled, data.labels(block)[:, head].astype(np.float32), block.weight)
+
+
+def _scores(data: RankingData, spec: FeatureSpec, rankers: list[Ranker]) -> Scores:
+    parts = []
+    for block in (data.validation, data.test):
+        served = features(block, spec, serving=True)
+        parts.append(np.column_stack([ranker.score(served) for ranker in rankers]))
+    return Scores(*parts)

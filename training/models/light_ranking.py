@@ -1,0 +1,234 @@
+"""Light ranking: a few thousand candidates down to the few hundred that are worth a heavy ranker.
+
+Boosted trees over what the funnel knows once the sources have answered: which of them brought a pin, how high
+and with what score, the pin's counters, and whether its topics are the user's (Pinterest Engineering,
+September 2020). No vector is read and no sequence is walked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from training.models.interactions import AGE_CAP_DAYS
+
+if TYPE_CHECKING:
+    import xgboost
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+CONFIG, TREES = "light_ranker.json", "light_ranker.ubj"
+
+_MS_PER_DAY = 86_400_000.0
+_SHOWN, _ACTED = PIN_SCALARS.index("impressions_30d"), PIN_SCALARS.index("positives_30d")
+_PRIOR_SHOWN = 20.0
+"""Impressions that a pin is given in advance, with one positive action among them: new pins are no outliers."""
+
+
+@dataclass(frozen=True)
+class SourceList:
+    """What one candidate source brought, best first."""
+
+    source: str
+    pin_ids: Ints  # (m,) distinct, above 0
+    scores: Floats  # (m,) comparable within the source only
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Distinct candidates of one request and what every source says of them."""
+
+    pin_ids: Ints  # (n,) in the order in which sources taking turns would bring them
+    scores: Floats  # (n, S) NaN where the source did not bring the pin
+    ranks: Floats  # (n, S) from 0, NaN likewise
+    brought: Floats  # (n,) number of sources that brought it, unknown ones included
+    best_rank: Floats  # (n,) over all sources
+
+    def __len__(self) -> int:
+        return len(self.pin_ids)
+
+
+class LightSpec(BaseModel):
+    """Which features a light ranker reads, in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[str, ...] = Field(min_length=1)
+    """Sources with a score and a rank of their own; another source only counts as one more that brought a
+    pin."""
+    pin: tuple[str, ...] = (
+        "impressions_7d",
+        "positives_1d",
+        "positives_7d",
+        "negatives_7d",
+        "positives_30d",
+        "positive_users_30d",
+        "boards_30d",
+    )
+    user: tuple[str, ...] = ("positives_7d", "active_days_30d")
+
+    @model_validator(mode="after")
+    def _known(self) -> LightSpec:
+        for group, names, known in (
+            ("pin", self.pin, PIN_SCALARS),
+            ("user", self.user, USER_SCALARS),
+        ):
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise ValueError(f"unknown {group} features {unknown}; known: {', '.join(known)}")
+        for group, names in (("sources", self.sources), ("pin", self.pin), ("user", self.user)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{group} named twice in {names}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names of the assembled row."""
+        return (
+            *(f"score_{source}" for source in self.sources),
+            *(f"rank_{source}" for source in self.sources),
+            "brought",
+            "best_rank",
+            *(f"pin_{name}" for name in self.pin),
+            "pin_rate_30d",
+            "pin_age_days",
+            "topic_followed",
+            "topic_recent",
+            *(f"user_{name}" for name in self.user),
+        )
+
+    def assemble(
+        self,
+        fetched: Fetched,
+        pin_scalars: Floats,
+        created_at_ms: Ints,
+        topic_followed: Floats,
+        topic_recent: Floats,
+        user_scalars: Floats,
+        now_ms: int | Ints,
+    ) -> Floats:
+        """One C-contiguous float32 block, (n, len(names)); NaN means not there, which trees take as it is.
+
+        `pin_scalars` is (n, len(PIN_SCALARS)), `created_at_ms` (n,) with 0 for unknown, both topic columns
+        (n,) of `topic_match`; `user_scalars` (len(USER_SCALARS),) of one user or (n, ...); `now_ms` the
+        request's time, or (n,). Raises ValueError naming the block whose shape does not belong.
+        """
+        n, sources = len(fetched), len(self.sources)
+        one_user = np.ndim(user_scalars) == 1
+        for name, block, shape in (
+            ("scores", fetched.scores, (n, sources)),
+            ("ranks", fetched.ranks, (n, sources)),
+            ("pin_scalars", pin_scalars, (n, len(PIN_SCALARS))),
+            ("created_at_ms", created_at_ms, (n,)),
+            ("topic_followed", topic_followed, (n,)),
+            ("topic_recent", topic_recent, (n,)),
+            ("user_scalars", user_scalars, (len(USER_SCALARS),) if one_user else (n, len(USER_SCALARS))),
+        ):
+            if np.shape(block) != shape:
+                raise ValueError(f"{name} is {np.shape(block)}; {shape} is expected")
+        out = np.empty((n, len(self.names)), np.float32)
+        out[:, :sources] = fetched.scores
+        out[:, sources : 2 * sources] = fetched.ranks
+        at = 2 * sources
+        out[:, at], out[:, at + 1] = fetched.brought, fetched.best_rank
+        at += 2
+        for place, name in enumerate(self.pin):
+            out[:, at + place] = pin_scalars[:, PIN_SCALARS.index(name)]
+        at += len(self.pin)
+        out[:, at] = (pin_scalars[:, _ACTED] + 1) / (pin_scalars[:, _SHOWN] + _PRIOR_SHOWN)
+        age = np.clip((now_ms - created_at_ms) / _MS_PER_DAY, 0.0, AGE_CAP_DAYS)
+        out[:, at + 1] = np.where(created_at_ms > 0, age, AGE_CAP_DAYS)
+        out[:, at + 2], out[:, at + 3] = topic_followed, topic_recent
+        at += 4
+        for place, name in enumerate(self.user):
+            out[:, at + place] = user_scalars[..., USER_SCALARS.index(name)]
+        return out
+
+
+@dataclass(frozen=True)
+class LightRanker:
+    """Boosted trees (xgboost), scored on one thread without building a DMatrix."""
+
+    spec: LightSpec
+    booster: xgboost.Booster
+
+    def score(self, features: Floats) -> Floats:
+        """Chance of an action, comparable within a request, (n,) float32; `features` is
+        `LightSpec.assemble`'s."""
+        if len(features) == 0:
+            return np.empty(0, np.float32)
+        return self.booster.inplace_predict(np.ascontiguousarray(features, np.float32), validate_features=False)
+
+    def save(self, folder: Path) -> None:
+        """Write the model into `folder`; `load` reads it back."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(self.spec.model_dump(mode="json"), indent=2))
+        self.booster.save_model(folder / TREES)
+
+    @classmethod
+    def load(cls, folder: Path) -> LightRanker:
+        """The model saved in `folder`, ready to score. Raises FileNotFoundError where there is none."""
+        import xgboost
+
+        spec = LightSpec.model_validate_json((folder / CONFIG).read_text())
+        booster = xgboost.Booster()
+        booster.load_model(folder / TREES)
+        booster.set_param({"nthread": 1})
+        return cls(spec, booster)
+
+
+def fetch(lists: Sequence[SourceList], sources: Sequence[str]) -> Fetched:
+    """What every source brought, as one row a distinct pin; `sources` are the columns (`LightSpec.sources`)."""
+    ids = np.concatenate([np.empty(0, np.int64), *(part.pin_ids for part in lists)])
+    rank = np.concatenate([np.empty(0, np.int64), *(np.arange(len(part.pin_ids)) for part in lists)])
+    part = np.repeat(np.arange(len(lists)), [len(part.pin_ids) for part in lists])
+    turn = np.lexsort((part, rank))
+    distinct, first, row = np.unique(ids[turn], return_index=True, return_inverse=True)
+    order = np.argsort(first)  # of the sorted ids, back to taking turns
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    of = np.empty(len(ids), np.int64)
+    of[turn] = place[row]
+    scores = np.full((len(distinct), len(sources)), np.nan, np.float32)
+    ranks = np.full((len(distinct), len(sources)), np.nan, np.float32)
+    start = 0
+    for one in lists:
+        rows = of[start : start + len(one.pin_ids)]
+        start += len(one.pin_ids)
+        if one.source in sources:
+            column = list(sources).index(one.source)
+            scores[rows, column] = one.scores
+            ranks[rows, column] = np.arange(len(rows))
+    best = rank[turn][first[order]]
+    brought = np.bincount(of, minlength=len(distinct))
+    return Fetched(distinct[order], scores, ranks, brought.astype(np.float32), best.astype(np.float32))
+
+
+def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Floats:
+    """Sum of the weights (1 each if left out) of each pin's topics that are wanted, (n,) float32.
+
+    `topics` is (n, PIN_TOPICS), zero-padded and without repeats; `wanted` (m,) distinct topic ids: those the
+    user follows, or those of their last positive actions with the share of actions as `weights`.
+    """
+    wanted = np.asarray(wanted, np.int64)
+    if len(wanted) == 0:
+        return np.zeros(len(topics), np.float32)
+    order = np.argsort(wanted)
+    known = wanted[order]
+    value = np.ones(len(wanted), np.float32) if weights is None else np.asarray(weights, np.float32)[order]
+    at = np.minimum(np.searchsorted(known, topics), len(known) - 1)
+    return np.where((known[at] == topics) & (topics > 0), value[at], np.float32(0)).sum(axis=1)
+
+
+def keep(scores: Floats, budget: int) -> Ints:
+    """Positions of the `budget` best, best first; equal scores keep their order."""
+    return np.argsort(-scores, kind="stable")[:budget]
