@@ -79,7 +79,11 @@ def test_every_source_answers_and_the_answer_says_how_it_was_made(home: Home) ->
         "followed_topics",
         "popular_by_topic",
     }
-    assert {source["name"] for source in answer["sources"] if source["count"]} >= {"pinnersage", "pixie"}
+    of_everybody = {"pinnersage", "pinnerformer", "dcm", "two_tower", "pixie"} & set(
+        _manifest(home, "champion").sources
+    )
+    assert {source["name"] for source in answer["sources"] if source["count"]} >= of_everybody
+    assert {"pinnersage", "pixie"} <= of_everybody
     counts = [stage["count"] for stage in answer["stages"] if stage["name"] in ("merge", "unseen", "take")]
     assert counts == sorted(counts, reverse=True), "a funnel narrows"
     assert all(stage["ms"] >= 0 for stage in answer["stages"])
@@ -101,8 +105,8 @@ def test_the_release_holds_every_role_or_says_why_not(home: Home) -> None:
         assert checked[f"pins__{name}__1"] == pins
         assert said.metrics[f"{name}/recall_at_100"] > said.metrics["chance/recall_at_100"]
     online = OnlineFeatures.open(home.root, freshness=Freshness.unbounded())
-    vector = online.user_embedding(_users(home, 1)[0], "pinnerformer@1")
-    assert (vector is not None) == ("pinnerformer" in served)
+    user = online.user(_users(home, 1)[0], (), ["pinnerformer@1"])
+    assert ("pinnerformer@1" in user.embeddings) == ("pinnerformer" in served)
 
 
 def test_feeds_match_planted_interests_far_better_than_popularity(home: Home) -> None:
