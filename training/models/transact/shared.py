@@ -104,8 +104,8 @@ class SharedEncoder:
         keys = tokens @ first.query.t()  # (T, d)
         scores = (tokens @ first.query + first.query_bias) @ tokens.t()
         values = torch.addmm(first.value_bias, tokens, first.value)
-        peaks = scores.amax(dim=1, keepdim=True)
-        return UserPart(tokens, keys, values, scores, (scores - peaks).exp().to(self.dtype))
+        exponentials = (scores - scores.amax(dim=1, keepdim=True)).exp() if len(tokens) else scores
+        return UserPart(tokens, keys, values, scores, exponentials.to(self.dtype))
 
     def candidates(self, user: UserPart, vectors: Tensor) -> Tensor:
         """The sequence's part of x_0 for each candidate, (N, out) float32; `vectors` (N, pin_dim) projected."""
@@ -172,7 +172,9 @@ class SharedEncoder:
             seen = seen.transpose(0, 1).to(low).contiguous()
         gain, shift, eps = self.layers[0].norm1
         shape = (len(own), count, width)
-        kernels.first_norm(_bits(seen.view(shape)), total.numpy(), own.contiguous().numpy(), gain, shift, eps, _bits(x))
+        kernels.first_norm(
+            _bits(seen.view(shape)), total.numpy(), own.contiguous().numpy(), gain, shift, eps, _bits(x)
+        )
         return x
 
     def _layer(self, x: Tensor, rows: Tensor, layer: FoldedLayer) -> Tensor:
