@@ -34,7 +34,7 @@ from training.models.transact import Head, SequenceConfig, TransActConfig
 from training.models.transact.network import TransAct, probabilities, seeded
 from training.models.transact.sequence import SequenceEncoder
 from training.models.transact.serving import Candidates, Request, Scorer, as_rows, drift
-from training.models.transact.shared import CHUNK_TOKENS, SharedEncoder
+from training.models.transact.shared import CHUNK_BYTES, SharedEncoder
 
 GOALS = {
     "transact_fp32_vs_reference": (">=", 4.5),
@@ -184,7 +184,8 @@ def sequence_module(network: TransAct, request: Request, candidates: Candidates,
 
 def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype) -> Callable[[], None]:
     """The matrix products of our form for a request, and nothing else: the layer shared, then the others."""
-    width, step = config.width, max(1, CHUNK_TOKENS // length)
+    width = config.width
+    step = max(1, CHUNK_BYTES // (length * config.width * dtype.itemsize))
     sizes = [min(step, count - at) for at in range(0, count, step)]
     largest = max(sizes)
     x, wide = (

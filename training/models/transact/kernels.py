@@ -104,14 +104,14 @@ def weighted(weights, values, candidates, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(**_JIT)
 def first_norm(seen, total, own, gain, shift, eps, out):  # type: ignore[no-untyped-def]
-    """out[c, t] = LN(own[t] + seen[t, c] / total[t, c]): (T, C, d), (T, C), (T, d) -> (C, T, d)."""
+    """out[c, t] = LN(own[t] + seen[t, c] / total[c, t]): (T, C, d), (T, C), (T, d) -> (C, T, d)."""
     length, count, d = seen.shape
     bits = np.empty(d, np.uint32)
     row = bits.view(np.float32)
     for t in range(length):
         for c in range(count):
             _read(seen[t, c], bits, row)
-            over = ONE / total[t, c]
+            over = ONE / total[c, t]
             for j in range(d):
                 row[j] = own[t, j] + row[j] * over
             _normed(row, gain, shift, eps)

@@ -31,8 +31,8 @@ from training.models.transact.sequence import SequenceEncoder
 
 LEAST_TOTAL = 1e-25
 """Sums of weights below this have lost digits to underflow."""
-CHUNK_TOKENS = 1_600
-"""Tokens worked on at a time: what stays in the second cache."""
+CHUNK_BYTES = 1_200_000
+"""Tokens worked on at a time: what stays in the second cache, with what is made of it."""
 
 
 def shareable(config: SequenceConfig) -> bool:
@@ -86,6 +86,19 @@ class UserPart:
     exponentials: Tensor  # (T, T) E, in the working precision
 
 
+@dataclass(frozen=True)
+class CandidatePart:
+    """What candidates bring to the first layer, float32."""
+
+    added: Tensor  # (C, d): c, and what it adds to every value; weights sum to one
+    lift: Tensor  # (C, T) b_c
+    weights: Tensor  # (C, T) w_c, rounded to the working precision
+    total: Tensor  # (C, T) sum_s E[t, s] w_c[s]
+
+    def part(self, rows: slice) -> CandidatePart:
+        return CandidatePart(self.added[rows], self.lift[rows], self.weights[rows], self.total[rows])
+
+
 class SharedEncoder:
     """The sequence module of one network, folded. `dtype` is float32 or bfloat16; in and out are float32."""
 
@@ -110,23 +123,27 @@ class SharedEncoder:
     def candidates(self, user: UserPart, vectors: Tensor) -> Tensor:
         """The sequence's part of x_0 for each candidate, (N, out) float32; `vectors` (N, pin_dim) projected."""
         config, count, length = self.config, len(vectors), len(user.tokens)
+        pooled = 0 if self.pool is None else config.width
         out = torch.zeros(count, config.out)
-        if length == 0:
-            if self.pool is not None:
-                out[:, : config.width] = self.pool[1]
-            return out
-        step = max(1, CHUNK_TOKENS // length)
-        padded = F.pad(vectors, (config.width - config.pin_dim, 0))  # (N, d)
-        places = self._places(length)
-        for at in range(0, count, step):
-            part = slice(at, min(at + step, count))
-            most, kept = self._chunk(user, padded[part], places)
-            found = out[part]
-            if self.pool is not None:
-                found[:, : config.width] = torch.addmm(self.pool[1], most, self.pool[0].t())
-            begin = config.width * (self.pool is not None)
-            found[:, begin : begin + kept[0].numel()] = kept.flatten(1)
+        if length:
+            places, given = self._places(length), self._given(user, vectors)
+            most, kept = torch.empty(count, config.width), out[:, pooled:].unflatten(1, (-1, config.width))
+            step = max(1, CHUNK_BYTES // (length * config.width * self.dtype.itemsize))
+            for at in range(0, count, step):
+                part = slice(at, at + step)
+                self._chunk(user, given.part(part), places, most[part], kept[part])
+        if self.pool is not None:
+            weight, bias = self.pool
+            out[:, :pooled] = torch.addmm(bias, most, weight.t()) if length else bias
         return out
+
+    def _given(self, user: UserPart, vectors: Tensor) -> CandidatePart:
+        padded = F.pad(vectors, (self.config.width - self.config.pin_dim, 0))  # (N, d)
+        lift = padded @ user.keys.t()  # (N, T)
+        weights = (lift - lift.amax(dim=1, keepdim=True)).exp().to(self.dtype).float()
+        total = weights @ user.exponentials.float().t()  # (N, T)
+        added = torch.addmm(padded, padded, self.first.value)
+        return CandidatePart(added, lift, weights, total)
 
     def _places(self, length: int) -> Tensor:
         """Tokens whose columns are put out, those of them that are there."""
@@ -134,47 +151,37 @@ class SharedEncoder:
             return (self.shares * length).long().clamp(max=length - 1)
         return torch.arange(min(self.config.output.columns(self.config.k, self.config.places), length))
 
-    def _chunk(self, user: UserPart, candidates: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """(maximum (C, d), columns (C, k, d)); without a maximum the last layer answers for `places` alone."""
+    def _chunk(self, user: UserPart, given: CandidatePart, places: Tensor, most: Tensor, kept: Tensor) -> None:
+        """Some candidates: the maximum into `most` (C, d), the columns of `places` into the first of `kept`
+        (C, k, d). Without a maximum the last layer answers for `places` alone."""
         last, everything = len(self.layers) - 1, self.pool is not None
-        x = self._first(user, candidates, None if everything or last else places)
+        x = self._first(user, given, None if everything or last else places)
         self._feed(x, self.layers[0])
         for i, layer in enumerate(self.layers[1:], start=1):
             _norm_rows(x, self.layers[i - 1].norm2)
             rows = x if everything or i < last else x[:, places]
             x = self._layer(x, rows, layer)
-        count, width = len(x), self.config.width
-        most, kept = torch.empty(count, width), torch.empty(count, len(places), width)
         at = places if everything else torch.arange(len(places))
         kernels.last_norm(_bits(x), *self.layers[-1].norm2, at.numpy(), most.numpy(), kept.numpy())
-        return most, kept
 
-    def _first(self, user: UserPart, candidates: Tensor, places: Tensor | None) -> Tensor:
+    def _first(self, user: UserPart, given: CandidatePart, places: Tensor | None) -> Tensor:
         """The first layer up to its first norm, (C, T, d) or, at `places` alone, (C, k, d)."""
-        first, low = self.first, self.dtype
-        own, exponentials, scores = user.tokens, user.exponentials, user.scores
+        own, exponentials, scores, total = user.tokens, user.exponentials, user.scores, given.total
         if places is not None:
-            own, exponentials, scores = own[places], exponentials[places], scores[places]
-        count, (length, width) = len(candidates), user.tokens.shape
-        lift = candidates @ user.keys.t()  # (C, T)
-        weights = (lift - lift.amax(dim=1, keepdim=True)).exp().to(low)
-        total = exponentials.float() @ weights.float().t()  # (T, C)
-        added = torch.addmm(candidates, candidates, first.value)  # c and its value; weights sum to one
-        x = torch.empty(count, len(own), width, dtype=low)
+            own, exponentials, scores, total = own[places], exponentials[places], scores[places], total[:, places]
+        count, (length, width) = len(given.added), user.tokens.shape
+        x = torch.empty(count, len(own), width, dtype=self.dtype)
         if float(total.min()) >= LEAST_TOTAL:
-            weighted = torch.empty(length, count, width, dtype=low)
-            kernels.weighted(weights.float().numpy(), user.values.numpy(), added.numpy(), _bits(weighted))
+            weighted = torch.empty(length, count, width, dtype=self.dtype)
+            kernels.weighted(given.weights.numpy(), user.values.numpy(), given.added.numpy(), _bits(weighted))
             seen = exponentials @ weighted.view(length, -1)
         else:
             total = torch.ones_like(total)
-            softmax = (scores + lift[:, None]).softmax(dim=2)  # (C, T, T)
-            seen = softmax @ user.values + added[:, None]
-            seen = seen.transpose(0, 1).to(low).contiguous()
-        gain, shift, eps = self.layers[0].norm1
-        shape = (len(own), count, width)
-        kernels.first_norm(
-            _bits(seen.view(shape)), total.numpy(), own.contiguous().numpy(), gain, shift, eps, _bits(x)
-        )
+            softmax = (scores + given.lift[:, None]).softmax(dim=2)  # (C, T, T)
+            seen = softmax @ user.values + given.added[:, None]
+            seen = seen.transpose(0, 1).to(self.dtype).contiguous()
+        seen = seen.view(len(own), count, width)
+        kernels.first_norm(_bits(seen), total.numpy(), own.numpy(), *self.layers[0].norm1, _bits(x))
         return x
 
     def _layer(self, x: Tensor, rows: Tensor, layer: FoldedLayer) -> Tensor:

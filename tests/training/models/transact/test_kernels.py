@@ -63,8 +63,8 @@ def test_the_first_layers_passes(dtype: torch.dtype) -> None:
     made = torch.empty(5, 3, 12, dtype=dtype)
     kernels.weighted(weights.numpy(), values.numpy(), candidates.numpy(), _bits(made))
     close(made, weights.t()[..., None] * (values[:, None] + candidates))
-    seen, total, own = drawn(5, 3, 12, dtype=dtype), drawn(5, 3).exp(), drawn(5, 12)
+    seen, total, own = drawn(5, 3, 12, dtype=dtype), drawn(3, 5).exp(), drawn(5, 12)
     gain, shift, out = drawn(12) + 1, drawn(12), torch.empty(3, 5, 12, dtype=dtype)
     kernels.first_norm(_bits(seen), total.numpy(), own.numpy(), gain.numpy(), shift.numpy(), EPS, _bits(out))
-    sums = own[:, None] + seen.float() / total[..., None]
+    sums = own[:, None] + seen.float() / total.t()[..., None]
     close(out, F.layer_norm(sums, (12,), gain, shift, 1e-5).transpose(0, 1))
