@@ -4,12 +4,12 @@
     python -m tests.benchmarks.ranking --actions 30        a shorter history; the reference pads it to 100
 
 The reference is the published arithmetic in plain eager float32: the user repeated a candidate, the candidate
-beside every action, two of torch's PostNorm encoder layers, the maximum through a linear layer and the ten first
-columns. Ours is what `Scorer` runs, the user's part counted in each request. Both have the same weights, inputs,
-heap and float32 precision settings and one thread, and take turns; times are process CPU time, medians. Ratios are
-given under `medium` and under `highest`, since the reference is faster under one and ours under the other on some
-CPUs; `*_vs_best` is over the faster of the two references. The floor is the matrix products of our form alone, at
-the very shapes and precisions they are multiplied in. The last line is one JSON object.
+beside every action, two of torch's PostNorm encoder layers, the maximum through a linear layer and the ten
+first columns. Ours is what `Scorer` runs, the user's part counted in each request. Both have the same weights,
+inputs, heap and float32 precision settings and one thread, and take turns; times are process CPU time, medians.
+Ratios are given under `medium` and under `highest`, since the reference is faster under one and ours under the
+other on some CPUs; `*_vs_best` is over the faster of the two references. The floor is the matrix products of
+our form alone, at the very shapes and precisions they are multiplied in. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -169,10 +169,8 @@ def sequence_module(network: TransAct, request: Request, candidates: Candidates,
             out[f"transact_{name}_vs_reference{suffix}"] = round(reference / ours_s, 2)
             over = "over_gemm_floor" if name == "fp32" else f"over_gemm_floor_{name}"
             out[f"{over}{suffix}"] = round(ours_s / floor, 2)
-            print(
-                f"| {name}, {precision} | {1e3 * ours_s:.1f} | {1e3 * reference:.1f} | {reference / ours_s:.2f} "
-                f"| {1e3 * floor:.1f} | {ours_s / floor:.2f} |"
-            )
+            times = f"{1e3 * ours_s:.1f} | {1e3 * reference:.1f} | {reference / ours_s:.2f}"
+            print(f"| {name}, {precision} | {times} | {1e3 * floor:.1f} | {ours_s / floor:.2f} |")
         fastest = min(cost[f"{name} medium"], cost[f"{name} highest"])
         out[f"transact_{name}_vs_best"] = round(best / fastest, 2)
     there = wanted if length < module.config.k else made["reference medium"]

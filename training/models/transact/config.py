@@ -133,7 +133,7 @@ class NextAction(BaseModel):
 
 
 class Lifelong(BaseModel):
-    """Which tokens of a long history a candidate is met with (V2): the paper gives 192 in all, not its parts."""
+    """Which tokens of a long history a candidate is met with (V2; of 192 in all, the parts are ours)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -204,7 +204,8 @@ class TransActConfig(BaseModel):
             )
         if self.lifelong is not None and self.lifelong.tokens > self.sequence.length:
             raise ValueError(
-                f"a lifelong selection has {self.lifelong.tokens} tokens; sequence.length is {self.sequence.length}"
+                f"a lifelong selection has {self.lifelong.tokens} tokens; "
+                f"sequence.length is {self.sequence.length}"
             )
         return self
 

@@ -88,7 +88,7 @@ class TransAct(nn.Module):
         return torch.cat([head(hidden) for head in self.heads], dim=1).float()
 
     def next_action_loss(self, rows: Rows, encoded: Encoded, pins: Tensor) -> Tensor:
-        """The loss of V2 over this batch, a scalar; its weight is the caller's. Raises ValueError without it."""
+        """The loss of V2 over this batch, a scalar, unweighted. Raises ValueError where there is none."""
         settings = self.config.next_action
         if self.next_action is None or settings is None or encoded.columns is None:
             raise ValueError("this network has no next-action loss; set next_action in its config")
@@ -130,7 +130,7 @@ def seeded(config: TransActConfig, content_dim: int, seed: int) -> TransAct:
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """(B, H) in [0, 1], on the scale of the weighted training loss: calibrate before reading them as chances."""
+    """(B, H) in [0, 1], as the weighted loss sees them: calibrate before reading them as chances."""
     return F.sigmoid(logits)
 
 

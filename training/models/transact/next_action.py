@@ -64,9 +64,8 @@ def pairs(rows: Rows, order: Tensor, lengths: Tensor, settings: NextAction) -> t
     length = order.shape[1]
     places = torch.arange(length)
     visible = places < lengths[:, None]
-    if rows.recent is None:
-        rank = (places + 1).expand(len(rows), length)
-    else:
+    rank = (places + 1).expand(len(rows), length)
+    if rows.recent is not None:
         rank = rows.recent.gather(1, order)
     rank = torch.where(visible & (rank > 0) & (rank <= settings.recent), rank, 0)
     at = torch.full((len(rows), settings.recent + 2), -1)  # rank -> place

@@ -145,7 +145,7 @@ class SequenceEncoder(nn.Module):
         return x if self.position is None else x + self.position[: x.shape[-2]]
 
     def mask(self, lengths: Tensor) -> Tensor:
-        """Added to scores, (B, 1 or T, T). A row without tokens sees its first place, whose output is unused."""
+        """Added to scores, (B, 1 or T, T). A row without tokens sees its first place, unused."""
         places = torch.arange(self.config.places)
         hidden = (places >= lengths.clamp(min=1)[:, None])[:, None]  # (B, 1, T)
         if self.config.causal:  # newest first: older tokens stand behind

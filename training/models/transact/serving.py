@@ -54,7 +54,7 @@ class Candidates:
 
 
 class Scorer:
-    """One network made ready to serve, in `dtype`. Holds a copy of the weights; safe to share between threads."""
+    """One network made ready to serve, in `dtype`. Holds a copy of the weights; threads may share it."""
 
     def __init__(self, network: TransAct, dtype: torch.dtype = torch.float32) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)

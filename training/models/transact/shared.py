@@ -2,16 +2,16 @@
 
 A token is x_t = u_t + c, u_t the user's and c the candidate's. In the first layer, with one head,
 
-    score(t, s) = A[t, s] + b_c[s] + (what is the same for every s)        A = (u_t Q + q)(u_s K), b_c = (c Q)(u_s K)
-    attention   = sum_s E[t, s] w_c[s] (v_s + V c) / sum_s E[t, s] w_c[s]    E = exp(A - max), w_c = exp(b_c - max)
+    score(t, s) = A[t, s] + b_c[s] + (what is the same for every s)   A = (u_t Q + q)(u_s K), b_c = (c Q)(u_s K)
+    attention   = sum_s E[t, s] w_c[s] (v_s + V c) / sum_s E[t, s] w_c[s]   E = exp(A - max), w_c likewise
 
 so that a candidate needs no projection of its tokens and no product of queries and keys: E is one matrix, and
 all candidates' weighted values stand beside each other in one product with it. Where E and w_c lie so far apart
 that their product vanishes in float32, the candidate's scores are made and normalised as they are.
 
-In every layer the output projection is multiplied into the values (weights that sum to one carry biases through),
-and the keys' into the queries: two projections instead of four. Biases that would cost a pass of their own are
-moved into the norm before them. Nothing here is an approximation.
+In every layer the output projection is multiplied into the values (weights that sum to one carry biases
+through), and the keys' into the queries: two projections instead of four. Biases that would cost a pass of
+their own are moved into the norm before them. Nothing here is an approximation.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def shareable(config: SequenceConfig) -> bool:
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """An encoder layer's weights as serving multiplies them; matrices are (in, out) in the working precision."""
+    """An encoder layer's weights as serving multiplies them; matrices are (in, out), in working precision."""
 
     query: Tensor  # (d, d): x_t query + query_bias, times x_s, is the score but for what all s share
     query_bias: Tensor  # (d,)
@@ -168,7 +168,12 @@ class SharedEncoder:
         """The first layer up to its first norm, (C, T, d) or, at `places` alone, (C, k, d)."""
         own, exponentials, scores, total = user.tokens, user.exponentials, user.scores, given.total
         if places is not None:
-            own, exponentials, scores, total = own[places], exponentials[places], scores[places], total[:, places]
+            own, exponentials, scores, total = (
+                own[places],
+                exponentials[places],
+                scores[places],
+                total[:, places],
+            )
         count, (length, width) = len(given.added), user.tokens.shape
         x = torch.empty(count, len(own), width, dtype=self.dtype)
         if float(total.min()) >= LEAST_TOTAL:
@@ -185,7 +190,7 @@ class SharedEncoder:
         return x
 
     def _layer(self, x: Tensor, rows: Tensor, layer: FoldedLayer) -> Tensor:
-        """A later layer up to its last norm, answered for `rows` (C, k, d) of `x` (C, T, d); both may change."""
+        """A later layer up to its last norm, for `rows` (C, k, d) of `x` (C, T, d); both may change."""
         width = x.shape[2]
         values = torch.addmm(layer.value_bias, x.view(-1, width), layer.value).view(x.shape)
         queries = torch.addmm(layer.query_bias, rows.reshape(-1, width), layer.query).view(rows.shape)

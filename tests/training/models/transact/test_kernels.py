@@ -1,4 +1,4 @@
-"""The kernels against torch, in float32 and bfloat16, at lengths that fill no vector and at scores far from 0."""
+"""The kernels against torch, in float32 and bfloat16, lengths that fill no vector, scores far from 0."""
 
 from __future__ import annotations
 
