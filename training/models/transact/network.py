@@ -74,14 +74,26 @@ class TransAct(nn.Module):
         return self.project(content.to(self.project.weight.dtype) * self.content_dim**0.5)
 
     def features(self, values: Tensor) -> Tensor:
-        """Signed logs, standardised by the training rows, (B, F); what is not finite counts as 0 before."""
+        """Signed logs, standardised by the training rows, (B, F); what is not finite counts as 0 before.
+
+        Raises ValueError for another number of features.
+        """
+        if values.shape[1] != len(self.mean):
+            names = ", ".join(self.config.spec.names)
+            raise ValueError(f"{values.shape[1]} features a row; this network reads {len(self.mean)}: {names}")
         values = torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         logs = torch.copysign(values.abs().log1p(), values)
         return ((logs - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
 
     def rank(self, features: Tensor, candidates: Tensor, users: Tensor, sequence: Tensor) -> Tensor:
-        """Logits (B, H) float32 from the four parts of x_0."""
-        users = users[:, : self.config.user_dim] * self.config.user_dim**0.5
+        """Logits (B, H) float32 from the four parts of x_0.
+
+        Raises ValueError for user vectors of another width; a network without any ignores what it is given.
+        """
+        wide = self.config.user_dim
+        if wide and users.shape[1] != wide:
+            raise ValueError(f"user vectors are {users.shape[1]} wide; this network reads {wide}")
+        users = users[:, :wide] * wide**0.5
         dtype = self.heads[0][-1].weight.dtype
         x0 = torch.cat([part.to(dtype) for part in (features, candidates, users, sequence)], dim=1)
         hidden = self.deep(self.cross(x0))

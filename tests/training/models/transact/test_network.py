@@ -108,6 +108,16 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         config(heads=5)
 
 
+def test_inputs_of_another_width_are_refused() -> None:
+    net, given = network(), rows([4, 0])
+    with pytest.raises(ValueError, match="user vectors are 2 wide; this network reads 3"):
+        net(changed(given, users=given.users[:, :2]))
+    with pytest.raises(ValueError, match="4 features a row; this network reads 5: user_actions_7d"):
+        net(changed(given, features=given.features[:, :4]))
+    without = network(CONFIG.model_copy(update={"user_dim": 0}))
+    torch.testing.assert_close(without(given), without(changed(given, users=given.users[:, :0])))
+
+
 def test_the_papers_shape() -> None:
     made = TransActConfig(heads=HEADS)
     assert (made.sequence.width, made.sequence.out, made.sequence.length) == (96, 1056, 100)
