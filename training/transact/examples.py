@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_repo.sequence import SequenceLog
+from training.data.labels import CLOCK_SKEW
 from training.data.training_set import Block
 from training.models.pinnability import FeatureSpec
 from training.models.transact.config import TransActConfig
@@ -76,12 +77,10 @@ class Examples:
         pins: PinTable,
         spec: FeatureSpec,
         users: UserVectors | None = None,
-        known_ms: Ints | None = None,
     ) -> Examples:
         """From a block of a training set. Unknown pins have no vector, unknown users no actions.
 
-        `known_ms` (n,) bounds what each row may see below its own time, where events are stamped by clocks that
-        disagree. Raises ValueError for content that is not finite or ids that do not ascend.
+        Raises ValueError for content that is not finite or ids that do not ascend.
         """
         if not np.isfinite(pins.content).all():
             raise ValueError("content vectors hold numbers that are not finite")
@@ -94,7 +93,7 @@ class Examples:
             pins=pins,
             user_ids=block.keys[USER_ID].to_numpy(dtype=np.int64),
             candidates=pins.places(block.keys[PIN_ID].to_numpy(dtype=np.int64)),
-            request_ms=times if known_ms is None else np.minimum(times, known_ms),
+            request_ms=known_until(block, log, times),
             features=spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, block.position),
             labels=block.labels,
             weights=block.weight,
@@ -230,3 +229,24 @@ class Examples:
         return quantise(
             np.concatenate([np.zeros((1, self.pins.content.shape[1]), np.float32), self.pins.content])
         )
+
+
+def known_until(block: Block, log: SequenceLog, times_ms: Ints) -> Ints:
+    """Until when, exclusive, each row may look, (n,): its time, or that of an answer dated before it.
+
+    A client's clock may date the answer to an impression up to CLOCK_SKEW before it, and the sequence would
+    hold what it is to foretell. A row with a label therefore ends at its user's first action on its pin in that
+    time.
+    """
+    skew_ms = int(CLOCK_SKEW.total_seconds() * 1000)
+    known = times_ms.copy()
+    rows = np.flatnonzero(block.labels.any(axis=1))
+    users = block.keys[USER_ID].to_numpy(dtype=np.int64)[rows]
+    pins = block.keys[PIN_ID].to_numpy(dtype=np.int64)[rows]
+    starts, ends = log.slice(users, times_ms[rows], len(log))
+    for row, pin, start, end in zip(rows, pins, starts, ends, strict=True):
+        start += np.searchsorted(log.timestamps_ms[start:end], times_ms[row] - skew_ms)
+        own = np.flatnonzero(log.pin_ids[start:end] == pin)
+        if len(own):
+            known[row] = log.timestamps_ms[start + own[0]]
+    return known

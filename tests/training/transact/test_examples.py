@@ -43,13 +43,21 @@ def test_a_batch_is_what_a_loop_reads_from_the_log() -> None:
 
 
 def test_the_answer_itself_is_never_seen() -> None:
-    """It carries the impression's own time; where clocks disagree, `known_ms` bounds what is seen."""
-    made = examples()
-    assert made.batch(np.arange(40), CONFIG).actions.shape == (40, 2)
-    earlier = examples(known_ms=START + np.arange(40) * 1000 - 40 * HOUR)
-    batch = earlier.batch(np.arange(40), CONFIG)
-    assert batch.actions.shape == (40, 1)
-    assert ((batch.request_ms[:, None] - batch.times_ms) == 5 * HOUR).all()
+    """Neither at the impression's own time nor where a client's clock dates it a little before."""
+    assert examples().batch(np.arange(40), CONFIG).actions.shape == (40, 2)
+    block, log = world(40)
+    answers = log.timestamps_ms == START + (np.repeat(log.users, np.diff(log.offsets)) - 1) * 1000
+    assert answers.sum() == 40
+    early = replace(log, timestamps_ms=log.timestamps_ms - np.where(answers, 2000, 0))
+    made = Examples.of(block, early, pin_table(), SPEC)
+    answered = block.labels.any(axis=1)
+    assert 0 < answered.sum() < 40
+    lengths = (made.batch(np.arange(40), CONFIG).actions > 0).sum(dim=1).numpy()
+    np.testing.assert_array_equal(lengths, np.where(answered, 2, 3))
+    np.testing.assert_array_equal(START + np.arange(40) * 1000 - made.request_ms, np.where(answered, 2000, 0))
+    # beyond the skew that clocks are allowed, an action is the past
+    past = replace(log, timestamps_ms=log.timestamps_ms - np.where(answers, 20 * HOUR, 0))
+    assert (Examples.of(block, past, pin_table(), SPEC).batch(np.arange(40), CONFIG).actions > 0).all()
 
 
 def test_unknown_pins_users_and_an_empty_log() -> None:
