@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from training.models.pinnerformer.inference import native_bfloat16
 from training.models.transact.config import TransActConfig
 from training.models.transact.loss import label_matrix, multi_task_loss
 from training.models.transact.network import TransAct, probabilities, seeded
@@ -41,6 +42,8 @@ class TransActTraining(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
     """Largest norm of a step's gradient."""
+    bfloat16: bool | None = None
+    """Whether matrix products run in bfloat16; None does where the CPU has it. Losses are float32 always."""
     seed: int = 7
 
     def rate(self, step: int, steps: int) -> float:
@@ -137,7 +140,9 @@ def train_step(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
         hours = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        logits, encoded, pins = network.answer(batch, hours)
+        low = native_bfloat16() if training.bfloat16 is None else training.bfloat16
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            logits, encoded, pins = network.answer(batch, hours)
         loss = multi_task_loss(logits, labels, *matrix, weights)
         if network.config.next_action is not None:
             loss = loss + network.config.next_action.weight * network.next_action_loss(batch, encoded, pins)

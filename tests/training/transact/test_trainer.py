@@ -20,7 +20,7 @@ SPEC = FeatureSpec(user=(), pin=("actions_7d",), interactions=("cos_recent_max",
 HEADS = (Head(action="save"), Head(action="hide"))
 SEQUENCE = SequenceConfig(length=6, k=2, action_dim=8, pin_dim=8, actions=3, ffn=16)
 CONFIG = TransActConfig(heads=HEADS, spec=SPEC, sequence=SEQUENCE, cross_layers=1, deep=(32,))
-TRAINING = TransActTraining(epochs=2, batch_rows=64, learning_rate=5e-3)
+TRAINING = TransActTraining(epochs=2, batch_rows=64, learning_rate=5e-3, bfloat16=False)
 
 
 def examples(rows: int, seed: int = 1) -> Examples:
@@ -48,6 +48,16 @@ def test_the_sequence_says_what_is_saved_and_what_is_hidden() -> None:
     # without action types a save cannot be told from a hide
     untyped = CONFIG.model_copy(update={"sequence": SEQUENCE.model_copy(update={"action_dim": 0})})
     assert min(aucs(train_network(untyped, examples(2000), ACTIONS, more))) < min(aucs(trained)) - 0.05
+
+
+def test_bfloat16_products_learn_the_same() -> None:
+    exact, low = (
+        train_network(CONFIG, examples(600), ACTIONS, TRAINING.model_copy(update={"bfloat16": on}))
+        for on in (False, True)
+    )
+    assert not same(exact, low)
+    np.testing.assert_allclose(low.losses, exact.losses, rtol=0.05)
+    assert all(p.dtype == torch.float32 for p in low.network.parameters())
 
 
 def test_equal_seeds_give_equal_weights() -> None:
@@ -112,11 +122,13 @@ def test_nothing_to_learn_and_unknown_heads_are_said() -> None:
         train_network(CONFIG, examples(10), ("click", "save"), TRAINING)
 
 
-def test_v2_trains_with_both_losses() -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_v2_trains_with_both_losses(bfloat16: bool) -> None:
     lifelong = Lifelong(
         realtime=2, recent=2, nearest_realtime=0, nearest_lifelong=2, nearest_impressions=1, length=50
     )
     config = TransActConfig.v2(HEADS, (2,), lifelong=lifelong, spec=SPEC, cross_layers=1, deep=(32,))
     config = config.model_copy(update={"sequence": config.sequence.model_copy(update={"actions": 3})})
-    trained = train_network(config, examples(1000), ACTIONS, TRAINING.model_copy(update={"epochs": 8}))
+    longer = TRAINING.model_copy(update={"epochs": 8, "bfloat16": bfloat16})
+    trained = train_network(config, examples(1000), ACTIONS, longer)
     assert min(aucs(trained)) > 0.8

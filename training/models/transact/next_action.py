@@ -40,7 +40,7 @@ def next_action_loss(
         raise ValueError("the next-action loss needs pins shown and not acted on; give the rows negatives")
     order, lengths = encoded.seen.order, encoded.seen.lengths
     length = order.shape[1]
-    columns = encoded.columns[:, -length:]
+    columns, pins = encoded.columns[:, -length:].float(), pins.float()
     older, newer = pairs(rows, order, lengths, settings)
     owners = older[:, 0]
     answers = rows.pins.gather(1, order)[owners, newer]
