@@ -169,6 +169,12 @@ PINNERFORMERS = (PinnerFormerConfig(length=64), PinnerFormerConfig(length=64, id
 EVERY_POSITIVE = LabelRules(surfaces=(), min_duration_s=0.0)
 """All that is held out is a label."""
 
+FAR = SOURCE.model_copy(update={"steps": 300_000, "stop_pins": 0})
+"""Longer walks that seldom restart: where boards are small, what is near the query is soon used up."""
+
+WHOLE = GraphConfig(delta=None, diverse_share=0.0)
+"""Nothing pruned."""
+
 BY_USER = GraphConfig(context=Context.USER, delta=None, diverse_share=0.0)
 """A user's whole history as one board, nothing pruned: what the matrix of the other models holds. Where few
 actions have a board, or sessions are of one pin, the boards' graph says little."""
@@ -178,4 +184,5 @@ PIXIE_VARIANTS = (
     (GraphConfig(), BY_WEIGHT),
     (GraphConfig(), BY_WEIGHT.model_copy(update={"popularity_discount": 0.3})),
     (BY_USER, BY_WEIGHT.model_copy(update={"restart": 1.0})),
+    *((WHOLE, FAR.model_copy(update={"restart": restart})) for restart in (0.3, 0.15)),
 )
