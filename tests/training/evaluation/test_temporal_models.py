@@ -82,7 +82,7 @@ def test_every_model_finds_the_planted_groups(lake: Lake) -> None:
     for name in set(planted_models()) - {"popularity"}:
         row = report.row(name)
         assert row.mean("Recall@10") > 0.2, name  # ten of about 25 new pins of the group: 0.4 at best
-        assert report.difference(name, "popularity", "Recall@10").mean > 0.2
+        assert report.difference(name, "popularity", "Recall@10").mean > 0.1
     assert not report.skipped
     assert {row.model: len(row.seeds) for row in report.rows} == {
         name: 0 if name in ONCE else 2 for name in planted_models()
