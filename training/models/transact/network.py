@@ -6,8 +6,8 @@ x_L = cross layers over x_0,  h = relu layers,  logit_a = head_a(h)
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,10 @@ from training.models.transact.dcnv2 import CrossLayers
 from training.models.transact.inputs import Rows
 from training.models.transact.next_action import NextActionHead, next_action_loss
 from training.models.transact.sequence import Encoded, SequenceEncoder
+from training.models.weights import load_network, save_network
 
-WEIGHTS = "transact.safetensors"
-SETTINGS = "transact.json"
+NAME = "transact"
+"""Of the files a version is saved as."""
 
 FARTHEST = 10.0
 """Standard deviations a feature counts for at most."""
@@ -116,22 +117,17 @@ class TransAct(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)
         settings = {"network": self.config.model_dump(mode="json"), "content_dim": self.content_dim}
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2))
+        save_network(self, folder, NAME, settings)
 
     @classmethod
     def load(cls, folder: Path) -> TransAct:
         """The network saved in `folder`, in evaluation mode. Raises FileNotFoundError where there is none."""
-        from safetensors.torch import load_file
 
-        settings = json.loads((folder / SETTINGS).read_text())
-        network = cls(TransActConfig.model_validate(settings["network"]), settings["content_dim"])
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return network.eval()
+        def build(settings: dict[str, Any]) -> TransAct:
+            return cls(TransActConfig.model_validate(settings["network"]), settings["content_dim"])
+
+        return load_network(folder, NAME, build)
 
 
 def seeded(config: TransActConfig, content_dim: int, seed: int) -> TransAct:
