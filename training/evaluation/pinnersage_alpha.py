@@ -6,10 +6,8 @@ their nearest pins in turns until a budget that all alphas share is full. Pins m
 those the user had acted on, are neither brought nor to be found. Recall is the share of the days' new pins
 brought.
 
-The rule is one standard error: of the alphas whose recall is no further below the best one's than the standard
-error of the difference, paired user by user, the smallest is taken. Its interests are the most, and so the
-purest, which is what PinnerSage is for; and where recall cannot tell two alphas apart, noise
-does not decide.
+The alpha of the best recall is taken, the smallest where several are equal. The standard errors of the others'
+distances from it, paired user by user, are kept beside it: they say how much the days decide.
 """
 
 from __future__ import annotations
@@ -93,23 +91,20 @@ class AlphaChoice:
 
     def summary(self) -> str:
         """The choice in a line."""
-        best = int(self.recall.argmax())
+        runner = int(np.argsort(-self.recall, kind="stable")[min(1, len(self.recall) - 1)])
         return (
             f"alpha {self.alpha:g}, {self.interests[self.place]:.1f} interests a user, "
-            f"recall {self.recall[self.place]:.4f} (best {self.recall[best]:.4f} at {self.alphas[best]:g}, "
-            f"standard error {self.below_best[self.place]:.4f}, {self.user_days} user days)"
+            f"recall {self.recall[self.place]:.4f} (next {self.recall[runner]:.4f} at {self.alphas[runner]:g}, "
+            f"standard error {self.below_best[runner]:.4f}, {self.user_days} user days)"
         )
 
     def metrics(self) -> dict[str, float]:
-        """For the registry: the choice's recall beside the best alpha's, and what they were measured on."""
-        best = int(self.recall.argmax())
+        """For the registry: the choice's recall, and what it was measured on."""
         return {
             "tuned_user_days": float(self.user_days),
             "tuned_pins": float(self.pins),
             "tuned_recall": float(self.recall[self.place]),
-            "tuned_recall_best": float(self.recall[best]),
-            "tuned_alpha_best": float(self.alphas[best]),
-            "tuned_standard_error": float(self.below_best[self.place]),
+            "tuned_interests": float(self.interests[self.place]),
         }
 
 
@@ -119,8 +114,7 @@ def procedure(config: AlphaConfig) -> str:
         f"The paper names no alpha. Each of the {config.days} days before the evaluated ones was predicted "
         "from what happened before it: medoids sampled by importance brought "
         f"{config.recommended} pins in turns, at most {config.most_of_catalogue:.0%} of the catalogue, of "
-        "those made before that day. Of the alphas whose recall of the day's new pins is within one standard "
-        "error (paired by user) of the best, the smallest was taken."
+        "those made before that day. The alpha whose recall of the days' new pins is highest was taken."
     )
 
 
@@ -263,7 +257,7 @@ def _choice(alphas: Doubles, found: Doubles, sizes: Doubles, questions: Sequence
     n = by_user.shape[1]
     error = np.sqrt((by_user**2).sum(axis=1) * n / max(n - 1, 1)) / held.sum()
     return AlphaChoice(
-        float(alphas[np.flatnonzero(recall >= recall[best] - error)[0]]),
+        float(alphas[best]),
         alphas,
         recall,
         error,
