@@ -19,7 +19,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PYTHON = REPOSITORY / ".rectools-venv" / "bin" / "python"
+VENV = REPOSITORY / ".rectools-venv"
+PYTHON = VENV / "bin" / "python"
 INSTALL = "SASRec runs in RecTools' own environment, which is not there: run `make rectools`"
 
 
@@ -56,8 +57,8 @@ class Recommended:
 
 
 def installed() -> bool:
-    """Whether `make rectools` has been run."""
-    return PYTHON.is_file()
+    """Whether `make rectools` has been run, to its end."""
+    return (VENV / ".installed").is_file()
 
 
 def recommend(users: Ints, pins: Ints, asked: Ints, k: int, config: SasRecConfig) -> Recommended:
