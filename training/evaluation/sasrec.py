@@ -20,7 +20,6 @@ Floats = NDArray[np.float32]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VENV = REPOSITORY / ".rectools-venv"
-PYTHON = VENV / "bin" / "python"
 INSTALL = "SASRec runs in RecTools' own environment, which is not there: run `make rectools`"
 
 
@@ -75,7 +74,10 @@ def recommend(users: Ints, pins: Ints, asked: Ints, k: int, config: SasRecConfig
         pd.DataFrame({"user_id": users, "pin_id": pins}).to_parquet(folder / "interactions.parquet")
         pd.DataFrame({"user_id": asked}).to_parquet(folder / "users.parquet")
         done = subprocess.run(
-            [PYTHON, "-P", sasrec_job.__file__, folder], capture_output=True, text=True, check=False
+            [VENV / "bin" / "python", "-P", sasrec_job.__file__, folder],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise SasRecError("RecTools failed: " + "\n".join(done.stderr.strip().splitlines()[-5:]))

@@ -71,7 +71,7 @@ def test_sasrec_of_rectools_knows_what_comes_next() -> None:
 
 
 def test_without_rectools_sasrec_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sasrec, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(sasrec, "VENV", tmp_path)
     assert "make rectools" in left_out(100)["sasrec"]
     assert "sasrec" not in default_models(100)
     nothing = np.empty(0, np.int64)
@@ -80,10 +80,12 @@ def test_without_rectools_sasrec_says_how_to_get_it(tmp_path: Path, monkeypatch:
 
 
 def test_what_rectools_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "python"
+    broken = tmp_path / "bin" / "python"
+    broken.parent.mkdir()
+    (tmp_path / ".installed").touch()
     broken.write_text("#!/bin/sh\necho 'no room for the model' >&2\nexit 3\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(sasrec, "PYTHON", broken)
+    monkeypatch.setattr(sasrec, "VENV", tmp_path)
     one = np.ones(1, np.int64)
     with pytest.raises(sasrec.SasRecError, match="no room for the model"):
         sasrec.recommend(one, one, one, 10, sasrec.SasRecConfig())

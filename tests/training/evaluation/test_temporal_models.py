@@ -151,7 +151,7 @@ def test_what_the_data_does_not_allow(lake: Lake, tmp_path: Path, monkeypatch: p
 def test_sasrec_is_left_out_where_rectools_is_not(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sasrec, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(sasrec, "VENV", tmp_path)
     report = evaluate(lake, {"sasrec": models()["sasrec"]}, days=1, at=(10,), seeds=(0,))
     assert "make rectools" in report.skipped["sasrec"]
 
