@@ -29,6 +29,7 @@ from training.pipelines.retrievers import Recipe, content_of, train_retriever
 from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import Part
+from validation.tables import ACTION, ACTIONS, SURFACE, Polarity
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -51,7 +52,8 @@ class PinnerFormerPipeline(BaseModel):
 
     network: PinnerFormerConfig = PinnerFormerConfig()
     training: PinnerFormerTraining = PinnerFormerTraining(epochs=6, sampling=Sampling(users=32))
-    labels: LabelRules = LabelRules()
+    labels: LabelRules | None = None
+    """None: the paper's rules, without that of the surface where there is no home feed (`rules_of`)."""
     held_out_days: int | None = Field(None, ge=1)
     """Days kept for the metrics (the paper: 14); None: those that releases test on."""
     held_out_users: float = Field(0.1, ge=0, lt=1)
@@ -151,6 +153,21 @@ def with_content(pins: Pins) -> Pins:
     return Pins(pins.ids[kept], pins.vectors[kept], pins.topics[kept], pins.created_at_ms[kept])
 
 
+def rules_of(lake: Lake, end: datetime) -> LabelRules:
+    """The paper's rules for the lake's actions before `end`.
+
+    Where no positive action is on a surface that labels come from, or states none (a shop has no home feed),
+    those of every surface are labels.
+    """
+    rules = LabelRules()
+    rows = lake.read(ACTIONS.name, [ACTION, SURFACE], end=end)
+    rows = rows[rows[ACTION].isin(lake.contract().vocabulary.codes(Polarity.POSITIVE))]
+    stated = set(rows[SURFACE].dropna().unique().tolist())
+    if stated and not stated & {*rules.surfaces, ""}:
+        return rules.model_copy(update={"surfaces": ()})
+    return rules
+
+
 def read_experiment(
     lake: Lake, pins: Pins, config: PinnerFormerPipeline, cut: datetime, end: datetime
 ) -> Experiment:
@@ -159,7 +176,7 @@ def read_experiment(
     Raises TooFewLabels where no label falls on either side of the cut.
     """
     pins = with_content(pins)
-    timelines = read_timelines(lake, pins.ids, end, config.labels)
+    timelines = read_timelines(lake, pins.ids, end, config.labels or rules_of(lake, end))
     cut_ms = unix_ms(cut)
     drawn = np.random.default_rng(config.training.seed).random(len(timelines))
     experiment = Experiment(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from tests.training.data.lakes import write_lake
 from training.context import TrainingContext
 from training.models.interactions import Pins
 from training.models.pinnerformer import PinnerFormerConfig
@@ -23,6 +25,7 @@ from training.pipelines.pinnerformer import (
     load_pinnerformer,
     pinnerformer_catalogue,
     read_experiment,
+    rules_of,
     train_pinnerformer,
     with_content,
 )
@@ -30,6 +33,7 @@ from training.pipelines.pinnerformer_users import UserVectors, daily_user_vector
 from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import Part
+from validation.tables import Contract
 
 CONFIG = PinnerFormerPipeline(
     network=PinnerFormerConfig(dim=16, hidden=16, layers=1, heads=2, length=32),
@@ -55,6 +59,27 @@ def part(ctx: TrainingContext, content: Part) -> Part:
 
 def full(ctx: TrainingContext, part: Part, pins: Pins, as_of: datetime) -> UserVectors:
     return user_vectors(load_pinnerformer(ctx, part), Lake(ctx.lake), pins.ids, pins.vectors, as_of)
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "labels_from"),
+    [
+        (["homefeed", "search"], ("homefeed",)),
+        ([None, None], ("homefeed",)),
+        (["store", None], ()),
+        (["store", "campaign"], ()),
+    ],
+)
+def test_where_there_is_no_home_feed_every_surface_gives_labels(
+    surfaces: list[str | None], labels_from: tuple[str, ...], tmp_path: Path
+) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    pins = pd.DataFrame({"pin_id": [1, 2], "created_at": [start, start]})
+    save = Contract().vocabulary.code("save")
+    rows = {"event_id": [1, 2], "user_id": [1, 1], "pin_id": [1, 2], "action": [save] * 2, "surface": surfaces}
+    actions = pd.DataFrame(rows | {"timestamp": [start + timedelta(hours=1), start + timedelta(hours=2)]})
+    lake = write_lake(tmp_path, {"pins": pins, "actions": actions})
+    assert rules_of(lake, start + timedelta(days=1)).surfaces == labels_from
 
 
 def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Part, part: Part) -> None:
