@@ -51,12 +51,12 @@ def measure_baselines(lake: Lake, past: Histories) -> dict[str, float]:
     }
 
 
-def unknown(ids: Ints, known: Ints) -> Ints:
-    """The first K distinct ids that are neither padding nor `known`, zero-padded, (K,)."""
+def unknown(ids: Ints, known: Ints, k: int = K) -> Ints:
+    """The first k distinct ids that are neither padding nor `known`, zero-padded, (k,)."""
     kept = ids[(ids > 0) & ~np.isin(ids, known)]
     _, first = np.unique(kept, return_index=True)
-    kept = kept[np.sort(first)][:K]
-    return np.pad(kept, (0, K - len(kept)))
+    kept = kept[np.sort(first)][:k]
+    return np.pad(kept, (0, k - len(kept)))
 
 
 def _plain(name: str) -> str:

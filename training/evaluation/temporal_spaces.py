@@ -9,6 +9,7 @@ import numpy as np
 from training.context import silent
 from training.data.graph import build_graph
 from training.evaluation.as_of import AsOf, Ints, NotApplicable, Recommend
+from training.evaluation.measured import unknown
 from training.evaluation.pinnersage_alpha import NothingToChooseBy, choose_alpha
 from training.models.content import (
     AUTO,
@@ -129,7 +130,4 @@ def by_medoids(known: AsOf, pins: Pins, before: Pins, seed: int) -> Recommend:
 
 def first_new(ids: Ints, known: AsOf, row: int, k: int) -> Ints:
     """The first k distinct of `ids` that the user of `row` had not taken, zero-padded, (k,)."""
-    kept = ids[(ids > 0) & ~np.isin(ids, known.pins[known.known(row)])]
-    _, first = np.unique(kept, return_index=True)
-    kept = kept[np.sort(first)][:k]
-    return np.pad(kept, (0, k - len(kept)))
+    return unknown(ids, known.pins[known.known(row)], k)
