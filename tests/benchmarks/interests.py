@@ -24,6 +24,7 @@ import torch
 
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
+from tests.benchmarks.measuring import in_turns
 from training.cpu import tune_cpu
 from training.models.interests import InterestsConfig, Method, UserEmbeddings, retrieve
 from training.models.interests.conditions import Capsules
@@ -90,8 +91,8 @@ def routing(users: int, m: int, d: int, k: int, rounds: int, seed: int) -> tuple
 
         return run
 
-    times = _interleaved({m: forward(c) for m, c in made.items()}, rounds)
-    both = _interleaved({m: backward(c) for m, c in made.items()}, rounds)
+    times = _best({m: forward(c) for m, c in made.items()}, rounds)
+    both = _best({m: backward(c) for m, c in made.items()}, rounds)
     ratio = times[Method.MIND] / times[Method.DCM]
     ratio_both = both[Method.MIND] / both[Method.DCM]
     dcm, mind = users / times[Method.DCM], users / times[Method.MIND]
@@ -145,16 +146,8 @@ def _requests(
     return spent
 
 
-def _interleaved(sides: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, float]:
-    """Best CPU seconds of each side over `rounds`, sides taking turns; one round first is not counted."""
-    spent: dict[Any, list[float]] = {name: [] for name in sides}
-    for round_ in range(rounds + 1):
-        for name, side in sides.items():
-            begin = time.process_time()
-            side()
-            if round_:
-                spent[name].append(time.process_time() - begin)
-    return {name: min(times) for name, times in spent.items()}
+def _best(sides: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, float]:
+    return {name: min(times) for name, times in in_turns(sides, rounds)[0].items()}
 
 
 if __name__ == "__main__":

@@ -16,11 +16,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,7 +26,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.cpu import CpuSettings, tune_cpu
+from tests.benchmarks.measuring import float32_products, in_turns, machine
+from training.cpu import tune_cpu
 from training.models.pinnerformer import ActionArrays, PinnerFormer, PinnerFormerConfig, collate
 from training.models.pinnerformer.inference import fitting_precision, native_bfloat16, run
 from training.models.pinnerformer.network import Block, seeded
@@ -55,7 +53,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("training", "inference"))
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
-    print(_machine(tune_cpu(threads=1)))
+    settings = tune_cpu(threads=1)
+    print(machine(settings, f"ours {settings.matmul} and bfloat16 {native_bfloat16()}"))
     config = PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=8)
     lines, content = world(args.users * 8, config.length, args.dim, args.seed)
     print(f"hidden {args.hidden}, {args.layers} layers, {config.length} tokens, dim {args.dim}\n")
@@ -138,7 +137,7 @@ def training(
     losses: dict[str, list[float]] = {name: [] for name in sides}
     for batch in batches:
         for name, (learner, optimiser, chosen) in sides.items():
-            with products("medium" if name == "ours" else "highest"):
+            with float32_products("medium" if name == "ours" else "highest"):
                 begin = time.process_time()
                 losses[name].append(train_step(learner, optimiser, batch, plan, chosen))
                 spent[name].append(time.process_time() - begin)
@@ -168,7 +167,7 @@ def products_alone(config: PinnerFormerConfig, tokens: int) -> float:
             for wide, out in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)):
                 x = torch.ones(tokens, wide, dtype=dtype)
                 weight, y = torch.ones(out, wide, dtype=dtype), torch.ones(tokens, out, dtype=dtype)
-                with products("medium" if side == "ours" else "highest"):
+                with float32_products("medium" if side == "ours" else "highest"):
                     begin = time.process_time()
                     _ = x @ weight.t(), y @ weight, y.t() @ x
                     total += time.process_time() - begin
@@ -206,15 +205,16 @@ def inference(
         ends = starts + lengths
 
         def eager(ends: NDArray[np.int64] = ends) -> NDArray[np.float32]:
-            with products("highest"), torch.inference_mode():
+            with float32_products("highest"), torch.inference_mode():
                 parts = [_plain(plain, lines, starts, ends, content, at) for at in range(0, users, 16)]
             return np.concatenate(parts)
 
         def ours(ends: NDArray[np.int64] = ends) -> NDArray[np.float32]:
-            with products("medium"):
+            with float32_products("medium"):
                 return run(runner, lines.arrays, starts, ends, content)
 
-        cost, made = _interleaved({"ours": ours, "eager": eager}, rounds)
+        spent, made = in_turns({"ours": ours, "eager": eager}, rounds)
+        cost = {name: statistics.median(times) for name, times in spent.items()}
         cosine = float((made["ours"] * made["eager"]).sum(axis=1).min())
         out[key] = round(cost["eager"] / cost["ours"], 2)
         out["infer_cosine"] = min(out.get("infer_cosine", 1.0), round(cosine, 5))
@@ -260,45 +260,8 @@ def eager_network(network: PinnerFormer) -> PinnerFormer:
     return made.train(network.training)
 
 
-@contextmanager
-def products(precision: str) -> Iterator[None]:
-    """float32 matrix products at `precision` while inside; `medium` only where tune_cpu found it faithful."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision if before == "medium" else before)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _interleaved(
-    sides: dict[str, Callable[[], NDArray[np.float32]]], rounds: int
-) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
-    """Median CPU seconds of each side over `rounds` in turns, one round first uncounted, and what each made."""
-    spent: dict[str, list[float]] = {name: [] for name in sides}
-    made = {}
-    for round_ in range(rounds + 1):
-        for name, side in sides.items():
-            begin = time.process_time()
-            made[name] = side()
-            if round_:
-                spent[name].append(time.process_time() - begin)
-    return {name: statistics.median(times) for name, times in spent.items()}, made
-
-
 def _row(what: str, ours: float, other: float, note: str) -> None:
     print(f"| {what} | {ours:,.1f} | {other:,.1f} | {ours / other:.2f} | {note} |", flush=True)
-
-
-def _machine(settings: CpuSettings) -> str:
-    with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")
-    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    return (
-        f"{model}; torch {torch.__version__}, 1 thread, heap kept: {settings.kept_heap}, ours "
-        f"{settings.matmul} and bfloat16 {native_bfloat16()}; "
-        f"OPENBLAS_CORETYPE {os.environ.get('OPENBLAS_CORETYPE', 'unset')}; load {load}"
-    )
 
 
 if __name__ == "__main__":

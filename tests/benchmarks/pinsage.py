@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.benchmarks.measuring import in_turns, machine
 from tests.benchmarks.pixie import random_graph
 from training.cpu import CpuSettings, tune_cpu
 from training.models.pinsage import Neighbourhoods, PinSageConfig, embed_catalogue, embed_pins, pin_inputs
@@ -48,7 +48,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
-    print(_machine(tune_cpu(threads=1)))
+    settings = tune_cpu(threads=1)
+    print(machine(settings, _products(settings)))
     snapshot, config = _catalogue(args.pins, args.neighbours, args.seed)
     edges = snapshot.neighbourhoods.edges
     print(f"{args.pins:,} pins, {edges / args.pins:.1f} neighbours a pin; {config}\n")
@@ -127,7 +128,7 @@ def pooling(rounds: int, seed: int, edges: int = 83_000, width: int = 256) -> fl
     outputs = {name: side() for name, side in sides.items()}
     for name, output in outputs.items():
         torch.testing.assert_close(output, outputs["ours"], rtol=1e-4, atol=1e-4, msg=f"{name} pools otherwise")
-    times = _interleaved(sides, rounds * 4)
+    times = _best(sides, rounds * 4)
     for name, text in names.items():
         if name in times:
             _row(text, times["ours"], times[name], f"{rows * 50:,} edges, width {width}, forward and backward")
@@ -193,7 +194,7 @@ def training_step(
         first, second = sides["ours"](), sides["plain"]()
         if abs(first - second) > SAME_LOSS:
             raise SystemExit(f"step {step}: losses {first} and {second} differ by more than {SAME_LOSS}")
-    times = _interleaved(sides, rounds)
+    times = _best(sides, rounds)
     edges = len(batch.block.layers[0].indices)
     _row(
         "training step: gather on unique nodes",
@@ -241,7 +242,7 @@ def inference(snapshot: Snapshot, config: PinSageConfig, rounds: int, batch: int
     difference = float(np.abs(whole[seeds] - some).max())
     if difference > 1e-5:
         raise SystemExit(f"layer-wise and recursive vectors differ by {difference}")
-    times = _interleaved(
+    times = _best(
         {
             "layers": lambda: embed_catalogue(network, snapshot.inputs, snapshot.neighbourhoods),
             "recursion": lambda: embed_pins(network, snapshot.inputs, snapshot.neighbourhoods, seeds),
@@ -277,35 +278,20 @@ def _inputs(
     return pin_inputs(unit, np.diff(neighbourhoods.offsets), config)
 
 
-def _interleaved(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Best CPU seconds of each side over `rounds`, sides taking turns; one round first is not counted."""
-    spent: dict[str, list[float]] = {name: [] for name in sides}
-    for round_ in range(rounds + 1):
-        for name, side in sides.items():
-            begin = time.process_time()
-            side()
-            if round_:
-                spent[name].append(time.process_time() - begin)
-    return {name: min(times) for name, times in spent.items()}
-
-
 def _row(what: str, ours: float, other: float, note: str) -> None:
     print(f"| {what} | {ours * 1000:.1f} | {other * 1000:.1f} | {other / ours:.2f} | {note} |", flush=True)
 
 
-def _machine(settings: CpuSettings) -> str:
-    with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")
-    blas = os.environ.get("OPENBLAS_CORETYPE", "unset")
-    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+def _products(settings: CpuSettings) -> str:
     a = torch.randn(1024, 1024)
     begin = time.process_time()
     statistics.mean(float((a @ a)[0, 0]) for _ in range(10))
     speed = 10 * 2 * 1024**3 / (time.process_time() - begin) / 1e9
-    return (
-        f"{model}; torch {torch.__version__}, 1 thread, heap kept: {settings.kept_heap}, matmul "
-        f"{settings.matmul} ({speed:.0f} GFLOP/s); OPENBLAS_CORETYPE {blas}; load {load}"
-    )
+    return f"matmul {settings.matmul} ({speed:.0f} GFLOP/s)"
+
+
+def _best(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    return {name: min(times) for name, times in in_turns(sides, rounds)[0].items()}
 
 
 if __name__ == "__main__":

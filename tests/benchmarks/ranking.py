@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.cpu import CpuSettings, tune_cpu
+from tests.benchmarks.measuring import float32_products, in_turns, machine
+from training.cpu import tune_cpu
 from training.models.pinnerformer.inference import native_bfloat16
 from training.models.transact import Head, SequenceConfig, TransActConfig
 from training.models.transact.network import TransAct, probabilities, seeded
@@ -82,7 +81,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
-    print(_machine(tune_cpu(threads=1)))
+    settings = tune_cpu(threads=1)
+    print(machine(settings, f"float32 {settings.matmul} faithful, bfloat16 {native_bfloat16()}"))
     network, request, candidates = world(args.actions, args.candidates, args.seed)
     shape = network.config.sequence
     print(
@@ -156,7 +156,7 @@ def sequence_module(network: TransAct, request: Request, candidates: Candidates,
                 precision,
                 products(length, count, module.config, kinds[name]),
             )
-    cost, made = _interleaved(sides, rounds)
+    cost, made = _medians(sides, rounds)
     best = min(cost["reference medium"], cost["reference highest"])
     out: dict[str, Any] = {}
     print("| sequence module | ours, ms | reference, ms | ratio | products alone, ms | over them |")
@@ -224,7 +224,7 @@ def whole_ranker(network: TransAct, request: Request, candidates: Candidates, ro
     sides: dict[str, tuple[str, Callable[[], Any]]] = {"reference": ("medium", reference)}
     for name, scorer in scorers.items():
         sides[name] = ("medium", lambda scorer=scorer: torch.from_numpy(scorer.score(request, candidates)))
-    cost, made = _interleaved(sides, rounds)
+    cost, made = _medians(sides, rounds)
     out: dict[str, Any] = {}
     print("\n| whole ranker | ours, ms | training forward, ms | ratio | largest change of a probability |")
     print("|---|---|---|---|---|")
@@ -241,37 +241,20 @@ def whole_ranker(network: TransAct, request: Request, candidates: Candidates, ro
     return out
 
 
-def _interleaved(
+def _medians(
     sides: dict[str, tuple[str, Callable[[], Any]]], rounds: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median CPU seconds of each side over `rounds` in turns, one round first uncounted, and what each made.
+    """Median CPU seconds of each side, and what each made; a side's first word is its float32 precision."""
 
-    A side's first word is its float32 precision; `medium` only where tune_cpu found it faithful.
-    """
-    spent: dict[str, list[float]] = {name: [] for name in sides}
-    made: dict[str, Any] = {}
-    before = torch.get_float32_matmul_precision()
-    with torch.inference_mode():
-        for round_ in range(rounds + 1):
-            for name, (precision, side) in sides.items():
-                torch.set_float32_matmul_precision(precision if before == "medium" else before)
-                begin = time.process_time()
-                made[name] = side()
-                if round_:
-                    spent[name].append(time.process_time() - begin)
-    torch.set_float32_matmul_precision(before)
+    def under(precision: str, side: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with float32_products(precision), torch.inference_mode():
+                return side()
+
+        return run
+
+    spent, made = in_turns({name: under(*side) for name, side in sides.items()}, rounds)
     return {name: statistics.median(times) for name, times in spent.items()}, made
-
-
-def _machine(settings: CpuSettings) -> str:
-    with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")
-    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    return (
-        f"{model}; torch {torch.__version__}, 1 thread, heap kept: {settings.kept_heap}, float32 "
-        f"{settings.matmul} faithful, bfloat16 {native_bfloat16()}; "
-        f"OPENBLAS_CORETYPE {os.environ.get('OPENBLAS_CORETYPE', 'unset')}; load {load}"
-    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import xgboost
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from tests.benchmarks.measuring import in_turns
 from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.diversity import diversify
 from training.models.light_ranking import LightRanker, LightSpec, SourceList, fetch, keep, topic_match
@@ -72,7 +73,7 @@ def light(trees: int, rounds: int) -> dict[str, float]:
     settings = {"objective": "binary:logistic", "max_depth": 6, "nthread": 1}
     booster = xgboost.train(settings, xgboost.DMatrix(many, rng.random(len(many)) < 0.3), trees)
     ranker = LightRanker(spec, booster)
-    spent = _interleaved(
+    spent = _best(
         {
             "light_bare_ms": lambda: booster.inplace_predict(rows, validate_features=False),
             "light_ms": lambda: keep(ranker.score(assembled()), 500),
@@ -98,7 +99,7 @@ def after_ranking(rounds: int) -> dict[str, float]:
     vectors = rng.normal(size=(500, 256)).astype(np.float32) + 0.3
     topics, boards = rng.integers(0, 40, 500), rng.integers(0, 200, 500)
     score = utility(calibrator.calibrate(p), weights)
-    return _interleaved(
+    return _best(
         {
             "calibration_utility_ms": lambda: utility(calibrator.calibrate(p), weights),
             "diversity_ms": lambda: diversify(score, vectors, 50, topics=topics, boards=boards),
@@ -107,16 +108,10 @@ def after_ranking(rounds: int) -> dict[str, float]:
     )
 
 
-def _interleaved(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Best CPU milliseconds of each side, sides taking turns; one round first is not counted."""
-    spent: dict[str, list[float]] = {name: [] for name in sides}
-    for round_ in range(rounds + 1):
-        for name, side in sides.items():
-            begin = time.thread_time()
-            side()
-            if round_:
-                spent[name].append(1000 * (time.thread_time() - begin))
-    return {name: min(times) for name, times in spent.items()}
+def _best(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Best CPU milliseconds of each side."""
+    spent, _ = in_turns(sides, rounds, time.thread_time)
+    return {name: 1000 * min(times) for name, times in spent.items()}
 
 
 if __name__ == "__main__":
