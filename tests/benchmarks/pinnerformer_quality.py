@@ -35,6 +35,7 @@ from training.pinnerformer.ablations import (
     windows_of,
 )
 from training.pinnerformer.batches import Sampling
+from training.pinnerformer.staleness import Refresh, refreshed_ranks
 from training.pinnerformer.timelines import LabelRules
 from training.pinnerformer.trainer import PinnerFormerTraining
 from training.pipelines.clock import run_end
@@ -44,6 +45,8 @@ from training.registry import Registry
 from validation.lake import Lake
 
 SHOWN = ("recall_at_10", "recall_at_100", "interest_entropy_at_50", "p90_coverage_at_10")
+RANKS = 1000
+"""Ranks of held-out positives are kept up to here."""
 STALE = tuple(f"recall_at_10_{refresh}" for refresh in ("once", "daily", "realtime"))
 NEXT_DAYS = ("next_days_recall@10", "next_days_recall@100", "next_days_hit_rate@100")
 
@@ -58,6 +61,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--length", type=int, default=64, help="newest actions read")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--positions", type=int, default=Sampling().positions, help="pairs a sequence gives")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--days", type=int, default=7, help="held out at the end")
     parser.add_argument("--held-out-users", type=float, default=0.0)
@@ -68,7 +72,7 @@ def main() -> None:
     base = Variant(
         "",
         PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=2, length=args.length),
-        PinnerFormerTraining(epochs=args.epochs, learning_rate=args.learning_rate, sampling=Sampling()),
+        PinnerFormerTraining(epochs=args.epochs, learning_rate=args.learning_rate, sampling=Sampling(positions=args.positions)),
     )
     home = Home.at(args.home)
     experiment = _experiment(home, args.days, args.held_out_users)
@@ -118,7 +122,9 @@ class _Runs:
     def __init__(self, path: Path, data: str) -> None:
         self.path, self.data = path, data
         lines = path.read_text().splitlines() if path.exists() else []
-        self.metrics: dict[str, dict[str, float]] = {r["key"]: r["metrics"] for r in map(json.loads, lines)}
+        runs = [json.loads(line) for line in lines]
+        self.metrics: dict[str, dict[str, float]] = {r["key"]: r["metrics"] for r in runs}
+        self.ranks: dict[str, dict[str, list[int]]] = {r["key"]: r["ranks"] for r in runs}
 
     def key(self, variant: Variant, seed: int) -> str:
         return f"{self.data} {variant.network.model_dump_json()} {variant.training.model_dump_json()} {seed}"
@@ -130,11 +136,15 @@ class _Runs:
         key = self.key(variant, seed)
         if key not in self.metrics:
             retriever = experiment.train(variant, seed)
-            metrics = experiment.measure(retriever, experiment.positives, staleness=True)
+            metrics = experiment.measure(retriever, experiment.positives)
             metrics |= _next_days(home, experiment, retriever.recommend)
+            ranks = {r: refreshed_ranks(retriever, experiment.positives, r) for r in Refresh}
+            for refresh, found in ranks.items():
+                metrics |= {f"recall_at_{k}_{refresh}": float((found < k).mean()) for k in (10, 100)}
             self.metrics[key] = metrics
+            self.ranks[key] = {r.value: np.minimum(found, RANKS).tolist() for r, found in ranks.items()}
             with self.path.open("a") as file:
-                file.write(json.dumps({"key": key, "metrics": metrics}) + "\n")
+                file.write(json.dumps({"key": key, "metrics": metrics, "ranks": self.ranks[key]}) + "\n")
         shown = ", ".join(f"{name} {self.metrics[key][name]:.4f}" for name in (*SHOWN, *STALE))
         return f"{part}: {variant.name}, seed {seed}: {shown}"
 
