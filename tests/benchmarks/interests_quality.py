@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--held-out-days", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=InterestsTraining().epochs)
     parser.add_argument("--no-performance", action="store_true", help="pins by content and topics alone")
-    parser.add_argument("--text-encoder", default=AUTO, help="who reads words: auto, ngrams, a package, a folder")
+    parser.add_argument(
+        "--text-encoder", default=AUTO, help="who reads words: auto, ngrams, a package, a folder"
+    )
     parser.add_argument("--figure", type=Path, help="where to draw the tables (png or svg)")
     args = parser.parse_args()
     tune_cpu(threads=1)

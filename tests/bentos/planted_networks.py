@@ -26,8 +26,8 @@ from training.models.interests import (
     pin_vectors,
     topic_places,
 )
-from training.models.pinnerformer import PinnerFormer, PinnerFormerConfig, embed_pins
 from training.models.pin_performance import PERFORMANCE
+from training.models.pinnerformer import PinnerFormer, PinnerFormerConfig, embed_pins
 from training.models.two_tower import TwoTower, TwoTowerConfig
 from training.models.two_tower import pin_vectors as two_tower_pins
 from validation.manifest import CollectionCheck, Part, ReleaseManifest
