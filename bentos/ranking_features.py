@@ -18,11 +18,11 @@ class NoRanker(RuntimeError):
 
 
 def score(feed: Feed) -> Floats:
-    """The ranker's scores of `feed.candidates`, (n,) float32. Raises NoRanker."""
+    """The ranker's probabilities for `feed.candidates`, (n, H) float32, uncalibrated. Raises NoRanker."""
     ranker = feed.release.ranker
     if ranker is None:
         raise NoRanker(f"release {feed.release.version} has no ranker; its manifest says why under `skipped`")
-    return ranker.score(assemble(feed))
+    return ranker.score_heads(assemble(feed))
 
 
 def assemble(feed: Feed) -> Floats:

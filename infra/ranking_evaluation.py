@@ -73,13 +73,13 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
     from training.data.training_set import INFO, TrainingSet
     from training.evaluation import ranking
     from training.evaluation.ranking_models import models
-    from training.models.utility import read_weights
+    from training.models.page_policy import read_policy
     from training.pipelines.pinnability import SET, newest, split_of
 
     rows = TrainingSet(home.training_sets / SET)
     if not (rows.path / INFO).exists():
         raise EvaluationError(f"{home.root} holds no ranker's training set yet; run `corkboard train`")
-    weights = None if config.utility is None else read_weights(config.utility, rows.info.vocabulary)
+    weights = None if config.utility is None else read_policy(config.utility, rows.info.vocabulary)
     split = split_of(rows.info)
     split = replace(split, train=newest(rows, split.train, config.max_rows))
     data, left_out = ranking.RankingData.of(rows, split)

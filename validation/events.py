@@ -63,6 +63,14 @@ class ImpressionRecord(_Record):
     stage: str | None = None
     """Funnel stage that decided the place (`merged`, `light`, `ranked`, `exploration`)."""
     score: float | None = None
+    ranker: str | None = None
+    """`model@version` that foretold `heads`, where the pin was ranked."""
+    heads: dict[str, float] | None = None
+    """Probability of each action, as the place was decided by."""
+    calibrated: bool | None = None
+    """Whether `heads` are calibrated."""
+    policy: str | None = None
+    """Digest of the utility weights and diversity that made `score` of `heads`."""
 
 
 Record = Annotated[ActionRecord | ImpressionRecord, Field(discriminator="kind")]
