@@ -143,7 +143,7 @@ class ReleaseLoader:
         return Walker.open(released, contract.vocabulary, self.settings.events)
 
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
-        from training.models.pinnability import load_ranker
+        from training.models.ranker import load_ranker
 
         part = release.manifest.parts.get("ranker")
         if part is None:
