@@ -100,7 +100,7 @@ class LocalRanking:
 
 def heads_of(feed: Feed) -> Heads:
     """What the release's ranker foretells of `feed.candidates`. Raises NoRanker."""
-    p = ranking_features.score(feed)
+    p = ranking_features.score_heads(feed)
     release = feed.release
     return Heads(release.ranker_name, release.heads, feed.candidates.pin_ids, p)
 

@@ -74,7 +74,7 @@ class Feed:
         return self.policy or self.release.policy
 
     def foretold(self, pin_ids: Ints) -> list[dict[str, float]]:
-        """The probability of each action on each of `pin_ids`, to six decimals; empty where nothing is ranked."""
+        """The probability of each action on each of `pin_ids`, to six decimals; empty where unranked."""
         if self.heads is None:
             return [{} for _ in range(len(pin_ids))]
         rows = np.round(self.heads.of(pin_ids).astype(np.float64), 6).tolist()

@@ -148,7 +148,7 @@ class ReleaseLoader:
         return Walker.open(released, contract.vocabulary, self.settings.events)
 
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
-        from training.models.pinnability import load_ranker
+        from training.models.ranker import load_ranker
 
         part = release.manifest.parts.get("ranker")
         if part is None:
@@ -192,7 +192,7 @@ def released_calibrator(folder: Path, ranker: str, heads: tuple[str, ...]) -> Ca
     unknown = [name for name in calibrator.features if name not in CALIBRATION_FEATURES]
     if unknown:
         raise ReleaseRejected(
-            f"calibration of {ranker} reads {', '.join(unknown)}, which serving does not have"
+            f"calibration of {ranker} reads {', '.join(unknown)}, and serving has no such column"
         )
     return calibrator
 

@@ -24,11 +24,11 @@ class ServedPolicy:
 
 
 class PolicyFile:
-    """Gives each request the policy of `file`: the newest version that fits, the defaults where there is none.
+    """Gives each request the policy of `file`: its newest version, the defaults where there is none.
 
-    A version that does not parse, or does not fit the data set or the ranker, is refused by name, once in the log
-    and in every answer until it is mended; the last good one serves on. Where `named`, a file that is not there is
-    refused too; otherwise it stands for the defaults. Thread-safe.
+    A version that does not parse, or does not fit the data set or the ranker, is refused by name, once in the
+    log and in every answer until it is mended; the last good one serves on. Where `named`, a file that is not
+    there is refused too; otherwise it stands for the defaults. Thread-safe.
     """
 
     def __init__(self, file: Path, *, named: bool = False) -> None:

@@ -55,7 +55,8 @@ def open_parts(settings: Settings) -> RankingParts:
 async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     """What the ranker foretells of the request's pins, in their order, uncalibrated.
 
-    The home feed calibrates: there it costs its effect where it fails, and no second hop. Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
+    The home feed calibrates them, as it does where it ranks itself: it costs less than a hop, and fails by
+    itself. Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
     StoreUnavailable when the ranker misses its deadline or fails.
     """
     feed = feed_of(parts, request)

@@ -1,7 +1,7 @@
 """From candidates to a page: a ranker's probabilities, calibrated, weighed into a utility, and spread out.
 
-Each stage fails open by itself: without a calibrator probabilities stay as they are, without a utility the order
-before ranking stands, without diversity the order of utility does.
+Each stage fails open by itself: without a calibrator probabilities stay as they are, without a utility the
+order before ranking stands, without diversity the order of utility does.
 """
 
 from __future__ import annotations

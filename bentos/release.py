@@ -17,8 +17,8 @@ from feature_repo.vectors.index import VectorIndex
 from training.models.calibration import Calibrator
 from training.models.interactions import polarity_signs
 from training.models.page_policy import PagePolicy
-from training.models.pinnability import Ranker
 from training.models.pinnersage import PinnerSageConfig
+from training.models.ranker import Ranker
 from validation.manifest import ReleaseManifest
 from validation.tables import Contract
 
@@ -87,9 +87,11 @@ class ServingRelease:
 
     @property
     def user_spaces(self) -> tuple[str, ...]:
-        """Spaces in which users have vectors from the nightly run and this process searches."""
-        space = self.space_of(Learned.PINNERFORMER)
-        return (space,) if space in self.indexes else ()
+        """Spaces of users' vectors from the nightly run that this process reads: it searches there, or its
+        ranker takes them in."""
+        searched = self.space_of(Learned.PINNERFORMER)
+        read = {searched} & set(self.indexes) | {self.ranker.user_space if self.ranker else None}
+        return tuple(sorted(space for space in read if space is not None))
 
     def dim(self, space: str | None) -> int:
         """Dimension of a space of the release, 0 of any other."""

@@ -17,9 +17,9 @@ from training.evaluation.histories import Histories
 from training.evaluation.measured import Measured, measure_baselines
 from training.evaluation.retrieval import EVALUATED_USERS, NothingHeldOut, hold_out_last
 from training.evaluation.served import AtCut
-from training.models.pinnability import load_ranker
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import ReleasedPixie
+from training.models.ranker import load_ranker
 from training.pipelines import content as content_pipeline
 from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.clock import run_end

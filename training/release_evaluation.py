@@ -33,10 +33,10 @@ from training.evaluation.served import (
 from training.models.interactions import INTERACTION_FEATURES, Pins
 from training.models.interests import InterestNetwork
 from training.models.pin_board_graph import PinBoardGraph
-from training.models.pinnability import Ranker
 from training.models.pinnerformer import PinnerFormer
 from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
 from training.models.pixie import PixieSettings
+from training.models.ranker import Ranker
 from training.models.two_tower import TwoTower
 from training.pipelines.pinnability import NEW_USER_POSITIVES, SET, split_of
 from training.pipelines.pinnability import evaluate as evaluate_ranker

@@ -8,6 +8,7 @@ serving.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from training.data.training_set import Block
 from training.evaluation.ranking import RankingData, RankingModel, Scores
-from training.models.pinnability import FeatureSpec, Ranker
+from training.models.pinnability import FeatureSpec, PinnabilityRanker
 from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic
 
 Floats = NDArray[np.float32]
@@ -89,7 +90,7 @@ def _rows(assembled: Floats, data: RankingData, block: Block, head: int) -> Rows
     return Rows(assembled, data.labels(block)[:, head].astype(np.float32), block.weight)
 
 
-def _scores(data: RankingData, spec: FeatureSpec, rankers: list[Ranker]) -> Scores:
+def _scores(data: RankingData, spec: FeatureSpec, rankers: Sequence[PinnabilityRanker]) -> Scores:
     parts = []
     for block in (data.validation, data.test):
         served = features(block, spec, serving=True)

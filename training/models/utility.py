@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
+from training.models.ranker import ENGAGE
 from validation.tables import Polarity, Vocabulary
 
 Floats = NDArray[np.float32]
@@ -28,9 +29,6 @@ DEFAULTS: Mapping[str, float] = {
     "report": -20.0,
 }
 """A save is worth 1; what is rarer and means more weighs more, and one hide undoes five saves."""
-
-ENGAGE = "engage"
-"""The head of a ranker that foretells any positive action at once."""
 
 _BY_POLARITY = {Polarity.POSITIVE: 1.0, Polarity.NEGATIVE: -5.0}
 """Of actions that DEFAULTS does not know."""

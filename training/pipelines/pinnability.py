@@ -22,7 +22,7 @@ from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
 from training.models.calibration import sampling as sampling_module
 from training.models.interactions import INTERACTION_FEATURES, Pins
-from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, Ranker
+from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, PinnabilityRanker
 from training.pipelines import figures, fitting
 from training.pipelines.clock import run_interval
 from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic, thin_negatives
@@ -238,7 +238,7 @@ def newest(rows: TrainingSet, interval: Interval, max_rows: int) -> Interval:
     return Interval(max(start, interval.start), interval.end)
 
 
-def evaluate(ranker: Ranker, test: Block) -> tuple[dict[str, float], Floats]:
+def evaluate(ranker: PinnabilityRanker, test: Block) -> tuple[dict[str, float], Floats]:
     """Metrics on rows the ranker has not seen, and their scores (n,).
 
     `auc`, `pr_auc`, `log_loss`, `rmse`, `r2`, `ece`, `calibration_error` with the position the pin was shown
@@ -260,7 +260,7 @@ def evaluate(ranker: Ranker, test: Block) -> tuple[dict[str, float], Floats]:
     return {name: value for name, value in out.items() if np.isfinite(value)}, score
 
 
-def importances(ranker: Ranker) -> dict[str, float]:
+def importances(ranker: PinnabilityRanker) -> dict[str, float]:
     """Total gain of each feature (trees), or the size of its weight on the standardised scale (logistic)."""
     names = ranker.spec.names
     if isinstance(ranker, GbdtRanker):
@@ -279,7 +279,7 @@ def _fit(
     spec: FeatureSpec,
     config: PinnabilityConfig,
     seed: int,
-) -> Ranker:
+) -> PinnabilityRanker:
     thinned = thin_negatives(train, config.negative_rate, seed)
     if kind is Kind.LOGISTIC:
         return fit_logistic(thinned, spec, config.logistic, negative_rate=config.negative_rate)
