@@ -54,26 +54,22 @@ class PolicyFile:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self, release: ServingRelease) -> ServedPolicy:
-        default = release.policy
+        if not self._named and not self._file.exists():
+            return ServedPolicy(release.policy)
         try:
-            if not self._named and not self._file.exists():
-                return ServedPolicy(default)
-            policy = read_policy(self._file, release.contract.vocabulary)
-            _fit(policy, release)
+            policy = read_policy(self._file, release.contract.vocabulary, release.heads)
         except UtilityError as error:
             logger.error("the page policy is refused: %s", error)
-            kept = self._served.policy if self._served else default
-            try:
-                return ServedPolicy(_fit(kept, release), str(error))
-            except UtilityError:
-                # What was good for the last release weighs no head of this one.
-                return ServedPolicy(default, str(error))
+            return ServedPolicy(self._last_good(release), str(error))
         logger.info("pages are made by policy %s of %s", policy.digest, self._file)
         return ServedPolicy(policy)
 
-
-def _fit(policy: PagePolicy, release: ServingRelease) -> PagePolicy:
-    """The policy, once it weighs a head of the release's ranker. Raises UtilityError."""
-    if release.heads:
-        policy.vector(release.heads)
-    return policy
+    def _last_good(self, release: ServingRelease) -> PagePolicy:
+        """The policy before; the defaults where there was none, or it weighs no head of the ranker."""
+        kept = self._served.policy if self._served else release.policy
+        try:
+            if release.heads:
+                kept.vector(release.heads)
+        except UtilityError:
+            return release.policy
+        return kept

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class PagePolicy(UtilityWeights):
         return hashlib.blake2s(content.encode(), digest_size=4).hexdigest()
 
 
-def read_policy(file: Path, vocabulary: Vocabulary) -> PagePolicy:
-    """The policy of a YAML or JSON file, checked against the data set.
+def read_policy(file: Path, vocabulary: Vocabulary, heads: Sequence[str] = ()) -> PagePolicy:
+    """The policy of a YAML or JSON file, checked against the data set and, where `heads` are given, a ranker.
 
     What the file leaves out is the default: the data set's weights, DiversityConfig's numbers. Raises
     UtilityError for a file that is absent, does not parse, or does not fit.
@@ -44,7 +45,10 @@ def read_policy(file: Path, vocabulary: Vocabulary) -> PagePolicy:
         content = yaml.safe_load(file.read_text())
         if isinstance(content, dict):
             content = {"weights": UtilityWeights.default(vocabulary).weights, **content}
-        return PagePolicy.model_validate(content).check(vocabulary)
+        policy = PagePolicy.model_validate(content).check(vocabulary)
+        if heads:
+            policy.vector(heads)
+        return policy
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UtilityError(f"{file}: cannot be read: {error}") from error
     except ValidationError as error:
