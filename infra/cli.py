@@ -193,8 +193,8 @@ def evaluate(
             "-m",
             help="popularity, itemknn, rp3beta, ease, ials, sasrec, pixie, pinnerformer; temporal also"
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
-            " blended, which mixes the sources named at equal budget; ranking transact,"
-            " pinnability_logistic, pinnability_gbdt and both without positions. Repeatable, or with commas; all"
+            " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
+            " pinnability_gbdt and both without positions. Repeatable, or with commas; all"
             " that the data allows if left out.",
         ),
     ] = None,
