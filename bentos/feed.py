@@ -14,6 +14,7 @@ from bentos.candidates import Candidates
 from bentos.features import Ints, PinTable, User
 from bentos.messages import SourceReport, StageReport
 from bentos.release import ServingRelease
+from validation.events import Reached
 
 
 class Surface(StrEnum):
@@ -52,6 +53,8 @@ class Feed:
     candidates: Candidates = field(default_factory=Candidates.none)
     parts: list[Candidates] = field(default_factory=list)
     """Candidates by source, before the merge."""
+    reached: dict[Reached, Ints] = field(default_factory=dict)
+    """Pins that came as far as each stage that cuts, for the candidate log."""
     pins: PinTable = field(default_factory=PinTable.empty)
     """Features of the candidates and of the pins in the user's sequence."""
     ordered_by: str = "merged"
