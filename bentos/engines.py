@@ -76,7 +76,7 @@ class LocalRetrieval:
         part, missing = Candidates.none(), None
         try:
             found = await self.pool.call(source.name, source.deadline_ms, lambda: source.candidates(feed))
-            part = found.take(slice(source.budget))
+            part = found.distinct().take(slice(source.budget))
         except Exception as error:
             # Whatever goes wrong in one source costs its candidates, never the answer.
             missing = why_missing(error)

@@ -16,6 +16,7 @@ from bentos.heads import Heads
 from bentos.messages import SourceReport, StageReport
 from bentos.release import ServingRelease
 from training.models.page_policy import PagePolicy
+from validation.events import Reached
 
 
 class Surface(StrEnum):
@@ -58,6 +59,8 @@ class Feed:
     candidates: Candidates = field(default_factory=Candidates.none)
     parts: list[Candidates] = field(default_factory=list)
     """Candidates by source, before the merge."""
+    reached: dict[Reached, Ints] = field(default_factory=dict)
+    """Pins that came as far as each stage that cuts, for the candidate log."""
     pins: PinTable = field(default_factory=PinTable.empty)
     """Features of the candidates and of the pins in the user's sequence."""
     heads: Heads | None = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bentos import why
+from bentos.candidate_log import CandidateLog
 from bentos.candidates import Candidates
 from bentos.engines import Engines
 from bentos.errors import BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
@@ -62,6 +63,8 @@ class FeedService:
     """The release being served; raises NoRelease before the first is loaded."""
     engines: Engines
     impressions: Impressions
+    candidates: CandidateLog | None = None
+    """Where a sample of requests logs what it fetched; None logs nothing."""
     clock_ms: Callable[[], int] = _clock_ms
     policy: Callable[[ServingRelease], ServedPolicy] = _defaults
     """What pages of a release are made by, now."""
@@ -155,6 +158,8 @@ class FeedService:
             pins = await self._shown(feed)
         with feed.stage("log"):
             self.impressions.record(feed)
+            if self.candidates is not None:
+                self.candidates.record(feed)
         seconds = time.perf_counter() - started
         observe(feed, seconds)
         return FeedAnswer(

@@ -48,6 +48,11 @@ class Settings(BaseModel):
     threads: int = Field(default=16, ge=1)
     """Threads that blocking store calls run on, so that none of them stalls the event loop."""
 
+    candidates_rate: float = Field(default=0.05, ge=0, le=1)
+    """Share of home feeds that log what they fetched and cut, for the light ranker; 0 logs none."""
+    candidates_cut: int = Field(default=200, ge=0)
+    """Pins of such a request that are logged without having been shown, at most."""
+
     @property
     def lake(self) -> Path:
         return self.home / "lake"
@@ -85,6 +90,8 @@ _VARIABLES = {
     "replica_rows": "CORKBOARD_REPLICA_ROWS",
     "poll_s": "CORKBOARD_POLL_S",
     "threads": "CORKBOARD_THREADS",
+    "candidates_rate": "CORKBOARD_CANDIDATES_RATE",
+    "candidates_cut": "CORKBOARD_CANDIDATES_CUT",
 }
 
 

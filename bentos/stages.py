@@ -19,6 +19,7 @@ from bentos.features import Floats, Ints, PinStats, PinTable, User
 from bentos.feed import Surface
 from bentos.networks import Learned
 from bentos.pool import Pool, why_missing
+from validation.events import Reached
 
 if TYPE_CHECKING:
     from bentos.engines import Engines
@@ -99,6 +100,7 @@ class Merge:
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         feed.candidates = merge(feed.parts, self.budget)
+        feed.reached[Reached.MERGED] = feed.candidates.pin_ids
 
 
 def merge(parts: list[Candidates], budget: int) -> Candidates:
@@ -161,6 +163,7 @@ class LightRank:
     name: str = "light"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
+        feed.reached[Reached.LIGHT] = feed.candidates.pin_ids
         if not (len(feed.candidates) and feed.user.known and feed.release.space_of(Learned.TWO_TOWER)):
             return
         try:
@@ -182,6 +185,7 @@ class Shortlist:
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         feed.candidates = feed.candidates.take(slice(self.budget))
+        feed.reached[Reached.RANKED] = feed.candidates.pin_ids
 
 
 @dataclass(frozen=True)
