@@ -294,6 +294,29 @@ def _listed(values: list[str] | None) -> tuple[str, ...] | None:
 
 
 @app.command()
+def calibration(
+    context: typer.Context,
+    days: Annotated[float, typer.Option(min=0.01, help="Newest days of the event log.")] = 7.0,
+    within_hours: Annotated[
+        float, typer.Option(min=0.001, help="How long after an impression an action still answers it.")
+    ] = 24.0,
+    json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the newest ranker's reliability to this file (.png, .svg, .pdf)."),
+    ] = None,
+) -> None:
+    """Hold the probabilities that were served against what people did, by head and slice."""
+    from infra import calibration as report
+
+    with _named_errors():
+        config = report.CalibrationReportConfig(
+            days=days, within_hours=within_hours, json_file=json, figure=figure
+        )
+        report.run(context.obj.home, config)
+
+
+@app.command()
 def up(
     context: typer.Context,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Also MLflow's own pages.")] = False,

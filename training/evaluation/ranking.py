@@ -23,8 +23,8 @@ from training.data.training_set import Block, TrainingSet
 from training.evaluation import metrics
 from training.evaluation.calibration_metrics import calibration_table
 from training.evaluation.hit_at_k import hit_at_k
-from training.evaluation.ranker_metrics import new_users
 from training.evaluation.ranking_report import HeadQuality, RankingReport, RankingRow
+from training.evaluation.slices import block_slices
 from training.evaluation.spread import Spread
 from training.models.calibration import CalibrationConfig, fit
 from training.models.utility import UtilityWeights, utility
@@ -214,7 +214,7 @@ def _row(
             head_quality(head, labels[:, h], scores.test[:, h], made[:, h], test.position)
             for h, head in enumerate(data.heads)
         ),
-        calibration=calibration_table(labels, scores.test, made, data.heads, {"new users": new_users(test)}),
+        calibration=calibration_table(labels, scores.test, made, data.heads, block_slices(test)),
         hits=tuple(Spread.of(hits.values[None, :, h]) for h in range(len(data.heads))),
         uncalibrated=calibrator.fallbacks,
         fit_s=took,
