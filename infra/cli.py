@@ -236,6 +236,12 @@ def evaluate(
     utility: Annotated[
         Path | None, typer.Option(help="Ranking: file of utility weights that order a request's pins.")
     ] = None,
+    trade: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ranking: draw what variety costs in utility, theta by theta, to this file (.png, .svg, .pdf)."
+        ),
+    ] = None,
     max_users: Annotated[int | None, typer.Option(min=1, help="Evaluate a sample of so many users.")] = None,
     against: Annotated[
         str | None, typer.Option(help="Compare every model with this one, user by user.")
@@ -264,10 +270,12 @@ def evaluate(
                     utility=utility,
                     json_file=json,
                     figure=figure,
+                    trade=trade,
                 ),
             )
             return
-        evaluation.refuse_foreign("--task retrieval", {"max-rows": max_rows, "utility": utility})
+        foreign = {"max-rows": max_rows, "utility": utility, "trade": trade}
+        evaluation.refuse_foreign("--task retrieval", foreign)
         config = evaluation.EvaluateConfig(
             protocol=protocol.value,
             models=_listed(models),

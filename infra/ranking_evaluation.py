@@ -15,7 +15,9 @@ from infra.home import Home
 if TYPE_CHECKING:
     from training.context import Progress
     from training.data.training_set import TrainingSet
+    from training.evaluation.diversity_curve import Trade
     from training.evaluation.ranking_report import RankingReport
+    from training.models.page_policy import PagePolicy
     from training.transact.examples import Known
 
 
@@ -35,6 +37,8 @@ class RankingEvaluateConfig(BaseModel):
     """File of utility weights; None: the data set's defaults."""
     json_file: Path | None = None
     figure: Path | None = None
+    trade: Path | None = None
+    """Picture of utility against variety."""
 
 
 def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
@@ -45,8 +49,9 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
     """
     from training.evaluation.figure import check_format
 
-    if config.figure is not None:
-        check_format(config.figure)
+    for picture in (config.figure, config.trade):
+        if picture is not None:
+            check_format(picture)
     with live("evaluating rankers") as update:
 
         def progress(line: str) -> None:
@@ -60,13 +65,42 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
         config.json_file.parent.mkdir(parents=True, exist_ok=True)
         config.json_file.write_text(report.to_json())
         say(f"everything measured: {config.json_file}")
-    if config.figure is not None:
-        from training.evaluation.calibration_metrics import draw
-
-        best = max(report.rows, key=lambda row: sum(head.auc for head in row.heads))
-        draw(best.calibration, config.figure)
-        say(f"reliability of {best.model}: {config.figure}")
+    _draw(report, config)
     return report
+
+
+def _draw(report: RankingReport, config: RankingEvaluateConfig) -> None:
+    """The pictures asked for, of the best ranker. Raises EvaluationError where pages are too short for one."""
+    from training.evaluation import calibration_metrics, diversity_curve
+
+    best = max(report.rows, key=lambda row: sum(head.auc for head in row.heads))
+    if config.figure is not None:
+        calibration_metrics.draw(best.calibration, config.figure)
+        say(f"reliability of {best.model}: {config.figure}")
+    if config.trade is not None:
+        if not best.trade:
+            raise EvaluationError(
+                "--trade: no request of the test days showed more pins than a page has; there is no trade"
+            )
+        console.print(f"\nutility against variety, pages ordered by {best.model}")
+        console.print(diversity_curve.text(best.trade), markup=False)
+        diversity_curve.draw(best.trade, config.trade)
+        say(f"utility against variety: {config.trade}")
+
+
+def _trade(home: Home, space: str | None, policy: PagePolicy | None) -> Trade:
+    """Pages compared in `space`, the rows' own. Raises EvaluationError where the rows compare no vectors."""
+    from infra.jobs import context
+    from training.evaluation.diversity_curve import Trade
+    from training.models.diversity import DiversityConfig
+    from training.pipelines.catalogues import catalogue_of, space_part
+    from training.registry import Registry
+
+    if space is None:
+        raise EvaluationError("--trade: these rows compare no vectors; train the content space first")
+    ctx = context(home)
+    pins = catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), space))
+    return Trade(pins, config=policy.diversity if policy else DiversityConfig())
 
 
 def _known(home: Home, rows: TrainingSet) -> Known | None:
@@ -113,6 +147,7 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
         seeds=range(config.seeds),
         k=config.k,
         weights=weights,
+        trade=_trade(home, rows.info.space, weights) if config.trade else None,
         skipped=left_out,
         progress=progress,
     )
