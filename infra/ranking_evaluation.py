@@ -3,6 +3,7 @@ table."""
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from infra.home import Home
 
 if TYPE_CHECKING:
     from training.context import Progress
-    from training.data.training_set import TrainingSet
+    from training.data.training_set_facts import TrainingSetInfo
     from training.evaluation.ranking_report import RankingReport
     from training.transact.examples import Known
 
@@ -69,8 +70,8 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
     return report
 
 
-def _known(home: Home, rows: TrainingSet) -> Known | None:
-    """What TransAct reads beside the rows; None where they compare no vectors."""
+def _known(home: Home, info: TrainingSetInfo) -> Known:
+    """What TransAct reads beside the rows, whose vectors are of `info.space`."""
     from infra.jobs import context
     from training.pipelines.catalogues import catalogue_of, space_part
     from training.pipelines.transact import known_of
@@ -78,11 +79,9 @@ def _known(home: Home, rows: TrainingSet) -> Known | None:
     from training.transact.examples import PinTable
     from validation.lake import Lake
 
-    if rows.info.space is None:
-        return None
     ctx = context(home)
-    pins = catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), rows.info.space))
-    return known_of(Lake(home.lake), PinTable(pins.ids, pins.vectors), rows.info.end)
+    pins = catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), str(info.space)))
+    return known_of(Lake(home.lake), PinTable(pins.ids, pins.vectors), info.end)
 
 
 def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> RankingReport:
@@ -101,7 +100,7 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
     split = split_of(rows.info)
     split = replace(split, train=newest(rows, split.train, config.max_rows))
     data, left_out = ranking.RankingData.of(rows, split)
-    known = models(data, _known(home, rows))
+    known = models(data, None if rows.info.space is None else cache(partial(_known, home, rows.info)))
     unknown = [name for name in config.models or () if name not in known]
     if unknown or config.models == ():
         raise EvaluationError(
