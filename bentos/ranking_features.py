@@ -37,6 +37,7 @@ def inputs(feed: Feed) -> tuple[Request, Candidates]:
         followed_topics=np.array(feed.user.followed_topics, np.int64),
         request_ms=feed.now_ms,
         signs=feed.release.signs,
+        known=table.stats.present[history] | table.vectors[history].any(axis=1),
     )
     request = Request(
         history=table.vectors[history],

@@ -3,6 +3,7 @@ table."""
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from infra.home import Home
 
 if TYPE_CHECKING:
     from training.context import Progress
-    from training.data.training_set import TrainingSet
+    from training.data.training_set_facts import TrainingSetInfo
     from training.evaluation.diversity_curve import Trade
     from training.evaluation.ranking_report import RankingReport
+    from training.models.interactions import Pins
     from training.models.page_policy import PagePolicy
     from training.transact.examples import Known
 
@@ -90,33 +92,32 @@ def _draw(report: RankingReport, config: RankingEvaluateConfig) -> None:
 
 def _trade(home: Home, space: str | None, policy: PagePolicy | None) -> Trade:
     """Pages compared in `space`, the rows' own. Raises EvaluationError where the rows compare no vectors."""
-    from infra.jobs import context
     from training.evaluation.diversity_curve import Trade
     from training.models.diversity import DiversityConfig
-    from training.pipelines.catalogues import catalogue_of, space_part
-    from training.registry import Registry
 
     if space is None:
         raise EvaluationError("--trade: these rows compare no vectors; train the content space first")
-    ctx = context(home)
-    pins = catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), space))
-    return Trade(pins, config=policy.diversity if policy else DiversityConfig())
+    return Trade(_catalogue(home, space), config=policy.diversity if policy else DiversityConfig())
 
 
-def _known(home: Home, rows: TrainingSet) -> Known | None:
-    """What TransAct reads beside the rows; None where they compare no vectors."""
+def _catalogue(home: Home, space: str) -> Pins:
+    """Every pin of the lake in `space`."""
     from infra.jobs import context
     from training.pipelines.catalogues import catalogue_of, space_part
-    from training.pipelines.transact import known_of
     from training.registry import Registry
+
+    ctx = context(home)
+    return catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), space))
+
+
+def _known(home: Home, info: TrainingSetInfo) -> Known:
+    """What TransAct reads beside the rows, whose vectors are of `info.space`."""
+    from training.pipelines.transact import known_of
     from training.transact.examples import PinTable
     from validation.lake import Lake
 
-    if rows.info.space is None:
-        return None
-    ctx = context(home)
-    pins = catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), rows.info.space))
-    return known_of(Lake(home.lake), PinTable(pins.ids, pins.vectors), rows.info.end)
+    pins = _catalogue(home, str(info.space))
+    return known_of(Lake(home.lake), PinTable(pins.ids, pins.vectors), info.end)
 
 
 def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> RankingReport:
@@ -135,7 +136,7 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
     split = split_of(rows.info)
     split = replace(split, train=newest(rows, split.train, config.max_rows))
     data, left_out = ranking.RankingData.of(rows, split)
-    known = models(data, _known(home, rows))
+    known = models(data, None if rows.info.space is None else cache(partial(_known, home, rows.info)))
     unknown = [name for name in config.models or () if name not in known]
     if unknown or config.models == ():
         raise EvaluationError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +20,11 @@ from training.data.training_set import Block
 from training.models.pinnability import FeatureSpec
 from training.models.ranker import ENGAGE
 from training.models.transact import Head, SequenceConfig, TransAct, TransActConfig
+from training.models.transact.loss import label_matrix, row_weights
+from training.models.transact.network import seeded
 from training.models.transact.ranker import TransActRanker
+from training.pipelines.fitting import LogisticConfig, fit_logistic
+from training.pipelines.fitting import Rows as LinearRows
 from training.transact.examples import Examples, Known
 from training.transact.trainer import NothingToLearn, TransActTraining, train_network
 
@@ -48,6 +53,8 @@ class TransActRecipe(BaseModel):
     )
     cross_layers: int = Field(2, ge=0)
     deep: tuple[int, ...] = (128, 64)
+    wide: bool = True
+    """Begin as the logistic regression of every head, and learn what it misses."""
     training: TransActTraining = TransActTraining(batch_rows=512, learning_rate=2e-3)
     """Its epochs follow from `max_reads`, its seed is the run's."""
     label_weights: dict[str, LabelWeights] = {}
@@ -125,10 +132,13 @@ def fit_transact(
     users = known.users if config.user_dim else None
     examples = with_engage(Examples.of(train, known.log, known.pins, spec, users).take(kept), train.label[kept])
     training = recipe.training.model_copy(update={"epochs": epochs, "seed": seed})
+    labelled = (*actions, ENGAGE)
+    if start is None and recipe.wide:
+        start = as_logistic(config, examples, labelled, seed)
     trained = train_network(
         config,
         examples,
-        (*actions, ENGAGE),
+        labelled,
         training,
         start=start,
         checkpoints=checkpoints,
@@ -149,7 +159,31 @@ def config_of(
         user_dim=0 if known.users is None else known.users.dim,
         cross_layers=recipe.cross_layers,
         deep=recipe.deep,
+        wide=recipe.wide,
     )
+
+
+def as_logistic(config: TransActConfig, examples: Examples, actions: Sequence[str], seed: int) -> TransAct:
+    """A network that says what a logistic regression a head says, its other weights drawn from `seed`.
+
+    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features.
+    """
+    network = seeded(config, examples.pins.content.shape[1], seed)
+    network.learn_scale(torch.from_numpy(examples.features))
+    matrix, base, columns = label_matrix(config.heads, actions)
+    labels = torch.from_numpy(examples.labels)
+    weights = row_weights(labels, matrix, base).numpy() * examples.weights[:, None]
+    fits = []
+    for head, column in enumerate(columns.tolist()):
+        label = examples.labels[:, column].astype(np.float32)
+        rows = LinearRows(examples.features, label, weights[:, head])
+        fits.append(fit_logistic(rows, config.spec, LogisticConfig()))
+    scale, mean = network.scale.numpy(), network.mean.numpy()
+    # the same features, standardised by other moments: what the weights are per unit must not change
+    slopes = np.stack([f.weights / f.scale for f in fits])
+    constants = np.array([f.bias for f in fits]) + (slopes * (mean - np.stack([f.mean for f in fits]))).sum(1)
+    network.learn_linear(torch.from_numpy((slopes * scale).astype(np.float32)), torch.from_numpy(constants))
+    return network
 
 
 def misfit(start: TransAct, spec: FeatureSpec, recipe: TransActRecipe, known: Known) -> str | None:
