@@ -13,6 +13,10 @@ import typer
 
 from infra.home import Home
 
+# Threads that wait for each other sleep. Beside other work the default, spinning, takes several times the CPU.
+# OpenMP reads this when torch is first imported, which is later than here; services inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
