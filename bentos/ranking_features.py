@@ -8,7 +8,7 @@ import numpy as np
 
 from bentos.features import Floats, Ints, PinTable
 from training.models.interactions import Pins, request_interactions
-from training.models.ranker import ENGAGE, Candidates, Ranker, Request
+from training.models.ranker import Candidates, Ranker, Request
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 class NoRanker(RuntimeError):
     """The release has no ranker, or this process did not load it."""
-
-
-def score(feed: Feed) -> Floats:
-    """The chance of any positive action on each of `feed.candidates`, uncalibrated, (n,) float32.
-    Raises NoRanker."""
-    ranker = _ranker(feed)
-    return score_heads(feed)[:, ranker.heads.index(ENGAGE)]
 
 
 def score_heads(feed: Feed) -> Floats:

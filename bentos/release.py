@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,9 @@ from bentos.ids import Ids
 from bentos.networks import Learned, Networks
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
+from training.models.calibration import Calibrator
 from training.models.interactions import polarity_signs
+from training.models.page_policy import PagePolicy
 from training.models.pinnersage import PinnerSageConfig
 from training.models.ranker import Ranker
 from validation.manifest import ReleaseManifest
@@ -53,6 +56,21 @@ class ServingRelease:
     ranker: Ranker | None = None
     """None in a process that does not rank, and in a release without a ranker."""
     ranker_name: str = ""
+    calibrator: Calibrator | None = None
+    """Fitted for that ranker; None where its scores pass as they are, and in a process that only retrieves."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The ranker's heads as far as this process knows them; empty where it holds neither it nor its
+        calibrator."""
+        if self.ranker is not None:
+            return self.ranker.heads
+        return self.calibrator.head_names if self.calibrator else ()
+
+    @cached_property
+    def policy(self) -> PagePolicy:
+        """What pages are made by where no file says otherwise."""
+        return PagePolicy.default(self.contract.vocabulary)
 
     @property
     def spaces(self) -> list[str]:
