@@ -6,14 +6,23 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from bentos import light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
-from bentos.messages import LightAnswer, RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
+from bentos.messages import (
+    Brought,
+    LightAnswer,
+    LightRequest,
+    RankAnswer,
+    RankRequest,
+    RetrieveAnswer,
+    RetrieveRequest,
+    SourceReport,
+)
 from bentos.pool import Pool, why_missing
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ class RankingEngine(Protocol):
     """Scores `feed.candidates`, (n,) float32."""
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        """By the two-tower: for every candidate there is."""
+        """By the release's trees or two-tower: for every candidate there is."""
         ...
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
@@ -84,7 +93,7 @@ class LocalRetrieval:
 
 @dataclass(frozen=True)
 class LocalRanking:
-    """Runs the release's two-tower and ranker on this process's threads."""
+    """Runs the release's light ranker and ranker on this process's threads."""
 
     pool: Pool
 
@@ -131,29 +140,39 @@ class RemoteRetrieval:
 class RemoteRanking:
     """Asks a ranking service for the scores of the same release."""
 
-    ask_light: Callable[[RankRequest], Awaitable[LightAnswer]]
+    ask_light: Callable[[LightRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self._scores(feed, deadline_ms, self.ask_light)
+        lists = light_scores.source_lists(feed.parts) if feed.release.light_by == light_scores.LIGHT else []
+        request = LightRequest(
+            **_asked(feed),
+            brought=[
+                Brought(source=one.source, pin_ids=one.pin_ids.tolist(), scores=one.scores.tolist())
+                for one in lists
+            ],
+        )
+        return await self._scores(deadline_ms, lambda: self.ask_light(request))
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self._scores(feed, deadline_ms, self.ask)
+        request = RankRequest(**_asked(feed))
+        return await self._scores(deadline_ms, lambda: self.ask(request))
 
     async def _scores(
-        self,
-        feed: Feed,
-        deadline_ms: float,
-        ask: Callable[[RankRequest], Awaitable[LightAnswer | RankAnswer]],
+        self, deadline_ms: float, ask: Callable[[], Awaitable[LightAnswer | RankAnswer]]
     ) -> Floats:
-        request = RankRequest(
-            user_id=feed.user_id,
-            pin_ids=feed.candidates.pin_ids.tolist(),
-            release=feed.release.version,
-            now_ms=feed.now_ms,
-        )
-        answer = await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
+        answer = await asyncio.wait_for(_twice(ask), deadline_ms / 1000 + HOP_S)
         return np.array(answer.scores, np.float32)
+
+
+def _asked(feed: Feed) -> dict[str, Any]:
+    """What every ranking request says."""
+    return {
+        "user_id": feed.user_id,
+        "pin_ids": feed.candidates.pin_ids.tolist(),
+        "release": feed.release.version,
+        "now_ms": feed.now_ms,
+    }
 
 
 HOP_S = 0.25

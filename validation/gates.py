@@ -170,6 +170,20 @@ def ranker_floor(
         yield _at_most(name, release.metrics, bound, "rows", bounds.min_sample)
 
 
+def light_floor(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """Whoever orders candidates before heavy ranking keeps no less of what users act on than the merge does."""
+    kept, merged = f"{release.light_by}/kept", release.metrics.get("merge/kept")
+    if merged is None or release.light_by == "merge":
+        return
+    n = int(release.metrics.get("light/users", 0))
+    result = _result(kept, release.metrics.get(kept), merged, n, above=True)
+    if not result.passed and result.value is not None and n < bounds.min_sample:
+        result = _undecided(result, f"{n} are too few to decide, it takes {bounds.min_sample}")
+    yield result
+
+
 def index_health(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
@@ -235,7 +249,7 @@ def non_inferiority(
         yield _compared(pair, comparison.champion, bounds)
 
 
-GATES: tuple[Gate, ...] = (retrieval_floors, ranker_floor, index_health, size, non_inferiority)
+GATES: tuple[Gate, ...] = (retrieval_floors, ranker_floor, light_floor, index_health, size, non_inferiority)
 """Every gate, in the order of the report."""
 
 

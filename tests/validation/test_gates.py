@@ -279,3 +279,17 @@ def test_a_small_catalogue_can_pass() -> None:
     few = {"chance/recall_at_100": 100 / 120} | {f"{role}/recall_at_100": 0.95 for role in RETRIEVERS}
     few |= {f"pinnersage/recall_at_100/{s}": 0.95 for s in SLICES}
     assert not failed(run_gates(release(few), None))
+
+
+@pytest.mark.parametrize(
+    ("by", "kept", "users", "passes"),
+    [("light", 0.8, 400, True), ("light", 0.6, 400, False), ("light", 0.6, 5, True), ("merge", 0.6, 400, True)],
+)
+def test_whoever_orders_candidates_keeps_no_less_than_the_merge(
+    by: str, kept: float, users: int, passes: bool
+) -> None:
+    metrics = {"light/kept": kept, "merge/kept": 0.7, "light/users": float(users)}
+    results = run_gates(release(metrics, light_by=by), None)
+    assert bool(failed(results)) is not passes
+    if not passes:
+        assert "light/kept: 0.6 is below 0.7, n = 400" in failed(results)["light/kept"].message

@@ -1,5 +1,5 @@
 """The whole training run in order: features, content space, PinSage, Pixie, learned retrievers, PinnerSage,
-training set, rankers.
+training set, rankers, light ranker.
 
     lake -> features -> Feast
          -> content@v -> Feast, Milvus
@@ -9,6 +9,7 @@ training set, rankers.
                       -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
                       -> dcm@v, conditional@v, two_tower@v -> Feast, Milvus
                       -> training set -> pinnability_logistic@v, pinnability_gbdt@v
+         all sources, replayed -> light_gbdt@v
 
 PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
 than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
@@ -26,6 +27,7 @@ from datetime import datetime
 from typing import Protocol
 
 from training.context import TrainingContext
+from training.data.point_in_time import FeastPointInTime
 from training.data.splits import TooShort
 from training.data.training_set import NoTrainingRows
 from training.evaluation.retrieval import NothingHeldOut
@@ -33,6 +35,7 @@ from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
 from training.pinnerformer.trainer import NothingToPredict
 from training.pipelines import content as content_pipeline
+from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
@@ -41,6 +44,7 @@ from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.interests import train_conditional, train_dcm
+from training.pipelines.light import NothingFetched, train_light
 from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
 from training.pipelines.pinnerformer import TooFewLabels, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
@@ -51,6 +55,7 @@ from training.pipelines.publish import Publisher
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER, NothingServed
 from training.pipelines.two_tower import train_two_tower
 from training.registry import TRAINED, Registry
+from training.release_parts import newest_sources
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 
@@ -67,6 +72,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     TWO_TOWER: ("pins", "actions"),
     pinnersage_pipeline.MODEL: ("pins", "actions"),
     **{kind.model: ("pins", "actions") for kind in Kind},
+    light_pipeline.MODEL: ("pins", "actions", "impressions"),
 }
 """Tables each step cannot do without, in the order the steps run."""
 
@@ -144,6 +150,7 @@ class _Run:
                 self._retriever(publisher, name, train_it)
             self._pinnersage(publisher, space)
             self._rankers(publisher, pins)
+            self._light(publisher, pins)
             publisher.online()
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
@@ -236,6 +243,19 @@ class _Run:
                 self._skip(kind.model, str(reason))
             else:
                 self.parts[kind.model] = part
+
+    def _light(self, publisher: Publisher, pins: Pins) -> None:
+        """The light ranker over the sources of the release that these versions make."""
+        name = light_pipeline.MODEL
+        if name not in self.wanted or not self._may(name):
+            return
+        try:
+            sources = newest_sources(self.ctx)
+            self.parts[name] = train_light(
+                self.ctx, FeastPointInTime(publisher.store), sources, pins, force=self._forced(name)
+            )
+        except (NothingHeldOut, NothingToLearn, NothingFetched) as reason:
+            self._skip(name, str(reason))
 
     def _needed(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""
