@@ -42,11 +42,11 @@ HOMEFEED: tuple[Stage, ...] = (
     Retrieve(
         (
             Source(pinnersage.NAME, pinnersage.candidates, budget=480, deadline_ms=400),
-            Source(pinnerformer.NAME, pinnerformer.candidates, budget=400, deadline_ms=400),
-            Source(dcm.NAME, dcm.candidates, budget=400, deadline_ms=400),
-            Source(conditional.NAME, conditional.candidates, budget=400, deadline_ms=400),
-            Source(two_tower.NAME, two_tower.candidates, budget=400, deadline_ms=400),
-            Source(pixie.NAME, pixie.candidates, budget=400, deadline_ms=400),
+            Source(pinnerformer.NAME, pinnerformer.candidates, budget=600, deadline_ms=400),
+            Source(dcm.NAME, dcm.candidates, budget=600, deadline_ms=400),
+            Source(conditional.NAME, conditional.candidates, budget=600, deadline_ms=400),
+            Source(two_tower.NAME, two_tower.candidates, budget=600, deadline_ms=400),
+            Source(pixie.NAME, pixie.candidates, budget=600, deadline_ms=400),
             Source(followed_boards.NAME, followed_boards.candidates, budget=160, deadline_ms=300),
             Source(followed_topics.NAME, followed_topics.candidates, budget=240, deadline_ms=300),
             Source(popular_by_topic.NAME, popular_by_topic.candidates, budget=240, deadline_ms=300),

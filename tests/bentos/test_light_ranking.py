@@ -16,15 +16,27 @@ from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking
 from bentos.errors import BadId, LimitOutOfRange
 from bentos.feed import Feed, Surface
 from bentos.feed_service import run_blocking
-from bentos.funnel import HOMEFEED
+from bentos.funnel import HOMEFEED, sources_of
 from bentos.messages import MAX_BROUGHT, Brought, LightRequest
 from bentos.networks import Networks
 from bentos.rehearsal import rehearse
 from bentos.serving import ReleaseRejected
+from bentos.sources import (
+    conditional,
+    dcm,
+    followed_boards,
+    followed_topics,
+    pinnerformer,
+    pinnersage,
+    pixie,
+    popular_by_topic,
+    two_tower,
+)
 from bentos.stages import LightRank, Merge, ReadPins
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, GARDENER, NOW_MS, PER_TOPIC, Stack, manifest, pin_of
 from tests.bentos.preview import FixedHolder
+from training.light import replay, rule_sources
 from training.models.light_ranking import LightRanker, LightSpec
 from validation.manifest import Part
 
@@ -158,3 +170,17 @@ def test_trees_that_do_not_fit_their_file_are_rejected(stack: Stack) -> None:
     other = LightRanker(LightSpec(sources=("a", "b", "c")), trees().booster)
     with pytest.raises(ReleaseRejected, match="train it again"):
         rehearse(replace(release, light=other))
+
+
+def test_the_replay_that_trains_the_trees_fetches_as_the_funnel_does() -> None:
+    """Training may not import the services, so their numbers stand in both."""
+    learned = dict.fromkeys(replay.ROLES, replay.BUDGET) | {replay.PINNERSAGE: replay.PINNERSAGE_BUDGET}
+    assert {s.name: s.budget for s in sources_of(Surface.HOMEFEED)} == learned | rule_sources.BUDGETS
+    assert [s.name for s in sources_of(Surface.HOMEFEED)] == [*learned, *rule_sources.BUDGETS]
+    for source in (pinnerformer, dcm, conditional, two_tower, pixie):
+        assert source.CANDIDATES == replay.BUDGET, source.NAME
+    assert (pinnersage.PER_MEDOID, pinnersage.NEAR) == (replay.PER_MEDOID, replay.NEAR)
+    assert (followed_boards.BOARDS, followed_boards.PER_BOARD) == (rule_sources.BOARDS, rule_sources.PER_BOARD)
+    assert followed_topics.TOPICS == rule_sources.TOPICS
+    for name in ("OWN_TOPICS", "PER_TOPIC", "RECENT", "WHOLE_CATALOGUE"):
+        assert getattr(popular_by_topic, name) == getattr(rule_sources, name), name

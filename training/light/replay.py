@@ -57,7 +57,7 @@ Listed = tuple[Ints, Floats]
 PINNERSAGE, PIXIE = "pinnersage", "pixie"
 ROLES = (PINNERSAGE, PINNERFORMER, DCM, CONDITIONAL, TWO_TOWER, PIXIE)
 """Roles of a release that are sources, in funnel order."""
-BUDGET = 400
+BUDGET = 600
 """Pins that a learned source, and Pixie, brings."""
 PINNERSAGE_BUDGET = 480
 PER_MEDOID, NEAR = 160, 0.5
