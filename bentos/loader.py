@@ -29,6 +29,7 @@ from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
 from training.models.calibration import Calibrator
+from training.models.light_ranking import LightRanker
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
 from training.models.pixie import ReleasedPixie
 from validation.lake import Lake
@@ -103,7 +104,7 @@ class ReleaseLoader:
             networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
             release = replace(release, networks=networks)
         if self.role & Role.RANK:
-            release = self._with_ranker(release)
+            release = self._with_ranker(replace(release, light=self._light(manifest)))
         if self.role is not Role.RETRIEVE:
             release = self._with_calibrator(release)
         return release
@@ -146,6 +147,10 @@ class ReleaseLoader:
             return None
         released = ReleasedPixie.load(self.registry.files(part.model, part.version))
         return Walker.open(released, contract.vocabulary, self.settings.events)
+
+    def _light(self, manifest: ReleaseManifest) -> LightRanker | None:
+        part = manifest.parts.get("light")
+        return None if part is None else LightRanker.load(self.registry.files(part.model, part.version))
 
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
         from training.models.ranker import load_ranker

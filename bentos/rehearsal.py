@@ -8,30 +8,34 @@ import numpy as np
 
 from bentos import light_scores
 from bentos.candidates import Candidates
-from bentos.features import User
+from bentos.features import PinTable, User
 from bentos.feed import Feed, Surface
 from bentos.networks import Learned
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.sources import conditional, dcm, pinnerformer, two_tower
 from feature_repo.sequence import Event, Sequence
+from training.models.light_ranking import LightRanker
 
 MS_PER_HOUR = 3_600_000
 
 
 def rehearse(release: ServingRelease) -> None:
-    """Load the compiled kernels of every network the process holds, and prove that it fits its pins.
+    """Load the compiled kernels of every network the process holds, and prove that it fits its pins; run the
+    light ranker once.
 
     Raises ReleaseRejected naming the part that reads or makes vectors of another dimension than the release's.
     """
     held = [role for role in Learned if getattr(release.networks, role) is not None]
-    if not held:
+    if not held and release.light is None:
         return
     for role in held:
         _check_dimensions(release, role)
     feed = _somebody(release)
     for role in held:
         _RUNS[role](feed)
+    if release.light is not None:
+        _light(feed, release.light)
 
 
 def _check_dimensions(release: ServingRelease, role: Learned) -> None:
@@ -62,6 +66,21 @@ def _somebody(release: ServingRelease) -> Feed:
 def _two_tower(feed: Feed) -> None:
     two_tower.candidates(feed)
     light_scores.user_vector(feed)
+
+
+def _light(feed: Feed, ranker: LightRanker) -> None:
+    """Raises ReleaseRejected where the trees read another number of features than their file says."""
+    ids = np.unique(feed.candidates.pin_ids)
+    feed.pins = PinTable(ids, feed.release.features.pins(ids), np.zeros((len(ids), 0), np.float32))
+    feed.parts = [feed.candidates]
+    made = light_scores.rows(feed, ranker.spec)
+    if made.shape[1] != ranker.booster.num_features():
+        raise ReleaseRejected(
+            f"the light ranker's file names {made.shape[1]} features, its trees read"
+            f" {ranker.booster.num_features()}; train it again"
+        )
+    if not np.isfinite(ranker.score(made)).all():
+        raise ReleaseRejected("the light ranker gives scores that are not numbers; train it again")
 
 
 _RUNS = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from training.context import TrainingContext
 from training.models.calibration import CalibrationMismatch, Calibrator
 from training.models.ranker import NotARanker, Ranker, load_calibrator, load_ranker
 from training.pipelines import content as content_pipeline
+from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
@@ -25,6 +27,9 @@ from validation.manifest import Part, Space
 
 CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
 """Roles of the parts beside the learned retrievers, whose roles are their models' names (`LEARNED`)."""
+
+LIGHT = "light"
+"""Role of the trees that order candidates before heavy ranking."""
 
 MAKERS = (CONTENT, PINSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
@@ -58,7 +63,7 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     content = content_part(registry, version)
     if content.metrics.get("content_coverage") == 0:
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER), why)
+        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT), why)
     space = space_of(content)
     pinsage = _pinsage(registry, space)
     known: dict[str, str] = {}
@@ -68,7 +73,7 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     for name, part in learned.items():
         if part is not None and (short := retrievers.shortfall(part)):
             known[name], learned[name] = short, None
-    found = {
+    found: dict[str, Part | None] = {
         CONTENT: content,
         PINSAGE: pinsage,
         PIXIE: _pixie(registry, space),
@@ -76,9 +81,23 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
         PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
         RANKER: _ranker(registry, space, learned[PINNERFORMER]),
     }
+    found[LIGHT] = _light(registry, {role: part for role, part in found.items() if part is not None})
     absent = [role for role, part in found.items() if part is None]
     skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
     return {role: part for role, part in found.items() if part is not None}, skipped
+
+
+def newest_sources(ctx: TrainingContext) -> dict[str, Part]:
+    """The parts of `newest_parts` that are candidate sources, by role."""
+    parts, _ = newest_parts(ctx)
+    return {role: parts[role] for role in light_pipeline.ROLES if role in parts}
+
+
+def _light(registry: Registry, parts: Mapping[str, Part]) -> Part | None:
+    """The newest light ranker that reads scores of exactly these sources' weights."""
+    over = light_pipeline.weights_named(registry, parts)
+    version = _newest(registry, light_pipeline.MODEL, light_pipeline.SOURCES_TAG, over)
+    return None if version is None else light_pipeline.light_part(registry, version)
 
 
 def _pinsage(registry: Registry, content_space: str) -> Part | None:
@@ -140,6 +159,7 @@ def _why_absent(registry: Registry, role: str, space: str) -> str:
         PINSAGE,
         PIXIE,
         *LEARNED,
+        LIGHT,
     ):  # made before PinnerSage, so a run that went on without them left them out
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
