@@ -202,7 +202,7 @@ def test_a_user_without_last_nights_vector_has_none(release: ServingRelease) -> 
 def test_a_ranker_of_other_vectors_is_rejected_before_it_serves(release: ServingRelease) -> None:
     ranker = release.ranker
     assert isinstance(ranker, TransActRanker)
-    with pytest.raises(ReleaseRejected, match="reads users in pinnerformer@2, the release makes .* in None"):
+    with pytest.raises(ReleaseRejected, match=r"reads users in pinnerformer@2, the release makes .* in None"):
         check_ranker(release)
     wider = TransActRanker(seeded(ranker.network.config, DIM + 1, 0))
     with pytest.raises(ReleaseRejected, match=f"reads {DIM + 1}-d content; the release holds {DIM}-d pins"):
