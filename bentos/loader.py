@@ -21,7 +21,7 @@ from bentos.networks import Learned, load_networks
 from bentos.pool import Pool
 from bentos.ranking_stages import CALIBRATION_FEATURES
 from bentos.registry import ModelRegistry
-from bentos.rehearsal import rehearse
+from bentos.rehearsal import check_ranker, probe, rehearse
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
@@ -159,7 +159,9 @@ class ReleaseLoader:
         if part is None:
             return release
         ranker = load_ranker(self.registry.files(part.model, part.version))
-        return replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        release = replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        check_ranker(release)
+        return replace(release, ranker=ranker.fitted_to([probe(release)]))
 
     def _with_calibrator(self, release: ServingRelease) -> ServingRelease:
         part = release.manifest.parts.get("ranker")
