@@ -63,6 +63,10 @@ class ImpressionRecord(_Record):
     stage: str | None = None
     """Funnel stage that decided the place (`merged`, `light`, `ranked`, `exploration`)."""
     score: float | None = None
+    bid: float | None = Field(default=None, ge=0)
+    """Of a sponsored pin: micro-currency that a click pays."""
+    predicted: float | None = Field(default=None, ge=0, le=1)
+    """Of a sponsored pin: calibrated click probability that it was ranked by."""
 
 
 Record = Annotated[ActionRecord | ImpressionRecord, Field(discriminator="kind")]

@@ -38,6 +38,7 @@ from validation.staging import Spool, Staged, stage
 from validation.tables import (
     ACTION,
     ACTIONS,
+    ADS,
     BOARDS,
     IMPRESSIONS,
     PINS,
@@ -225,7 +226,7 @@ def _stage(
     staged: dict[str, Staged] = {}
     for name, table in source.tables.items():
         progress(f"Reading {name}: {table.rows:,} rows")
-        if name in (ACTIONS.name, IMPRESSIONS.name) and not len(pins):
+        if name in (ADS.name, ACTIONS.name, IMPRESSIONS.name) and not len(pins):
             pins = _all_keys(lake, staged, PINS.name)
         rules = Rules(
             contract.vocabulary,
