@@ -38,7 +38,7 @@ BATCH_ROWS_WIDE = 50_000
 """Rows at once of a table that may carry texts, pictures and vectors."""
 
 LABELS = (EVENT_ID, REQUEST_ID, AD_ID)
-"""Columns that name an event, an answer or a campaign: int64, or strings that are hashed and never asked back."""
+"""Columns that name an event, an answer or a campaign: int64, or strings that are hashed for good."""
 
 
 @dataclass(frozen=True)

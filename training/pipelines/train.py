@@ -9,6 +9,7 @@ training set, rankers.
                       -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
                       -> dcm@v, conditional@v, two_tower@v -> Feast, Milvus
                       -> training set -> pinnability_logistic@v, pinnability_gbdt@v
+                      -> training set of ads -> ads_multi_tower@v
 
 PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
 than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from training.ads.trainer import NothingToLearn as NothingClicked
 from training.context import TrainingContext
 from training.data.splits import TooShort
 from training.data.training_set import NoTrainingRows
@@ -32,11 +34,13 @@ from training.evaluation.retrieval import NothingHeldOut
 from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
 from training.pinnerformer.trainer import NothingToPredict
+from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines.ads import build_ads_set, train_ads
 from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
@@ -55,6 +59,7 @@ from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 
 FEATURES = "features"
+ADS = "ads"
 
 NEEDS: dict[str, tuple[str, ...]] = {
     FEATURES: ("pins", "actions"),
@@ -67,6 +72,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     TWO_TOWER: ("pins", "actions"),
     pinnersage_pipeline.MODEL: ("pins", "actions"),
     **{kind.model: ("pins", "actions") for kind in Kind},
+    ADS: ("pins", "actions", "ads", "impressions"),
 }
 """Tables each step cannot do without, in the order the steps run."""
 
@@ -144,6 +150,7 @@ class _Run:
                 self._retriever(publisher, name, train_it)
             self._pinnersage(publisher, space)
             self._rankers(publisher, pins)
+            self._ads(publisher, pins)
             publisher.online()
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
@@ -236,6 +243,18 @@ class _Run:
                 self._skip(kind.model, str(reason))
             else:
                 self.parts[kind.model] = part
+
+    def _ads(self, publisher: Publisher, pins: Pins) -> None:
+        if ADS not in self.wanted or not self._may(ADS):
+            return
+        content = self.parts[content_pipeline.MODEL]
+        try:
+            rows = build_ads_set(self.ctx, publisher.store, content, pins)
+            part = train_ads(self.ctx, rows, content, pins, force=self._forced(ADS))
+        except (NoTrainingRows, TooShort, NothingClicked) as reason:
+            self._skip(ADS, str(reason))
+        else:
+            self.parts[ads_pipeline.MODEL] = part
 
     def _needed(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""
