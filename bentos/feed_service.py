@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bentos import why
+from bentos.candidate_log import CandidateLog
 from bentos.candidates import Candidates
 from bentos.engines import Engines
 from bentos.errors import BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
@@ -30,9 +31,12 @@ from bentos.messages import (
     PinsRequest,
     RelatedRequest,
     Topic,
+    UtilityReport,
 )
 from bentos.metrics import observe
+from bentos.policy_file import ServedPolicy
 from bentos.pool import Pool, needed, why_missing
+from bentos.ranking_stages import RANKED
 from bentos.release import ServingRelease
 from bentos.stages import Stage
 from validation.tables import EntityKind
@@ -47,6 +51,10 @@ def _clock_ms() -> int:
     return int(time.time() * 1000)
 
 
+def _defaults(release: ServingRelease) -> ServedPolicy:
+    return ServedPolicy(release.policy)
+
+
 @dataclass(frozen=True)
 class FeedService:
     """Answers feeds, related pins and pins. Every answer runs on the one release that `release` gave it."""
@@ -55,7 +63,11 @@ class FeedService:
     """The release being served; raises NoRelease before the first is loaded."""
     engines: Engines
     impressions: Impressions
+    candidates: CandidateLog | None = None
+    """Where a sample of requests logs what it fetched; None logs nothing."""
     clock_ms: Callable[[], int] = _clock_ms
+    policy: Callable[[ServingRelease], ServedPolicy] = _defaults
+    """What pages of a release are made by, now."""
 
     async def homefeed(self, request: FeedRequest) -> FeedAnswer:
         """A feed for a user; a stranger gets what is popular.
@@ -127,7 +139,17 @@ class FeedService:
     def _feed(self, release: ServingRelease, surface: Surface, limit: int) -> Feed:
         now = self.clock_ms()
         request_id = new_request_id(now)
-        return Feed(surface, release, now, limit, request_id=request_id, seed=request_id)
+        served = self.policy(release)
+        return Feed(
+            surface,
+            release,
+            now,
+            limit,
+            request_id=request_id,
+            seed=request_id,
+            policy=served.policy,
+            policy_refused=served.refused,
+        )
 
     async def _answer(self, feed: Feed, user_id: ExternalId | None) -> FeedAnswer:
         started = time.perf_counter()
@@ -136,6 +158,8 @@ class FeedService:
             pins = await self._shown(feed)
         with feed.stage("log"):
             self.impressions.record(feed)
+            if self.candidates is not None:
+                self.candidates.record(feed)
         seconds = time.perf_counter() - started
         observe(feed, seconds)
         return FeedAnswer(
@@ -146,6 +170,8 @@ class FeedService:
             pins=pins,
             stages=feed.stages,
             sources=feed.sources,
+            utility=utility_of(feed),
+            policy_refused=feed.policy_refused,
             missing=feed.missing,
             fallback=feed.fallback,
             ms=round(seconds * 1000, 3),
@@ -160,7 +186,7 @@ class FeedService:
             wanted = np.union1d(feed.candidates.pin_ids, anchors)
             cards = release.features.cards(wanted) if len(wanted) else {}
             kept = feed.candidates.take(np.isin(feed.candidates.pin_ids, list(cards)))
-            return kept, as_feed_pins(release, kept, cards)
+            return kept, as_feed_pins(feed, kept, cards)
 
         try:
             feed.candidates, pins = await self._pool.call("cards", CARDS_DEADLINE_MS, read)
@@ -169,7 +195,7 @@ class FeedService:
             feed.missing.append(f"cards: {why_missing(error)}")
             logger.warning("request %d has no cards: %r", feed.request_id, error)
             bare = {pin_id: Card(pin_id) for pin_id in feed.candidates.pin_ids.tolist()}
-            return as_feed_pins(release, feed.candidates, bare)
+            return as_feed_pins(feed, feed.candidates, bare)
         return pins
 
 
@@ -236,20 +262,36 @@ def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
     ]
 
 
-def as_feed_pins(release: ServingRelease, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
+def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
     """Candidates as the outside sees them; `cards` holds every one of them."""
+    release = feed.release
     pins = as_pins(release, [cards[i] for i in candidates.pin_ids.tolist()])
     columns = zip(
         pins,
         candidates.sources.tolist(),
         candidates.scores.tolist(),
+        feed.foretold(candidates.pin_ids),
         why.reasons(release, candidates, cards),
         strict=True,
     )
     return [
-        FeedPin(**dict(pin), position=position, source=source, score=score, why=reason)
-        for position, (pin, source, score, reason) in enumerate(columns)
+        FeedPin(**dict(pin), position=position, source=source, score=score, heads=heads, why=reason)
+        for position, (pin, source, score, heads, reason) in enumerate(columns)
     ]
+
+
+def utility_of(feed: Feed) -> UtilityReport | None:
+    """What ordered the feed; None where no ranker did."""
+    if feed.heads is None or feed.ordered_by != RANKED:
+        return None
+    policy, names = feed.page_policy, feed.heads.names
+    return UtilityReport(
+        ranker=feed.heads.ranker,
+        calibrated=feed.heads.calibrated,
+        policy=policy.digest,
+        weights=dict(zip(names, policy.vector(names).tolist(), strict=True)),
+        theta=policy.diversity.theta,
+    )
 
 
 def topics_of(release: ServingRelease, cards: Sequence[Card]) -> dict[int, Topic]:

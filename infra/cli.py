@@ -114,8 +114,15 @@ def train(
         bool,
         typer.Option(
             "--keep-weights",
-            help="Content, PinSage and the learned retrievers keep their weights: new pins and active users get"
-            " vectors, nothing is learned.",
+            help="Content, PinSage, the learned retrievers and TransAct keep their weights: new pins and active"
+            " users get vectors, nothing is learned but how TransAct is calibrated.",
+        ),
+    ] = False,
+    warm_start: Annotated[
+        bool,
+        typer.Option(
+            "--warm-start",
+            help="TransAct learns on from the weights of its newest version, on the rows since.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
@@ -124,7 +131,14 @@ def train(
     from infra import jobs
 
     with _named_errors():
-        jobs.train(context.obj.home, models=models, force=force, keep_weights=keep_weights, seed=seed)
+        jobs.train(
+            context.obj.home,
+            models=models,
+            force=force,
+            keep_weights=keep_weights,
+            warm_start=warm_start,
+            seed=seed,
+        )
 
 
 @app.command()
@@ -179,9 +193,9 @@ def evaluate(
             "-m",
             help="popularity, itemknn, rp3beta, ease, ials, sasrec, pixie, pinnerformer; temporal also"
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
-            " blended, which mixes the sources named at equal budget; ranking pinnability_logistic,"
-            " pinnability_gbdt and both without positions. Repeatable, or with commas; all that the data allows"
-            " if left out.",
+            " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
+            " pinnability_gbdt and both without positions. Repeatable, or with commas; all"
+            " that the data allows if left out.",
         ),
     ] = None,
     candidates: Annotated[

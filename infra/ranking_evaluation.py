@@ -14,7 +14,9 @@ from infra.home import Home
 
 if TYPE_CHECKING:
     from training.context import Progress
+    from training.data.training_set import TrainingSet
     from training.evaluation.ranking_report import RankingReport
+    from training.transact.examples import Known
 
 
 class RankingEvaluateConfig(BaseModel):
@@ -67,23 +69,39 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
     return report
 
 
+def _known(home: Home, rows: TrainingSet) -> Known | None:
+    """What TransAct reads beside the rows; None where they compare no vectors."""
+    from infra.jobs import context
+    from training.pipelines.catalogues import catalogue_of, space_part
+    from training.pipelines.transact import known_of
+    from training.registry import Registry
+    from training.transact.examples import PinTable
+    from validation.lake import Lake
+
+    if rows.info.space is None:
+        return None
+    ctx = context(home)
+    pins = catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), rows.info.space))
+    return known_of(Lake(home.lake), PinTable(pins.ids, pins.vectors), rows.info.end)
+
+
 def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> RankingReport:
     from dataclasses import replace
 
     from training.data.training_set import INFO, TrainingSet
     from training.evaluation import ranking
     from training.evaluation.ranking_models import models
-    from training.models.utility import read_weights
+    from training.models.page_policy import read_policy
     from training.pipelines.pinnability import SET, newest, split_of
 
     rows = TrainingSet(home.training_sets / SET)
     if not (rows.path / INFO).exists():
         raise EvaluationError(f"{home.root} holds no ranker's training set yet; run `corkboard train`")
-    weights = None if config.utility is None else read_weights(config.utility, rows.info.vocabulary)
+    weights = None if config.utility is None else read_policy(config.utility, rows.info.vocabulary)
     split = split_of(rows.info)
     split = replace(split, train=newest(rows, split.train, config.max_rows))
     data, left_out = ranking.RankingData.of(rows, split)
-    known = models(data)
+    known = models(data, _known(home, rows))
     unknown = [name for name in config.models or () if name not in known]
     if unknown or config.models == ():
         raise EvaluationError(

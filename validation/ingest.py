@@ -40,7 +40,6 @@ from validation.tables import (
     ACTIONS,
     ADS,
     BOARDS,
-    IMPRESSIONS,
     PINS,
     REQUIRED_TABLES,
     TABLES,
@@ -226,7 +225,7 @@ def _stage(
     staged: dict[str, Staged] = {}
     for name, table in source.tables.items():
         progress(f"Reading {name}: {table.rows:,} rows")
-        if name in (ADS.name, ACTIONS.name, IMPRESSIONS.name) and not len(pins):
+        if (table.spec.by_day or name == ADS.name) and not len(pins):
             pins = _all_keys(lake, staged, PINS.name)
         rules = Rules(
             contract.vocabulary,

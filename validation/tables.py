@@ -37,6 +37,10 @@ BID = "bid"
 PREDICTED = "predicted"
 STARTS_AT = "starts_at"
 ENDS_AT = "ends_at"
+STAGE = "stage"
+RANK = "rank"
+SCORE = "score"
+LOGGED = "logged"
 DAY = "day"
 
 RELATED_ADS = "related_ads"
@@ -252,6 +256,30 @@ IMPRESSIONS = Table(
     by_day=True,
 )
 
+CANDIDATES = Table(
+    name="candidates",
+    required=(REQUEST_ID, USER_ID, PIN_ID, TIMESTAMP, SOURCE, RANK, STAGE, LOGGED),
+    schema=pa.schema(
+        [
+            pa.field(REQUEST_ID, pa.int64(), nullable=False),
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(TIMESTAMP, TIME, nullable=False),
+            pa.field(SOURCE, pa.string(), nullable=False),
+            pa.field(RANK, pa.int32(), nullable=False),
+            (SCORE, pa.float32()),
+            pa.field(STAGE, pa.string(), nullable=False),
+            pa.field(LOGGED, pa.float32(), nullable=False),
+            (SURFACE, pa.string()),
+            ("release", pa.int32()),
+        ]
+    ),
+    key=(REQUEST_ID, PIN_ID, SOURCE),
+    ids={USER_ID: EntityKind.USER, PIN_ID: EntityKind.PIN},
+    by_day=True,
+)
+"""What a sample of requests fetched, a row a pin and source that brought it; see `events.CandidateRecord`."""
+
 BOARDS = Table(
     name="boards",
     required=(BOARD_ID, USER_ID),
@@ -332,7 +360,7 @@ ADS = Table(
 runs. Bids and budgets are in micro-currency, millionths of the account's currency."""
 
 TABLES: dict[str, Table] = {
-    t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, ADS, IMPRESSIONS, ACTIONS)
+    t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, ADS, IMPRESSIONS, CANDIDATES, ACTIONS)
 }
 """Every contract table, in the order in which they pass the door (what is pointed at before what points)."""
 

@@ -23,12 +23,11 @@ from training.data.training_set import Block, TrainingSet
 from training.evaluation import metrics
 from training.evaluation.calibration_metrics import calibration_table
 from training.evaluation.hit_at_k import hit_at_k
+from training.evaluation.ranker_metrics import new_users
 from training.evaluation.ranking_report import HeadQuality, RankingReport, RankingRow
 from training.evaluation.spread import Spread
 from training.models.calibration import CalibrationConfig, fit
-from training.models.interactions import INTERACTION_FEATURES
 from training.models.utility import UtilityWeights, utility
-from training.pipelines.pinnability import NEW_USER_POSITIVES
 
 Floats = NDArray[np.float32]
 
@@ -193,11 +192,6 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
     above, below = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (positives - 1) * (above - auc**2) + (negatives - 1) * (below - auc**2)
     return 1.96 * float(np.sqrt(max(variance, 0.0) / (positives * negatives)))
-
-
-def new_users(block: Block) -> NDArray[np.bool_]:
-    """Which rows are of users who had done little yet, (n,)."""
-    return block.interactions[:, INTERACTION_FEATURES.index("sequence_positives")] < NEW_USER_POSITIVES
 
 
 def _row(

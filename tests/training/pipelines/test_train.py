@@ -22,7 +22,7 @@ from training.data.training_set import NoTrainingRows, TrainingSet
 from training.data.world import WorldPaths
 from training.evaluation.metrics import auc
 from training.models.interactions import Pins, polarity_signs, request_interactions
-from training.models.pinnability import load_ranker
+from training.models.ranker import load_ranker
 from training.pipelines import pinnability
 from training.pipelines import pinsage as pinsage_module
 from training.pipelines import retrievers as retrievers_module
