@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import ad_scores, light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.heads import Heads
@@ -43,6 +43,10 @@ class RankingEngine(Protocol):
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
         """By the release's ranker, as it gives them: for the shortlist."""
+        ...
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        """By the release's ads model, calibrated: for sponsored pins beside `feed.pin_id`."""
         ...
 
 
@@ -97,6 +101,9 @@ class LocalRanking:
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
         return await self.pool.call("rank", deadline_ms, lambda: heads_of(feed))
 
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        return await self.pool.call("ads", deadline_ms, lambda: ad_scores.score(feed))
+
 
 def heads_of(feed: Feed) -> Heads:
     """What the release's ranker foretells of `feed.candidates`. Raises NoRanker."""
@@ -143,15 +150,18 @@ class RemoteRanking:
 
     ask_light: Callable[[RankRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
+    ask_ads: Callable[[RankRequest], Awaitable[RankAnswer]]
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
         answer = await self._asked(feed, deadline_ms, self.ask_light)
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
-        answer = await self._asked(feed, deadline_ms, self.ask)
-        p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
-        return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
+        return _heads(await self._asked(feed, deadline_ms, self.ask), feed)
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        heads = _heads(await self._asked(feed, deadline_ms, self.ask_ads), feed)
+        return heads.with_calibrated(heads.p)
 
     async def _asked(self, feed: Feed, deadline_ms: float, ask: Callable[[RankRequest], Awaitable[A]]) -> A:
         request = RankRequest(
@@ -159,8 +169,14 @@ class RemoteRanking:
             pin_ids=feed.candidates.pin_ids.tolist(),
             release=feed.release.version,
             now_ms=feed.now_ms,
+            anchor=feed.pin_id,
         )
         return await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
+
+
+def _heads(answer: RankAnswer, feed: Feed) -> Heads:
+    p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
+    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
 
 
 HOP_S = 0.25

@@ -29,6 +29,7 @@ from bentos.messages import (
     Pin,
     PinsAnswer,
     PinsRequest,
+    RelatedAdsRequest,
     RelatedRequest,
     Topic,
     UtilityReport,
@@ -109,6 +110,23 @@ class FeedService:
                 feed.pin_id = known_pin(release, request.pin_id)
             if request.board_id is not None:
                 feed.board_id = known_board(release, request.board_id)
+
+        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        return await self._answer(feed, request.user_id)
+
+    async def related_ads(self, request: RelatedAdsRequest) -> FeedAnswer:
+        """Ads for the page of pins related to a pin: by expected value, each at its place of the page.
+
+        Raises PinNotFound for what the data set does not hold, LimitOutOfRange, BadId, NoRelease.
+        """
+        release = self.release()
+        check_limit(request.limit)
+        feed = self._feed(release, Surface.RELATED_ADS, request.limit)
+
+        def lookup() -> None:
+            if request.user_id is not None:
+                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
+            feed.pin_id = known_pin(release, request.pin_id)
 
         await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
         return await self._answer(feed, request.user_id)
@@ -272,11 +290,20 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
         candidates.scores.tolist(),
         feed.foretold(candidates.pin_ids),
         why.reasons(release, candidates, cards),
+        feed.sponsors(candidates.pin_ids),
         strict=True,
     )
     return [
-        FeedPin(**dict(pin), position=position, source=source, score=score, heads=heads, why=reason)
-        for position, (pin, source, score, heads, reason) in enumerate(columns)
+        FeedPin(
+            **dict(pin),
+            position=feed.place(nth),
+            source=source,
+            score=score,
+            heads=heads,
+            why=reason,
+            sponsored=ad.source if ad else None,
+        )
+        for nth, (pin, source, score, heads, reason, ad) in enumerate(columns)
     ]
 
 

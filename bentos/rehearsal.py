@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from bentos import light_scores
+from bentos import ad_scores, light_scores
 from bentos.candidates import Candidates
-from bentos.features import User
+from bentos.features import PinTable, User
 from bentos.feed import Feed, Surface
 from bentos.networks import Learned
 from bentos.release import ServingRelease
@@ -24,6 +24,8 @@ def rehearse(release: ServingRelease) -> None:
 
     Raises ReleaseRejected naming the part that reads or makes vectors of another dimension than the release's.
     """
+    if release.ads is not None:
+        _rehearse_ads(release)
     held = [role for role in Learned if getattr(release.networks, role) is not None]
     if not held:
         return
@@ -32,6 +34,25 @@ def rehearse(release: ServingRelease) -> None:
     feed = _somebody(release)
     for role in held:
         _RUNS[role](feed)
+
+
+def _rehearse_ads(release: ServingRelease) -> None:
+    """Price some popular pins as ads. Raises ReleaseRejected where the model reads other vectors."""
+    reads, held = release.ads.network.seen.vector_dim, release.dim(release.space)
+    if reads != held:
+        raise ReleaseRejected(
+            f"{release.ads_name} reads {reads}-d vectors; the release holds {held}-d pins in {release.space};"
+            " train ads on this content version and release both"
+        )
+    feed = _somebody(release)
+    ids = np.unique(feed.candidates.pin_ids)
+    if not len(ids):
+        return
+    feed.pin_id = int(ids[0])
+    known = np.union1d(ids, feed.user.sequence.pin_ids)
+    feed.pins = PinTable(known, release.features.pins(known), release.vectors(known, release.space)[0])
+    if not ad_scores.score(feed).sound.all():
+        raise ReleaseRejected(f"{release.ads_name} gives probabilities that are none")
 
 
 def _check_dimensions(release: ServingRelease, role: Learned) -> None:

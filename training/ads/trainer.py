@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from training.ads.examples import AdExamples
-from training.models.ads import SHARED, AdsModel, AdsModelConfig, AdsNetwork, Batch, Seen
+from training.models.ads.config import SHARED, AdsModelConfig
+from training.models.ads.model import AdsModel
+from training.models.ads.network import AdsNetwork
+from training.models.ads.representation import Batch, Seen
 from training.models.calibration import CalibrationConfig, Calibrator, fit
 
 HEADS = ("click", "long_click", "hide")

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.models.ads import AdRows, AdsModel
 from training.models.ads.config import DENSE, IDS, VECTORS
+from training.models.ads.model import AdsModel
+from training.models.ads.rows import AdRows
 
 
 class Ads(mlflow.pyfunc.PythonModel):

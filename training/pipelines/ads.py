@@ -16,8 +16,8 @@ from training.context import TrainingContext
 from training.data.splits import DAY, TimeSplit, time_split
 from training.data.training_set import TrainingSet, TrainingSetConfig
 from training.data.training_set_facts import TrainingSetInfo
-from training.models.ads import AdsModel
 from training.models.ads.config import DENSE
+from training.models.ads.model import AdsModel
 from training.models.calibration.sampling import restore_rate
 from training.models.interactions import Pins
 from training.pipelines.pinnability import build_training_set
@@ -44,6 +44,8 @@ SET = "ads"
 
 TUNED = "ads_model.json"
 """File in the home: the training that `corkboard tune ads` chose."""
+
+LEAST_AUC = 0.55
 
 DAYS = 4
 """Days that test, and days before them that curves are fitted on, where the set has them."""
@@ -134,6 +136,16 @@ def train_ads(
     )
     version = register(ctx, log, model.save)
     return _part(ctx, version, content)
+
+
+def shortfall(part: Part) -> str | None:
+    """Why a version must not price ads; None where it may. A coin would do as well below LEAST_AUC."""
+    auc = part.metrics.get(f"auc/{trainer.HEADS[0]}/{evaluation.ALL}")
+    if auc is not None and auc >= LEAST_AUC:
+        return None
+    found = "nothing" if auc is None else f"{auc:.3f}"
+    name = f"{part.model}@{part.version}"
+    return f"{name} needs an AUC of clicks of {LEAST_AUC} to price ads; its test days give {found}"
 
 
 def _scores(model: AdsModel, test: AdExamples, training: AdsTraining) -> Scores:

@@ -14,7 +14,8 @@ from training.ads.baselines import ARMS, MIXED, SEPARATE, TOWERS, run_arm
 from training.ads.evaluation import ALL, flat, measure, table
 from training.ads.trainer import AdsTraining, NothingToLearn, layout_of, thinned, train_model
 from training.evaluation import metrics
-from training.models.ads import SHARED, AdsModel
+from training.models.ads.config import SHARED
+from training.models.ads.model import AdsModel
 from training.models.calibration import CalibrationMismatch
 
 TRAINING = AdsTraining(epochs=7, learning_rate=5e-3, negative_rate=0.5)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.training.ads.planted import planted_ads
-from training.models.ads import AdRows, AdsModelConfig, AdsNetwork, Batch, Seen
-from training.models.ads.config import DENSE, IDS, Kind, buckets, embedding_dim
-from training.models.ads.representation import HashEmbedding
-from training.models.ads.rows import source_id
+from training.models.ads.config import DENSE, IDS, AdsModelConfig, Kind, buckets, embedding_dim
+from training.models.ads.network import AdsNetwork
+from training.models.ads.representation import Batch, HashEmbedding, Seen
+from training.models.ads.rows import AdRows, source_id
 
 CONFIG = AdsModelConfig(sources=("standard", "shopping"), heads=("click", "hide"), dropout=0.0)
 
