@@ -22,6 +22,7 @@ HEADS = ("click", "long_click", "hide")
 """Actions an ads model foretells where the data set has them. The first is what a bid pays for."""
 
 Progress = Callable[[str], None]
+Watch = Callable[[int, AdsModel], None]
 
 
 class NothingToLearn(ValueError):
@@ -96,13 +97,14 @@ def train_model(
     *,
     name: str,
     layout: Layout | None = None,
+    watch: Watch | None = None,
     progress: Progress | None = None,
 ) -> AdsModel:
     """Fit the network on `train` and its curves on `validation`, days after it and unthinned.
 
     `name` says what the network is made from; the curves are bound to it. Without `towers` one shared tower
-    answers every source. Equal arguments and threads give equal weights. Raises NothingToLearn, and ValueError
-    on a loss that is not finite.
+    answers every source. `watch` sees the network, uncalibrated, after each epoch, and may raise. Equal
+    arguments and threads give equal weights. Raises NothingToLearn, and ValueError on a loss that is not finite.
     """
     layout = layout or layout_of(train, training)
     sources = layout.sources if training.towers else ()
@@ -115,7 +117,7 @@ def train_model(
         network.representation.learn(used.rows)
         _set_rates(network, used, layout.heads)
         model = AdsModel(network, name, {}, layout.fallbacks)
-        _train(model, used, training, progress)
+        _train(model, used, training, watch, progress)
     return calibrated(model, validation, training)
 
 
@@ -127,7 +129,13 @@ def _set_rates(network: AdsNetwork, used: AdExamples, heads: tuple[str, ...]) ->
             outer.bias.copy_(torch.from_numpy(np.log(rate / (1 - rate))))
 
 
-def _train(model: AdsModel, used: AdExamples, training: AdsTraining, progress: Progress | None) -> None:
+def _train(
+    model: AdsModel,
+    used: AdExamples,
+    training: AdsTraining,
+    watch: Watch | None,
+    progress: Progress | None,
+) -> None:
     network = model.network.train()
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
@@ -154,6 +162,9 @@ def _train(model: AdsModel, used: AdExamples, training: AdsTraining, progress: P
             raise ValueError(f"ads: loss {total} in epoch {epoch + 1}; lower learning_rate")
         if progress is not None:
             progress(f"ads: epoch {epoch + 1} of {training.epochs}, loss {total / steps:.4f}")
+        if watch is not None:
+            watch(epoch, model)
+            network.train()
     network.eval()
 
 
