@@ -104,7 +104,7 @@ def train_model(
 
     `name` says what the network is made from; the curves are bound to it. Without `towers` one shared tower
     answers every source. `watch` sees the network, uncalibrated, after each epoch, and may raise. Equal
-    arguments and threads give equal weights. Raises NothingToLearn, and ValueError on a loss that is not finite.
+    arguments and threads give equal weights. Raises NothingToLearn, and ValueError on a loss that is no number.
     """
     layout = layout or layout_of(train, training)
     sources = layout.sources if training.towers else ()

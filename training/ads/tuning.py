@@ -1,8 +1,8 @@
 """Transforms and sizes of an ads model, chosen by trials under a budget (Optuna: TPE, median pruning).
 
 Trials are judged on days after those they learn from, and never on the test days. The first trial is the
-settings there are, so that what is chosen is no worse than they on the days it was chosen by. Every trial is in a
-SQLite file: a search that was cut short goes on where it stopped.
+settings the search begins with, so that what is chosen is no worse on the days it was chosen by. Every trial is
+in a SQLite file: a search that was cut short goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -165,10 +165,14 @@ def _ended(optuna: Any, search: Any) -> list:
 
 def _chosen(trial: Any, base: AdsTraining) -> AdsTraining:
     """The settings of a trial: what is searched is drawn, everything else is the base's."""
-    sizes = {
-        name: trial.suggest_categorical(name, _with(v, getattr(base.model, name))) for name, v in _SIZES.items()
-    }
-    fits = {name: trial.suggest_categorical(name, _with(v, getattr(base, name))) for name, v in _FITS.items()}
+    own = _settings(base)
+
+    def drawn(space: dict[str, tuple]) -> dict[str, object]:
+        return {
+            name: trial.suggest_categorical(name, _with(values, own[name])) for name, values in space.items()
+        }
+
+    sizes, fits = drawn(_SIZES), drawn(_FITS)
     model = AdsModelConfig.model_validate(base.model.model_dump() | sizes)
     return AdsTraining.model_validate(base.model_dump() | fits | {"model": model})
 

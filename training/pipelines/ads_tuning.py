@@ -8,11 +8,12 @@ import pandas as pd
 
 from training.ads import tuning
 from training.ads.examples import read_examples
+from training.ads.trainer import AdsTraining
 from training.ads.tuning import Tuned, tune
 from training.context import TrainingContext
 from training.data.training_set import TrainingSet
 from training.pipelines import content as content_pipeline
-from training.pipelines.ads import CODE, SET, TUNED, split_of, training_of
+from training.pipelines.ads import CODE, SET, TUNED, split_of
 from training.pipelines.content import content_part, load_catalogue
 from training.registry import COMMIT_TAG, Registry, digest_files, digest_of, git_commit
 from validation.lake import Lake
@@ -29,7 +30,8 @@ def tune_ads(ctx: TrainingContext, *, trials: int | None = None, minutes: float 
     """
     home, registry = Path(ctx.feast_home), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     rows = TrainingSet(ctx.training_sets / SET)
-    info, base = rows.info, training_of(ctx)
+    # always from the defaults: a search that goes on must begin where it began
+    info, base = rows.info, AdsTraining(seed=ctx.seed)
     version = registry.trained(content_pipeline.MODEL)
     content = None if version is None else content_part(registry, version)
     if content is None or content.space != info.space:
