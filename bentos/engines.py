@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import ad_scores, light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.heads import Heads
@@ -52,6 +52,10 @@ class RankingEngine(Protocol):
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
         """By the release's ranker, as it gives them: for the shortlist."""
+        ...
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        """By the release's ads model, calibrated: for sponsored pins beside `feed.pin_id`."""
         ...
 
 
@@ -106,6 +110,9 @@ class LocalRanking:
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
         return await self.pool.call("rank", deadline_ms, lambda: heads_of(feed))
 
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        return await self.pool.call("ads", deadline_ms, lambda: ad_scores.score(feed))
+
 
 def heads_of(feed: Feed) -> Heads:
     """What the release's ranker foretells of `feed.candidates`. Raises NoRanker."""
@@ -152,6 +159,7 @@ class RemoteRanking:
 
     ask_light: Callable[[LightRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
+    ask_ads: Callable[[RankRequest], Awaitable[RankAnswer]]
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
         lists = light_scores.source_lists(feed.parts) if feed.release.light_by == light_scores.LIGHT else []
@@ -166,10 +174,13 @@ class RemoteRanking:
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
-        request = RankRequest(**_asked(feed))
-        answer = await _within(deadline_ms, lambda: self.ask(request))
-        p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
-        return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
+        answer = await _within(deadline_ms, lambda: self.ask(RankRequest(**_asked(feed))))
+        return _heads(answer, feed)
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        answer = await _within(deadline_ms, lambda: self.ask_ads(RankRequest(**_asked(feed))))
+        heads = _heads(answer, feed)
+        return heads.with_calibrated(heads.p)
 
 
 async def _within(deadline_ms: float, ask: Callable[[], Awaitable[A]]) -> A:
@@ -183,7 +194,13 @@ def _asked(feed: Feed) -> dict[str, Any]:
         "pin_ids": feed.candidates.pin_ids.tolist(),
         "release": feed.release.version,
         "now_ms": feed.now_ms,
+        "anchor": feed.pin_id,
     }
+
+
+def _heads(answer: RankAnswer, feed: Feed) -> Heads:
+    p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
+    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
 
 
 HOP_S = 0.25

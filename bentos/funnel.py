@@ -8,6 +8,7 @@ The side effect, logging what was shown, follows in `feed_service.py`.
 from __future__ import annotations
 
 from bentos import filters
+from bentos.ads_stages import Price, Slots
 from bentos.feed import Surface
 from bentos.ranking_stages import Calibrate, Diversify, Rank, Value
 from bentos.sources import (
@@ -21,6 +22,7 @@ from bentos.sources import (
     popular_by_topic,
     saved_together,
     similar_pins,
+    sponsored,
     two_tower,
 )
 from bentos.stages import (
@@ -80,7 +82,22 @@ RELATED: tuple[Stage, ...] = (
     Take(),
 )
 
-FUNNELS: dict[Surface, tuple[Stage, ...]] = {Surface.HOMEFEED: HOMEFEED, Surface.RELATED: RELATED}
+RELATED_ADS: tuple[Stage, ...] = (
+    ReadUser(deadline_ms=500),
+    Retrieve((Source(sponsored.NAME, sponsored.candidates, budget=100, deadline_ms=400, always=True),)),
+    Merge(budget=100),
+    Keep("not_hidden", filters.not_hidden),
+    ReadPins(deadline_ms=500),
+    Price(deadline_ms=400),
+    Keep("distinct", filters.distinct),
+    Slots(),
+)
+
+FUNNELS: dict[Surface, tuple[Stage, ...]] = {
+    Surface.HOMEFEED: HOMEFEED,
+    Surface.RELATED: RELATED,
+    Surface.RELATED_ADS: RELATED_ADS,
+}
 
 
 def sources_of(surface: Surface) -> tuple[Source, ...]:

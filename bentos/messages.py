@@ -72,6 +72,18 @@ class RelatedRequest(Message):
     limit: int = _limit(25)
 
 
+class RelatedAdsRequest(Message):
+    """Ask for the ads of a page of pins related to one pin."""
+
+    pin_id: GivenId = Field(description="The pin the page is of.")
+    user_id: GivenId | None = Field(None, description="Who asks; ads are priced for them, and logged.")
+    limit: int = Field(
+        25,
+        description="Places of the page; ads get one in so many as the policy says.",
+        json_schema_extra={"minimum": 1, "maximum": MAX_LIMIT},
+    )
+
+
 class Topic(Message):
     topic_id: ExternalId
     name: str
@@ -107,6 +119,11 @@ class FeedPin(Pin):
         default_factory=dict, description="Probability of each action that the ranker foretells."
     )
     why: Why
+    sponsored: str | None = Field(
+        None,
+        description="The ad's source, where the pin is one: it must be marked as such. Its score is the "
+        "expected value of showing it, micro-currency.",
+    )
 
 
 class StageReport(Message):
@@ -225,7 +242,7 @@ class PinsAnswer(Message):
 class RetrieveRequest(Message):
     """Ask for candidates. Ids here are the lake's int64: this speaks to the home feed, not to the public."""
 
-    surface: Literal["homefeed", "related"] = "homefeed"
+    surface: Literal["homefeed", "related", "related_ads"] = "homefeed"
     user_id: Int64 = Field(0, description="0 = nobody known.")
     pin_id: Int64 = Field(0, description="The pin that related pins are asked for.")
     board_id: Int64 = Field(0, description="The board that related pins are asked for.")
@@ -254,6 +271,7 @@ class RankRequest(Message):
     pin_ids: list[Int64] = Field(description=f"1 to {MAX_CANDIDATES} candidates.")
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     now_ms: UnixMs | None = None
+    anchor: Int64 = Field(0, description="Ads: the pin they are shown beside.")
 
 
 class Brought(Message):

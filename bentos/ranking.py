@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import bentoml
 import numpy as np
 
-from bentos import light_scores
+from bentos import ad_scores, light_scores
 from bentos.candidates import Candidates
 from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
+from bentos.heads import Heads
 from bentos.loader import Role
 from bentos.messages import (
     MAX_BROUGHT,
@@ -29,6 +30,7 @@ from bentos.messages import (
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool, needed
+from bentos.release import ServingRelease
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
@@ -73,6 +75,26 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     heads = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: heads_of(feed))
+    return _answer(release, heads)
+
+
+async def ads(parts: RankingParts, request: RankRequest) -> RankAnswer:
+    """Calibrated probabilities of the request's pins as ads beside `anchor`, in their order.
+
+    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ads model), ReleaseMismatch,
+    StoreUnavailable when they miss their deadline or fail.
+    """
+    feed = feed_of(parts, request)
+    release = feed.release
+    if release.ads is None:
+        raise NoRelease(f"release {release.version} has no ads model; its manifest says why under `skipped`")
+    feed.pin_id = request.anchor
+    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    await read_pins(feed, parts.pool, READ_DEADLINE_MS)
+    return _answer(release, await needed(parts.pool, "ads", RANK_DEADLINE_MS, lambda: ad_scores.score(feed)))
+
+
+def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
     return RankAnswer(
         release=release.version,
         ranker=heads.ranker,
@@ -153,6 +175,12 @@ class Ranking(OpenedService[RankingParts]):
     async def rank(self, request: RankRequest, /) -> RankAnswer:
         """Probabilities of each head, in the order of the candidates given."""
         return await rank(self._parts.get(), request)
+
+    @bentoml.api(route="/ads")
+    @named_errors
+    async def ads(self, request: RankRequest, /) -> RankAnswer:
+        """Calibrated probabilities of sponsored pins, in the order given."""
+        return await ads(self._parts.get(), request)
 
 
 Ranking.add_asgi_middleware(NamedErrors)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import ad_scores, light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import PinTable, User
 from bentos.feed import Feed, Surface
@@ -32,6 +32,8 @@ def rehearse(release: ServingRelease) -> None:
     if release.ranker is not None:
         check_ranker(release)
         release.ranker.score_heads(*probe(release))
+    if release.ads is not None:
+        _rehearse_ads(release)
     held = [role for role in Learned if getattr(release.networks, role) is not None]
     if not held and release.light is None:
         return
@@ -68,6 +70,25 @@ def probe(release: ServingRelease) -> tuple[Request, Ranked]:
     ids = np.unique(feed.candidates.pin_ids)
     feed.pins = PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0])
     return ranking_features.inputs(feed)
+
+
+def _rehearse_ads(release: ServingRelease) -> None:
+    """Price some popular pins as ads. Raises ReleaseRejected where the model reads other vectors."""
+    reads, held = release.ads.network.seen.vector_dim, release.dim(release.space)
+    if reads != held:
+        raise ReleaseRejected(
+            f"{release.ads_name} reads {reads}-d vectors; the release holds {held}-d pins in {release.space};"
+            " train ads on this content version and release both"
+        )
+    feed = _somebody(release)
+    ids = np.unique(feed.candidates.pin_ids)
+    if not len(ids):
+        return
+    feed.pin_id = int(ids[0])
+    known = np.union1d(ids, feed.user.sequence.pin_ids)
+    feed.pins = PinTable(known, release.features.pins(known), release.vectors(known, release.space)[0])
+    if not ad_scores.score(feed).sound.all():
+        raise ReleaseRejected(f"{release.ads_name} gives probabilities that are none")
 
 
 def _check_dimensions(release: ServingRelease, role: Learned) -> None:

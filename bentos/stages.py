@@ -130,7 +130,7 @@ class ReadPins:
 async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     """Fill `feed.pins` for the candidates and the sequence; fails open to pins of which nothing is known."""
     release = feed.release
-    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids]))
+    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
     ids = ids[ids > 0]
 
     def read() -> PinTable:

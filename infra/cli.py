@@ -45,6 +45,12 @@ class Size(StrEnum):
     DEMO = "demo"
 
 
+class Tunable(StrEnum):
+    """What `tune` can choose settings of."""
+
+    ADS = "ads"
+
+
 class Task(StrEnum):
     """What `evaluate` measures."""
 
@@ -143,6 +149,28 @@ def train(
             warm_start=warm_start,
             seed=seed,
         )
+
+
+@app.command()
+def tune(
+    context: typer.Context,
+    model: Annotated[Tunable, typer.Argument(help="What is tuned.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier runs included.")] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option("--budget-minutes", min=0.1, help="Stop after so long.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Choose a model's transforms and sizes on the rows of the last `train`; the next `train` uses them.
+
+    Give `--trials`, `--budget-minutes` or both. A search that was cut short goes on where it stopped.
+    """
+    if trials is None and budget_minutes is None:
+        raise typer.BadParameter("give --trials or --budget-minutes")
+    from infra import jobs
+
+    with _named_errors():
+        jobs.tune(context.obj.home, model.value, trials=trials, minutes=budget_minutes, seed=seed)
 
 
 @app.command()

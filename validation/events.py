@@ -72,6 +72,10 @@ class ImpressionRecord(_Record):
     """Whether `heads` are calibrated."""
     policy: str | None = None
     """Digest of the utility weights and diversity that made `score` of `heads`."""
+    bid: float | None = Field(default=None, ge=0)
+    """Of a sponsored pin: micro-currency that a click pays."""
+    predicted: float | None = Field(default=None, ge=0, le=1)
+    """Of a sponsored pin: calibrated click probability that it was ranked by."""
 
 
 class Reached(StrEnum):

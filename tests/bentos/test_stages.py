@@ -245,7 +245,9 @@ def test_remote_light_and_heavy_scores_are_the_local_ones(stack_of: Callable[...
     run(ReadPins(1_000).run(feed, local))
     alone = replace(stack.release, indexes={}, networks=Networks(two_tower=stack.release.networks.two_tower))
     parts = ranking.RankingParts(stack.pool, FixedHolder(alone))  # type: ignore[arg-type]
-    remote = RemoteRanking(lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r))
+    remote = RemoteRanking(
+        lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r), lambda r: ranking.ads(parts, r)
+    )
     near, far = (run(engine.light(feed, 5_000)) for engine in (local.ranking, remote))
     np.testing.assert_allclose(far, near, rtol=1e-5)
     near, far = (run(engine.rank(feed, 5_000)) for engine in (local.ranking, remote))

@@ -10,6 +10,7 @@ training set, rankers, light ranker.
                       -> dcm@v, conditional@v, two_tower@v -> Feast, Milvus
                       -> training set -> pinnability_logistic@v, pinnability_gbdt@v, transact@v
          all sources, replayed -> light_gbdt@v
+                      -> training set of ads -> ads_multi_tower@v
 
 PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
 than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
@@ -27,6 +28,7 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+from training.ads.trainer import NothingToLearn as NothingClicked
 from training.context import TrainingContext
 from training.data.point_in_time import FeastPointInTime
 from training.data.splits import TooShort
@@ -35,6 +37,7 @@ from training.evaluation.retrieval import NothingHeldOut
 from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
 from training.pinnerformer.trainer import NothingToPredict
+from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
 from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
@@ -42,6 +45,7 @@ from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
 from training.pipelines import transact as transact_pipeline
+from training.pipelines.ads import build_ads_set, train_ads
 from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
@@ -64,6 +68,7 @@ from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 
 FEATURES = "features"
+ADS = "ads"
 
 NEEDS: dict[str, tuple[str, ...]] = {
     FEATURES: ("pins", "actions"),
@@ -78,6 +83,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     **{kind.model: ("pins", "actions") for kind in Kind},
     transact_pipeline.MODEL: ("pins", "actions"),
     light_pipeline.MODEL: ("pins", "actions", "impressions"),
+    ADS: ("pins", "actions", "ads", "impressions"),
 }
 """Tables each step cannot do without, in the order the steps run."""
 
@@ -156,6 +162,7 @@ class _Run:
             self._pinnersage(publisher, space)
             self._rankers(publisher, pins)
             self._light(publisher, pins)
+            self._ads(publisher, pins)
             publisher.online()
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
@@ -271,6 +278,18 @@ class _Run:
             )
         except (NothingHeldOut, NothingToLearn, NothingFetched) as reason:
             self._skip(name, str(reason))
+
+    def _ads(self, publisher: Publisher, pins: Pins) -> None:
+        if ADS not in self.wanted or not self._may(ADS):
+            return
+        content = self.parts[content_pipeline.MODEL]
+        try:
+            rows = build_ads_set(self.ctx, publisher.store, content, pins)
+            part = train_ads(self.ctx, rows, content, pins, force=self._forced(ADS))
+        except (NoTrainingRows, TooShort, NothingClicked) as reason:
+            self._skip(ADS, str(reason))
+        else:
+            self.parts[ads_pipeline.MODEL] = part
 
     def _needed(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""
