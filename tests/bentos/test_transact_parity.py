@@ -14,7 +14,9 @@ from bentos import ranking_features
 from bentos.candidates import Candidates
 from bentos.features import PinTable, UserVector
 from bentos.feed import Feed, Surface
+from bentos.rehearsal import check_ranker, probe
 from bentos.release import ServingRelease
+from bentos.serving import ReleaseRejected
 from feature_repo.schema import USER_SCALARS
 from feature_repo.sequence import Event, Sequence, SequenceLog
 from tests.bentos.fakes import (
@@ -195,3 +197,20 @@ def test_a_user_without_last_nights_vector_has_none(release: ServingRelease) -> 
     feed.pins = PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0])
     request, given = ranking_features.inputs(feed)
     assert request.user.tolist() == [0] * USER_DIM and len(given) == 2
+
+
+def test_a_ranker_of_other_vectors_is_rejected_before_it_serves(release: ServingRelease) -> None:
+    ranker = release.ranker
+    assert isinstance(ranker, TransActRanker)
+    with pytest.raises(ReleaseRejected, match=r"reads users in pinnerformer@2, the release makes .* in None"):
+        check_ranker(release)
+    wider = TransActRanker(seeded(ranker.network.config, DIM + 1, 0))
+    with pytest.raises(ReleaseRejected, match=f"reads {DIM + 1}-d content; the release holds {DIM}-d pins"):
+        check_ranker(replace(release, ranker=wider))
+    fitting = replace(release, ranker=TransActRanker(ranker.network))
+    check_ranker(fitting)
+    request, given = probe(fitting)
+    assert len(request.actions) == len(given) == 3 and request.history.any(axis=1).all()
+    served = ranker.fitted_to([(request, given)])
+    wanted = ranker.score_heads(request, given)
+    np.testing.assert_allclose(served.score_heads(request, given), wanted, atol=0.03)

@@ -49,21 +49,21 @@ class TransActRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sequence: SequenceConfig = SequenceConfig(
-        length=32, action_dim=16, pin_dim=24, layers=1, ffn=64, dropout=0.0, mask_hours=0.0
+        length=32, action_dim=16, pin_dim=24, layers=1, ffn=64, k=2, dropout=0.0, mask_hours=0.0
     )
     cross_layers: int = Field(2, ge=0)
     deep: tuple[int, ...] = (128, 64)
     wide: bool = True
     """Begin as the logistic regression of every head, and learn what it misses."""
-    training: TransActTraining = TransActTraining(batch_rows=512, learning_rate=2e-3)
+    training: TransActTraining = TransActTraining(batch_rows=512, learning_rate=2e-3, weight_decay=0.01)
     """Its epochs follow from `max_reads`, its seed is the run's."""
     label_weights: dict[str, LabelWeights] = {}
     """By head; heads that are not named count every row alike."""
     min_positives: int = Field(100, ge=1)
     """An action with fewer among the training rows gets no head."""
-    max_reads: int = Field(300_000, ge=1)
+    max_reads: int = Field(160_000, ge=1)
     """Rows read in all, those of every epoch together."""
-    max_epochs: int = Field(8, ge=1)
+    max_epochs: int = Field(4, ge=1)
     """Epochs, where so few rows leave the budget unspent."""
 
 
@@ -130,14 +130,14 @@ def fit_transact(
     epochs, rate = plan_reads(train.labels, recipe)
     kept = thinned(train.labels, rate, seed)
     users = known.users if config.user_dim else None
-    examples = with_engage(Examples.of(train, known.log, known.pins, spec, users).take(kept), train.label[kept])
+    every = with_engage(Examples.of(train, known.log, known.pins, spec, users), train.label)
     training = recipe.training.model_copy(update={"epochs": epochs, "seed": seed})
     labelled = (*actions, ENGAGE)
     if start is None and recipe.wide:
-        start = as_logistic(config, examples, labelled, seed)
+        start = as_logistic(config, every, labelled, rate, seed)
     trained = train_network(
         config,
-        examples,
+        every.take(kept),
         labelled,
         training,
         start=start,
@@ -163,10 +163,13 @@ def config_of(
     )
 
 
-def as_logistic(config: TransActConfig, examples: Examples, actions: Sequence[str], seed: int) -> TransAct:
+def as_logistic(
+    config: TransActConfig, examples: Examples, actions: Sequence[str], rate: float, seed: int
+) -> TransAct:
     """A network that says what a logistic regression a head says, its other weights drawn from `seed`.
 
-    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features.
+    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features. So it is
+    given every row; odds are then those of rows thinned to `rate`.
     """
     network = seeded(config, examples.pins.content.shape[1], seed)
     network.learn_scale(torch.from_numpy(examples.features))
@@ -182,6 +185,7 @@ def as_logistic(config: TransActConfig, examples: Examples, actions: Sequence[st
     # the same features, standardised by other moments: what the weights are per unit must not change
     slopes = np.stack([f.weights / f.scale for f in fits])
     constants = np.array([f.bias for f in fits]) + (slopes * (mean - np.stack([f.mean for f in fits]))).sum(1)
+    constants -= np.log(rate)
     network.learn_linear(torch.from_numpy((slopes * scale).astype(np.float32)), torch.from_numpy(constants))
     return network
 
