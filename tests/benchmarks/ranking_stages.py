@@ -25,6 +25,7 @@ from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.diversity import diversify
 from training.models.light_ranking import LightRanker, LightSpec, SourceList, fetch, keep, topic_match
 from training.models.utility import DEFAULTS, UtilityWeights, utility
+from training.pipelines.light_fitting import LightConfig
 
 GOALS = {"light_over_bare_xgboost": 1.3}
 SOURCES = ("pinnersage", "pixie", "pinnerformer", "two_tower", "dcm", "boards", "topics", "popular")
@@ -33,7 +34,7 @@ NOW_MS = 2 * 10**12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trees", type=int, default=100)
+    parser.add_argument("--trees", type=int, default=LightConfig().rounds)
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     found = light(args.trees, args.rounds) | after_ranking(args.rounds)
@@ -70,7 +71,7 @@ def light(trees: int, rounds: int) -> dict[str, float]:
 
     rows = assembled()
     many = np.tile(rows, (8, 1)) + rng.normal(size=(8 * n, rows.shape[1])).astype(np.float32) * 0.3
-    settings = {"objective": "binary:logistic", "max_depth": 6, "nthread": 1}
+    settings = {"objective": "binary:logistic", "max_depth": LightConfig().depth, "nthread": 1}
     booster = xgboost.train(settings, xgboost.DMatrix(many, rng.random(len(many)) < 0.3), trees)
     ranker = LightRanker(spec, booster)
     spent = _best(
