@@ -1,14 +1,16 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
 features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> near-duplicates (last of the
-filters, since it costs the square of the candidates) -> heavy ranking -> diversity.
+filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility -> diversity.
 The side effect, logging what was shown, follows in `feed_service.py`.
 """
 
 from __future__ import annotations
 
 from bentos import filters
+from bentos.ads_stages import Price, Slots
 from bentos.feed import Surface
+from bentos.ranking_stages import Calibrate, Diversify, Rank, Value
 from bentos.sources import (
     conditional,
     dcm,
@@ -20,13 +22,13 @@ from bentos.sources import (
     popular_by_topic,
     saved_together,
     similar_pins,
+    sponsored,
     two_tower,
 )
 from bentos.stages import (
     Keep,
     LightRank,
     Merge,
-    Rank,
     ReadPins,
     ReadUser,
     Retrieve,
@@ -34,7 +36,6 @@ from bentos.stages import (
     Source,
     Stage,
     Take,
-    TopicCap,
 )
 
 HOMEFEED: tuple[Stage, ...] = (
@@ -60,7 +61,9 @@ HOMEFEED: tuple[Stage, ...] = (
     Shortlist(budget=500),
     Keep("distinct", filters.distinct),
     Rank(deadline_ms=800),
-    TopicCap(window=8, at_most=3),
+    Calibrate(),
+    Value(),
+    Diversify(),
     Take(),
 )
 
@@ -79,7 +82,22 @@ RELATED: tuple[Stage, ...] = (
     Take(),
 )
 
-FUNNELS: dict[Surface, tuple[Stage, ...]] = {Surface.HOMEFEED: HOMEFEED, Surface.RELATED: RELATED}
+RELATED_ADS: tuple[Stage, ...] = (
+    ReadUser(deadline_ms=500),
+    Retrieve((Source(sponsored.NAME, sponsored.candidates, budget=100, deadline_ms=400, always=True),)),
+    Merge(budget=100),
+    Keep("not_hidden", filters.not_hidden),
+    ReadPins(deadline_ms=500),
+    Price(deadline_ms=400),
+    Keep("distinct", filters.distinct),
+    Slots(),
+)
+
+FUNNELS: dict[Surface, tuple[Stage, ...]] = {
+    Surface.HOMEFEED: HOMEFEED,
+    Surface.RELATED: RELATED,
+    Surface.RELATED_ADS: RELATED_ADS,
+}
 
 
 def sources_of(surface: Surface) -> tuple[Source, ...]:

@@ -72,6 +72,18 @@ class RelatedRequest(Message):
     limit: int = _limit(25)
 
 
+class RelatedAdsRequest(Message):
+    """Ask for the ads of a page of pins related to one pin."""
+
+    pin_id: GivenId = Field(description="The pin the page is of.")
+    user_id: GivenId | None = Field(None, description="Who asks; ads are priced for them, and logged.")
+    limit: int = Field(
+        25,
+        description="Places of the page; ads get one in so many as the policy says.",
+        json_schema_extra={"minimum": 1, "maximum": MAX_LIMIT},
+    )
+
+
 class Topic(Message):
     topic_id: ExternalId
     name: str
@@ -102,8 +114,16 @@ class FeedPin(Pin):
 
     position: int = Field(description="0 is the first place.")
     source: str = Field(description="Candidate source that brought it.")
-    score: float = Field(description="What it was ordered by; the ranker's probability where it was ranked.")
+    score: float = Field(description="What it was ordered by; its utility where it was ranked.")
+    heads: dict[str, float] = Field(
+        default_factory=dict, description="Probability of each action that the ranker foretells."
+    )
     why: Why
+    sponsored: str | None = Field(
+        None,
+        description="The ad's source, where the pin is one: it must be marked as such. Its score is the "
+        "expected value of showing it, micro-currency.",
+    )
 
 
 class StageReport(Message):
@@ -125,6 +145,16 @@ class SourceReport(Message):
     )
 
 
+class UtilityReport(Message):
+    """What ordered the pins of this very answer: utility = sum of weights x probabilities."""
+
+    ranker: str
+    calibrated: bool = Field(description="False: the ranker's scores stand for probabilities as they are.")
+    policy: str = Field(description="Digest of the weights and the diversity: another number, another digest.")
+    weights: dict[str, float] = Field(description="What one action is worth, by head of the ranker.")
+    theta: float = Field(description="1 orders by utility alone, 0 by variety alone.")
+
+
 class FeedAnswer(Message):
     """Pins, the release that chose them, and what each stage did."""
 
@@ -135,6 +165,10 @@ class FeedAnswer(Message):
     pins: list[FeedPin]
     stages: list[StageReport]
     sources: list[SourceReport]
+    utility: UtilityReport | None = Field(None, description="None where nothing was ranked.")
+    policy_refused: str | None = Field(
+        None, description="Why the file of weights is not what this answer was made by, and how to mend it."
+    )
     missing: list[str] = Field(
         description="Sources and stages that failed open in this answer; empty when all is well."
     )
@@ -208,7 +242,7 @@ class PinsAnswer(Message):
 class RetrieveRequest(Message):
     """Ask for candidates. Ids here are the lake's int64: this speaks to the home feed, not to the public."""
 
-    surface: Literal["homefeed", "related"] = "homefeed"
+    surface: Literal["homefeed", "related", "related_ads"] = "homefeed"
     user_id: Int64 = Field(0, description="0 = nobody known.")
     pin_id: Int64 = Field(0, description="The pin that related pins are asked for.")
     board_id: Int64 = Field(0, description="The board that related pins are asked for.")
@@ -237,6 +271,7 @@ class RankRequest(Message):
     pin_ids: list[Int64] = Field(description=f"1 to {MAX_CANDIDATES} candidates.")
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     now_ms: UnixMs | None = None
+    anchor: Int64 = Field(0, description="Ads: the pin they are shown beside.")
 
 
 class Brought(Message):
@@ -261,9 +296,11 @@ class LightAnswer(Message):
 
 
 class RankAnswer(Message):
-    """Scores, parallel to the request's `pin_ids`."""
+    """What the ranker foretells, before calibration."""
 
     release: int
     ranker: str
     heads: list[str]
-    scores: list[float]
+    probabilities: list[list[float | None]] = Field(
+        description="For each of `heads` a list parallel to the request's `pin_ids`; null where there is none."
+    )

@@ -20,6 +20,7 @@ from bentos.ids import Ids
 from bentos.impressions import Impressions, ServedPins
 from bentos.intake import EventIntake
 from bentos.loader import ReleaseLoader, Role
+from bentos.policy_file import PolicyFile
 from bentos.pool import Pool
 from bentos.registry import ModelRegistry
 from bentos.sequences import SequenceWriter, replay
@@ -29,6 +30,9 @@ from validation.events import ActionRecord, ImpressionRecord
 from validation.lake import Lake
 
 logger = logging.getLogger("corkboard.service")
+
+UTILITY = "utility.yaml"
+"""The home's file of utility weights and diversity."""
 
 REMEMBERED_DAYS = 2
 MS_PER_DAY = 86_400_000
@@ -98,7 +102,9 @@ def open_homefeed(
         taken = open_intake(settings, features, lake, pool) if with_events else None
         opened.pop_all()
     holder = open_holder(settings, features, role)
-    return HomefeedParts(pool, holder, FeedService(holder.current, engines, shown, fetched), taken, lake)
+    policy = PolicyFile(settings.utility or settings.home / UTILITY, named=settings.utility is not None)
+    feed = FeedService(holder.current, engines, shown, fetched, policy=policy.current)
+    return HomefeedParts(pool, holder, feed, taken, lake)
 
 
 def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHolder:

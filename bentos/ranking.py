@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import bentoml
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import ad_scores, light_scores
 from bentos.candidates import Candidates
+from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
+from bentos.heads import Heads
 from bentos.loader import Role
 from bentos.messages import (
     MAX_BROUGHT,
@@ -28,6 +30,7 @@ from bentos.messages import (
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool, needed
+from bentos.release import ServingRelease
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
@@ -59,9 +62,10 @@ def open_parts(settings: Settings) -> RankingParts:
 
 
 async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
-    """Scores of the request's pins, in their order.
+    """What the ranker foretells of the request's pins, in their order, uncalibrated.
 
-    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
+    The home feed calibrates them, as it does where it ranks itself: it costs less than a hop, and fails by
+    itself. Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
     StoreUnavailable when the ranker misses its deadline or fails.
     """
     feed = feed_of(parts, request)
@@ -70,12 +74,32 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
         raise NoRelease(f"release {release.version} has no ranker; its manifest says why under `skipped`")
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
-    scores = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: ranking_features.score(feed))
+    heads = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: heads_of(feed))
+    return _answer(release, heads)
+
+
+async def ads(parts: RankingParts, request: RankRequest) -> RankAnswer:
+    """Calibrated probabilities of the request's pins as ads beside `anchor`, in their order.
+
+    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ads model), ReleaseMismatch,
+    StoreUnavailable when they miss their deadline or fail.
+    """
+    feed = feed_of(parts, request)
+    release = feed.release
+    if release.ads is None:
+        raise NoRelease(f"release {release.version} has no ads model; its manifest says why under `skipped`")
+    feed.pin_id = request.anchor
+    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    await read_pins(feed, parts.pool, READ_DEADLINE_MS)
+    return _answer(release, await needed(parts.pool, "ads", RANK_DEADLINE_MS, lambda: ad_scores.score(feed)))
+
+
+def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
     return RankAnswer(
         release=release.version,
-        ranker=release.ranker_name,
-        heads=list(release.ranker.heads),
-        scores=scores.tolist(),
+        ranker=heads.ranker,
+        heads=list(heads.names),
+        probabilities=np.where(np.isfinite(heads.p), heads.p, None).T.tolist(),
     )
 
 
@@ -149,8 +173,14 @@ class Ranking(OpenedService[RankingParts]):
     @bentoml.api(route="/rank")
     @named_errors
     async def rank(self, request: RankRequest, /) -> RankAnswer:
-        """Scores in the order of the candidates given."""
+        """Probabilities of each head, in the order of the candidates given."""
         return await rank(self._parts.get(), request)
+
+    @bentoml.api(route="/ads")
+    @named_errors
+    async def ads(self, request: RankRequest, /) -> RankAnswer:
+        """Calibrated probabilities of sponsored pins, in the order given."""
+        return await ads(self._parts.get(), request)
 
 
 Ranking.add_asgi_middleware(NamedErrors)

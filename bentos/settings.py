@@ -38,6 +38,8 @@ class Settings(BaseModel):
     """Redis of the online store; the embedded SQLite store if left out."""
     alias: str = CHAMPION
     """The alias of the release model that the services follow."""
+    utility: Path | None = None
+    """File of utility weights and diversity; `utility.yaml` of the home, where there is one, if left out."""
     profile: Profile = Profile.COMPOSED
     replica_rows: int = Field(default=1_000_000, ge=0)
     """Collections up to this many rows are copied into the process; larger ones are asked over the network."""
@@ -83,6 +85,7 @@ _VARIABLES = {
     "milvus_uri": "CORKBOARD_MILVUS_URI",
     "redis": "CORKBOARD_REDIS",
     "alias": "CORKBOARD_RELEASE",
+    "utility": "CORKBOARD_UTILITY",
     "profile": "CORKBOARD_PROFILE",
     "replica_rows": "CORKBOARD_REPLICA_ROWS",
     "poll_s": "CORKBOARD_POLL_S",

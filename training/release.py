@@ -25,13 +25,22 @@ from training.release_parts import (
     PIXIE,
     RANKER,
     ReleaseError,
+    calibrated_ranker,
     newest_parts,
     registry_of,
     space_of,
 )
 from validation.gates import RETRIEVERS
 from validation.lake import Lake
-from validation.manifest import CHALLENGER, MANIFEST_FILE, RELEASE_MODEL, CollectionCheck, Part, ReleaseManifest
+from validation.manifest import (
+    ADS,
+    CHALLENGER,
+    MANIFEST_FILE,
+    RELEASE_MODEL,
+    CollectionCheck,
+    Part,
+    ReleaseManifest,
+)
 from validation.tables import PADDING_ID
 
 
@@ -165,8 +174,12 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     for role in retrievers:
         out |= bench.retrieval(role, parts[role]).metrics
     if RANKER in parts:
+        calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
         out |= {f"ranker/{name}": value for name, value in parts[RANKER].metrics.items()}
         out |= normalized_entropy(out)
+    if ADS in parts:
+        own = ("auc/", "log_loss/", "error_before/", "error_after/", "positives/")
+        out |= {f"ads/{name}": value for name, value in parts[ADS].metrics.items() if name.startswith(own)}
     content = parts[CONTENT].metrics if CONTENT in parts else {}
     expected = content.get("pins", math.nan) * content.get("content_coverage", math.nan)
     for check in checks:

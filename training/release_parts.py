@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from training.context import TrainingContext
+from training.models.calibration import CalibrationMismatch, Calibrator
+from training.models.ranker import NotARanker, Ranker, load_calibrator, load_ranker
+from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
 from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines import transact as transact_pipeline
 from training.pipelines.content import content_part
 from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
-from training.pipelines.retrievers import LEARNED, retriever_part
+from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
+from training.pipelines.transact import USER_SPACE_TAG
 from training.registry import Registry
-from validation.manifest import Part, Space
+from validation.manifest import ADS, Part, Space
 
 CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
 """Roles of the parts beside the learned retrievers, whose roles are their models' names (`LEARNED`)."""
@@ -29,7 +35,7 @@ LIGHT = "light"
 MAKERS = (CONTENT, PINSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
 
-RANKERS = tuple(kind.model for kind in Kind)
+RANKERS = (*(kind.model for kind in Kind), transact_pipeline.MODEL)
 """Registered models that can be the ranker."""
 
 
@@ -45,9 +51,11 @@ def registry_of(ctx: TrainingContext) -> Registry:
 def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]:
     """(parts by role, what is left out and why): the newest content space and what was trained on it.
 
-    Of the rankers trained in that space the one with the lowest log loss on its test days is taken. Raises
-    ReleaseError where there is no content space, or where later parts exist but only for an older space (the
-    training run stopped halfway).
+    Of the newest ranker of each kind that was trained in that space, the one with the lowest `log_loss` is
+    taken: that of its calibrated chance of any positive action, which every kind foretells, at serving's
+    position, on the test days of the training set they share. One that reads users' vectors of a PinnerFormer
+    which is not of the release cannot be. Raises ReleaseError where there is no content space, or where later
+    parts exist but only for an older space (the training run stopped halfway).
     """
     registry = registry_of(ctx)
     version = registry.trained(content_pipeline.MODEL)
@@ -56,7 +64,8 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     content = content_part(registry, version)
     if content.metrics.get("content_coverage") == 0:
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT), why)
+        roles = (CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT, ADS)
+        return {}, dict.fromkeys(roles, why)
     space = space_of(content)
     pinsage = _pinsage(registry, space)
     known: dict[str, str] = {}
@@ -66,13 +75,17 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     for name, part in learned.items():
         if part is not None and (short := retrievers.shortfall(part)):
             known[name], learned[name] = short, None
+    ads = _in_space(registry, ads_pipeline.MODEL, space)
+    if ads is not None and (short := ads_pipeline.shortfall(ads)):
+        known[ADS], ads = short, None
     found: dict[str, Part | None] = {
         CONTENT: content,
         PINSAGE: pinsage,
         PIXIE: _pixie(registry, space),
         **learned,
         PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
-        RANKER: _ranker(registry, space),
+        RANKER: _ranker(registry, space, learned[PINNERFORMER]),
+        ADS: ads,
     }
     found[LIGHT] = _light(registry, {role: part for role, part in found.items() if part is not None})
     absent = [role for role, part in found.items() if part is None]
@@ -117,10 +130,20 @@ def _pinnersage(registry: Registry, space: str) -> Part | None:
     return part.model_copy(update={"collection": Space.parse(space).collection})
 
 
-def _ranker(registry: Registry, space: str) -> Part | None:
-    """Of the newest ranker of each kind, the one with the lowest log loss."""
+def _in_space(registry: Registry, model: str, space: str) -> Part | None:
+    version = _newest(registry, model, "space", space)
+    return None if version is None else _part_in(registry, model, version, space)
+
+
+def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
+    """Of the newest ranker of each kind that can serve beside `former`, the one with the lowest log loss."""
     newest = {model: _newest(registry, model, "space", space) for model in RANKERS}
-    trained = [_part_in(registry, model, v, space) for model, v in newest.items() if v is not None]
+    users = {None, None if former is None else former.space}
+    trained = [
+        _part_in(registry, model, version, space)
+        for model, version in newest.items()
+        if version is not None and _tag(registry, model, version, USER_SPACE_TAG) in users
+    ]
     return min(trained, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
 
 
@@ -131,14 +154,21 @@ def space_of(part: Part) -> str:
     return part.space
 
 
+def calibrated_ranker(files: Path, part: Part) -> tuple[Ranker, Calibrator]:
+    """A version's ranker and the calibrator fitted for it. Raises ReleaseError where there is none, or where
+    it was fitted for another version, other heads or other sampling."""
+    ranker = load_ranker(files)
+    try:
+        return ranker, load_calibrator(files, f"{part.model}@{part.version}", ranker.heads)
+    except (NotARanker, CalibrationMismatch) as error:
+        raise ReleaseError(f"{error}; run `corkboard train --model {part.model} --force`") from error
+
+
 def _why_absent(registry: Registry, role: str, space: str) -> str:
     """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
-    if role in (
-        PINSAGE,
-        PIXIE,
-        *LEARNED,
-        LIGHT,
-    ):  # made before PinnerSage, so a run that went on without them left them out
+    # All but the last two are made before PinnerSage, so that a run that went on without them left them out; a
+    # release does without the last two.
+    if role in (PINSAGE, PIXIE, *LEARNED, LIGHT, ADS):
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
     behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]

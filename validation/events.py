@@ -64,6 +64,18 @@ class ImpressionRecord(_Record):
     stage: str | None = None
     """Funnel stage that decided the place (`merged`, `light`, `ranked`, `exploration`)."""
     score: float | None = None
+    ranker: str | None = None
+    """`model@version` that foretold `heads`, where the pin was ranked."""
+    heads: dict[str, float] | None = None
+    """Probability of each action, as the place was decided by."""
+    calibrated: bool | None = None
+    """Whether `heads` are calibrated."""
+    policy: str | None = None
+    """Digest of the utility weights and diversity that made `score` of `heads`."""
+    bid: float | None = Field(default=None, ge=0)
+    """Of a sponsored pin: micro-currency that a click pays."""
+    predicted: float | None = Field(default=None, ge=0, le=1)
+    """Of a sponsored pin: calibrated click probability that it was ranked by."""
 
 
 class Reached(StrEnum):
