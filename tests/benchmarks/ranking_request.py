@@ -40,6 +40,7 @@ from training.models.ranker import Candidates as Ranked
 from training.models.ranker import Request
 from training.models.transact.network import TransAct
 from training.models.transact.serving import Scorer, fitting_scorer
+from training.pipelines.light_fitting import LightConfig
 
 GOALS = {"non_model_share": 0.20, "light_over_bare_xgboost": ranking_stages.GOALS["light_over_bare_xgboost"]}
 """At most."""
@@ -80,7 +81,7 @@ def stages_and_request(
 ) -> dict[str, Any]:
     """What `measured` says, and `light_over_bare_xgboost` of the light stage alone."""
     found = measured(network, request, candidates, requests)
-    alone = ranking_stages.light(trees=100, rounds=40)
+    alone = ranking_stages.light(LightConfig().rounds, rounds=40)
     found["light_over_bare_xgboost"] = round(alone["light_over_bare_xgboost"], 3)
     for name, goal in GOALS.items():
         print(f"{name} {found[name]:.3f}, goal <= {goal:g}: {'met' if found[name] <= goal else 'MISSED'}")
@@ -89,7 +90,7 @@ def stages_and_request(
 
 def measured(network: TransAct, request: Request, candidates: Ranked, requests: int) -> dict[str, Any]:
     """`non_model_share`, `p50_ms`, `p99_ms` of whole requests, and the share of every stage; prints a table."""
-    light = LightStage.of(trees=100)
+    light = LightStage.of(LightConfig().rounds)
     heads = network.config.actions
     ranks = Ranks(fitting_scorer(network, [(request, candidates)]), heads, request, candidates)
     spent = Spent()

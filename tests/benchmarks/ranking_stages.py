@@ -26,6 +26,7 @@ from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.diversity import diversify
 from training.models.light_ranking import LightRanker, LightSpec, SourceList, fetch, keep, topic_match
 from training.models.utility import DEFAULTS, UtilityWeights, utility
+from training.pipelines.light_fitting import LightConfig
 
 GOALS = {"light_over_bare_xgboost": 1.3}
 SOURCES = ("pinnersage", "pixie", "pinnerformer", "two_tower", "dcm", "boards", "topics", "popular")
@@ -34,7 +35,7 @@ NOW_MS = 2 * 10**12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trees", type=int, default=100)
+    parser.add_argument("--trees", type=int, default=LightConfig().rounds)
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     found = light(args.trees, args.rounds) | after_ranking(args.rounds)
@@ -67,7 +68,7 @@ class LightStage:
         stage = cls(lists, (pins, created, topics, user), LightRanker(spec, xgboost.Booster()))
         rows = stage.assembled()
         many = np.tile(rows, (8, 1)) + rng.normal(size=(8 * n, rows.shape[1])).astype(np.float32) * 0.3
-        settings = {"objective": "binary:logistic", "max_depth": 6, "nthread": 1}
+        settings = {"objective": "binary:logistic", "max_depth": LightConfig().depth, "nthread": 1}
         booster = xgboost.train(settings, xgboost.DMatrix(many, rng.random(len(many)) < 0.3), trees)
         return replace(stage, ranker=LightRanker(spec, booster))
 
