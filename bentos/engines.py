@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,16 @@ from bentos import ad_scores, light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.heads import Heads
-from bentos.messages import LightAnswer, RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
+from bentos.messages import (
+    Brought,
+    LightAnswer,
+    LightRequest,
+    RankAnswer,
+    RankRequest,
+    RetrieveAnswer,
+    RetrieveRequest,
+    SourceReport,
+)
 from bentos.pool import Pool, why_missing
 
 if TYPE_CHECKING:
@@ -38,7 +47,7 @@ class RankingEngine(Protocol):
     """Scores `feed.candidates`."""
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        """By the two-tower, (n,) float32: for every candidate there is."""
+        """By the release's trees or two-tower, (n,) float32: for every candidate there is."""
         ...
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
@@ -91,7 +100,7 @@ class LocalRetrieval:
 
 @dataclass(frozen=True)
 class LocalRanking:
-    """Runs the release's two-tower and ranker on this process's threads."""
+    """Runs the release's light ranker and ranker on this process's threads."""
 
     pool: Pool
 
@@ -148,30 +157,44 @@ class RemoteRetrieval:
 class RemoteRanking:
     """Asks a ranking service for the scores of the same release."""
 
-    ask_light: Callable[[RankRequest], Awaitable[LightAnswer]]
+    ask_light: Callable[[LightRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
     ask_ads: Callable[[RankRequest], Awaitable[RankAnswer]]
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        answer = await self._asked(feed, deadline_ms, self.ask_light)
+        lists = light_scores.source_lists(feed.parts) if feed.release.light_by == light_scores.LIGHT else []
+        request = LightRequest(
+            **_asked(feed),
+            brought=[
+                Brought(source=one.source, pin_ids=one.pin_ids.tolist(), scores=one.scores.tolist())
+                for one in lists
+            ],
+        )
+        answer = await _within(deadline_ms, lambda: self.ask_light(request))
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
-        return _heads(await self._asked(feed, deadline_ms, self.ask), feed)
+        request = RankRequest(**_asked(feed))
+        return _heads(await _within(deadline_ms, lambda: self.ask(request)), feed)
 
     async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
-        heads = _heads(await self._asked(feed, deadline_ms, self.ask_ads), feed)
+        request = RankRequest(**_asked(feed), anchor=feed.pin_id)
+        heads = _heads(await _within(deadline_ms, lambda: self.ask_ads(request)), feed)
         return heads.with_calibrated(heads.p)
 
-    async def _asked(self, feed: Feed, deadline_ms: float, ask: Callable[[RankRequest], Awaitable[A]]) -> A:
-        request = RankRequest(
-            user_id=feed.user_id,
-            pin_ids=feed.candidates.pin_ids.tolist(),
-            release=feed.release.version,
-            now_ms=feed.now_ms,
-            anchor=feed.pin_id,
-        )
-        return await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
+
+async def _within(deadline_ms: float, ask: Callable[[], Awaitable[A]]) -> A:
+    return await asyncio.wait_for(_twice(ask), deadline_ms / 1000 + HOP_S)
+
+
+def _asked(feed: Feed) -> dict[str, Any]:
+    """What every ranking request says."""
+    return {
+        "user_id": feed.user_id,
+        "pin_ids": feed.candidates.pin_ids.tolist(),
+        "release": feed.release.version,
+        "now_ms": feed.now_ms,
+    }
 
 
 def _heads(answer: RankAnswer, feed: Feed) -> Heads:

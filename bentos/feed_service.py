@@ -26,19 +26,16 @@ from bentos.messages import (
     FeedAnswer,
     FeedPin,
     FeedRequest,
-    Pin,
     PinsAnswer,
     PinsRequest,
     RelatedAdsRequest,
     RelatedRequest,
-    Topic,
-    UtilityReport,
 )
 from bentos.metrics import observe
 from bentos.policy_file import ServedPolicy
 from bentos.pool import Pool, needed, why_missing
-from bentos.ranking_stages import RANKED
 from bentos.release import ServingRelease
+from bentos.shown import as_feed_pins, as_pins, utility_of
 from bentos.stages import Stage
 from validation.tables import EntityKind
 
@@ -261,68 +258,3 @@ def check_count(name: str, values: Sequence[object], *, least: int = 0) -> None:
     """Raises LimitOutOfRange."""
     if not least <= len(values) <= MAX_IDS:
         raise LimitOutOfRange(f"{name} names {len(values)} pins; name {least} to {MAX_IDS}")
-
-
-def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
-    """Cards as the outside sees them, in order."""
-    outside = release.ids.outside(EntityKind.PIN, [card.pin_id for card in cards])
-    topics = topics_of(release, cards)
-    return [
-        Pin(
-            pin_id=pin_id,
-            title=card.title,
-            description=card.description,
-            link_domain=card.link_domain,
-            image=card.image,
-            topics=[topics[t] for t in card.topics if t in topics],
-        )
-        for pin_id, card in zip(outside, cards, strict=True)
-    ]
-
-
-def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
-    """Candidates as the outside sees them; `cards` holds every one of them."""
-    release = feed.release
-    pins = as_pins(release, [cards[i] for i in candidates.pin_ids.tolist()])
-    columns = zip(
-        pins,
-        candidates.sources.tolist(),
-        candidates.scores.tolist(),
-        feed.foretold(candidates.pin_ids),
-        why.reasons(release, candidates, cards),
-        feed.sponsors(candidates.pin_ids),
-        strict=True,
-    )
-    return [
-        FeedPin(
-            **dict(pin),
-            position=feed.place(nth),
-            source=source,
-            score=score,
-            heads=heads,
-            why=reason,
-            sponsored=ad.source if ad else None,
-        )
-        for nth, (pin, source, score, heads, reason, ad) in enumerate(columns)
-    ]
-
-
-def utility_of(feed: Feed) -> UtilityReport | None:
-    """What ordered the feed; None where no ranker did."""
-    if feed.heads is None or feed.ordered_by != RANKED:
-        return None
-    policy, names = feed.page_policy, feed.heads.names
-    return UtilityReport(
-        ranker=feed.heads.ranker,
-        calibrated=feed.heads.calibrated,
-        policy=policy.digest,
-        weights=dict(zip(names, policy.vector(names).tolist(), strict=True)),
-        theta=policy.diversity.theta,
-    )
-
-
-def topics_of(release: ServingRelease, cards: Sequence[Card]) -> dict[int, Topic]:
-    """Named topics of `cards`, by lake id; topics without a name are left out."""
-    named = sorted({t for card in cards for t in card.topics if t in release.topics})
-    outside = release.ids.outside(EntityKind.TOPIC, named)
-    return {t: Topic(topic_id=o, name=release.topics[t].name) for t, o in zip(named, outside, strict=True)}

@@ -1,7 +1,7 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
-features -> candidate sources -> merge -> filters (cheap first) -> light scoring -> shortlist -> heavy ranking
--> calibration -> utility -> diversity.
+features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> near-duplicates (last of the
+filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility -> diversity.
 The side effect, logging what was shown, follows in `feed_service.py`.
 """
 
@@ -43,23 +43,23 @@ HOMEFEED: tuple[Stage, ...] = (
     Retrieve(
         (
             Source(pinnersage.NAME, pinnersage.candidates, budget=480, deadline_ms=400),
-            Source(pinnerformer.NAME, pinnerformer.candidates, budget=300, deadline_ms=400),
-            Source(dcm.NAME, dcm.candidates, budget=300, deadline_ms=400),
-            Source(conditional.NAME, conditional.candidates, budget=300, deadline_ms=400),
-            Source(two_tower.NAME, two_tower.candidates, budget=300, deadline_ms=400),
-            Source(pixie.NAME, pixie.candidates, budget=300, deadline_ms=400),
+            Source(pinnerformer.NAME, pinnerformer.candidates, budget=600, deadline_ms=400),
+            Source(dcm.NAME, dcm.candidates, budget=600, deadline_ms=400),
+            Source(conditional.NAME, conditional.candidates, budget=600, deadline_ms=400),
+            Source(two_tower.NAME, two_tower.candidates, budget=600, deadline_ms=400),
+            Source(pixie.NAME, pixie.candidates, budget=600, deadline_ms=400),
             Source(followed_boards.NAME, followed_boards.candidates, budget=160, deadline_ms=300),
             Source(followed_topics.NAME, followed_topics.candidates, budget=240, deadline_ms=300),
             Source(popular_by_topic.NAME, popular_by_topic.candidates, budget=240, deadline_ms=300),
         )
     ),
-    Merge(budget=900),
+    Merge(budget=2_000),
     Keep("not_hidden", filters.not_hidden),
     Keep("unseen", filters.unseen),
     ReadPins(deadline_ms=500),
-    Keep("distinct", filters.distinct),
     LightRank(deadline_ms=200),
     Shortlist(budget=500),
+    Keep("distinct", filters.distinct),
     Rank(deadline_ms=800),
     Calibrate(),
     Value(),

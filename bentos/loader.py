@@ -22,7 +22,7 @@ from bentos.networks import Learned, load_networks
 from bentos.pool import Pool
 from bentos.ranking_stages import CALIBRATION_FEATURES
 from bentos.registry import ModelRegistry
-from bentos.rehearsal import rehearse
+from bentos.rehearsal import check_ranker, probe, rehearse
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
@@ -31,6 +31,7 @@ from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
 from training.models.ads.ranking import AdsPolicyError, read_ads_policy
 from training.models.calibration import Calibrator
+from training.models.light_ranking import LightRanker
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
 from training.models.pixie import ReleasedPixie
 from validation.lake import Lake
@@ -108,7 +109,7 @@ class ReleaseLoader:
             networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
             release = replace(release, networks=networks)
         if self.role & Role.RANK:
-            release = self._with_ranker(release)
+            release = self._with_ranker(replace(release, light=self._light(manifest)))
         if self.role is not Role.RETRIEVE:
             release = self._with_calibrator(release)
         return self._with_ads(release, lake) if release.has_ads else release
@@ -152,6 +153,10 @@ class ReleaseLoader:
         released = ReleasedPixie.load(self.registry.files(part.model, part.version))
         return Walker.open(released, contract.vocabulary, self.settings.events)
 
+    def _light(self, manifest: ReleaseManifest) -> LightRanker | None:
+        part = manifest.parts.get("light")
+        return None if part is None else LightRanker.load(self.registry.files(part.model, part.version))
+
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
         from training.models.ranker import load_ranker
 
@@ -159,7 +164,9 @@ class ReleaseLoader:
         if part is None:
             return release
         ranker = load_ranker(self.registry.files(part.model, part.version))
-        return replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        release = replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        check_ranker(release)
+        return replace(release, ranker=ranker.fitted_to([probe(release)]))
 
     def _with_ads(self, release: ServingRelease, lake: Lake) -> ServingRelease:
         """Campaigns and their policy in every process; the model where this one ranks."""

@@ -40,6 +40,9 @@ MAX_IDS = 1_000
 MAX_CANDIDATES = 2_000
 """Candidates one ranking request may carry."""
 
+MAX_BROUGHT = 10_000
+"""Pins that the sources of one light ranking request may have brought, repeats included."""
+
 
 def _limit(default: int) -> int:
     """A count of pins; the bounds are shown by OpenAPI and enforced by name (LimitOutOfRange)."""
@@ -269,6 +272,20 @@ class RankRequest(Message):
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     now_ms: UnixMs | None = None
     anchor: Int64 = Field(0, description="Ads: the pin they are shown beside.")
+
+
+class Brought(Message):
+    """What one source brought to the request, best first, parallel lists."""
+
+    source: GivenText
+    pin_ids: list[Int64]
+    scores: list[float]
+
+
+class LightRequest(RankRequest):
+    """Ask for light scores; the trees read what every source said of a pin."""
+
+    brought: list[Brought] = Field(default_factory=list, description=f"At most {MAX_BROUGHT} pins in all.")
 
 
 class LightAnswer(Message):

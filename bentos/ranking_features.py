@@ -43,8 +43,9 @@ def inputs(feed: Feed) -> tuple[Request, Candidates]:
 def meetings(feed: Feed) -> Floats:
     """INTERACTION_FEATURES of the user meeting each of `feed.candidates`, (n, I) float32."""
     sequence, table = feed.user.sequence, feed.pins
+    history = table.rows(sequence.pin_ids)
     return request_interactions(
-        history=_pins(table, table.rows(sequence.pin_ids)),
+        history=_pins(table, history),
         actions=sequence.actions,
         times_ms=sequence.timestamps_ms,
         candidates=_pins(table, table.rows(feed.candidates.pin_ids)),
@@ -52,6 +53,7 @@ def meetings(feed: Feed) -> Floats:
         followed_topics=np.array(feed.user.followed_topics, np.int64),
         request_ms=feed.now_ms,
         signs=feed.release.signs,
+        known=table.stats.present[history] | table.vectors[history].any(axis=1),
     )
 
 

@@ -20,6 +20,7 @@ from feature_repo.vectors.index import VectorIndex
 from training.models.ads.ranking import AdsPolicy
 from training.models.calibration import Calibrator
 from training.models.interactions import polarity_signs
+from training.models.light_ranking import LightRanker
 from training.models.page_policy import PagePolicy
 from training.models.pinnersage import PinnerSageConfig
 from training.models.ranker import Ranker
@@ -60,6 +61,9 @@ class ServingRelease:
     """The learned retrievers this process runs."""
     walker: Walker | None = None
     """Walks on the pin-board graph; None in a process that does not retrieve, and without Pixie."""
+    light: LightRanker | None = None
+    """Trees that order candidates before heavy ranking; None where the two-tower does, or this process does not
+    rank."""
     ranker: Ranker | None = None
     """None in a process that does not rank, and in a release without a ranker."""
     ranker_name: str = ""
@@ -99,6 +103,11 @@ class ServingRelease:
     @property
     def spaces(self) -> list[str]:
         return list(self.manifest.spaces())
+
+    @property
+    def light_by(self) -> str | None:
+        """Role of the part that orders candidates before heavy ranking; None where the merge's order stands."""
+        return self.manifest.light_by if self.manifest.light_by in self.manifest.parts else None
 
     def space_of(self, role: str) -> str | None:
         """The space of a part, None where the release has no such part."""

@@ -13,6 +13,10 @@ import typer
 
 from infra.home import Home
 
+# Threads that wait for each other sleep. Beside other work the default, spinning, takes several times the CPU.
+# OpenMP reads this when torch is first imported, which is later than here; services inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -264,6 +268,12 @@ def evaluate(
     utility: Annotated[
         Path | None, typer.Option(help="Ranking: file of utility weights that order a request's pins.")
     ] = None,
+    trade: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ranking: draw what variety costs in utility, theta by theta, to this file (.png, .svg, .pdf)."
+        ),
+    ] = None,
     max_users: Annotated[int | None, typer.Option(min=1, help="Evaluate a sample of so many users.")] = None,
     against: Annotated[
         str | None, typer.Option(help="Compare every model with this one, user by user.")
@@ -292,10 +302,12 @@ def evaluate(
                     utility=utility,
                     json_file=json,
                     figure=figure,
+                    trade=trade,
                 ),
             )
             return
-        evaluation.refuse_foreign("--task retrieval", {"max-rows": max_rows, "utility": utility})
+        foreign = {"max-rows": max_rows, "utility": utility, "trade": trade}
+        evaluation.refuse_foreign("--task retrieval", foreign)
         config = evaluation.EvaluateConfig(
             protocol=protocol.value,
             models=_listed(models),
@@ -319,6 +331,29 @@ def _listed(values: list[str] | None) -> tuple[str, ...] | None:
     if values is None:
         return None
     return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+
+
+@app.command()
+def calibration(
+    context: typer.Context,
+    days: Annotated[float, typer.Option(min=0.01, help="Newest days of the event log.")] = 7.0,
+    within_hours: Annotated[
+        float, typer.Option(min=0.001, help="How long after an impression an action still answers it.")
+    ] = 24.0,
+    json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the newest ranker's reliability to this file (.png, .svg, .pdf)."),
+    ] = None,
+) -> None:
+    """Hold the probabilities that were served against what people did, by head and slice."""
+    from infra import calibration as report
+
+    with _named_errors():
+        config = report.CalibrationReportConfig(
+            days=days, within_hours=within_hours, json_file=json, figure=figure
+        )
+        report.run(context.obj.home, config)
 
 
 @app.command()

@@ -84,11 +84,11 @@ class Reached(StrEnum):
     FETCHED = "fetched"
     """A source brought it; the merge had no room for it."""
     MERGED = "merged"
-    """A filter took it: hidden, seen, or nearly the same as another."""
+    """A filter took it: hidden, or seen."""
     LIGHT = "light"
     """It stood in line for light scoring; the shortlist left it out."""
     RANKED = "ranked"
-    """It went to heavy ranking; the answer has others."""
+    """It made the shortlist for heavy ranking; the answer has others."""
     SHOWN = "shown"
 
 

@@ -5,8 +5,8 @@
     python -m tests.benchmarks.ads_quality --home H --tuned                    with the settings of `tune ads`
 
 Learns, calibrates and tests on the days that `train` uses. A figure is the mean over seeds with their standard
-deviation; `towers - arm` is the difference of means with its 95 % interval, from resampled users. The error a day
-is the mean over test days of |predicted clicks / clicks - 1|; `by chance` is what right probabilities would
+deviation; `towers - arm` is the difference of means with its 95 % interval, from resampled users. The error a
+day is the mean over test days of |predicted clicks / clicks - 1|; `by chance` is what right probabilities would
 show on so few clicks. The last line is JSON.
 """
 

@@ -8,7 +8,7 @@ serving.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,24 +75,26 @@ class Gbdt:
 class TransAct:
     """The network that `corkboard train` makes, on the same rows; its budget of reads is the recipe's."""
 
-    known: Known
+    known: Callable[[], Known]
+    """Reads what it joins the rows with."""
     position: bool = True
     recipe: TransActRecipe = field(default_factory=TransActRecipe)
     seeded: bool = True
 
     def scores(self, data: RankingData, seed: int) -> Scores:
         spec, actions = _spec(data, self.position), data.rows.info.action_names
-        fitted = fit_transact(data.train, self.known, actions, spec, self.recipe, seed=seed)
+        known = self.known()
+        fitted = fit_transact(data.train, known, actions, spec, self.recipe, seed=seed)
         ranker = fitted.ranker
         columns = [ranker.heads.index(head) for head in data.heads]
         blocks = (data.validation, data.test)
-        raw = [served_scores(ranker, block, self.known)[:, columns] for block in blocks]
+        raw = [served_scores(ranker, block, known)[:, columns] for block in blocks]
         return Scores(*(restore_rate(p, fitted.negative_rate) for p in raw))
 
 
-def models(data: RankingData, known: Known | None = None) -> dict[str, RankingModel]:
+def models(data: RankingData, known: Callable[[], Known] | None = None) -> dict[str, RankingModel]:
     """Every ranker of the table; those without positions only where positions were recorded, TransAct where
-    what it reads beside the rows is `known`."""
+    `known` reads what it joins them with."""
     made: dict[str, RankingModel] = {"pinnability_logistic": Logistic(), "pinnability_gbdt": Gbdt()}
     if known is not None:
         # every head of the table, however few positives taught it

@@ -7,6 +7,7 @@ it. Position is a feature in training and a constant when serving, so that score
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -129,6 +130,7 @@ class LogisticRanker:
     heads: tuple[str, ...] = (ENGAGE,)
     user_space: ClassVar[None] = None
     user_dim: ClassVar[int] = 0
+    content_dim: ClassVar[int] = 0
 
     def score(self, features: Floats) -> Floats:
         logit = standardise(features, self.mean, self.scale) @ self.weights + np.float32(self.bias)
@@ -136,6 +138,9 @@ class LogisticRanker:
 
     def score_heads(self, request: Request, candidates: Candidates) -> Floats:
         return self.score(candidates.features)[:, None]
+
+    def fitted_to(self, probes: Sequence[tuple[Request, Candidates]]) -> LogisticRanker:
+        return self
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -159,6 +164,7 @@ class GbdtRanker:
     heads: tuple[str, ...] = (ENGAGE,)
     user_space: ClassVar[None] = None
     user_dim: ClassVar[int] = 0
+    content_dim: ClassVar[int] = 0
 
     def score(self, features: Floats) -> Floats:
         if len(features) == 0:
@@ -168,6 +174,9 @@ class GbdtRanker:
 
     def score_heads(self, request: Request, candidates: Candidates) -> Floats:
         return self.score(candidates.features)[:, None]
+
+    def fitted_to(self, probes: Sequence[tuple[Request, Candidates]]) -> GbdtRanker:
+        return self
 
     def save(self, folder: Path) -> None:
         _save_header(

@@ -79,6 +79,8 @@ class Ranker(Protocol):
     """The space whose vectors of users it reads, `pinnerformer@3`; None reads none."""
     user_dim: int
     """Width of that vector, 0 where it reads none."""
+    content_dim: int
+    """Width of the content vectors it reads, 0 where it reads none."""
 
     def score_heads(self, request: Request, candidates: Candidates) -> Floats:
         """Raw probability of each head, (n, len(heads)) float32 in [0, 1]: calibrate before reading it.
@@ -86,6 +88,10 @@ class Ranker(Protocol):
         A ranker of features alone reads nothing but `candidates.features`. Raises ValueError for arrays that
         do not belong together or vectors that are not finite.
         """
+
+    def fitted_to(self, probes: Sequence[tuple[Request, Candidates]]) -> Ranker:
+        """The same ranker as fast as this machine can serve it: in lower precision where the CPU gains by it
+        and a few real requests are scored alike."""
 
     def save(self, folder: Path) -> None:
         """Write the model into `folder`; `load_ranker` reads it back."""

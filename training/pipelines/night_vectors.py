@@ -16,8 +16,9 @@ import numpy as np
 
 from training.context import TrainingContext
 from training.data.splits import Interval
+from training.pipelines import retrievers
 from training.pipelines.pinnerformer_users import daily_user_vectors
-from training.pipelines.retrievers import PINNERFORMER, retriever_part, shortfall
+from training.pipelines.retrievers import PINNERFORMER, retriever_part
 from training.registry import Registry
 from training.transact.examples import UserVectors
 from validation.manifest import Part
@@ -28,7 +29,7 @@ def newest_pinnerformer(registry: Registry, content: Part) -> tuple[Part | None,
     for version in reversed(registry.versions(PINNERFORMER)):
         if registry.version(PINNERFORMER, version).tags.get("content_space") == content.space:
             part = retriever_part(registry, PINNERFORMER, version)
-            return (part, "") if (why := shortfall(part)) is None else (None, why)
+            return (part, "") if (why := retrievers.shortfall(part)) is None else (None, why)
     return None, f"no pinnerformer reads {content.space}"
 
 

@@ -16,6 +16,7 @@ from training.context import TrainingContext
 from training.data.splits import DAY, Interval, TimeSplit, time_split
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetConfig, build
 from training.data.training_set_facts import TrainingSetInfo
+from training.evaluation import calibration_metrics
 from training.models import calibration as calibration_module
 from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
@@ -201,7 +202,7 @@ def train_pinnability(
         },
         figures={
             "roc": figures.roc(made.test.label, score),
-            "calibration": figures.calibration(made.test.label, score),
+            "calibration": calibration_metrics.figure(made.reliability),
             "importance": figures.importance(importances(ranker)),
         },
         notes=f"Rows: {info.scheme_note}. Trained on what the logging policy chose to show; calibrated on "

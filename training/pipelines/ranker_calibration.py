@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from training.data.splits import TimeSplit
 from training.data.training_set import Block, TrainingSet
+from training.evaluation.calibration_metrics import CalibrationRow, calibration_table
 from training.evaluation.ranker_metrics import labels_of, ranker_metrics
 from training.evaluation.served_scores import served_scores
+from training.evaluation.slices import block_slices
 from training.models.calibration import CalibrationConfig, Calibrator, fit, uniform_sample
 from training.models.ranker import ENGAGE, Ranker
 from training.transact.examples import Known
@@ -29,6 +31,8 @@ class Calibrated:
     metrics: dict[str, float]
     test: Block
     scores: Floats  # (n, H) calibrated, of the test rows
+    reliability: tuple[CalibrationRow, ...]
+    """Of the test rows before and after, by head and slice."""
 
 
 def calibrate(
@@ -65,7 +69,8 @@ def calibrate(
     test = rows.block(split.test)
     raw = served_scores(ranker, test, known)
     made = calibrator.calibrate(raw)
-    return Calibrated(calibrator, ranker_metrics(heads, actions, raw, made, test), test, made)
+    reliability = calibration_table(labels_of(heads, actions, test), raw, made, heads, block_slices(test))
+    return Calibrated(calibrator, ranker_metrics(heads, actions, raw, made, test), test, made, reliability)
 
 
 def engage_scores(heads: tuple[str, ...], scores: Floats) -> Floats:

@@ -22,6 +22,7 @@ from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.data.splits import DAY, Interval, TimeSplit, midnight
 from training.data.training_set import TrainingSet
+from training.evaluation import calibration_metrics
 from training.models import calibration as calibration_module
 from training.models import ranker as ranker_module
 from training.models import transact as transact_module
@@ -329,7 +330,7 @@ def _registered(
         },
         figures={
             "roc": figures.roc(made.test.label, score),
-            "calibration": figures.calibration(made.test.label, score),
+            "calibration": calibration_metrics.figure(made.reliability),
         },
         notes=_notes(job, rate, made.calibrator, users),
     )

@@ -49,6 +49,10 @@ class TransActRanker:
     def user_dim(self) -> int:
         return self.network.config.user_dim
 
+    @property
+    def content_dim(self) -> int:
+        return self.network.content_dim
+
     @cached_property
     def scorer(self) -> Scorer:
         return Scorer(self.network, self.precision)
