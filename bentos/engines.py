@@ -174,12 +174,12 @@ class RemoteRanking:
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
-        request = RankRequest(**_asked(feed))
-        return _heads(await _within(deadline_ms, lambda: self.ask(request)), feed)
+        answer = await _within(deadline_ms, lambda: self.ask(RankRequest(**_asked(feed))))
+        return _heads(answer, feed)
 
     async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
-        request = RankRequest(**_asked(feed), anchor=feed.pin_id)
-        heads = _heads(await _within(deadline_ms, lambda: self.ask_ads(request)), feed)
+        answer = await _within(deadline_ms, lambda: self.ask_ads(RankRequest(**_asked(feed))))
+        heads = _heads(answer, feed)
         return heads.with_calibrated(heads.p)
 
 
@@ -194,6 +194,7 @@ def _asked(feed: Feed) -> dict[str, Any]:
         "pin_ids": feed.candidates.pin_ids.tolist(),
         "release": feed.release.version,
         "now_ms": feed.now_ms,
+        "anchor": feed.pin_id,
     }
 
 

@@ -29,11 +29,11 @@ def rehearse(release: ServingRelease) -> None:
 
     Raises ReleaseRejected naming the part that reads or makes other vectors than the release's.
     """
-    if release.ads is not None:
-        _rehearse_ads(release)
     if release.ranker is not None:
         check_ranker(release)
         release.ranker.score_heads(*probe(release))
+    if release.ads is not None:
+        _rehearse_ads(release)
     held = [role for role in Learned if getattr(release.networks, role) is not None]
     if not held and release.light is None:
         return

@@ -64,7 +64,8 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     content = content_part(registry, version)
     if content.metrics.get("content_coverage") == 0:
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT, ADS), why)
+        roles = (CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT, ADS)
+        return {}, dict.fromkeys(roles, why)
     space = space_of(content)
     pinsage = _pinsage(registry, space)
     known: dict[str, str] = {}
@@ -165,8 +166,8 @@ def calibrated_ranker(files: Path, part: Part) -> tuple[Ranker, Calibrator]:
 
 def _why_absent(registry: Registry, role: str, space: str) -> str:
     """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
-    # All but the last two are made before PinnerSage, so that a run that went on without them left them out;
-    # a release does without the last two.
+    # All but the last two are made before PinnerSage, so that a run that went on without them left them out; a
+    # release does without the last two.
     if role in (PINSAGE, PIXIE, *LEARNED, LIGHT, ADS):
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
