@@ -126,13 +126,16 @@ class Data:
     def facts(self) -> str:
         sizes = "; ".join(f"{name} {len(b):,} rows" for name, b in zip(_PARTS, self.blocks, strict=True))
         counts = self.test_labels.sum(axis=0).tolist()
-        return f"{self.rows.split}\n{sizes}; test positives {dict(zip(self.heads, counts, strict=True))}"
+        spans = "; ".join(
+            f"{name} {getattr(self.rows.split, name)}" for name in ("train", "validation", "test")
+        )
+        return f"{spans}\n{sizes}; test positives {dict(zip(self.heads, counts, strict=True))}"
 
 
 _PARTS = ("training", "validation", "test")
 
 
-def load(home: Home, days: tuple[int, int, int], kept: float, tested: float, long_term: bool) -> Data:
+def load(home: Home, days: tuple[int, int, int], kept: float, share: float, long_term: bool) -> Data:
     """The home's training set: the last `days[2]` test, `days[1]` before them validate, `days[0]` train."""
     ctx, rows = context(home), TrainingSet(home.training_sets / SET)
     info, lake = rows.info, Lake(home.lake)
@@ -141,11 +144,12 @@ def load(home: Home, days: tuple[int, int, int], kept: float, tested: float, lon
     data, _ = RankingData.of(rows, split)
     answered = data.train.labels.any(axis=1)
     drawn = np.random.default_rng(0).random(len(answered)) < kept
-    requests = data.test.keys["request_id"].to_numpy(np.int64)
     blocks = (
         _of(data.train, answered | drawn),
-        data.validation,
-        _of(data.test, uniform_sample(requests, tested)),
+        *(
+            _of(part, uniform_sample(part.keys["request_id"].to_numpy(np.int64), share))
+            for part in (data.validation, data.test)
+        ),
     )
     for name, block in zip(("train", "validation", "test"), blocks, strict=True):
         data.__dict__[name] = block

@@ -43,10 +43,10 @@ class Variant:
 class Sizes:
     """Sizes that all variants share."""
 
-    length: int = 50
-    pin_dim: int = 16
-    action_dim: int = 16
-    deep: tuple[int, ...] = (128, 64)
+    length: int = 24
+    pin_dim: int = 12
+    action_dim: int = 12
+    deep: tuple[int, ...] = (64, 32)
 
 
 def variants(
