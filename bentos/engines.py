@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from bentos import light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
+from bentos.heads import Heads
 from bentos.messages import LightAnswer, RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
 from bentos.pool import Pool, why_missing
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("corkboard.funnel")
 
+A = TypeVar("A")
+
 
 class RetrievalEngine(Protocol):
     """Fills `feed.parts` and `feed.sources`."""
@@ -32,14 +35,14 @@ class RetrievalEngine(Protocol):
 
 
 class RankingEngine(Protocol):
-    """Scores `feed.candidates`, (n,) float32."""
+    """Scores `feed.candidates`."""
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        """By the two-tower: for every candidate there is."""
+        """By the two-tower, (n,) float32: for every candidate there is."""
         ...
 
-    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
-        """By the release's ranker: for the shortlist."""
+    async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
+        """By the release's ranker, as it gives them: for the shortlist."""
         ...
 
 
@@ -73,7 +76,7 @@ class LocalRetrieval:
         part, missing = Candidates.none(), None
         try:
             found = await self.pool.call(source.name, source.deadline_ms, lambda: source.candidates(feed))
-            part = found.take(slice(source.budget))
+            part = found.distinct().take(slice(source.budget))
         except Exception as error:
             # Whatever goes wrong in one source costs its candidates, never the answer.
             missing = why_missing(error)
@@ -91,8 +94,15 @@ class LocalRanking:
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
         return await self.pool.call("light", deadline_ms, lambda: light_scores.score(feed))
 
-    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self.pool.call("rank", deadline_ms, lambda: ranking_features.score(feed))
+    async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
+        return await self.pool.call("rank", deadline_ms, lambda: heads_of(feed))
+
+
+def heads_of(feed: Feed) -> Heads:
+    """What the release's ranker foretells of `feed.candidates`. Raises NoRanker."""
+    p = ranking_features.score_heads(feed)
+    release = feed.release
+    return Heads(release.ranker_name, release.heads, feed.candidates.pin_ids, p)
 
 
 @dataclass(frozen=True)
@@ -135,32 +145,29 @@ class RemoteRanking:
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self._scores(feed, deadline_ms, self.ask_light)
+        answer = await self._asked(feed, deadline_ms, self.ask_light)
+        return np.array(answer.scores, np.float32)
 
-    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self._scores(feed, deadline_ms, self.ask)
+    async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
+        answer = await self._asked(feed, deadline_ms, self.ask)
+        p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
+        return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
 
-    async def _scores(
-        self,
-        feed: Feed,
-        deadline_ms: float,
-        ask: Callable[[RankRequest], Awaitable[LightAnswer | RankAnswer]],
-    ) -> Floats:
+    async def _asked(self, feed: Feed, deadline_ms: float, ask: Callable[[RankRequest], Awaitable[A]]) -> A:
         request = RankRequest(
             user_id=feed.user_id,
             pin_ids=feed.candidates.pin_ids.tolist(),
             release=feed.release.version,
             now_ms=feed.now_ms,
         )
-        answer = await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
-        return np.array(answer.scores, np.float32)
+        return await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
 
 
 HOP_S = 0.25
 """What a hop between processes may add to a deadline."""
 
 
-async def _twice(ask: Callable[[], Awaitable[object]]) -> object:
+async def _twice(ask: Callable[[], Awaitable[A]]) -> A:
     """Ask again once when the connection broke under the call: both services only read."""
     try:
         return await ask()

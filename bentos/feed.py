@@ -12,8 +12,11 @@ import numpy as np
 
 from bentos.candidates import Candidates
 from bentos.features import Ints, PinTable, User
+from bentos.heads import Heads
 from bentos.messages import SourceReport, StageReport
 from bentos.release import ServingRelease
+from training.models.page_policy import PagePolicy
+from validation.events import Reached
 
 
 class Surface(StrEnum):
@@ -47,19 +50,38 @@ class Feed:
     """Pins already on the screen."""
     served: Ints = field(default_factory=_NOTHING.copy)
     """Pins of the user's last answers, oldest first."""
+    policy: PagePolicy | None = None
+    """What pages are made by; None: the data set's defaults."""
+    policy_refused: str | None = None
+    """Why the file of weights is not what `policy` says."""
 
     user: User = field(default_factory=User.unknown)
     candidates: Candidates = field(default_factory=Candidates.none)
     parts: list[Candidates] = field(default_factory=list)
     """Candidates by source, before the merge."""
+    reached: dict[Reached, Ints] = field(default_factory=dict)
+    """Pins that came as far as each stage that cuts, for the candidate log."""
     pins: PinTable = field(default_factory=PinTable.empty)
     """Features of the candidates and of the pins in the user's sequence."""
+    heads: Heads | None = None
+    """What the ranker foretells of the candidates, once they are ranked."""
     ordered_by: str = "merged"
     """What put the candidates in their order last: `merged` (sources in turns), `light` or `ranked`."""
     stages: list[StageReport] = field(default_factory=list)
     sources: list[SourceReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     fallback: str | None = None
+
+    @property
+    def page_policy(self) -> PagePolicy:
+        return self.policy or self.release.policy
+
+    def foretold(self, pin_ids: Ints) -> list[dict[str, float]]:
+        """The probability of each action on each of `pin_ids`, to six decimals; empty where unranked."""
+        if self.heads is None:
+            return [{} for _ in range(len(pin_ids))]
+        rows = np.round(self.heads.of(pin_ids).astype(np.float64), 6).tolist()
+        return [dict(zip(self.heads.names, row, strict=True)) for row in rows]
 
     def rng(self, stream: int) -> np.random.Generator:
         """A generator of this request; each caller takes a `stream` number of its own."""

@@ -1,7 +1,7 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
 features -> candidate sources -> merge -> filters (cheap first) -> light scoring -> shortlist -> heavy ranking
--> diversity.
+-> calibration -> utility -> diversity.
 The side effect, logging what was shown, follows in `feed_service.py`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bentos import filters
 from bentos.feed import Surface
+from bentos.ranking_stages import Calibrate, Diversify, Rank, Value
 from bentos.sources import (
     conditional,
     dcm,
@@ -26,7 +27,6 @@ from bentos.stages import (
     Keep,
     LightRank,
     Merge,
-    Rank,
     ReadPins,
     ReadUser,
     Retrieve,
@@ -34,7 +34,6 @@ from bentos.stages import (
     Source,
     Stage,
     Take,
-    TopicCap,
 )
 
 HOMEFEED: tuple[Stage, ...] = (
@@ -60,7 +59,9 @@ HOMEFEED: tuple[Stage, ...] = (
     LightRank(deadline_ms=200),
     Shortlist(budget=500),
     Rank(deadline_ms=800),
-    TopicCap(window=8, at_most=3),
+    Calibrate(),
+    Value(),
+    Diversify(),
     Take(),
 )
 

@@ -103,8 +103,10 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         columns.kinds.tolist(),
         columns.anchors.tolist(),
         columns.scores.tolist(),
+        feed.foretold(columns.pin_ids),
         strict=True,
     )
+    policy = feed.page_policy.digest if feed.heads is not None else None
     return [
         ImpressionRecord(
             event_id=impression_id(feed.request_id, pin_id),
@@ -121,8 +123,12 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
             propensity=1.0,
             stage=feed.ordered_by,
             score=score,
+            heads=heads or None,
+            calibrated=feed.heads.calibrated if feed.heads is not None else None,
+            ranker=feed.heads.ranker if feed.heads is not None else None,
+            policy=policy,
         )
-        for position, (pin_id, source, kind, anchor, score) in enumerate(rows)
+        for position, (pin_id, source, kind, anchor, score, heads) in enumerate(rows)
     ]
 
 

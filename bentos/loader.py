@@ -6,6 +6,7 @@ import enum
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -18,14 +19,16 @@ from bentos.funnel import FUNNELS, HOMEFEED
 from bentos.ids import Ids
 from bentos.networks import Learned, load_networks
 from bentos.pool import Pool
+from bentos.ranking_stages import CALIBRATION_FEATURES
 from bentos.registry import ModelRegistry
-from bentos.rehearsal import rehearse
+from bentos.rehearsal import check_ranker, probe, rehearse
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
+from training.models.calibration import Calibrator
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
 from training.models.pixie import ReleasedPixie
 from validation.lake import Lake
@@ -101,6 +104,8 @@ class ReleaseLoader:
             release = replace(release, networks=networks)
         if self.role & Role.RANK:
             release = self._with_ranker(release)
+        if self.role is not Role.RETRIEVE:
+            release = self._with_calibrator(release)
         return release
 
     def _open_indexes(self, manifest: ReleaseManifest) -> dict[str, VectorIndex]:
@@ -143,13 +148,23 @@ class ReleaseLoader:
         return Walker.open(released, contract.vocabulary, self.settings.events)
 
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
-        from training.models.pinnability import load_ranker
+        from training.models.ranker import load_ranker
 
         part = release.manifest.parts.get("ranker")
         if part is None:
             return release
         ranker = load_ranker(self.registry.files(part.model, part.version))
-        return replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        release = replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        check_ranker(release)
+        return replace(release, ranker=ranker.fitted_to([probe(release)]))
+
+    def _with_calibrator(self, release: ServingRelease) -> ServingRelease:
+        part = release.manifest.parts.get("ranker")
+        if part is None:
+            return release
+        name = f"{part.model}@{part.version}"
+        calibrator = released_calibrator(self.registry.files(part.model, part.version), name, release.heads)
+        return replace(release, calibrator=calibrator)
 
     def check(self, release: ServingRelease) -> None:
         """Warm and prove what this process's role does with the release. Raises ReleaseRejected."""
@@ -162,6 +177,26 @@ class ReleaseLoader:
             rehearse(release)
             if release.ranker is not None:
                 _check_answer(_trial(replace(release, indexes={}), Surface.HOMEFEED))
+
+
+def released_calibrator(folder: Path, ranker: str, heads: tuple[str, ...]) -> Calibrator | None:
+    """The calibrator of a ranker's files; None where they have none. `heads` are empty where not known.
+
+    Raises ReleaseRejected for one that is of another ranker, cannot be read, or reads what serving has not.
+    """
+    try:
+        calibrator = Calibrator.load(folder)
+        calibrator.check(ranker, heads or calibrator.head_names)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ReleaseRejected(f"calibration of {ranker}: {error}") from error
+    unknown = [name for name in calibrator.features if name not in CALIBRATION_FEATURES]
+    if unknown:
+        raise ReleaseRejected(
+            f"calibration of {ranker} reads {', '.join(unknown)}, and serving has no such column"
+        )
+    return calibrator
 
 
 def check_release(release: ServingRelease) -> None:

@@ -99,7 +99,10 @@ class FeedPin(Pin):
 
     position: int = Field(description="0 is the first place.")
     source: str = Field(description="Candidate source that brought it.")
-    score: float = Field(description="What it was ordered by; the ranker's probability where it was ranked.")
+    score: float = Field(description="What it was ordered by; its utility where it was ranked.")
+    heads: dict[str, float] = Field(
+        default_factory=dict, description="Probability of each action that the ranker foretells."
+    )
     why: Why
 
 
@@ -122,6 +125,16 @@ class SourceReport(Message):
     )
 
 
+class UtilityReport(Message):
+    """What ordered the pins of this very answer: utility = sum of weights x probabilities."""
+
+    ranker: str
+    calibrated: bool = Field(description="False: the ranker's scores stand for probabilities as they are.")
+    policy: str = Field(description="Digest of the weights and the diversity: another number, another digest.")
+    weights: dict[str, float] = Field(description="What one action is worth, by head of the ranker.")
+    theta: float = Field(description="1 orders by utility alone, 0 by variety alone.")
+
+
 class FeedAnswer(Message):
     """Pins, the release that chose them, and what each stage did."""
 
@@ -132,6 +145,10 @@ class FeedAnswer(Message):
     pins: list[FeedPin]
     stages: list[StageReport]
     sources: list[SourceReport]
+    utility: UtilityReport | None = Field(None, description="None where nothing was ranked.")
+    policy_refused: str | None = Field(
+        None, description="Why the file of weights is not what this answer was made by, and how to mend it."
+    )
     missing: list[str] = Field(
         description="Sources and stages that failed open in this answer; empty when all is well."
     )
@@ -244,9 +261,11 @@ class LightAnswer(Message):
 
 
 class RankAnswer(Message):
-    """Scores, parallel to the request's `pin_ids`."""
+    """What the ranker foretells, before calibration."""
 
     release: int
     ranker: str
     heads: list[str]
-    scores: list[float]
+    probabilities: list[list[float | None]] = Field(
+        description="For each of `heads` a list parallel to the request's `pin_ids`; null where there is none."
+    )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import bentoml
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import light_scores
 from bentos.candidates import Candidates
+from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
@@ -52,9 +53,10 @@ def open_parts(settings: Settings) -> RankingParts:
 
 
 async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
-    """Scores of the request's pins, in their order.
+    """What the ranker foretells of the request's pins, in their order, uncalibrated.
 
-    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
+    The home feed calibrates them, as it does where it ranks itself: it costs less than a hop, and fails by
+    itself. Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
     StoreUnavailable when the ranker misses its deadline or fails.
     """
     feed = feed_of(parts, request)
@@ -63,12 +65,12 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
         raise NoRelease(f"release {release.version} has no ranker; its manifest says why under `skipped`")
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
-    scores = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: ranking_features.score(feed))
+    heads = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: heads_of(feed))
     return RankAnswer(
         release=release.version,
-        ranker=release.ranker_name,
-        heads=list(release.ranker.heads),
-        scores=scores.tolist(),
+        ranker=heads.ranker,
+        heads=list(heads.names),
+        probabilities=np.where(np.isfinite(heads.p), heads.p, None).T.tolist(),
     )
 
 
@@ -121,7 +123,7 @@ class Ranking(OpenedService[RankingParts]):
     @bentoml.api(route="/rank")
     @named_errors
     async def rank(self, request: RankRequest, /) -> RankAnswer:
-        """Scores in the order of the candidates given."""
+        """Probabilities of each head, in the order of the candidates given."""
         return await rank(self._parts.get(), request)
 
 

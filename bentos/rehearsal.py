@@ -1,4 +1,5 @@
-"""What a stranger's trial never reaches: the learned retrievers, run once for a user made up of real pins."""
+"""What a stranger's trial never reaches: the learned retrievers, and the ranker on a history, run once for a
+user made up of real pins."""
 
 from __future__ import annotations
 
@@ -6,15 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from bentos import light_scores
+from bentos import light_scores, ranking_features
 from bentos.candidates import Candidates
-from bentos.features import User
+from bentos.features import PinTable, User
 from bentos.feed import Feed, Surface
 from bentos.networks import Learned
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.sources import conditional, dcm, pinnerformer, two_tower
 from feature_repo.sequence import Event, Sequence
+from training.models.ranker import Candidates as Ranked
+from training.models.ranker import Request
 
 MS_PER_HOUR = 3_600_000
 
@@ -22,8 +25,11 @@ MS_PER_HOUR = 3_600_000
 def rehearse(release: ServingRelease) -> None:
     """Load the compiled kernels of every network the process holds, and prove that it fits its pins.
 
-    Raises ReleaseRejected naming the part that reads or makes vectors of another dimension than the release's.
+    Raises ReleaseRejected naming the part that reads or makes other vectors than the release's.
     """
+    if release.ranker is not None:
+        check_ranker(release)
+        release.ranker.score_heads(*probe(release))
     held = [role for role in Learned if getattr(release.networks, role) is not None]
     if not held:
         return
@@ -32,6 +38,32 @@ def rehearse(release: ServingRelease) -> None:
     feed = _somebody(release)
     for role in held:
         _RUNS[role](feed)
+
+
+def check_ranker(release: ServingRelease) -> None:
+    """Raise ReleaseRejected where the ranker reads other vectors than the release's pins and users have."""
+    ranker, name = release.ranker, release.ranker_name
+    if ranker is None:
+        return
+    held = release.dim(release.space)
+    if ranker.content_dim not in (0, held):
+        raise ReleaseRejected(
+            f"{name} reads {ranker.content_dim}-d content; the release holds {held}-d pins"
+            f" in {release.space}; train it on this content version and release both"
+        )
+    if ranker.user_space not in (None, release.space_of(Learned.PINNERFORMER)):
+        raise ReleaseRejected(
+            f"{name} reads users in {ranker.user_space}, the release makes their vectors in"
+            f" {release.space_of(Learned.PINNERFORMER)}; train it beside this PinnerFormer and release both"
+        )
+
+
+def probe(release: ServingRelease) -> tuple[Request, Ranked]:
+    """What the ranker would read of the made-up user and the pins they saved."""
+    feed = _somebody(release)
+    ids = np.unique(feed.candidates.pin_ids)
+    feed.pins = PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0])
+    return ranking_features.inputs(feed)
 
 
 def _check_dimensions(release: ServingRelease, role: Learned) -> None:

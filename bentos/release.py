@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,11 @@ from bentos.ids import Ids
 from bentos.networks import Learned, Networks
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
+from training.models.calibration import Calibrator
 from training.models.interactions import polarity_signs
-from training.models.pinnability import Ranker
+from training.models.page_policy import PagePolicy
 from training.models.pinnersage import PinnerSageConfig
+from training.models.ranker import Ranker
 from validation.manifest import ReleaseManifest
 from validation.tables import Contract
 
@@ -53,6 +56,21 @@ class ServingRelease:
     ranker: Ranker | None = None
     """None in a process that does not rank, and in a release without a ranker."""
     ranker_name: str = ""
+    calibrator: Calibrator | None = None
+    """Fitted for that ranker; None where its scores pass as they are, and in a process that only retrieves."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The ranker's heads as far as this process knows them; empty where it holds neither it nor its
+        calibrator."""
+        if self.ranker is not None:
+            return self.ranker.heads
+        return self.calibrator.head_names if self.calibrator else ()
+
+    @cached_property
+    def policy(self) -> PagePolicy:
+        """What pages are made by where no file says otherwise."""
+        return PagePolicy.default(self.contract.vocabulary)
 
     @property
     def spaces(self) -> list[str]:
@@ -69,9 +87,11 @@ class ServingRelease:
 
     @property
     def user_spaces(self) -> tuple[str, ...]:
-        """Spaces in which users have vectors from the nightly run and this process searches."""
-        space = self.space_of(Learned.PINNERFORMER)
-        return (space,) if space in self.indexes else ()
+        """Spaces of users' vectors from the nightly run that this process reads: it searches there, or its
+        ranker takes them in."""
+        searched = self.space_of(Learned.PINNERFORMER)
+        read = {searched} & set(self.indexes) | {self.ranker.user_space if self.ranker else None}
+        return tuple(sorted(space for space in read if space is not None))
 
     def dim(self, space: str | None) -> int:
         """Dimension of a space of the release, 0 of any other."""

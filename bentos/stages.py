@@ -19,6 +19,7 @@ from bentos.features import Floats, Ints, PinStats, PinTable, User
 from bentos.feed import Surface
 from bentos.networks import Learned
 from bentos.pool import Pool, why_missing
+from validation.events import Reached
 
 if TYPE_CHECKING:
     from bentos.engines import Engines
@@ -72,7 +73,7 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float) -> None:
             )
         except Exception as error:
             # A feed without the user's features is a stranger's feed, which is better than none.
-            _fail_open(feed, "user", error)
+            fail_open(feed, "user", error)
             return
     feed.missing.extend(f"stale: {part}" for part in feed.user.stale)
     if not feed.user.known and feed.surface is Surface.HOMEFEED:
@@ -99,6 +100,7 @@ class Merge:
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         feed.candidates = merge(feed.parts, self.budget)
+        feed.reached[Reached.MERGED] = feed.candidates.pin_ids
 
 
 def merge(parts: list[Candidates], budget: int) -> Candidates:
@@ -138,7 +140,7 @@ async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
         # Candidates stand in the order of their sources without any of this.
         nothing = np.zeros((len(ids), release.dim(release.space)), np.float32)
         feed.pins = PinTable(ids, PinStats.absent(len(ids)), nothing)
-        _fail_open(feed, "pins", error)
+        fail_open(feed, "pins", error)
 
 
 @dataclass(frozen=True)
@@ -161,13 +163,14 @@ class LightRank:
     name: str = "light"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
+        feed.reached[Reached.LIGHT] = feed.candidates.pin_ids
         if not (len(feed.candidates) and feed.user.known and feed.release.space_of(Learned.TWO_TOWER)):
             return
         try:
             scores: Floats = await engines.ranking.light(feed, self.deadline_ms)
         except Exception as error:
             # The order of the merge gives every source its share, and serves without this.
-            _fail_open(feed, self.name, error)
+            fail_open(feed, self.name, error)
             return
         feed.candidates = feed.candidates.scored(scores).best_first()
         feed.ordered_by = "light"
@@ -182,61 +185,7 @@ class Shortlist:
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         feed.candidates = feed.candidates.take(slice(self.budget))
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Score every candidate with the release's ranker and order by it."""
-
-    deadline_ms: float
-    name: str = "rank"
-
-    async def run(self, feed: Feed, engines: Engines) -> None:
-        if len(feed.candidates) == 0:
-            return
-        try:
-            scores: Floats = await engines.ranking.rank(feed, self.deadline_ms)
-        except Exception as error:
-            # The order of the merge is an answer; it is worse, and the answer says so.
-            _fail_open(feed, "rank", error)
-            return
-        feed.candidates = feed.candidates.scored(scores).best_first()
-        feed.ordered_by = "ranked"
-
-
-@dataclass(frozen=True)
-class TopicCap:
-    """Diversity: of any `window` neighbours in the answer, at most `at_most` share their first topic."""
-
-    window: int
-    at_most: int
-    name: str = "diversity"
-
-    async def run(self, feed: Feed, engines: Engines) -> None:
-        if len(feed.candidates):
-            topics = feed.pins.primary_topics[feed.pins.rows(feed.candidates.pin_ids)]
-            feed.candidates = feed.candidates.take(spread(topics, feed.limit, self.window, self.at_most))
-
-
-def spread(topics: Ints, limit: int, window: int, at_most: int) -> Ints:
-    """Positions of up to `limit` items, best first, such that a topic fills at most `at_most` of any `window`.
-
-    Greedy: each place takes the best item left whose topic is not full; where every topic left is full, the
-    best item left. Topic 0 (none) is never full. `topics` is (n,), best item first.
-    """
-    queues: dict[int, list[int]] = {}
-    for position in range(len(topics) - 1, -1, -1):
-        queues.setdefault(int(topics[position]), []).append(position)
-    chosen: list[int] = []
-    while len(chosen) < min(limit, len(topics)):
-        near = [int(topics[position]) for position in chosen[-(window - 1) :]] if window > 1 else []
-        full = {topic for topic in near if topic and near.count(topic) >= at_most}
-        open_topics = [topic for topic in queues if topic not in full] or list(queues)
-        topic = min(open_topics, key=lambda t: queues[t][-1])
-        chosen.append(queues[topic].pop())
-        if not queues[topic]:
-            del queues[topic]
-    return np.array(chosen, np.int64)
+        feed.reached[Reached.RANKED] = feed.candidates.pin_ids
 
 
 @dataclass(frozen=True)
@@ -249,6 +198,7 @@ class Take:
         feed.candidates = feed.candidates.take(slice(feed.limit))
 
 
-def _fail_open(feed: Feed, what: str, error: Exception) -> None:
+def fail_open(feed: Feed, what: str, error: Exception) -> None:
+    """The request goes on without `what`, and the answer says why."""
     feed.missing.append(f"{what}: {why_missing(error)}")
     logger.warning("request %d goes on without %s: %r", feed.request_id, what, error)

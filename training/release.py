@@ -23,6 +23,7 @@ from training.release_parts import (
     PIXIE,
     RANKER,
     ReleaseError,
+    calibrated_ranker,
     newest_parts,
     registry_of,
     space_of,
@@ -150,6 +151,7 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     for role in retrievers:
         out |= bench.retrieval(role, parts[role]).metrics
     if RANKER in parts:
+        calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
         out |= {f"ranker/{name}": value for name, value in parts[RANKER].metrics.items()}
         out |= normalized_entropy(out)
     content = parts[CONTENT].metrics if CONTENT in parts else {}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from training.context import TrainingContext
+from training.models.calibration import CalibrationMismatch, Calibrator
+from training.models.ranker import NotARanker, Ranker, load_calibrator, load_ranker
 from training.pipelines import content as content_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines import transact as transact_pipeline
 from training.pipelines.content import content_part
 from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
-from training.pipelines.retrievers import LEARNED, retriever_part
+from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
+from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
 from validation.manifest import Part, Space
 
@@ -24,7 +29,7 @@ CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pi
 MAKERS = (CONTENT, PINSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
 
-RANKERS = tuple(kind.model for kind in Kind)
+RANKERS = (*(kind.model for kind in Kind), transact_pipeline.MODEL)
 """Registered models that can be the ranker."""
 
 
@@ -40,9 +45,11 @@ def registry_of(ctx: TrainingContext) -> Registry:
 def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]:
     """(parts by role, what is left out and why): the newest content space and what was trained on it.
 
-    Of the rankers trained in that space the one with the lowest log loss on its test days is taken. Raises
-    ReleaseError where there is no content space, or where later parts exist but only for an older space (the
-    training run stopped halfway).
+    Of the newest ranker of each kind that was trained in that space, the one with the lowest `log_loss` is
+    taken: that of its calibrated chance of any positive action, which every kind foretells, at serving's
+    position, on the test days of the training set they share. One that reads users' vectors of a PinnerFormer
+    which is not of the release cannot be. Raises ReleaseError where there is no content space, or where later
+    parts exist but only for an older space (the training run stopped halfway).
     """
     registry = registry_of(ctx)
     version = registry.trained(content_pipeline.MODEL)
@@ -67,7 +74,7 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
         PIXIE: _pixie(registry, space),
         **learned,
         PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
-        RANKER: _ranker(registry, space),
+        RANKER: _ranker(registry, space, learned[PINNERFORMER]),
     }
     absent = [role for role, part in found.items() if part is None]
     skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
@@ -98,10 +105,15 @@ def _pinnersage(registry: Registry, space: str) -> Part | None:
     return part.model_copy(update={"collection": Space.parse(space).collection})
 
 
-def _ranker(registry: Registry, space: str) -> Part | None:
-    """Of the newest ranker of each kind, the one with the lowest log loss."""
+def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
+    """Of the newest ranker of each kind that can serve beside `former`, the one with the lowest log loss."""
     newest = {model: _newest(registry, model, "space", space) for model in RANKERS}
-    trained = [_part_in(registry, model, v, space) for model, v in newest.items() if v is not None]
+    users = {None, None if former is None else former.space}
+    trained = [
+        _part_in(registry, model, version, space)
+        for model, version in newest.items()
+        if version is not None and _tag(registry, model, version, USER_SPACE_TAG) in users
+    ]
     return min(trained, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
 
 
@@ -110,6 +122,16 @@ def space_of(part: Part) -> str:
     if part.space is None:
         raise ReleaseError(f"{part.model}@{part.version} names no space")
     return part.space
+
+
+def calibrated_ranker(files: Path, part: Part) -> tuple[Ranker, Calibrator]:
+    """A version's ranker and the calibrator fitted for it. Raises ReleaseError where there is none, or where
+    it was fitted for another version, other heads or other sampling."""
+    ranker = load_ranker(files)
+    try:
+        return ranker, load_calibrator(files, f"{part.model}@{part.version}", ranker.heads)
+    except (NotARanker, CalibrationMismatch) as error:
+        raise ReleaseError(f"{error}; run `corkboard train --model {part.model} --force`") from error
 
 
 def _why_absent(registry: Registry, role: str, space: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from validation.events import Reached
 from validation.fingerprint import row_hash
 from validation.ids import MAX_ID, IdMap, hash_ids
 from validation.settle import contains
@@ -21,12 +22,15 @@ from validation.source import LABELS, plain
 from validation.tables import (
     ACTION,
     BOARD_ID,
+    CANDIDATES,
     EARLIEST,
     EVENT_ID,
+    LOGGED,
     PIN_ID,
-    POSITION,
     PROPENSITY,
     REQUEST_ID,
+    SCORE,
+    STAGE,
     TIMESTAMP,
     TOPIC_ID,
     USER_ID,
@@ -154,10 +158,14 @@ def _checker(spec: Table, name: str) -> _Check:
         return _action
     if pa.types.is_timestamp(spec.schema.field(name).type):
         return _time
-    if name == POSITION:
-        return _position
-    if name == PROPENSITY:
-        return _propensity
+    if pa.types.is_int32(spec.schema.field(name).type):
+        return _count
+    if name in (PROPENSITY, LOGGED):
+        return _chance
+    if name == SCORE:
+        return _finite
+    if name == STAGE and spec.name == CANDIDATES.name:
+        return _stage
     if pa.types.is_floating(spec.schema.field(name).type):
         return _not_negative
     return _text
@@ -215,15 +223,15 @@ def _time(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Ar
     return column
 
 
-def _position(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+def _count(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
     column = _to_int64(verdict, column, name)
     values = pc.fill_null(column, 0).to_numpy()
     bad = (values < 0) | (values >= 2**31)
     verdict.refuse(bad, f"{name} outside 0 to 2**31 - 1")
-    return pa.array(np.where(bad, 0, values).astype(np.int32))
+    return pa.array(np.where(bad, 0, values).astype(np.int32), mask=_mask(column.is_null()))
 
 
-def _propensity(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+def _chance(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
     values = _floats(column)
     verdict.refuse((values <= 0) | (values > 1), f"{name} outside (0, 1]")
     return pa.array(values.astype(np.float32), from_pandas=True)
@@ -234,6 +242,19 @@ def _not_negative(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) 
     verdict.refuse(values < 0, f"negative {name}")
     verdict.refuse(np.isinf(values), f"infinite {name}")
     return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _finite(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    values = _floats(column)
+    verdict.refuse(np.isinf(values), f"infinite {name}")
+    return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _stage(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    column = column.cast(pa.string())
+    known = pc.is_in(column, pa.array([stage.value for stage in Reached]))
+    verdict.refuse(~_mask(known), f"unknown {name}")
+    return column
 
 
 def _text(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:

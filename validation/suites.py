@@ -21,9 +21,11 @@ from validation.tables import (
     CREATED_AT,
     FOLLOWS,
     IMPRESSIONS,
+    LOGGED,
     PINS,
     POSITION,
     PROPENSITY,
+    RANK,
     REQUEST_ID,
     TABLES,
     TIMESTAMP,
@@ -106,7 +108,7 @@ def _contract(table: str, frame: pd.DataFrame, contract: Contract, now: datetime
     if ACTION in frame:
         names = list(contract.vocabulary.names)
         asked.append(gxe.ExpectColumnValuesToBeInSet(column=ACTION, value_set=names, severity=CRITICAL))
-    bounds = {POSITION: (0, None), "duration_s": (0, None), PROPENSITY: (0, 1)}
+    bounds = {POSITION: (0, None), "duration_s": (0, None), PROPENSITY: (0, 1), RANK: (0, None), LOGGED: (0, 1)}
     for name, (low, high) in bounds.items():
         if name in frame and frame[name].notna().any():
             asked.append(

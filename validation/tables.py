@@ -32,6 +32,10 @@ SOURCE = "source"
 PROPENSITY = "propensity"
 ANCHOR = "anchor"
 SURFACE = "surface"
+STAGE = "stage"
+RANK = "rank"
+SCORE = "score"
+LOGGED = "logged"
 DAY = "day"
 
 EARLIEST = datetime(2005, 1, 1, tzinfo=UTC)
@@ -242,6 +246,30 @@ IMPRESSIONS = Table(
     by_day=True,
 )
 
+CANDIDATES = Table(
+    name="candidates",
+    required=(REQUEST_ID, USER_ID, PIN_ID, TIMESTAMP, SOURCE, RANK, STAGE, LOGGED),
+    schema=pa.schema(
+        [
+            pa.field(REQUEST_ID, pa.int64(), nullable=False),
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(TIMESTAMP, TIME, nullable=False),
+            pa.field(SOURCE, pa.string(), nullable=False),
+            pa.field(RANK, pa.int32(), nullable=False),
+            (SCORE, pa.float32()),
+            pa.field(STAGE, pa.string(), nullable=False),
+            pa.field(LOGGED, pa.float32(), nullable=False),
+            (SURFACE, pa.string()),
+            ("release", pa.int32()),
+        ]
+    ),
+    key=(REQUEST_ID, PIN_ID, SOURCE),
+    ids={USER_ID: EntityKind.USER, PIN_ID: EntityKind.PIN},
+    by_day=True,
+)
+"""What a sample of requests fetched, a row a pin and source that brought it; see `events.CandidateRecord`."""
+
 BOARDS = Table(
     name="boards",
     required=(BOARD_ID, USER_ID),
@@ -301,7 +329,9 @@ USERS = Table(
     ids={USER_ID: EntityKind.USER},
 )
 
-TABLES: dict[str, Table] = {t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, IMPRESSIONS, ACTIONS)}
+TABLES: dict[str, Table] = {
+    t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, IMPRESSIONS, CANDIDATES, ACTIONS)
+}
 """Every contract table, in the order in which they pass the door (what is pointed at before what points)."""
 
 REQUIRED_TABLES = (PINS.name, ACTIONS.name)

@@ -5,6 +5,7 @@ import { actionButton, card, chip, markDone, skeletons } from "./card.js";
 import { cover } from "./cover.js";
 import { el, icon } from "./icons.js";
 import { Masonry } from "./masonry.js";
+import { odds } from "./odds.js";
 
 export class Closeup {
   /** `on.act(pin, action, card, button, surface, requestId)`, `on.open(pin)`, `on.close()`, `marks(pinId)`. */
@@ -48,6 +49,7 @@ export class Closeup {
       row,
       el("h2", "", pin.title || `Pin ${pin.pin_id}`),
       pin.why ? chip(pin.why) : null,
+      odds(pin, pin.utility),
       pin.description ? el("p", "", pin.description) : null,
       topics,
       el("p", "fine", [pin.link_domain, `pin ${pin.pin_id}`].filter(Boolean).join(" · ")),

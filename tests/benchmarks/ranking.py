@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from tests.benchmarks.measuring import float32_products, in_turns, machine
 from training.cpu import tune_cpu
 from training.models.pinnerformer.inference import native_bfloat16
+from training.models.ranker import Candidates, Request
 from training.models.transact import Head, SequenceConfig, TransActConfig
 from training.models.transact.network import TransAct, probabilities, seeded
 from training.models.transact.sequence import SequenceEncoder
-from training.models.transact.serving import Candidates, Request, Scorer, as_rows, drift
+from training.models.transact.serving import Scorer, as_rows, drift
 from training.models.transact.shared import CHUNK_BYTES, SharedEncoder
 
 GOALS = {

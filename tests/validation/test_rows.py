@@ -210,3 +210,25 @@ def test_the_usual_dimension_is_found_whichever_row_comes_first() -> None:
     vectors = pa.array([[1, 2, 3], [1, 2], None, [3, 4], []], pa.list_(pa.float32()))
     assert vector_dims(pa.table({"visual_embedding": vectors})) == {"visual_embedding": 2}
     assert vector_dims(pa.table({"visual_embedding": pa.nulls(2)})) == {}
+
+
+def test_candidates_that_break_the_contract(tmp_path: Path) -> None:
+    rows = {
+        "request_id": [5] * 5,
+        "user_id": [7] * 5,
+        "pin_id": [1] * 5,
+        "timestamp": times(*[at(hours=1)] * 5),
+        "source": ["a", "b", "c", "d", "e"],
+        "rank": [0, -1, 1, 2, 3],
+        "score": pa.array([-2.0, 0, float("inf"), None, 0]),
+        "stage": ["shown", "light", "light", "seen", "ranked"],
+        "logged": [1.0, 1, 1, 1, 0],
+    }
+    found = checked(tmp_path, "candidates", rows)
+    assert found.rows.column("source").to_pylist() == ["a"]
+    assert found.reasons == [
+        "rank outside 0 to 2**31 - 1",
+        "infinite score",
+        "unknown stage",
+        "logged outside (0, 1]",
+    ]

@@ -8,7 +8,7 @@ training set, rankers.
                       -> pixie@v (the pin-board graph)
                       -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
                       -> dcm@v, conditional@v, two_tower@v -> Feast, Milvus
-                      -> training set -> pinnability_logistic@v, pinnability_gbdt@v
+                      -> training set -> pinnability_logistic@v, pinnability_gbdt@v, transact@v
 
 PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
 than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
@@ -20,14 +20,15 @@ started again, and costs seconds where nothing changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from training.context import TrainingContext
 from training.data.splits import TooShort
-from training.data.training_set import NoTrainingRows
+from training.data.training_set import NoTrainingRows, TrainingSet
 from training.evaluation.retrieval import NothingHeldOut
 from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
@@ -37,6 +38,7 @@ from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines import transact as transact_pipeline
 from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
@@ -49,8 +51,10 @@ from training.pipelines.pinsage_world import TooFewPairs
 from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER, NothingServed
+from training.pipelines.transact import train_transact
 from training.pipelines.two_tower import train_two_tower
 from training.registry import TRAINED, Registry
+from training.transact.trainer import NothingToLearn as NothingForTransAct
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 
@@ -67,6 +71,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     TWO_TOWER: ("pins", "actions"),
     pinnersage_pipeline.MODEL: ("pins", "actions"),
     **{kind.model: ("pins", "actions") for kind in Kind},
+    transact_pipeline.MODEL: ("pins", "actions"),
 }
 """Tables each step cannot do without, in the order the steps run."""
 
@@ -219,23 +224,33 @@ class _Run:
             publisher.interests(part, pins, self._forced(name))
 
     def _rankers(self, publisher: Publisher, pins: Pins) -> None:
-        kinds = [kind for kind in Kind if kind.model in self.wanted and self._may(kind.model)]
-        if not kinds:
+        steps: dict[str, Callable[[TrainingSet], Part]] = {
+            kind.model: partial(self._pinnability, kind) for kind in Kind
+        }
+        steps[transact_pipeline.MODEL] = partial(self._transact, pins)
+        steps = {name: step for name, step in steps.items() if name in self.wanted and self._may(name)}
+        if not steps:
             return
         content = self.parts[content_pipeline.MODEL]
         try:
             rows = build_training_set(self.ctx, publisher.store, content, pins)
         except NoTrainingRows as reason:
-            for kind in kinds:
-                self._skip(kind.model, str(reason))
+            for name in steps:
+                self._skip(name, str(reason))
             return
-        for kind in kinds:
+        for name, step in steps.items():
             try:
-                part = train_pinnability(self.ctx, kind, rows, content, force=self._forced(kind.model))
-            except (TooShort, NothingToLearn) as reason:
-                self._skip(kind.model, str(reason))
-            else:
-                self.parts[kind.model] = part
+                self.parts[name] = step(rows)
+            except (TooShort, NothingToLearn, NothingForTransAct) as reason:
+                self._skip(name, str(reason))
+
+    def _pinnability(self, kind: Kind, rows: TrainingSet) -> Part:
+        content = self.parts[content_pipeline.MODEL]
+        return train_pinnability(self.ctx, kind, rows, content, force=self._forced(kind.model))
+
+    def _transact(self, pins: Pins, rows: TrainingSet) -> Part:
+        content = self.parts[content_pipeline.MODEL]
+        return train_transact(self.ctx, rows, content, pins, force=self._forced(transact_pipeline.MODEL))
 
     def _needed(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""
