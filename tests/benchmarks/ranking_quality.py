@@ -28,7 +28,7 @@ from tests.benchmarks.ranking_runs import Data, Run, Runs, load
 from training.cpu import tune_cpu
 from training.evaluation import metrics
 from training.evaluation.spread import Spread, difference
-from training.transact.trainer import TransActTraining
+from training.transact.fitting import TransActRecipe
 
 K = 3
 MANY = 1_000
@@ -46,22 +46,20 @@ def main() -> None:
     parser.add_argument("--days", type=int, nargs=3, default=[14, 3, 7], help="of training, validation, test")
     parser.add_argument("--kept", type=float, default=0.05, help="share of unanswered rows in training")
     parser.add_argument("--requests", type=float, default=0.4, help="share of validation and test requests")
-    parser.add_argument("--length", type=int, default=rv.Sizes().length)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-rows", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
+    parser.add_argument("--batch-rows", type=int, default=256)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)
-    training = TransActTraining(
-        epochs=args.epochs, batch_rows=args.batch_rows, learning_rate=args.learning_rate
-    )
+    recipe = TransActRecipe(max_epochs=args.epochs)
+    changed = {"batch_rows": args.batch_rows, "learning_rate": args.rate}
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
     long_term = "long and short term" in args.parts
     data = load(Home.at(args.home), tuple(args.days), args.kept, args.requests, long_term)
-    sizes = rv.Sizes(length=args.length)
-    known = rv.variants(data.heads, data.positives, data.space, data.user_dim, sizes)
-    print(f"{data.facts()}\n{sizes}\n{training}\nutility {data.utility}\n", flush=True)
-    runs = Runs(args.runs, data, training)
+    known = rv.variants(data.positives, recipe)
+    print(f"{data.facts()}\n{recipe}\nutility {data.utility}\n", flush=True)
+    runs = Runs(args.runs, data, recipe)
     names = list(dict.fromkeys(name for part in args.parts for name in rv.PARTS[part]))
     found: dict[str, list[Run]] = {name: [] for name in names}
     for seed in args.seeds:
@@ -70,7 +68,7 @@ def main() -> None:
     if "multi-task" in args.parts:
         found[LOGISTIC] = [runs.baseline(LOGISTIC, args.seeds[0])]
         found[GBDT] = [runs.baseline(GBDT, seed) for seed in args.seeds]
-    result: dict[str, Any] = {"sizes": asdict(sizes), "training": training.model_dump(), "tables": {}}
+    result: dict[str, Any] = {"facts": data.facts(), "recipe": recipe.model_dump(mode="json"), "tables": {}}
     for part in args.parts:
         members = [*rv.PARTS[part], *([LOGISTIC, GBDT] if part == "multi-task" else [])]
         table = {name: measured(data, found[name], found[members[0]]) for name in members}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -15,27 +14,31 @@ from numpy.typing import NDArray
 from feature_repo.sequence import SequenceLog
 from infra.home import Home
 from infra.jobs import context
-from tests.benchmarks.ranking_variants import Variant
+from tests.benchmarks.ranking_variants import WITHOUT_SEQUENCE, Variant
 from training.data.splits import DAY, TimeSplit, time_split
 from training.data.training_rows import history_of
 from training.data.training_set import Block, TrainingSet
 from training.evaluation.hit_at_k import hit_at_k
 from training.evaluation.ranking import RankingData
-from training.evaluation.ranking_models import Gbdt, Logistic, features
+from training.evaluation.ranking_models import Gbdt, Logistic
 from training.models.calibration import CalibrationConfig, fit, restore_rate, uniform_sample
+from training.models.interactions import INTERACTION_FEATURES
+from training.models.pinnability import FeatureSpec
 from training.models.pinnerformer import PinnerFormerConfig
+from training.models.transact import Head, SequenceConfig, TransAct, TransActConfig
 from training.models.utility import UtilityWeights, utility
 from training.pinnerformer.batches import Sampling
 from training.pinnerformer.timelines import read_timelines
 from training.pinnerformer.trainer import PinnerFormerTraining
 from training.pinnerformer.trainer import train_network as train_pinnerformer
-from training.pipelines.content import content_part, load_catalogue
+from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.pinnability import SET
-from training.pipelines.pinnerformer import rules_of, with_content
+from training.pipelines.pinnerformer import rules_of
 from training.pipelines.pinnerformer_users import user_vectors
 from training.registry import Registry
-from training.transact.examples import Examples, PinTable, UserVectors
-from training.transact.trainer import TransActTraining, predict, train_network
+from training.transact.examples import Examples, Known, PinTable, UserVectors
+from training.transact.fitting import TransActRecipe, as_logistic, config_of
+from training.transact.trainer import predict, train_network
 from validation.lake import Lake
 from validation.tables import Polarity
 
@@ -62,7 +65,7 @@ class Data:
     blocks: tuple[Block, Block, Block]
     log: SequenceLog
     pins: PinTable
-    long_term: tuple[UserVectors, UserVectors, UserVectors] | None
+    long_term: UserVectors | None
     positives: tuple[int, ...]
     kept: float
 
@@ -73,10 +76,6 @@ class Data:
     @property
     def space(self) -> str | None:
         return self.rows.rows.info.space
-
-    @property
-    def user_dim(self) -> int:
-        return 0 if self.long_term is None else USER_DIM
 
     @property
     def utility(self) -> dict[str, float]:
@@ -101,16 +100,21 @@ class Data:
             [{"user_ids": users[chosen], **{n: getattr(log, n)[chosen] for n in names}}]
         )
 
+    def known(self, variant: Variant) -> Known:
+        log = self.positive_log if variant.positive_only else self.log
+        return Known(log, self.pins, self.long_term if variant.long_term else None)
+
+    def spec(self, variant: Variant) -> FeatureSpec:
+        names = INTERACTION_FEATURES if variant.everything else WITHOUT_SEQUENCE
+        return FeatureSpec(space=self.space, interactions=names, position=variant.position)
+
     def examples(self, variant: Variant) -> list[Examples]:
         """The three parts as `variant` reads them; after training at the position that serving has."""
-        log, spec = self.positive_log if variant.positive_only else self.log, variant.config.spec
-        made = []
+        known, spec, made = self.known(variant), self.spec(variant), []
         for place, block in enumerate(self.blocks):
-            users = self.long_term[place] if variant.long_term and self.long_term else None
             # answers dated before what they answer are found in the whole log, whatever is read of it
-            part = Examples.of(block, self.log, self.pins, spec, users)
-            part = replace(part, log=log, log_places=self.pins.places(log.pin_ids))
-            made.append(replace(part, features=features(block, spec, serving=True)) if place else part)
+            part = Examples.of(block, self.log, self.pins, spec, known.users, serving=bool(place))
+            made.append(replace(part, log=known.log, log_places=self.pins.places(known.log.pin_ids)))
         return made
 
     def run(self, validation: Floats, test: Floats, name: str) -> Run:
@@ -153,9 +157,8 @@ def load(home: Home, days: tuple[int, int, int], kept: float, share: float, long
     )
     for name, block in zip(("train", "validation", "test"), blocks, strict=True):
         data.__dict__[name] = block
-    version = int((info.space or "content@0").split("@")[1])
-    part = content_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), version)
-    pins = with_content(load_catalogue(ctx, part))
+    space = space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), str(info.space))
+    pins = catalogue_of(ctx, space)
     table = PinTable(pins.ids, np.ascontiguousarray(pins.vectors, np.float32))
     vectors = _long_term(lake, table, split) if long_term else None
     positives = tuple(info.vocabulary.codes(Polarity.POSITIVE))
@@ -168,20 +171,29 @@ class Runs:
 
     folder: Path
     data: Data
-    training: TransActTraining
+    recipe: TransActRecipe
 
     def network(self, variant: Variant, seed: int) -> Run:
-        training = self.training.model_copy(update={"seed": seed})
-
         def made() -> tuple[Floats, Floats]:
             train, *others = self.data.examples(variant)
-            actions = self.data.rows.rows.info.action_names
-            network = train_network(variant.config, train, actions, training).network
+            network = self._trained(variant, train, seed)
             validation, test = (predict(network, part, batch_rows=256) for part in others)
             return restore_rate(validation, self.data.kept), restore_rate(test, self.data.kept)
 
-        settings = (variant.config.model_dump_json(), training.model_dump_json(), str(variant.positive_only))
-        return self._kept(variant.name, seed, settings, made)
+        return self._kept(variant.name, seed, (repr(variant), self.recipe.model_dump_json()), made)
+
+    def _trained(self, variant: Variant, train: Examples, seed: int) -> TransAct:
+        data, recipe = self.data, self.recipe
+        sequence = SequenceConfig.model_validate(recipe.sequence.model_dump() | variant.sequence)
+        heads = tuple(Head(action=head) for head in data.heads)
+        changed = recipe.model_copy(update={"sequence": sequence})
+        config = config_of(heads, data.spec(variant), changed, data.known(variant))
+        config = TransActConfig.model_validate(config.model_dump() | variant.network)
+        actions = data.rows.rows.info.action_names
+        # the rows are thinned already: what is linear is learned from them at the rate they have
+        start = as_logistic(config, train, actions, 1.0, seed) if recipe.wide else None
+        training = recipe.training.model_copy(update={"seed": seed, "epochs": recipe.max_epochs})
+        return train_network(config, train, actions, training, start=start).network
 
     def baseline(self, name: str, seed: int) -> Run:
         """Pinnability's, one model a head, on the same rows with every feature."""
@@ -211,16 +223,17 @@ def _of(block: Block, chosen: Bools) -> Block:
     return Block(**{f.name: getattr(block, f.name)[chosen] for f in fields(block)})
 
 
-def _long_term(lake: Lake, pins: PinTable, split: TimeSplit) -> tuple[UserVectors, UserVectors, UserVectors]:
+def _long_term(lake: Lake, pins: PinTable, split: TimeSplit) -> UserVectors:
     """PinnerFormer's vectors as of the first row of each part, by a network that knew what was before all."""
     cut = split.train.start
     config = PinnerFormerConfig(dim=USER_DIM, hidden=64, layers=2, heads=2, length=64)
     settings = PinnerFormerTraining(epochs=8, learning_rate=3e-3, sampling=Sampling())
     lines = read_timelines(lake, pins.ids, cut, rules_of(lake, cut))
     network = train_pinnerformer(config, lines, pins.content, settings).network
-
-    def as_of(when: datetime) -> UserVectors:
-        made = user_vectors(network, lake, pins.ids, pins.content, when)
-        return UserVectors(made.users, made.vectors)
-
-    return as_of(cut), as_of(split.validation.start), as_of(split.test.start)
+    nights = (cut, split.validation.start, split.test.start)
+    made = [user_vectors(network, lake, pins.ids, pins.content, night) for night in nights]
+    ids = np.concatenate([part.users for part in made])
+    times = np.repeat([int(night.timestamp() * 1000) for night in nights], [len(part) for part in made])
+    order = np.lexsort((times, ids))
+    vectors = np.concatenate([part.vectors for part in made])[order]
+    return UserVectors(ids[order], times[order].astype(np.int64), vectors)

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from training.models.pinnability import FeatureSpec
-from training.models.transact import (
-    Fusion,
-    Head,
-    Lifelong,
-    NextAction,
-    Output,
-    SequenceConfig,
-    TransActConfig,
-)
+from training.models.transact import Fusion, Lifelong, NextAction, Output
+from training.transact.fitting import TransActRecipe
 
 WITHOUT_SEQUENCE = ("topic_followed", "pin_age_days", "hour_sin", "hour_cos", "weekend", "has_vector")
 """Interaction features that do not read the user's sequence: with the others, a ranker without a sequence
@@ -32,76 +25,58 @@ class Variant:
     """A ranker and what it is given."""
 
     name: str
-    config: TransActConfig
+    sequence: dict[str, Any] = field(default_factory=dict)
+    """Settings of the sequence module that differ from the recipe's."""
+    network: dict[str, Any] = field(default_factory=dict)
+    """The same of the whole network."""
+    position: bool = True
+    everything: bool = False
+    """Interaction features that read the sequence are given as well."""
     positive_only: bool = False
     """Actions that are no positive ones are taken out of the sequence."""
     long_term: bool = False
     """PinnerFormer's vector of the user is read."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes that all variants share."""
-
-    length: int = 24
-    pin_dim: int = 12
-    action_dim: int = 12
-    deep: tuple[int, ...] = (64, 32)
-
-
-def variants(
-    heads: tuple[str, ...], positives: tuple[int, ...], space: str | None, user_dim: int, sizes: Sizes
-) -> dict[str, Variant]:
-    """Every ranker by name; `positives` are action codes, `user_dim` the width of long-term vectors."""
-    spec = FeatureSpec(space=space, interactions=WITHOUT_SEQUENCE)
-    base = SequenceConfig(length=sizes.length, pin_dim=sizes.pin_dim, action_dim=sizes.action_dim)
-
-    def config(sequence: dict[str, object] | None = None, **more: object) -> TransActConfig:
-        settings: dict[str, object] = {
-            "spec": spec,
-            "sequence": SequenceConfig.model_validate(base.model_dump() | (sequence or {})),
-            "heads": tuple(Head(action=head) for head in heads),
-            "deep": sizes.deep,
-        }
-        return TransActConfig.model_validate(settings | more)
-
-    next_action = NextAction(positives=positives, recent=max(2, sizes.length // 2))
-    part = sizes.length // 3
+def variants(positives: tuple[int, ...], recipe: TransActRecipe) -> dict[str, Variant]:
+    """Every ranker by name; `positives` are action codes."""
+    length = recipe.sequence.length
+    part = length // 3
     lifelong = Lifelong(
         length=1_000,
-        realtime=sizes.length,
+        realtime=length,
         recent=part,
         nearest_lifelong=part,
-        nearest_realtime=(sizes.length - 2 * part) // 2,
-        nearest_impressions=(sizes.length - 2 * part) // 2,
+        nearest_realtime=(length - 2 * part) // 2,
+        nearest_impressions=(length - 2 * part) // 2,
     )
-    v2 = TransActConfig.v2(config().heads, positives, lifelong=lifelong, spec=spec, deep=sizes.deep)
-    v2_sequence = v2.sequence.model_copy(update={"pin_dim": sizes.pin_dim + sizes.action_dim // 2})
+    next_action = NextAction(positives=positives, recent=max(2, part))
+    v2 = {"tokens": "add", "surface_dim": 1, "positions": True, "causal": True}
     made = [
-        Variant(TRANSACT, config()),
-        Variant(NO_SEQUENCE, config({"fusion": Fusion.NONE})),
-        Variant(AVERAGE, config({"fusion": Fusion.AVERAGE})),
-        Variant(BST, config({"fusion": Fusion.APPEND})),
-        Variant(BST_POSITIVE, config({"fusion": Fusion.APPEND}), positive_only=True),
-        Variant(NO_TYPES, config({"action_dim": 0})),
-        Variant(NO_POSITION, config(spec=spec.model_copy(update={"position": False}))),
-        Variant(EVERYTHING, config(spec=FeatureSpec(space=space))),
-        Variant(LONG_TERM, config({"fusion": Fusion.NONE}, user_dim=user_dim), long_term=True),
-        Variant(BOTH, config(user_dim=user_dim), long_term=True),
-        Variant(NEXT, config({"causal": True}, next_action=next_action)),
-        Variant(LIFELONG, v2.model_copy(update={"sequence": v2_sequence})),
+        Variant(TRANSACT),
+        Variant(NO_SEQUENCE, {"fusion": Fusion.NONE}),
+        Variant(AVERAGE, {"fusion": Fusion.AVERAGE}),
+        Variant(BST, {"fusion": Fusion.APPEND}),
+        Variant(BST_POSITIVE, {"fusion": Fusion.APPEND}, positive_only=True),
+        Variant(NO_TYPES, {"action_dim": 0}),
+        Variant(NO_POSITION, position=False),
+        Variant(EVERYTHING, everything=True),
+        Variant(LONG_TERM, {"fusion": Fusion.NONE}, long_term=True),
+        Variant(BOTH, long_term=True),
+        Variant(NEXT, {"causal": True}, {"next_action": next_action}),
+        Variant(LIFELONG, v2, {"next_action": next_action, "lifelong": lifelong}),
     ]
-    made += [Variant(f"output: {o}", config({"output": o})) for o in Output if o is not base.output]
+    made += [Variant(name, {"output": output}) for name, output in OUTPUTS.items()]
     return {variant.name: variant for variant in made}
 
 
-OUTPUTS = tuple(f"output: {o}" for o in Output if o is not Output.FIRST_K_MAX)
+OUTPUTS = {f"output: {o}": o for o in Output if o is not Output.FIRST_K_MAX}
 
 PARTS: dict[str, tuple[str, ...]] = {
     "fusion": (TRANSACT, NO_SEQUENCE, AVERAGE, BST, BST_POSITIVE),
     "action types": (TRANSACT, NO_TYPES),
-    "long and short term": (NO_SEQUENCE, LONG_TERM, TRANSACT, BOTH),
     "multi-task": (EVERYTHING,),
+    "long and short term": (NO_SEQUENCE, LONG_TERM, TRANSACT, BOTH),
     "position": (TRANSACT, NO_POSITION),
     "output": (TRANSACT, *OUTPUTS),
     "v2": (TRANSACT, NEXT, LIFELONG),
