@@ -247,7 +247,7 @@ def test_scores_that_are_no_numbers_cross_the_wire_as_such(stack: Stack) -> None
         return RankAnswer.model_validate_json(sent.model_dump_json())
 
     feed = feed_of(stack, 5, 3)
-    got = run(RemoteRanking(ask, ask).rank(feed, 1_000))  # type: ignore[arg-type]
+    got = run(RemoteRanking(ask, ask, ask).rank(feed, 1_000))  # type: ignore[arg-type]
     np.testing.assert_allclose(got.p, [[0.5, 0.1], [np.nan, 0.2]])
     assert got.sound.tolist() == [True, False]
 
