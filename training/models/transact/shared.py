@@ -32,11 +32,20 @@ from training.models.transact.sequence import SequenceEncoder
 
 LEAST_TOTAL = 1e-25
 """Sums of weights below this have lost digits to underflow."""
-CHUNK_BYTES = 1_200_000
-"""Tokens worked on at a time: what stays in the second cache, with what is made of it."""
-
-
 _NONE = np.zeros(0, np.float32)
+_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+
+
+def second_cache() -> int:
+    """Bytes of a core's second cache; 1 MiB where the system does not say."""
+    try:
+        return int(_CACHE.read_text().strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return 2**20
+
+
+CHUNK_BYTES = int(0.4 * second_cache())
+"""Tokens worked on at a time: what stays in the second cache with the scores made of it."""
 
 
 def shareable(config: SequenceConfig) -> bool:
@@ -229,7 +238,8 @@ def _norm_rows(
     added: Tensor | None = None,
     lift: tuple[Tensor, Tensor] | None = None,
 ) -> None:
-    """LayerNorm of `x` + `added` in place; `lift` is a vector (d,) and where each row's product with it goes."""
+    """LayerNorm of `x` + `added` in place; `lift` is a vector (d,), and where each row's product with it goes
+    (n,)."""
     along, out = (_NONE, _NONE) if lift is None else (lift[0].numpy(), lift[1].view(-1).numpy())
     kernels.norm(_bits(x.view(-1, x.shape[2])), _NONE if added is None else added.numpy(), *norm, along, out)
 
