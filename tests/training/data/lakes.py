@@ -35,7 +35,8 @@ def world_frames(world: WorldPaths) -> tuple[dict[str, pd.DataFrame], Contract]:
     for name in TABLES:
         folder = world.tables / name
         path = folder if folder.is_dir() else world.tables / f"{name}.parquet"
-        frames[name] = pq.read_table(path).to_pandas()
+        if path.exists():
+            frames[name] = pq.read_table(path).to_pandas()
     codes = {a: contract.vocabulary.code(a) for a in contract.vocabulary.names}
     frames["actions"]["action"] = frames["actions"]["action"].map(codes)
     return frames, contract
