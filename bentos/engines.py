@@ -6,15 +6,24 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import ad_scores, light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.heads import Heads
-from bentos.messages import LightAnswer, RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
+from bentos.messages import (
+    Brought,
+    LightAnswer,
+    LightRequest,
+    RankAnswer,
+    RankRequest,
+    RetrieveAnswer,
+    RetrieveRequest,
+    SourceReport,
+)
 from bentos.pool import Pool, why_missing
 
 if TYPE_CHECKING:
@@ -38,11 +47,15 @@ class RankingEngine(Protocol):
     """Scores `feed.candidates`."""
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        """By the two-tower, (n,) float32: for every candidate there is."""
+        """By the release's trees or two-tower, (n,) float32: for every candidate there is."""
         ...
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
         """By the release's ranker, as it gives them: for the shortlist."""
+        ...
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        """By the release's ads model, calibrated: for sponsored pins beside `feed.pin_id`."""
         ...
 
 
@@ -87,7 +100,7 @@ class LocalRetrieval:
 
 @dataclass(frozen=True)
 class LocalRanking:
-    """Runs the release's two-tower and ranker on this process's threads."""
+    """Runs the release's light ranker and ranker on this process's threads."""
 
     pool: Pool
 
@@ -96,6 +109,9 @@ class LocalRanking:
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
         return await self.pool.call("rank", deadline_ms, lambda: heads_of(feed))
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        return await self.pool.call("ads", deadline_ms, lambda: ad_scores.score(feed))
 
 
 def heads_of(feed: Feed) -> Heads:
@@ -141,26 +157,50 @@ class RemoteRetrieval:
 class RemoteRanking:
     """Asks a ranking service for the scores of the same release."""
 
-    ask_light: Callable[[RankRequest], Awaitable[LightAnswer]]
+    ask_light: Callable[[LightRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
+    ask_ads: Callable[[RankRequest], Awaitable[RankAnswer]]
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        answer = await self._asked(feed, deadline_ms, self.ask_light)
+        lists = light_scores.source_lists(feed.parts) if feed.release.light_by == light_scores.LIGHT else []
+        request = LightRequest(
+            **_asked(feed),
+            brought=[
+                Brought(source=one.source, pin_ids=one.pin_ids.tolist(), scores=one.scores.tolist())
+                for one in lists
+            ],
+        )
+        answer = await _within(deadline_ms, lambda: self.ask_light(request))
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
-        answer = await self._asked(feed, deadline_ms, self.ask)
-        p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
-        return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
+        answer = await _within(deadline_ms, lambda: self.ask(RankRequest(**_asked(feed))))
+        return _heads(answer, feed)
 
-    async def _asked(self, feed: Feed, deadline_ms: float, ask: Callable[[RankRequest], Awaitable[A]]) -> A:
-        request = RankRequest(
-            user_id=feed.user_id,
-            pin_ids=feed.candidates.pin_ids.tolist(),
-            release=feed.release.version,
-            now_ms=feed.now_ms,
-        )
-        return await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        answer = await _within(deadline_ms, lambda: self.ask_ads(RankRequest(**_asked(feed))))
+        heads = _heads(answer, feed)
+        return heads.with_calibrated(heads.p)
+
+
+async def _within(deadline_ms: float, ask: Callable[[], Awaitable[A]]) -> A:
+    return await asyncio.wait_for(_twice(ask), deadline_ms / 1000 + HOP_S)
+
+
+def _asked(feed: Feed) -> dict[str, Any]:
+    """What every ranking request says."""
+    return {
+        "user_id": feed.user_id,
+        "pin_ids": feed.candidates.pin_ids.tolist(),
+        "release": feed.release.version,
+        "now_ms": feed.now_ms,
+        "anchor": feed.pin_id,
+    }
+
+
+def _heads(answer: RankAnswer, feed: Feed) -> Heads:
+    p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
+    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
 
 
 HOP_S = 0.25

@@ -28,6 +28,7 @@ from bentos.messages import (
     FeedRequest,
     PinsAnswer,
     PinsRequest,
+    RelatedAdsRequest,
     RelatedRequest,
 )
 from bentos.metrics import observe
@@ -106,6 +107,23 @@ class FeedService:
                 feed.pin_id = known_pin(release, request.pin_id)
             if request.board_id is not None:
                 feed.board_id = known_board(release, request.board_id)
+
+        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        return await self._answer(feed, request.user_id)
+
+    async def related_ads(self, request: RelatedAdsRequest) -> FeedAnswer:
+        """Ads for the page of pins related to a pin: by expected value, each at its place of the page.
+
+        Raises PinNotFound for what the data set does not hold, LimitOutOfRange, BadId, NoRelease.
+        """
+        release = self.release()
+        check_limit(request.limit)
+        feed = self._feed(release, Surface.RELATED_ADS, request.limit)
+
+        def lookup() -> None:
+            if request.user_id is not None:
+                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
+            feed.pin_id = known_pin(release, request.pin_id)
 
         await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
         return await self._answer(feed, request.user_id)

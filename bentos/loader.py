@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bentos.campaigns import Campaigns
 from bentos.catalogue import topic_names
 from bentos.engines import Engines, LocalRanking, LocalRetrieval
 from bentos.features import Features
@@ -28,11 +29,13 @@ from bentos.settings import Settings
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
+from training.models.ads.ranking import AdsPolicyError, read_ads_policy
 from training.models.calibration import Calibrator
+from training.models.light_ranking import LightRanker
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
 from training.models.pixie import ReleasedPixie
 from validation.lake import Lake
-from validation.manifest import ReleaseManifest
+from validation.manifest import ADS, ReleaseManifest
 from validation.tables import Contract
 
 logger = logging.getLogger("corkboard.release")
@@ -49,6 +52,9 @@ class Role(enum.Flag):
 WHOLE = Role.RETRIEVE | Role.RANK
 
 RETRIEVING = tuple(stage for stage in HOMEFEED if isinstance(stage, ReadUser | Retrieve | Merge))
+
+ADS_POLICY = "ads.yaml"
+"""File in the home: how many ads a page has, and which."""
 
 TRIALS = 8
 TRIAL_PAUSE_S = 1.0
@@ -103,10 +109,10 @@ class ReleaseLoader:
             networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
             release = replace(release, networks=networks)
         if self.role & Role.RANK:
-            release = self._with_ranker(release)
+            release = self._with_ranker(replace(release, light=self._light(manifest)))
         if self.role is not Role.RETRIEVE:
             release = self._with_calibrator(release)
-        return release
+        return self._with_ads(release, lake) if release.has_ads else release
 
     def _open_indexes(self, manifest: ReleaseManifest) -> dict[str, VectorIndex]:
         opened = {}
@@ -147,6 +153,10 @@ class ReleaseLoader:
         released = ReleasedPixie.load(self.registry.files(part.model, part.version))
         return Walker.open(released, contract.vocabulary, self.settings.events)
 
+    def _light(self, manifest: ReleaseManifest) -> LightRanker | None:
+        part = manifest.parts.get("light")
+        return None if part is None else LightRanker.load(self.registry.files(part.model, part.version))
+
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
         from training.models.ranker import load_ranker
 
@@ -157,6 +167,24 @@ class ReleaseLoader:
         release = replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
         check_ranker(release)
         return replace(release, ranker=ranker.fitted_to([probe(release)]))
+
+    def _with_ads(self, release: ServingRelease, lake: Lake) -> ServingRelease:
+        """Campaigns and their policy in every process; the model where this one ranks."""
+        try:
+            policy = read_ads_policy(self.settings.home / ADS_POLICY)
+        except AdsPolicyError as error:
+            raise ReleaseRejected(str(error)) from error
+        release = replace(release, campaigns=Campaigns(lake.file("ads")), ads_policy=policy)
+        if not self.role & Role.RANK:
+            return release
+        from training.models.ads.model import AdsModel
+
+        part = release.manifest.parts[ADS]
+        try:
+            model = AdsModel.load(self.registry.files(part.model, part.version))
+        except ValueError as error:
+            raise ReleaseRejected(f"{release.ads_name}: {error}") from error
+        return replace(release, ads=model)
 
     def _with_calibrator(self, release: ServingRelease) -> ServingRelease:
         part = release.manifest.parts.get("ranker")
@@ -207,7 +235,10 @@ def check_release(release: ServingRelease) -> None:
     _compile(release)
     home = _trial(release, Surface.HOMEFEED)
     _check_answer(home)
-    _check_answer(_trial(release, Surface.RELATED, pin_id=int(home.candidates.pin_ids[0])))
+    anchor = int(home.candidates.pin_ids[0])
+    _check_answer(_trial(release, Surface.RELATED, pin_id=anchor))
+    if release.has_ads:  # a page without an ad is an answer too
+        _check_scores(_trial(release, Surface.RELATED_ADS, pin_id=anchor))
 
 
 def _compile(release: ServingRelease) -> None:
@@ -249,12 +280,17 @@ def _broken(feed: Feed) -> list[str]:
 
 
 def _check_answer(feed: Feed) -> None:
-    version, broken = feed.release.version, _broken(feed)
-    if broken:
-        raise ReleaseRejected(f"release {version} answers its trial without {', '.join(broken)}")
+    version = feed.release.version
+    _check_scores(feed)
     if len(feed.candidates) == 0:
         raise ReleaseRejected(
             f"release {version} answers its {feed.surface} trial with no pins; materialize the features"
         )
+
+
+def _check_scores(feed: Feed) -> None:
+    version, broken = feed.release.version, _broken(feed)
+    if broken:
+        raise ReleaseRejected(f"release {version} answers its trial without {', '.join(broken)}")
     if not np.isfinite(feed.candidates.scores).all():
         raise ReleaseRejected(f"release {version} gives scores that are not numbers")

@@ -28,17 +28,6 @@ def inputs(feed: Feed) -> tuple[Request, Candidates]:
     """What the ranker reads of the feed: its user with their sequence, and `feed.candidates`."""
     ranker, sequence, table = _ranker(feed), feed.user.sequence, feed.pins
     rows, history = table.rows(feed.candidates.pin_ids), table.rows(sequence.pin_ids)
-    interactions = request_interactions(
-        history=_pins(table, history),
-        actions=sequence.actions,
-        times_ms=sequence.timestamps_ms,
-        candidates=_pins(table, rows),
-        # A copy: numba compiles once more, for a second, when it meets a read-only array.
-        followed_topics=np.array(feed.user.followed_topics, np.int64),
-        request_ms=feed.now_ms,
-        signs=feed.release.signs,
-        known=table.stats.present[history] | table.vectors[history].any(axis=1),
-    )
     request = Request(
         history=table.vectors[history],
         actions=sequence.actions.astype(np.int64),
@@ -47,8 +36,25 @@ def inputs(feed: Feed) -> tuple[Request, Candidates]:
         request_ms=feed.now_ms,
         user=_user_vector(feed, ranker),
     )
-    features = ranker.spec.assemble(feed.user.scalars, table.stats.scalars[rows], interactions)
+    features = ranker.spec.assemble(feed.user.scalars, table.stats.scalars[rows], meetings(feed))
     return request, Candidates(table.vectors[rows], features)
+
+
+def meetings(feed: Feed) -> Floats:
+    """INTERACTION_FEATURES of the user meeting each of `feed.candidates`, (n, I) float32."""
+    sequence, table = feed.user.sequence, feed.pins
+    history = table.rows(sequence.pin_ids)
+    return request_interactions(
+        history=_pins(table, history),
+        actions=sequence.actions,
+        times_ms=sequence.timestamps_ms,
+        candidates=_pins(table, table.rows(feed.candidates.pin_ids)),
+        # A copy: numba compiles once more, for a second, when it meets a read-only array.
+        followed_topics=np.array(feed.user.followed_topics, np.int64),
+        request_ms=feed.now_ms,
+        signs=feed.release.signs,
+        known=table.stats.present[history] | table.vectors[history].any(axis=1),
+    )
 
 
 def _ranker(feed: Feed) -> Ranker:

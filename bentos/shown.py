@@ -41,11 +41,20 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
         candidates.scores.tolist(),
         feed.foretold(candidates.pin_ids),
         why.reasons(release, candidates, cards),
+        feed.sponsors(candidates.pin_ids),
         strict=True,
     )
     return [
-        FeedPin(**dict(pin), position=position, source=source, score=score, heads=heads, why=reason)
-        for position, (pin, source, score, heads, reason) in enumerate(columns)
+        FeedPin(
+            **dict(pin),
+            position=feed.place(nth),
+            source=source,
+            score=score,
+            heads=heads,
+            why=reason,
+            sponsored=ad.source if ad else None,
+        )
+        for nth, (pin, source, score, heads, reason, ad) in enumerate(columns)
     ]
 
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from bentos.candidates import Candidates, concatenate, interleave
 from bentos.features import Floats, Ints, PinStats, PinTable, User
 from bentos.feed import Surface
-from bentos.networks import Learned
+from bentos.light_scores import source_lists
 from bentos.pool import Pool, why_missing
+from training.models.light_ranking import fetch, keep
 from validation.events import Reached
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Retrieve:
 
 @dataclass(frozen=True)
 class Merge:
-    """Sources take turns; a pin counts for the first that brings it; at most `budget` are kept."""
+    """Reciprocal rank fusion; a pin counts for the source that has it highest; at most `budget` are kept."""
 
     budget: int
     name: str = "merge"
@@ -104,14 +105,15 @@ class Merge:
 
 
 def merge(parts: list[Candidates], budget: int) -> Candidates:
-    """Round robin over `parts` in their order, without repeats."""
-    if not any(len(part) for part in parts):
+    """Every pin of `parts` once, those that many sources have high first; equal ones as sources in turns would
+    bring them."""
+    lists = source_lists(parts)
+    if not lists:
         return Candidates.none()
     rank = np.concatenate([np.arange(len(part)) for part in parts])
     group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    mixed = concatenate(parts).take(interleave(rank, group))
-    _, first = np.unique(mixed.pin_ids, return_index=True)
-    return mixed.take(np.sort(first)[:budget])
+    mixed = concatenate(parts).take(interleave(rank, group)).distinct()
+    return mixed.take(keep(fetch(lists, ()).fused, budget))
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class ReadPins:
 async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     """Fill `feed.pins` for the candidates and the sequence; fails open to pins of which nothing is known."""
     release = feed.release
-    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids]))
+    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
     ids = ids[ids > 0]
 
     def read() -> PinTable:
@@ -157,19 +159,19 @@ class Keep:
 
 @dataclass(frozen=True)
 class LightRank:
-    """Order every candidate by the release's two-tower, where it has one and the user is somebody."""
+    """Order every candidate by the release's light ranker, trees or two-tower, where the user is somebody."""
 
     deadline_ms: float
     name: str = "light"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         feed.reached[Reached.LIGHT] = feed.candidates.pin_ids
-        if not (len(feed.candidates) and feed.user.known and feed.release.space_of(Learned.TWO_TOWER)):
+        if not (len(feed.candidates) and feed.user.known and feed.release.light_by):
             return
         try:
             scores: Floats = await engines.ranking.light(feed, self.deadline_ms)
         except Exception as error:
-            # The order of the merge gives every source its share, and serves without this.
+            # The order of the merge knows what every source said, and serves without this.
             fail_open(feed, self.name, error)
             return
         feed.candidates = feed.candidates.scored(scores).best_first()

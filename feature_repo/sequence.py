@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 
 from feature_repo.schema import SEQUENCE_ARRAYS, SEQUENCE_LENGTH
+from validation.tables import RELATED_ADS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,7 @@ SURFACES: tuple[str, ...] = ("homefeed", "related", "search", "board", "topic", 
 """Surfaces with a code of their own, counted from 1; any other name, or none, is 0."""
 
 _SURFACE_CODES = {name: code for code, name in enumerate(SURFACES, start=1)}
+_SURFACE_CODES[RELATED_ADS] = _SURFACE_CODES["ads"]
 
 DTYPES: dict[str, np.dtype] = {
     "event_ids": np.dtype(np.int64),

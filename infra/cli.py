@@ -13,6 +13,10 @@ import typer
 
 from infra.home import Home
 
+# Threads that wait for each other sleep. Beside other work the default, spinning, takes several times the CPU.
+# OpenMP reads this when torch is first imported, which is later than here; services inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -39,6 +43,12 @@ class Size(StrEnum):
 
     TINY = "tiny"
     DEMO = "demo"
+
+
+class Tunable(StrEnum):
+    """What `tune` can choose settings of."""
+
+    ADS = "ads"
 
 
 class Task(StrEnum):
@@ -139,6 +149,28 @@ def train(
             warm_start=warm_start,
             seed=seed,
         )
+
+
+@app.command()
+def tune(
+    context: typer.Context,
+    model: Annotated[Tunable, typer.Argument(help="What is tuned.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier runs included.")] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option("--budget-minutes", min=0.1, help="Stop after so long.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Choose a model's transforms and sizes on the rows of the last `train`; the next `train` uses them.
+
+    Give `--trials`, `--budget-minutes` or both. A search that was cut short goes on where it stopped.
+    """
+    if trials is None and budget_minutes is None:
+        raise typer.BadParameter("give --trials or --budget-minutes")
+    from infra import jobs
+
+    with _named_errors():
+        jobs.tune(context.obj.home, model.value, trials=trials, minutes=budget_minutes, seed=seed)
 
 
 @app.command()

@@ -75,6 +75,14 @@ def train(
     run(given, models=models, force=force)
 
 
+def tune(home: Home, model: str, *, trials: int | None, minutes: float | None, seed: int = 0) -> None:
+    """Choose settings of a model under a budget, on the rows of the last training run."""
+    from training.pipelines.ads_tuning import tune_ads
+
+    _need_lake(home)
+    {"ads": tune_ads}[model](context(home, seed=seed), trials=trials, minutes=minutes)
+
+
 def release(home: Home, *, seed: int = 0) -> int:
     """Compose and register a release of the newest versions; it becomes the challenger."""
     from training import release as releases

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from training.context import TrainingContext
 from training.models.calibration import CalibrationMismatch, Calibrator
 from training.models.ranker import NotARanker, Ranker, load_calibrator, load_ranker
+from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
+from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
@@ -21,10 +24,13 @@ from training.pipelines.pixie import pixie_part
 from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
 from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
-from validation.manifest import Part, Space
+from validation.manifest import ADS, Part, Space
 
 CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
 """Roles of the parts beside the learned retrievers, whose roles are their models' names (`LEARNED`)."""
+
+LIGHT = "light"
+"""Role of the trees that order candidates before heavy ranking."""
 
 MAKERS = (CONTENT, PINSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
@@ -58,7 +64,8 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     content = content_part(registry, version)
     if content.metrics.get("content_coverage") == 0:
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER), why)
+        roles = (CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT, ADS)
+        return {}, dict.fromkeys(roles, why)
     space = space_of(content)
     pinsage = _pinsage(registry, space)
     known: dict[str, str] = {}
@@ -68,17 +75,35 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     for name, part in learned.items():
         if part is not None and (short := retrievers.shortfall(part)):
             known[name], learned[name] = short, None
-    found = {
+    ads = _in_space(registry, ads_pipeline.MODEL, space)
+    if ads is not None and (short := ads_pipeline.shortfall(ads)):
+        known[ADS], ads = short, None
+    found: dict[str, Part | None] = {
         CONTENT: content,
         PINSAGE: pinsage,
         PIXIE: _pixie(registry, space),
         **learned,
         PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
         RANKER: _ranker(registry, space, learned[PINNERFORMER]),
+        ADS: ads,
     }
+    found[LIGHT] = _light(registry, {role: part for role, part in found.items() if part is not None})
     absent = [role for role, part in found.items() if part is None]
     skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
     return {role: part for role, part in found.items() if part is not None}, skipped
+
+
+def newest_sources(ctx: TrainingContext) -> dict[str, Part]:
+    """The parts of `newest_parts` that are candidate sources, by role."""
+    parts, _ = newest_parts(ctx)
+    return {role: parts[role] for role in light_pipeline.ROLES if role in parts}
+
+
+def _light(registry: Registry, parts: Mapping[str, Part]) -> Part | None:
+    """The newest light ranker that reads scores of exactly these sources' weights."""
+    over = light_pipeline.weights_named(registry, parts)
+    version = _newest(registry, light_pipeline.MODEL, light_pipeline.SOURCES_TAG, over)
+    return None if version is None else light_pipeline.light_part(registry, version)
 
 
 def _pinsage(registry: Registry, content_space: str) -> Part | None:
@@ -103,6 +128,11 @@ def _pinnersage(registry: Registry, space: str) -> Part | None:
         return None
     part = _part_in(registry, pinnersage_pipeline.MODEL, version, space)
     return part.model_copy(update={"collection": Space.parse(space).collection})
+
+
+def _in_space(registry: Registry, model: str, space: str) -> Part | None:
+    version = _newest(registry, model, "space", space)
+    return None if version is None else _part_in(registry, model, version, space)
 
 
 def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
@@ -136,11 +166,9 @@ def calibrated_ranker(files: Path, part: Part) -> tuple[Ranker, Calibrator]:
 
 def _why_absent(registry: Registry, role: str, space: str) -> str:
     """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
-    if role in (
-        PINSAGE,
-        PIXIE,
-        *LEARNED,
-    ):  # made before PinnerSage, so a run that went on without them left them out
+    # All but the last two are made before PinnerSage, so that a run that went on without them left them out; a
+    # release does without the last two.
+    if role in (PINSAGE, PIXIE, *LEARNED, LIGHT, ADS):
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
     behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]

@@ -72,6 +72,10 @@ class ImpressionRecord(_Record):
     """Whether `heads` are calibrated."""
     policy: str | None = None
     """Digest of the utility weights and diversity that made `score` of `heads`."""
+    bid: float | None = Field(default=None, ge=0)
+    """Of a sponsored pin: micro-currency that a click pays."""
+    predicted: float | None = Field(default=None, ge=0, le=1)
+    """Of a sponsored pin: calibrated click probability that it was ranked by."""
 
 
 class Reached(StrEnum):
@@ -80,11 +84,11 @@ class Reached(StrEnum):
     FETCHED = "fetched"
     """A source brought it; the merge had no room for it."""
     MERGED = "merged"
-    """A filter took it: hidden, seen, or nearly the same as another."""
+    """A filter took it: hidden, or seen."""
     LIGHT = "light"
     """It stood in line for light scoring; the shortlist left it out."""
     RANKED = "ranked"
-    """It went to heavy ranking; the answer has others."""
+    """It made the shortlist for heavy ranking; the answer has others."""
     SHOWN = "shown"
 
 

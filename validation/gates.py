@@ -201,6 +201,20 @@ def head_calibration(
                 yield _undecided(result, why)
 
 
+def light_floor(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """Whoever orders candidates before heavy ranking keeps no less of what users act on than the merge does."""
+    kept, merged = f"{release.light_by}/kept", release.metrics.get("merge/kept")
+    if merged is None or release.light_by == "merge":
+        return
+    n = int(release.metrics.get("light/users", 0))
+    result = _result(kept, release.metrics.get(kept), merged, n, above=True)
+    if not result.passed and result.value is not None and n < bounds.min_sample:
+        result = _undecided(result, f"{n} are too few to decide, it takes {bounds.min_sample}")
+    yield result
+
+
 def index_health(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
@@ -270,6 +284,7 @@ GATES: tuple[Gate, ...] = (
     retrieval_floors,
     ranker_floor,
     head_calibration,
+    light_floor,
     index_health,
     size,
     non_inferiority,

@@ -66,7 +66,8 @@ export function card(pin, actions, on, marks = new Set()) {
   const domain = pin.link_domain ? el("span", "domain", pin.link_domain) : null;
   const score = el("span", "score", `#${pin.position + 1} · ${pin.source} · ${pin.score.toFixed(3)}`);
   const odds = el("span", "score odds-line", oddsLine(pin));
-  made.append(frame, el("div", "text", title, domain, chip(pin.why), score, odds));
+  const sponsored = pin.sponsored ? el("span", "sponsored", "Sponsored") : null;
+  made.append(frame, el("div", "text", sponsored, title, domain, chip(pin.why), score, odds));
 
   made.addEventListener("click", () => on.open(pin));
   made.addEventListener("keydown", (event) => {

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.benchmarks.measuring import float32_products, in_turns, machine
+from tests.benchmarks.ranking_request import stages_and_request
 from training.cpu import tune_cpu
 from training.models.pinnerformer.inference import native_bfloat16
 from training.models.ranker import Candidates, Request
@@ -92,6 +93,7 @@ def main() -> None:
     )
     results = sequence_module(network, request, candidates, args.rounds)
     results |= whole_ranker(network, request, candidates, max(3, args.rounds // 2))
+    results |= stages_and_request(network, request, candidates)
     results["goals"] = {
         key: f"{sign} {goal}: {'met' if (results[key] >= goal) == (sign == '>=') else 'MISSED'}"
         for key, (sign, goal) in GOALS.items()

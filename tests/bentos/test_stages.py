@@ -17,7 +17,7 @@ from bentos.errors import NoRelease
 from bentos.features import User
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
-from bentos.messages import FeedRequest, RankRequest, RetrieveAnswer
+from bentos.messages import FeedRequest, LightRequest, RetrieveAnswer
 from bentos.networks import Networks
 from bentos.pool import Busy, Pool
 from bentos.stages import LightRank, Merge, ReadPins, Retrieve, Source, merge
@@ -39,9 +39,9 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
         "not_hidden",
         "unseen",
         "pins",
-        "distinct",
         "light",
         "shortlist",
+        "distinct",
         "rank",
         "calibration",
         "utility",
@@ -64,10 +64,10 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
     assert [s.name for s in RELATED][:3] == ["user", "retrieve", "merge"]
 
 
-def test_merge_takes_turns_and_a_pin_counts_once() -> None:
+def test_merge_puts_first_what_many_sources_have_high_and_a_pin_counts_once() -> None:
     merged = merge([part("a", 1, 2, 3, 4), part("b", 2, 9), part("c")], budget=10)
-    assert merged.pin_ids.tolist() == [1, 2, 9, 3, 4]
-    assert merged.sources.tolist() == ["a", "b", "b", "a", "a"]
+    assert merged.pin_ids.tolist() == [2, 1, 9, 3, 4]  # 1/62 + 1/61, 1/61, 1/62, 1/63, 1/64
+    assert merged.sources.tolist() == ["b", "a", "b", "a", "a"], "the source that has it highest"
 
 
 def test_merge_keeps_its_budget_and_takes_nothing_for_an_answer() -> None:
@@ -77,12 +77,14 @@ def test_merge_keeps_its_budget_and_takes_nothing_for_an_answer() -> None:
 
 @given(st.lists(st.lists(st.integers(1, 30), max_size=15, unique=True), max_size=4), st.integers(1, 40))
 def test_merge_against_the_naive_rule(lists: list[list[int]], budget: int) -> None:
-    """Deal one card from each hand in turn, skip what lies on the table."""
+    """Deal one card from each hand in turn, skip what lies on the table; then sort it by the sum of 1 / (60 +
+    place) over the hands."""
     table: list[int] = []
     for turn in range(15):
         for hand in lists:
             if turn < len(hand) and hand[turn] not in table:
                 table.append(hand[turn])
+    table.sort(key=lambda pin: -np.float32(sum(1 / (61 + h.index(pin)) for h in lists if pin in h)))
     merged = merge([part(f"s{i}", *hand) for i, hand in enumerate(lists)], budget)
     assert merged.pin_ids.tolist() == table[:budget]
 
@@ -243,15 +245,17 @@ def test_remote_light_and_heavy_scores_are_the_local_ones(stack_of: Callable[...
     run(ReadPins(1_000).run(feed, local))
     alone = replace(stack.release, indexes={}, networks=Networks(two_tower=stack.release.networks.two_tower))
     parts = ranking.RankingParts(stack.pool, FixedHolder(alone))  # type: ignore[arg-type]
-    remote = RemoteRanking(lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r))
+    remote = RemoteRanking(
+        lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r), lambda r: ranking.ads(parts, r)
+    )
     near, far = (run(engine.light(feed, 5_000)) for engine in (local.ranking, remote))
     np.testing.assert_allclose(far, near, rtol=1e-5)
     near, far = (run(engine.rank(feed, 5_000)) for engine in (local.ranking, remote))
     np.testing.assert_allclose(far.p, near.p, rtol=1e-5)
     assert (far.ranker, far.names, far.p.shape) == ("pinnability_lr@1", ("engage",), (39, 1))
     without = ranking.RankingParts(stack.pool, FixedHolder(replace(alone, networks=Networks())))  # type: ignore
-    with pytest.raises(NoRelease, match="has no two-tower"):
-        run(ranking.light(without, RankRequest(user_id=COOK, pin_ids=[1])))
+    with pytest.raises(NoRelease, match="no light ranker and no two-tower"):
+        run(ranking.light(without, LightRequest(user_id=COOK, pin_ids=[1])))
 
 
 def test_a_whole_feed_of_learned_sources(stack_of: Callable[..., Stack]) -> None:

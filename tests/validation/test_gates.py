@@ -297,3 +297,17 @@ def test_each_head_is_held_to_its_calibration_where_it_can_be_told() -> None:
     assert few == {"ece": (True, False), "calibration_error": (True, False)}
     unmeasured = {k: v for k, v in heads().items() if not k.endswith("/ece")}
     assert verdicts(unmeasured)["ece"] == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("by", "kept", "users", "passes"),
+    [("light", 0.8, 400, True), ("light", 0.6, 400, False), ("light", 0.6, 5, True), ("merge", 0.6, 400, True)],
+)
+def test_whoever_orders_candidates_keeps_no_less_than_the_merge(
+    by: str, kept: float, users: int, passes: bool
+) -> None:
+    metrics = {"light/kept": kept, "merge/kept": 0.7, "light/users": float(users)}
+    results = run_gates(release(metrics, light_by=by), None)
+    assert bool(failed(results)) is not passes
+    if not passes:
+        assert "light/kept: 0.6 is below 0.7, n = 400" in failed(results)["light/kept"].message

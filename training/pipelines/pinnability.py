@@ -109,10 +109,12 @@ def build_training_set(
     pins: Pins,
     window: TrainingWindow | None = None,
     config: TrainingSetConfig | None = None,
+    folder: str = SET,
 ) -> TrainingSet:
     """The point-in-time rows both rankers learn from, with interactions in the content space.
 
-    `store` answers the historical retrieval; its feature files must reach the run's end.
+    They stand in `folder` below the home's training sets. `store` answers the historical retrieval; its
+    feature files must reach the run's end.
 
     Resumable, and left as it is where nothing changed. Raises TrainingSetError, see `training_set.build`.
     """
@@ -122,7 +124,7 @@ def build_training_set(
     return build(
         Lake(ctx.lake),
         FeastPointInTime(store),
-        ctx.training_sets / SET,
+        ctx.training_sets / folder,
         start=interval.start,
         end=interval.end,
         vectors=PinVectors(content.space or "", pins.ids, pins.vectors),

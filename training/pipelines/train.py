@@ -1,5 +1,5 @@
 """The whole training run in order: features, content space, PinSage, Pixie, learned retrievers, PinnerSage,
-training set, rankers.
+training set, rankers, light ranker.
 
     lake -> features -> Feast
          -> content@v -> Feast, Milvus
@@ -9,6 +9,8 @@ training set, rankers.
                       -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
                       -> dcm@v, conditional@v, two_tower@v -> Feast, Milvus
                       -> training set -> pinnability_logistic@v, pinnability_gbdt@v, transact@v
+         all sources, replayed -> light_gbdt@v
+                      -> training set of ads -> ads_multi_tower@v
 
 PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
 than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
@@ -26,23 +28,29 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+from training.ads.trainer import NothingToLearn as NothingClicked
 from training.context import TrainingContext
+from training.data.point_in_time import FeastPointInTime
 from training.data.splits import TooShort
 from training.data.training_set import NoTrainingRows, TrainingSet
 from training.evaluation.retrieval import NothingHeldOut
 from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
 from training.pinnerformer.trainer import NothingToPredict
+from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
+from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
 from training.pipelines import transact as transact_pipeline
+from training.pipelines.ads import build_ads_set, train_ads
 from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.interests import train_conditional, train_dcm
+from training.pipelines.light import NothingFetched, train_light
 from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
 from training.pipelines.pinnerformer import TooFewLabels, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
@@ -54,11 +62,13 @@ from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TO
 from training.pipelines.transact import train_transact
 from training.pipelines.two_tower import train_two_tower
 from training.registry import TRAINED, Registry
+from training.release_parts import newest_sources
 from training.transact.trainer import NothingToLearn as NothingForTransAct
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 
 FEATURES = "features"
+ADS = "ads"
 
 NEEDS: dict[str, tuple[str, ...]] = {
     FEATURES: ("pins", "actions"),
@@ -72,6 +82,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     pinnersage_pipeline.MODEL: ("pins", "actions"),
     **{kind.model: ("pins", "actions") for kind in Kind},
     transact_pipeline.MODEL: ("pins", "actions"),
+    light_pipeline.MODEL: ("pins", "actions", "impressions"),
+    ADS: ("pins", "actions", "ads", "impressions"),
 }
 """Tables each step cannot do without, in the order the steps run."""
 
@@ -149,6 +161,8 @@ class _Run:
                 self._retriever(publisher, name, train_it)
             self._pinnersage(publisher, space)
             self._rankers(publisher, pins)
+            self._light(publisher, pins)
+            self._ads(publisher, pins)
             publisher.online()
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
@@ -251,6 +265,31 @@ class _Run:
     def _transact(self, pins: Pins, rows: TrainingSet) -> Part:
         content = self.parts[content_pipeline.MODEL]
         return train_transact(self.ctx, rows, content, pins, force=self._forced(transact_pipeline.MODEL))
+
+    def _light(self, publisher: Publisher, pins: Pins) -> None:
+        """The light ranker over the sources of the release that these versions make."""
+        name = light_pipeline.MODEL
+        if name not in self.wanted or not self._may(name):
+            return
+        try:
+            sources = newest_sources(self.ctx)
+            self.parts[name] = train_light(
+                self.ctx, FeastPointInTime(publisher.store), sources, pins, force=self._forced(name)
+            )
+        except (NothingHeldOut, NothingToLearn, NothingFetched) as reason:
+            self._skip(name, str(reason))
+
+    def _ads(self, publisher: Publisher, pins: Pins) -> None:
+        if ADS not in self.wanted or not self._may(ADS):
+            return
+        content = self.parts[content_pipeline.MODEL]
+        try:
+            rows = build_ads_set(self.ctx, publisher.store, content, pins)
+            part = train_ads(self.ctx, rows, content, pins, force=self._forced(ADS))
+        except (NoTrainingRows, TooShort, NothingClicked) as reason:
+            self._skip(ADS, str(reason))
+        else:
+            self.parts[ads_pipeline.MODEL] = part
 
     def _needed(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""

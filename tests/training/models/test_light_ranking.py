@@ -39,6 +39,20 @@ def test_what_every_source_says_is_one_row_a_pin():
     )
     assert got.brought.tolist() == [1, 2, 2, 1]
     assert got.best_rank.tolist() == [0, 0, 0, 1]
+    np.testing.assert_allclose(got.fused, [1 / 61, 1 / 62 + 1 / 61, 1 / 63 + 1 / 61, 1 / 62])
+    assert got.of(np.array([4, 7])).brought.tolist() == [2, 1]
+    with pytest.raises(KeyError, match="pin 5 was brought by no source"):
+        got.of(np.array([7, 5]))
+
+
+def test_a_sample_of_a_list_keeps_the_places_that_its_pins_had():
+    whole, some = lists(), lists()
+    some[0] = SourceList("pinnersage", np.array([9, 4]), np.array([0.8, 0.1], np.float32), np.array([1, 2]))
+    for name in ("scores", "ranks", "best_rank", "fused", "brought"):
+        sampled, full = (
+            getattr(fetch(given, SPEC.sources).of(np.array([9, 4])), name) for given in (some, whole)
+        )
+        np.testing.assert_array_equal(sampled, full)
 
 
 def test_nothing_fetched_is_an_empty_block():
@@ -84,6 +98,7 @@ def test_the_row_by_hand():
         "rank_pinnersage",
         "brought",
         "best_rank",
+        "fused",
         "pin_positives_7d",
         "pin_rate_30d",
         "pin_age_days",
@@ -93,10 +108,24 @@ def test_the_row_by_hand():
     )
     nan = np.nan
     expected = [
-        [nan, 0.9, nan, 0, 1, 0, 5, 1 / 20, 1, 1, 0.5, 12],
-        [50, 0.8, 0, 1, 2, 0, 6, 10 / 100, 0, 0, 0, 12],  # made a day from now: a clock ran wild
-        [nan, 0.1, nan, 2, 2, 0, 7, 1 / 20, 3650, 2, 0, 12],
-        [20, nan, 1, nan, 1, 1, nan, 1 / 20, 60, 0, 0.25, 12],
+        [nan, 0.9, nan, 0, 1, 0, 1 / 61, 5, 1 / 20, 1, 1, 0.5, 12],
+        [
+            50,
+            0.8,
+            0,
+            1,
+            2,
+            0,
+            1 / 62 + 1 / 61,
+            6,
+            10 / 100,
+            0,
+            0,
+            0,
+            12,
+        ],  # made a day from now: a clock ran wild
+        [nan, 0.1, nan, 2, 2, 0, 1 / 63 + 1 / 61, 7, 1 / 20, 3650, 2, 0, 12],
+        [20, nan, 1, nan, 1, 1, 1 / 62, nan, 1 / 20, 60, 0, 0.25, 12],
     ]
     np.testing.assert_allclose(got, np.array(expected, np.float32), rtol=1e-6)
     assert got.flags.c_contiguous and got.dtype == np.float32

@@ -126,6 +126,7 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
         "pinnability_logistic": 1,
         "pinnability_gbdt": 1,
         "transact": 1,
+        "light_gbdt": 1,
     }
     assert trained.skipped == {}
 
@@ -134,6 +135,7 @@ def test_parts_live_in_their_spaces(trained: Trained):
     spaces = {name: part.space for name, part in trained.parts.items()}
     assert {name: spaces.pop(name) for name in LEARNED} == {name: f"{name}@1" for name in LEARNED}
     assert spaces.pop("pixie") is None, "a graph has no space"
+    assert spaces.pop("light_gbdt") is None, "it reads scores"
     assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
     assert {name for name, space in spaces.items() if space == "content@1"} == {
         "content",
