@@ -21,7 +21,7 @@ from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
 from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
-from training.pipelines.transact import USER_SPACE_TAG
+from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
 from validation.manifest import ADS, Part, Space
 

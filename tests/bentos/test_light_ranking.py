@@ -140,7 +140,9 @@ def test_a_ranking_service_gives_the_same_scores(stack: Stack) -> None:
     stack = released(stack)
     feed = feed_of(stack)
     alone = ranking.RankingParts(stack.pool, FixedHolder(replace(stack.release, indexes={})))  # type: ignore
-    remote = RemoteRanking(lambda r: ranking.light(alone, r), lambda r: ranking.rank(alone, r))
+    remote = RemoteRanking(
+        lambda r: ranking.light(alone, r), lambda r: ranking.rank(alone, r), lambda r: ranking.ads(alone, r)
+    )
     near, far = (run(each.light(feed, 5_000)) for each in (engines(stack).ranking, remote))
     np.testing.assert_allclose(far, near, rtol=1e-6)
 

@@ -52,7 +52,7 @@ from training.promotion import NothingToPromote, RollbackImpossible, promote, ro
 from training.registry import Registry
 from training.release import card, compose, load_manifest
 from training.release_comparison import Bench, compare
-from training.release_evaluation import NothingTested, tested_days
+from training.release_evaluation import NothingTested
 from training.release_parts import RANKERS, ReleaseError, newest_parts, registry_of
 from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
@@ -298,6 +298,7 @@ def test_no_day_is_tested_that_a_ranker_has_learned_from(trained: Trained) -> No
     rows = Bench.of(trained.ctx, ()).rows
     assert rows is not None
     test = split_of(rows.info).test
+    tested_days = release_evaluation.tested_days
     assert tested_days(rows, test.start - timedelta(days=1)) == test == tested_days(rows)
     with pytest.raises(NothingTested, match="learned until"):
         tested_days(rows, test.end)

@@ -38,6 +38,7 @@ class AdsTraining(BaseModel):
     epochs: int = Field(4, ge=1)
     batch_rows: int = Field(256, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
+    """Peak, reached after a fifth of all steps and brought down to nothing along a line."""
     weight_decay: float = Field(1e-2, ge=0)
     negative_rate: float = Field(0.25, gt=0, le=1)
     """Share of rows without any foretold action that are kept; probabilities are corrected for it."""
@@ -46,6 +47,11 @@ class AdsTraining(BaseModel):
     calibration: CalibrationConfig = CalibrationConfig(min_positives=30)
     towers: bool = True
     seed: int = 7
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step `step` (from 0) of `steps` in all; above 0 at each of them."""
+        warm = max(1, steps // 5)
+        return self.learning_rate * min((step + 1) / warm, (steps - step) / max(1, steps - warm))
 
 
 @dataclass(frozen=True)
@@ -143,20 +149,17 @@ def _train(
     batch, labels = Batch.of(used.rows), torch.from_numpy(used.of(network.config.heads))
     towers = torch.from_numpy(model.towers(used.sources))
     steps = -(-len(used) // training.batch_rows)
-    rates = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, training.learning_rate, total_steps=steps * training.epochs, pct_start=0.2
-    )
     for epoch in range(training.epochs):
         order = torch.from_numpy(np.random.default_rng([training.seed, 2, epoch]).permutation(len(used)))
         total = 0.0
-        for at in range(0, len(used), training.batch_rows):
+        for step, at in enumerate(range(0, len(used), training.batch_rows)):
+            optimiser.param_groups[0]["lr"] = training.rate(epoch * steps + step, training.epochs * steps)
             rows = order[at : at + training.batch_rows]
             optimiser.zero_grad(set_to_none=True)
             loss = network.loss(Batch(*(t[rows] for t in batch)), towers[rows], labels[rows])
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
-            rates.step()
             total += loss.item()
         if not np.isfinite(total):
             raise ValueError(f"ads: loss {total} in epoch {epoch + 1}; lower learning_rate")

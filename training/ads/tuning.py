@@ -153,7 +153,6 @@ def _search(optuna: Any, storage: Path, study: str, seed: int) -> Any:
         seed=seed + len(search.trials),
         n_startup_trials=STARTUP,
         multivariate=True,
-        warn_independent_sampling=False,
     )
     return search
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.context import TrainingContext
-from training.evaluation.served import AtCut, Served, conditional_serves, dcm_serves
+from training.evaluation.served import AtCut, Served, conditional_serves, dcm_serves, features_at
 from training.interests import trainer as trainer_module
-from training.interests.engagements import followed_topics
+from training.interests.engagements import ActionLog, Catalogue, followed_topics, ms
 from training.interests.evaluation import (
     Ranks,
     conditional_scores,
@@ -26,6 +27,7 @@ from training.interests.fitting import Period, fit_conditional, fit_implicit, re
 from training.interests.learners import TopicAssociation
 from training.interests.trainer import InterestsTraining
 from training.models import interests as interests_model
+from training.models import pin_performance
 from training.models import two_tower as two_tower_model
 from training.models.interactions import Pins
 from training.models.interests import (
@@ -36,7 +38,6 @@ from training.models.interests import (
     PinFeatures,
     pin_vectors,
     sample_followed,
-    topic_places,
 )
 from training.pipelines.clock import run_end
 from training.pipelines.retrievers import (
@@ -58,6 +59,7 @@ TABLES = ("pins", "actions", "impressions", "users", "topics", "follows")
 
 CODE = (
     Path(interests_model.__file__).parent,
+    Path(pin_performance.__file__),
     Path(two_tower_model.__file__),
     Path(trainer_module.__file__).parent,
     Path(__file__),
@@ -176,17 +178,24 @@ def sampled_follows(period: Period, at: AtCut, seed: int) -> dict[int, NDArray[n
     return {user: sample_followed(topics[user], (seed, user)) for user in users if user in topics}
 
 
-def interests_catalogue(ctx: TrainingContext, part: Part) -> Pins:
-    """Every pin of the lake in the part's space: what goes to Feast and Milvus.
+def interests_catalogue(ctx: TrainingContext, part: Part, as_of: datetime | None = None) -> Pins:
+    """Every pin of the lake in the part's space, performing as until a UTC midnight (default: the run's end).
 
-    A pin of neither content nor topics has the zero vector. Vectors know nothing of what anyone did after the
-    weights were learned.
+    What goes to Feast and Milvus. A pin of neither content nor topics has the zero vector.
     """
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     network = InterestNetwork.load(registry.download(part.model, part.version))
     pins = content_of(ctx, part)
-    features = PinFeatures(pins.vectors, topic_places(pins.topics, network.topics))
-    return Pins(pins.ids, pin_vectors(network, features), pins.topics, pins.created_at_ms)
+    vectors = pin_vectors(network, performing_pins(ctx, pins, network.topics, as_of))
+    return Pins(pins.ids, vectors, pins.topics, pins.created_at_ms)
+
+
+def performing_pins(
+    ctx: TrainingContext, pins: Pins, topics: tuple[int, ...], as_of: datetime | None = None
+) -> PinFeatures:
+    """The catalogue as a network of those topics sees it at a UTC midnight (default: the run's end)."""
+    end = as_of or run_end(ctx)
+    return features_at(pins, topics, ActionLog.read(Lake(ctx.lake), Catalogue.of(pins), end), ms(end))
 
 
 def _recipe(

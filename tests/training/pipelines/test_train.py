@@ -312,8 +312,13 @@ def test_transact_says_its_heads_its_thinning_and_why_it_reads_no_vectors_of_use
 
 def test_transact_learns_on_from_its_newest_version(made: TrainingContext, trained: Trained):
     """And with kept weights learns nothing, but is calibrated under its own name."""
-    registry = Registry(made.mlflow_uri)
-    lines = Lines()
+    registry, lines = Registry(made.mlflow_uri), Lines()
+    same = train(replace(made, warm_start=True, progress=lines), models=["transact"]).parts["transact"]
+    assert same.version == 1 and lines.told("no rows since transact@1")
+    until = registry.learned_until("transact", 1)
+    assert until is not None
+    earlier = (until - timedelta(days=1)).isoformat()
+    registry.client.set_model_version_tag("transact", "1", LEARNED_UNTIL_TAG, earlier)
     warm = train(replace(made, warm_start=True, progress=lines), models=["transact"]).parts["transact"]
     assert warm.version == 2 and lines.told("on from transact@1")
     assert registry.params("transact", 2)["started_from"] == "transact@1"
@@ -325,6 +330,8 @@ def test_transact_learns_on_from_its_newest_version(made: TrainingContext, train
     assert all((state[name] == before[name]).all() for name in state)
     assert registry.weights_of("transact", kept.version) == 2
     load_calibrator(files, f"transact@{kept.version}", second.heads)
+    again = train(replace(made, keep_weights=True), models=["transact"]).parts["transact"]
+    assert again.version == kept.version
 
 
 def test_vectors_of_users_are_read_where_they_know_no_row(made: TrainingContext, trained: Trained, pins: Pins):

@@ -51,11 +51,13 @@ class RoutingConfig(_Frozen):
 
 
 class ItemTowerConfig(_Frozen):
-    """W2 GELU(W1 [content, topics])."""
+    """W2 GELU(W1 [content, topics, performance])."""
 
     hidden: int = Field(128, ge=1)
     topic_dim: int = Field(16, ge=0)
     """Width of a topic's embedding; a pin enters with the mean of its topics'. 0 leaves topics out."""
+    performance: bool = False
+    """Whether a pin enters with its recent appeal too: its vector is then one of a day, and made anew daily."""
 
 
 class UserTowerConfig(_Frozen):
