@@ -24,7 +24,9 @@ from training.pipelines.pixie import pixie_part
 from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
 from training.pipelines.transact import USER_SPACE_TAG
 from training.registry import Registry
+from validation.lake import Lake
 from validation.manifest import ADS, Part, Space
+from validation.tables import ADS as ADS_TABLE
 
 CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
 """Roles of the parts beside the learned retrievers, whose roles are their models' names (`LEARNED`)."""
@@ -88,6 +90,8 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
         ADS: ads,
     }
     found[LIGHT] = _light(registry, {role: part for role, part in found.items() if part is not None})
+    if ads is None and not Lake(ctx.lake).has(ADS_TABLE.name):
+        del found[ADS]  # nothing is sponsored, so that nothing is left out
     absent = [role for role, part in found.items() if part is None]
     skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
     return {role: part for role, part in found.items() if part is not None}, skipped
