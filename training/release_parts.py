@@ -23,7 +23,9 @@ from training.pipelines.pixie import pixie_part
 from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
 from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
+from validation.lake import Lake
 from validation.manifest import ADS, Part, Space
+from validation.tables import ADS as ADS_TABLE
 
 CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
 """Roles of the parts beside the learned retrievers, whose roles are their models' names (`LEARNED`)."""
@@ -89,6 +91,8 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     over = light_pipeline.weights_named(registry, {r: part for r, part in found.items() if part is not None})
     known[LIGHT] = f"no light ranker is trained over the scores of {over or 'rules alone'}"
     found[LIGHT] = _light(registry, over)
+    if ads is None and not Lake(ctx.lake).has(ADS_TABLE.name):
+        del found[ADS]  # nothing is sponsored, so that nothing is left out
     absent = [role for role, part in found.items() if part is None]
     skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
     return {role: part for role, part in found.items() if part is not None}, skipped

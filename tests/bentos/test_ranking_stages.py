@@ -41,6 +41,7 @@ class ThreeHeads:
     heads: tuple[str, ...] = HEADS
     user_space: None = None
     user_dim: int = 0
+    content_dim: int = 0
 
     def score_heads(self, request: Request, candidates: Ranked) -> np.ndarray:
         save = 0.4 * candidates.features[:, 0] / PER_TOPIC

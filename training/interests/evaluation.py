@@ -153,13 +153,13 @@ def day_by_day(
 ) -> Scores:
     """`scores` by the catalogue's vectors (p, d) as of each row's midnight: one set of them for all days, where
     the network does not know how pins performed."""
-    features = data.catalogue.features
+    features, by_day = data.catalogue.features, network.config.by_day
     made: dict[int, Floats] = {}
 
     def vectors(now: int) -> Floats:
-        now = now if network.by_day else 0
+        now = now if by_day else 0
         if now not in made:
-            seen = features.performing(data.performance(np.array([now]))[now]) if network.by_day else features
+            seen = features.performing(data.performance(np.array([now]))[now]) if by_day else features
             made[now] = pin_vectors(network, seen)
         return made[now]
 

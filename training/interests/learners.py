@@ -57,6 +57,13 @@ class _OnCatalogue:
         known = self.data.performance(self.data.days.times_ms)
         return np.array(sorted(known), np.int64), torch.from_numpy(np.stack([known[t] for t in sorted(known)]))
 
+    def _blocked(self, batch: Batch) -> Tensor:
+        """(n, u) pins that are no negatives: those the engagement's user took, and uniform ones that were not
+        made yet as of the midnight they are seen at."""
+        unborn = self.data.catalogue.created_at_ms[batch.pool] >= batch.pool_ms
+        unborn[: batch.own] = False
+        return torch.from_numpy(batch.blocked | unborn)
+
 
 class _OnInterestNetwork(_OnCatalogue):
     """What both learners of `InterestNetwork` share: a batch's item vectors."""
@@ -67,7 +74,7 @@ class _OnInterestNetwork(_OnCatalogue):
 
     @property
     def by_day(self) -> bool:
-        return self.network.by_day
+        return self.network.config.by_day
 
     @cached_property
     def _clusters(self) -> Ints | None:
@@ -109,8 +116,7 @@ class ImplicitLearner(_OnInterestNetwork):
         owner, positives = torch.from_numpy(batch.owner), torch.from_numpy(batch.positives)
         config = self.network.config
         queries = associated(found.vectors[owner], found.mask[owner], pool[positives], config, generator)
-        blocked = torch.from_numpy(batch.blocked)
-        return sampled_softmax(queries / config.temperature, pool, positives, log_q, blocked)
+        return sampled_softmax(queries / config.temperature, pool, positives, log_q, self._blocked(batch))
 
 
 class ConditionalLearner(_OnInterestNetwork):
@@ -125,7 +131,7 @@ class ConditionalLearner(_OnInterestNetwork):
         places = self._conditions(batch, generator)
         fields = self.network.user.fields(histories)[torch.from_numpy(batch.owner)]
         queries = self.network.users_given_topics(fields, places[:, None]).vectors[:, 0]
-        positives, blocked = torch.from_numpy(batch.positives), torch.from_numpy(batch.blocked)
+        positives, blocked = torch.from_numpy(batch.positives), self._blocked(batch)
         return sampled_softmax(queries / self.network.config.temperature, pool, positives, log_q, blocked)
 
     def _conditions(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -155,7 +161,7 @@ class TwoTowerLearner(_OnCatalogue):
         seen = performance[torch.from_numpy(np.searchsorted(midnights, batch.pool_ms)), pool]
         items = self.network.pins(content[pool], topics[pool], seen)
         queries = self.network.users(histories)[torch.from_numpy(batch.owner)] / self.network.config.temperature
-        positives, blocked = torch.from_numpy(batch.positives), torch.from_numpy(batch.blocked)
+        positives, blocked = torch.from_numpy(batch.positives), self._blocked(batch)
         return sampled_softmax(queries, items, positives, log_q, blocked)
 
 

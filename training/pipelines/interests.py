@@ -34,6 +34,7 @@ from training.models.interests import (
     Construction,
     InterestNetwork,
     InterestsConfig,
+    ItemTowerConfig,
     Method,
     PinFeatures,
     pin_vectors,
@@ -66,13 +67,21 @@ CODE = (
 )
 
 
+DAILY = "Pins carry their performance as of a midnight, so their vectors go stale and are made anew daily. "
+
+PERFORMING = InterestsConfig(item_tower=ItemTowerConfig(performance=True))
+"""Pins with their recent appeal: groceries are found by it and not by what their names say, and pins of the
+demo world no worse for it."""
+
+
 class InterestsPipeline(BaseModel):
     """Everything one DCM or conditional-retrieval version is made with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: InterestsConfig = InterestsConfig()
-    training: InterestsTraining = InterestsTraining(epochs=6)
+    network: InterestsConfig = PERFORMING
+    training: InterestsTraining = InterestsTraining(epochs=6, uniform_negatives=1024)
+    """Uniform negatives beside those of the batch: most of a catalogue is in no batch."""
     association: TopicAssociation = TopicAssociation.SOURCE
     """Conditional retrieval only. Where impressions name no source topic it falls back to the item's."""
     train_days: int = Field(14, ge=1)
@@ -87,7 +96,7 @@ def train_dcm(
 
     See `train_retriever`. Raises TooFewEngagements where the days hold too little.
     """
-    config = _seeded(config or InterestsPipeline(network=Method.DCM.config()), ctx.seed)
+    config = _seeded(config or InterestsPipeline(network=Method.DCM.config(PERFORMING)), ctx.seed)
 
     def learn(pins: Pins, at: AtCut, checkpoints: Path) -> tuple[InterestNetwork, dict[str, float]]:
         period = _period(ctx, DCM, pins, at, config)
@@ -218,7 +227,7 @@ def _recipe(
         serve=serve,
         signature=_signature,
         notes=f"Learned from {config.train_days} days. An engagement is a user's first positive action on a "
-        "pin. ",
+        "pin. " + DAILY * config.network.by_day,
     )
 
 

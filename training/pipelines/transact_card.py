@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_repo.schema import PINNABILITY_SERVICE
+from training.evaluation import calibration_metrics
 from training.models.calibration import Calibrator
 from training.models.transact.ranker import TransActRanker
 from training.pipelines import figures
@@ -75,7 +76,7 @@ def card(
         },
         figures={
             "roc": figures.roc(made.test.label, score),
-            "calibration": figures.calibration(made.test.label, score),
+            "calibration": calibration_metrics.figure(made.reliability),
         },
         notes=_notes(job, rate, made.calibrator, users),
     )

@@ -18,7 +18,7 @@ from training.interests.trainer import InterestsTraining, Trained, train
 from training.models.interactions import Pins
 from training.models.two_tower import TwoTower, TwoTowerConfig, seeded
 from training.pipelines.clock import run_end
-from training.pipelines.interests import CODE, TABLES, performing_pins
+from training.pipelines.interests import CODE, DAILY, TABLES, performing_pins
 from training.pipelines.retrievers import TWO_TOWER as MODEL
 from training.pipelines.retrievers import Recipe, content_of, train_retriever
 from training.registry import Registry
@@ -77,8 +77,7 @@ def train_two_tower(
         load=TwoTower.load,
         serve=two_tower_serves,
         signature=_signature,
-        notes=f"Learned from {config.train_days} days. Pins carry their performance as of a midnight, so their "
-        "vectors go stale and are made anew daily. ",
+        notes=f"Learned from {config.train_days} days. {DAILY}",
     )
     return train_retriever(ctx, content, recipe, force=force)
 

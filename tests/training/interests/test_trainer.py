@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,16 @@ def test_performance_is_read_as_of_each_midnight(world: Planted) -> None:
     both, single = scores(days).scores, [scores(days.take(np.array([r]))).scores[0] for r in range(len(days))]
     np.testing.assert_allclose(both, np.stack(single), atol=1e-5)
     assert ranks(world.data, world.days(5, 6), scores).hit_rate(120) > 0.95
+
+
+def test_a_pin_is_no_negative_before_it_was_made(world: Planted) -> None:
+    batch = BatchPlan(world.days(1, 5), 100, 300, everything(world), True, 3).batch(0, 0, np.arange(6))
+    late = replace(world.data.catalogue, created_at_ms=np.full(len(everything(world)), batch.pool_ms.max()))
+    network = seeded(Method.DCM.config(BASE), 16, TOPICS, 7)
+    blocked = ImplicitLearner(network, replace(world.data, catalogue=late))._blocked(batch).numpy()
+    np.testing.assert_array_equal(ImplicitLearner(network, world.data)._blocked(batch).numpy(), batch.blocked)
+    np.testing.assert_array_equal(blocked[:, : batch.own], batch.blocked[:, : batch.own])
+    assert len(batch.pool) > batch.own and blocked[:, batch.own :].all()
 
 
 def test_two_towers_learn_the_world(world: Planted) -> None:

@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
         "transact": 1,
         "light_gbdt": 1,
     }
-    assert trained.skipped == {}
+    assert trained.skipped == {"ads": "the data has no ads"}
 
 
 def test_parts_live_in_their_spaces(trained: Trained):
@@ -406,7 +406,8 @@ def test_rankers_without_rows_are_skipped_and_say_why(
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
     assert set(done.parts) == {"content", "pinsage", "pixie", *LEARNED, "pinnersage", "light_gbdt"}
-    assert done.skipped == dict.fromkeys(RANKERS, "there is nothing to learn from")
+    no_ads = {"ads": "the data has no ads"}
+    assert done.skipped == dict.fromkeys(RANKERS, "there is nothing to learn from") | no_ads
 
 
 def test_the_test_grows_until_it_can_decide(rows: TrainingSet, monkeypatch: pytest.MonkeyPatch):

@@ -104,6 +104,11 @@ class InterestsConfig(_Frozen):
     clusters: int = Field(32, ge=1)
     """K-means clusters of the catalogue by which PFS splits a history."""
 
+    @property
+    def by_day(self) -> bool:
+        """Whether a pin's vector is one of a day: it knows how the pin performed until a midnight."""
+        return self.item_tower.performance
+
 
 class Method(StrEnum):
     """The compared user models, in the order of the paper's table."""

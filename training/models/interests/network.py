@@ -57,11 +57,6 @@ class InterestNetwork(nn.Module):
         if config.construction is Construction.PFS:
             self.register_buffer("centres", torch.zeros(config.clusters, content_dim))
 
-    @property
-    def by_day(self) -> bool:
-        """Whether a pin's vector is one of a day: it knows how the pin performed until a midnight."""
-        return self.config.item_tower.performance
-
     def pins(self, content: Tensor, topics: Tensor, performance: Tensor | None = None) -> Tensor:
         """(n, content_dim), (n, t) topic places and, by day, (n, PERFORMANCE) -> (n, dim) unit rows; zero for a
         pin of neither content nor topics. Raises ValueError where performance is read and not given."""
