@@ -16,6 +16,7 @@ import numpy as np
 from bentos.event_log import Appended, EventLog, LogClosed
 from bentos.features import Ints
 from bentos.feed import Feed
+from bentos.ranking_stages import RANKED
 from bentos.why import PIN_KINDS, TOPIC_KINDS
 from training.models.ads.ranking import CLICK
 from validation.events import ImpressionRecord
@@ -108,7 +109,7 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         feed.sponsors(columns.pin_ids),
         strict=True,
     )
-    policy = feed.page_policy.digest if feed.heads is not None and feed.ads is None else None
+    policy = feed.page_policy.digest if feed.ordered_by == RANKED else None
     return [
         ImpressionRecord(
             event_id=impression_id(feed.request_id, pin_id),

@@ -30,7 +30,7 @@ RANKED = "ranked"
 
 
 class NoScores(RuntimeError):
-    """A ranker gave no pin a probability."""
+    """A ranker, or its calibration, gave what is no probability."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ class Calibrate:
         try:
             calibrator.check(heads.ranker, heads.names)
             beside = calibration_features(feed, calibrator.features) if calibrator.reads_features else None
-            feed.heads = heads.with_calibrated(calibrator.calibrate(heads.p, beside))
+            made = heads.with_calibrated(calibrator.calibrate(heads.p, beside))
+            if not made.sound.all():
+                raise NoScores(f"calibration of {heads.ranker} makes numbers that are no probabilities")
+            feed.heads = made
         except Exception as error:
             # Scores order pins without it; what they are worth beside each other is then a guess.
             fail_open(feed, self.name, error)

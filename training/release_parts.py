@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 from training.context import TrainingContext
@@ -22,7 +21,7 @@ from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
 from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
-from training.pipelines.transact import USER_SPACE_TAG
+from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import ADS, Part, Space
@@ -89,7 +88,9 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
         RANKER: _ranker(registry, space, learned[PINNERFORMER]),
         ADS: ads,
     }
-    found[LIGHT] = _light(registry, {role: part for role, part in found.items() if part is not None})
+    over = light_pipeline.weights_named(registry, {r: part for r, part in found.items() if part is not None})
+    known[LIGHT] = f"no light ranker is trained over the scores of {over or 'rules alone'}"
+    found[LIGHT] = _light(registry, over)
     if ads is None and not Lake(ctx.lake).has(ADS_TABLE.name):
         del found[ADS]  # nothing is sponsored, so that nothing is left out
     absent = [role for role, part in found.items() if part is None]
@@ -103,9 +104,8 @@ def newest_sources(ctx: TrainingContext) -> dict[str, Part]:
     return {role: parts[role] for role in light_pipeline.ROLES if role in parts}
 
 
-def _light(registry: Registry, parts: Mapping[str, Part]) -> Part | None:
+def _light(registry: Registry, over: str) -> Part | None:
     """The newest light ranker that reads scores of exactly these sources' weights."""
-    over = light_pipeline.weights_named(registry, parts)
     version = _newest(registry, light_pipeline.MODEL, light_pipeline.SOURCES_TAG, over)
     return None if version is None else light_pipeline.light_part(registry, version)
 
@@ -172,7 +172,7 @@ def _why_absent(registry: Registry, role: str, space: str) -> str:
     """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
     # All but the last two are made before PinnerSage, so that a run that went on without them left them out; a
     # release does without the last two.
-    if role in (PINSAGE, PIXIE, *LEARNED, LIGHT, ADS):
+    if role in (PINSAGE, PIXIE, *LEARNED, ADS):
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
     behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]

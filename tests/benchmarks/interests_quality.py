@@ -39,7 +39,7 @@ from training.interests.tables import (
 from training.interests.trainer import InterestsTraining
 from training.models.content import AUTO, ContentConfig, ContentEncoder, open_text_encoder
 from training.models.interactions import Pins
-from training.models.interests import InterestsConfig, Method, sample_followed
+from training.models.interests import InterestsConfig, ItemTowerConfig, Method, sample_followed
 from training.pipelines.content import catalogue, pin_frames, topic_parents
 from training.text_vectors import FILE, KeptSentences
 from validation.lake import Lake
@@ -57,18 +57,24 @@ def main() -> None:
     parser.add_argument("--train-days", type=int, default=14)
     parser.add_argument("--held-out-days", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=InterestsTraining().epochs)
+    parser.add_argument("--no-performance", action="store_true", help="pins by content and topics alone")
+    parser.add_argument(
+        "--text-encoder", default=AUTO, help="who reads words: auto, ngrams, a package, a folder"
+    )
     parser.add_argument("--figure", type=Path, help="where to draw the tables (png or svg)")
     args = parser.parse_args()
     tune_cpu(threads=1)
     lake = Lake(args.home / "lake")
-    pins = _pins(lake, args.home)
+    pins = _pins(lake, args.home, args.text_encoder)
     end = lake.interval()[1]
     period = read_period(lake, pins, end - timedelta(days=args.held_out_days), end, args.train_days)
     interests, kind = interests_of(period, args.home)
     seeds = tuple(SEEDS[0] + i for i in range(args.seeds))
     print(_shape(period, interests, kind), flush=True)
     training = InterestsTraining(epochs=args.epochs)
-    tables = run(lake, period, interests, args.tables, args.methods, training, seeds)
+    tower = ItemTowerConfig(performance=not args.no_performance)
+    base = InterestsConfig(item_tower=tower)
+    tables = run(lake, period, interests, args.tables, args.methods, base, training, seeds)
     for table in tables:
         print(f"\n{table.markdown()}")
     results: dict[str, Any] = {table.title: table.named() for table in tables}
@@ -84,6 +90,7 @@ def run(
     interests: np.ndarray,
     names: list[str],
     methods: list[str],
+    base: InterestsConfig,
     training: InterestsTraining,
     seeds: tuple[int, ...],
 ) -> list[Table]:
@@ -92,7 +99,6 @@ def run(
     def progress(line: str) -> None:
         print(line, flush=True)
 
-    base = InterestsConfig()
     plans = {"implicit": implicit_methods, "routing": routing_ablation, "counts": interest_counts}
     known: dict[str, Any] = {}
     tables = []
@@ -140,9 +146,9 @@ def _explicit(
     )
 
 
-def _pins(lake: Lake, home: Path) -> Pins:
+def _pins(lake: Lake, home: Path, reader: str) -> Pins:
     """Every pin in a content space fitted on them all; texts the home has read before are not read again."""
-    encoder = open_text_encoder(AUTO)
+    encoder = open_text_encoder(reader)
     sentences = KeptSentences(encoder, home / "training_sets" / FILE) if encoder else None
     config = ContentConfig().read_by(sentences)
     return catalogue(lake, ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake), sentences))

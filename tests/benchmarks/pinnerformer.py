@@ -4,11 +4,12 @@
     python -m tests.benchmarks.pinnerformer --hidden 256 --layers 4
 
 Both sides have the same weights, batches and heap settings, one thread, and take turns; times are process CPU
-time, medians. The eager side is the module as it reads: float32 products as torch ships them (`highest`),
-torch's own attention and AdamW, every position through every layer. Ours is what the trainer and the batch
-inference run; choosing its precision (a probe of eight users, once a night) is not timed. `products_vs_eager`
-is what the trunk's matrix products alone gain by their precision on this CPU: what training gains beyond it is
-work left out. The last line is one JSON object.
+time, sums of training steps and medians of inference rounds, tokens are counted without padding. The eager
+side is the module as it reads: float32 products as torch ships them (`highest`), torch's own attention and
+AdamW, every position of the full length through every layer. Ours is what the trainer and the batch inference
+run; choosing its precision (a probe of eight users, once a night) is not timed. `products_vs_eager` is what the
+trunk's matrix products alone gain by their precision on this CPU: what training gains beyond it is work left
+out. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import copy
 import json
 import statistics
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,7 +113,59 @@ def training(
     steps: int,
     seed: int,
 ) -> dict[str, float]:
-    """Whole steps (batch, forward, loss, backward, clip, AdamW) of both sides on the same batches."""
+    """Whole steps (batch, forward, loss, backward, clip, AdamW) of both sides on the same batches: of full
+    length, and of lognormal lengths, which the eager side pads to the length of its tensors.
+    """
+    full = _trained(config, lines, content, users, steps, seed)
+    _training_row("training, full length", full, "")
+    rng = np.random.default_rng(seed)
+    drawn = np.clip(rng.lognormal(4.0, 1.1, len(lines)), 2, config.length).astype(np.int64)
+    mixed = _trained(config, shortened(lines, drawn), content, users, steps, seed)
+    longest = float(np.mean(rng.choice(drawn, (1000, users)).max(axis=1)))
+    _training_row(
+        "training, lognormal lengths",
+        mixed,
+        f"mean {drawn.mean():.0f}; eager pads to {config.length}, as long as a random batch's longest "
+        f"({longest:.0f} on average) or longer; ours batches like lengths",
+    )
+    return {
+        "train_vs_eager": round(full.ratio, 2),
+        "train_mixed_vs_eager": round(mixed.ratio, 2),
+        "loss_difference": round(max(full.difference, mixed.difference), 5),
+    }
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Steps of both sides on the same batches."""
+
+    tokens: int
+    """Real ones, padding not counted, of the timed steps."""
+    spent: dict[str, float]
+    """CPU seconds of the timed steps."""
+    losses: dict[str, list[float]]
+
+    @property
+    def ratio(self) -> float:
+        return self.spent["eager"] / self.spent["ours"]
+
+    @property
+    def difference(self) -> float:
+        """Share by which the mean losses of the last third of the steps differ."""
+        last = {
+            name: statistics.mean(values[-max(1, len(values) // 3) :]) for name, values in self.losses.items()
+        }
+        return abs(last["ours"] / last["eager"] - 1)
+
+
+def _trained(
+    config: PinnerFormerConfig,
+    lines: Timelines,
+    content: NDArray[np.float32],
+    users: int,
+    steps: int,
+    seed: int,
+) -> Sides:
     sampling = Sampling(users=users, in_batch=256, random=2048, longest_share=1.0, sequences_per_user=1)
     settings = {
         "ours": PinnerFormerTraining(sampling=sampling, learning_rate=3e-4, seed=seed),
@@ -120,11 +174,7 @@ def training(
     plan = BatchPlan(
         lines, content, np.arange(PINS, dtype=np.int32), sampling, config.length, config.days, seed
     )
-    batches = [
-        plan.batch(epoch, step, chosen)
-        for epoch in range(-(-steps // plan.steps))
-        for step, chosen in enumerate(plan.order(epoch))
-    ][:steps]
+    order = [(epoch, *one) for epoch in range(-(-steps // plan.steps)) for one in enumerate(plan.order(epoch))]
     sides = {}
     for name, chosen in settings.items():
         network = seeded(config, content.shape[1], 0, seed)
@@ -133,27 +183,39 @@ def training(
         if name == "eager":
             optimiser = torch.optim.AdamW(learner.parameters(), lr=chosen.learning_rate)
         sides[name] = (learner.train(), optimiser, chosen)
-    spent: dict[str, list[float]] = {name: [] for name in sides}
+    spent, tokens = dict.fromkeys(sides, 0.0), 0
     losses: dict[str, list[float]] = {name: [] for name in sides}
-    for batch in batches:
+    for at, (epoch, step, chosen_rows) in enumerate(order[:steps]):
+        batch = plan.batch(epoch, step, chosen_rows)
+        wide = collate(lines.arrays, *chosen_rows[1:], content, config.length)
+        seen = {"ours": batch, "eager": replace(batch, tokens=wide)}
+        tokens += int(batch.tokens.lengths.sum()) if at else 0  # the first step is not timed
         for name, (learner, optimiser, chosen) in sides.items():
             with float32_products("medium" if name == "ours" else "highest"):
                 begin = time.process_time()
-                losses[name].append(train_step(learner, optimiser, batch, plan, chosen))
-                spent[name].append(time.process_time() - begin)
-    cost = {name: statistics.median(times[1:]) for name, times in spent.items()}
-    tail = max(1, steps // 3)
-    last = {name: statistics.mean(values[-tail:]) for name, values in losses.items()}
-    difference = abs(last["ours"] / last["eager"] - 1)
-    tokens = int(batches[0].tokens.lengths.sum())
+                losses[name].append(train_step(learner, optimiser, seen[name], plan, chosen))
+                spent[name] += time.process_time() - begin if at else 0.0
+    return Sides(tokens, spent, losses)
+
+
+def shortened(lines: Timelines, lengths: NDArray[np.int64]) -> Timelines:
+    """Each user's first `lengths` actions (U,), and the one that follows them, as a label."""
+    place = np.arange(len(lines.arrays)) - lines.offsets[:-1][lines.owners]
+    kept = place <= lengths[lines.owners]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(lines.owners[kept], minlength=len(lines)))])
+    return Timelines(lines.users, offsets, lines.arrays.take(kept), lines.label[kept], lines.first_ms[kept])
+
+
+def _training_row(what: str, made: Sides, note: str) -> None:
+    steps, begin = len(made.losses["ours"]), made.losses["eager"][0]
     _row(
-        "training, tokens a CPU second",
-        tokens / cost["ours"],
-        tokens / cost["eager"],
-        f"{steps} steps of {tokens} tokens; loss {losses['eager'][0]:.3f} to {last['ours']:.4f} and "
-        f"{last['eager']:.4f} (last {tail} steps), {difference:.2%} apart",
+        f"{what}, tokens a CPU second",
+        made.tokens / made.spent["ours"],
+        made.tokens / made.spent["eager"],
+        f"{steps - 1} steps of {made.tokens / (steps - 1):.0f} tokens; loss {begin:.3f} to "
+        f"{made.losses['ours'][-1]:.4f} and {made.losses['eager'][-1]:.4f}, last third "
+        f"{made.difference:.2%} apart{'; ' + note if note else ''}",
     )
-    return {"train_vs_eager": round(cost["eager"] / cost["ours"], 2), "loss_difference": round(difference, 5)}
 
 
 def products_alone(config: PinnerFormerConfig, tokens: int) -> float:

@@ -13,7 +13,6 @@ import argparse
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from infra.home import Home
 from infra.jobs import context
+from tests.benchmarks.pinnerformer_directions import AT, Ranks, found, verdict
 from training.cpu import tune_cpu
 from training.evaluation.retrieval import evaluate, hold_out, popularity
 from training.models.pinnerformer import PinnerFormerConfig
@@ -35,6 +35,7 @@ from training.pinnerformer.ablations import (
     windows_of,
 )
 from training.pinnerformer.batches import Sampling
+from training.pinnerformer.staleness import Refresh, refreshed_ranks
 from training.pinnerformer.timelines import LabelRules
 from training.pinnerformer.trainer import PinnerFormerTraining
 from training.pipelines.clock import run_end
@@ -44,7 +45,10 @@ from training.registry import Registry
 from validation.lake import Lake
 
 SHOWN = ("recall_at_10", "recall_at_100", "interest_entropy_at_50", "p90_coverage_at_10")
+RANKS = 1000
+"""Ranks of held-out positives are kept up to here."""
 STALE = tuple(f"recall_at_10_{refresh}" for refresh in ("once", "daily", "realtime"))
+STALE_100 = tuple(name.replace("_10_", "_100_") for name in STALE)
 NEXT_DAYS = ("next_days_recall@10", "next_days_recall@100", "next_days_hit_rate@100")
 
 
@@ -58,6 +62,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--length", type=int, default=64, help="newest actions read")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--positions", type=int, default=Sampling().positions, help="pairs a sequence gives")
+    parser.add_argument("--pool", type=int, default=Sampling().in_batch, help="negatives of each kind")
+    parser.add_argument("--without", nargs="+", default=[], help="variants not to train")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--days", type=int, default=7, help="held out at the end")
     parser.add_argument("--held-out-users", type=float, default=0.0)
@@ -65,16 +72,17 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)
+    sampling = Sampling(positions=args.positions, in_batch=args.pool, random=args.pool)
     base = Variant(
         "",
         PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=2, length=args.length),
-        PinnerFormerTraining(epochs=args.epochs, learning_rate=args.learning_rate, sampling=Sampling()),
+        PinnerFormerTraining(epochs=args.epochs, learning_rate=args.learning_rate, sampling=sampling),
     )
     home = Home.at(args.home)
     experiment = _experiment(home, args.days, args.held_out_users)
     done = _Runs(args.runs, f"{args.home} {args.days} {args.held_out_users}")
     tables: dict[str, Table] = {}
-    grids = {part: GRIDS[part](base) for part in args.parts}
+    grids = {part: [v for v in GRIDS[part](base) if v.name not in args.without] for part in args.parts}
     for seed in args.seeds:
         for part, variants in grids.items():
             for variant in variants:
@@ -86,11 +94,11 @@ def main() -> None:
         tables[part] = Table(rows)
         print(f"\n## {part}\n\n{tables[part].markdown(SHOWN)}")
         if part == "objectives":
-            print(f"\n{tables[part].markdown(STALE)}\n\n{tables[part].markdown(NEXT_DAYS)}")
+            for shown in (STALE, STALE_100, NEXT_DAYS):
+                print(f"\n{tables[part].markdown(shown)}")
     print(f"\n{popular.markdown((*SHOWN[:2], *NEXT_DAYS))}\n")
-    directions = _directions(tables)
-    for name, shown in directions.items():
-        print(f"{'shown    ' if shown else 'NOT shown'}  {name}")
+    kept = {v.name: [done.ranks[done.key(v, s)] for s in args.seeds] for g in grids.values() for v in g}
+    directions = _directions(kept, experiment.positives.users)
     if args.figure is not None:
         figure(tables, popular, args.figure)
     result = {
@@ -118,7 +126,9 @@ class _Runs:
     def __init__(self, path: Path, data: str) -> None:
         self.path, self.data = path, data
         lines = path.read_text().splitlines() if path.exists() else []
-        self.metrics: dict[str, dict[str, float]] = {r["key"]: r["metrics"] for r in map(json.loads, lines)}
+        runs = [json.loads(line) for line in lines]
+        self.metrics: dict[str, dict[str, float]] = {r["key"]: r["metrics"] for r in runs}
+        self.ranks: dict[str, dict[str, list[int]]] = {r["key"]: r["ranks"] for r in runs}
 
     def key(self, variant: Variant, seed: int) -> str:
         return f"{self.data} {variant.network.model_dump_json()} {variant.training.model_dump_json()} {seed}"
@@ -130,11 +140,15 @@ class _Runs:
         key = self.key(variant, seed)
         if key not in self.metrics:
             retriever = experiment.train(variant, seed)
-            metrics = experiment.measure(retriever, experiment.positives, staleness=True)
+            metrics = experiment.measure(retriever, experiment.positives)
             metrics |= _next_days(home, experiment, retriever.recommend)
+            ranks = {r: refreshed_ranks(retriever, experiment.positives, r) for r in Refresh}
+            for refresh, at in ranks.items():
+                metrics |= {f"recall_at_{k}_{refresh}": float((at < k).mean()) for k in AT}
             self.metrics[key] = metrics
+            self.ranks[key] = {r.value: np.minimum(at, RANKS).tolist() for r, at in ranks.items()}
             with self.path.open("a") as file:
-                file.write(json.dumps({"key": key, "metrics": metrics}) + "\n")
+                file.write(json.dumps({"key": key, "metrics": metrics, "ranks": self.ranks[key]}) + "\n")
         shown = ", ".join(f"{name} {self.metrics[key][name]:.4f}" for name in (*SHOWN, *STALE))
         return f"{part}: {variant.name}, seed {seed}: {shown}"
 
@@ -167,37 +181,17 @@ def _popular_next_days(home: Home, experiment: Experiment) -> dict[str, float]:
     return _next_days(home, experiment, lambda users, k: np.broadcast_to(best[:k], (len(users), k)))
 
 
-def _directions(tables: dict[str, Table]) -> dict[str, bool]:
-    """Each published direction, and whether means differ that way by more than the larger spread."""
-    out: dict[str, bool] = {}
-    recall, coverage = "recall_at_10", "p90_coverage_at_10"
-    if "objectives" in tables:
-        table = tables["objectives"]
-        order = ["dense all action 28d", "all action 28d", "sasrec", "next action"]
-        for upper, lower in pairwise(order):
-            out[f"{upper} > {lower}, Recall@10"] = table.above(upper, lower, recall)
-        out["28 days > 14 days, Recall@10"] = table.above(order[0], "dense all action 14d", recall)
-        for name in ("dense all action 28d", "sasrec"):
-            out[f"{name}: realtime > daily, Recall@10"] = table.above_metric(name, STALE[2], STALE[1])
-            out[f"{name}: daily > once, Recall@10"] = table.above_metric(name, STALE[1], STALE[0])
-        lost = {n: 1 - table.mean(n, STALE[1]) / table.mean(n, STALE[2]) for n in (order[0], order[2])}
-        out["dense all action loses less by a daily refresh than sasrec"] = lost[order[0]] < lost[order[2]]
-    if "negatives" in tables:
-        table = tables["negatives"]
-        out["in-batch: logQ > none, Recall@10"] = table.above("in-batch + logQ", "in-batch", recall)
-        out["mixed: logQ > none, Recall@10"] = table.above("mixed + logQ", "mixed", recall)
-        out["random: logQ changes nothing"] = not table.above("random + logQ", "random", recall)
-        out["mixed + logQ > in-batch + logQ, Recall@10"] = table.above(
-            "mixed + logQ", "in-batch + logQ", recall
-        )
-        out["mixed + logQ > random + logQ, Recall@10"] = table.above("mixed + logQ", "random + logQ", recall)
-        out["random covers least"] = table.above("mixed + logQ", "random + logQ", coverage)
-        out["in-batch without logQ covers most"] = table.above("in-batch", "mixed + logQ", coverage)
-    if "features" in tables:
-        table = tables["features"]
-        for name in tables["features"].rows:
-            if name != "nothing left out":
-                out[f"nothing left out > {name}, Recall@10"] = table.above("nothing left out", name, recall)
+def _directions(runs: dict[str, list[Ranks]], users: np.ndarray) -> dict[str, list[Any]]:
+    """Print every direction that the rows allow; by name and length: difference, 95 % interval, verdict."""
+    out: dict[str, list[Any]] = {}
+    for at in AT:
+        print(f"\n| direction, Recall@{at} a user | difference, 95 % over users | over seeds | |")
+        print("|---|---|---|---|")
+        for direction, spread in found(runs, users, at):
+            error, seeds = spread.error or 0.0, spread.seeds or 0.0
+            cells = f"{spread.mean:+.4f} ± {error:.4f} | {seeds:.4f} | {verdict(spread)}"
+            print(f"| {direction.name} | {cells} |")
+            out[f"{direction.name}, Recall@{at}"] = [round(spread.mean, 5), round(error, 5), verdict(spread)]
     return out
 
 

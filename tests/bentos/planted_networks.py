@@ -21,13 +21,15 @@ from training.models.interests import (
     Construction,
     InterestNetwork,
     InterestsConfig,
+    ItemTowerConfig,
     Method,
     PinFeatures,
     pin_vectors,
     topic_places,
 )
+from training.models.pin_performance import PERFORMANCE
 from training.models.pinnerformer import PinnerFormer, PinnerFormerConfig, embed_pins
-from training.models.two_tower import PERFORMANCE, TwoTower, TwoTowerConfig
+from training.models.two_tower import TwoTower, TwoTowerConfig
 from training.models.two_tower import pin_vectors as two_tower_pins
 from validation.manifest import CollectionCheck, Part, ReleaseManifest
 
@@ -44,7 +46,8 @@ def networks(seed: int = 3) -> Networks:
     """One of each, drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        dcm = Method.DCM.config(InterestsConfig(dim=WIDTHS[Learned.DCM], length=64))
+        tower = ItemTowerConfig(performance=True)
+        dcm = Method.DCM.config(InterestsConfig(dim=WIDTHS[Learned.DCM], length=64, item_tower=tower))
         topical = InterestsConfig(dim=WIDTHS[Learned.CONDITIONAL], construction=Construction.TOPICS)
         former = PinnerFormerConfig(dim=WIDTHS[Learned.PINNERFORMER], hidden=32, layers=2)
         tower = TwoTowerConfig(dim=WIDTHS[Learned.TWO_TOWER], hidden=32)
@@ -59,8 +62,8 @@ def networks(seed: int = 3) -> Networks:
 def item_vectors(made: Networks, matrix: np.ndarray) -> dict[Learned, np.ndarray]:
     """(PINS, d) of the planted catalogue in each space; a pin without content has no topic either."""
     topics = np.array([[topic_of(pin)] for pin in range(1, PINS + 1)], np.int64) * matrix.any(axis=1)[:, None]
-    features = PinFeatures(matrix, topic_places(topics, KNOWN_TOPICS))
-    performance = np.zeros((PINS, PERFORMANCE), np.float32)
+    performance = np.random.default_rng(0).random((PINS, PERFORMANCE), np.float32)
+    features = PinFeatures(matrix, topic_places(topics, KNOWN_TOPICS), performance)
     assert made.pinnerformer and made.dcm and made.conditional and made.two_tower
     return {
         Learned.PINNERFORMER: embed_pins(made.pinnerformer, matrix),

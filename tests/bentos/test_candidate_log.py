@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bentos.candidate_log import STREAM, CandidateLog, CandidateSample, drawn, fates, records_of
@@ -16,8 +20,12 @@ from bentos.feed import Feed, Surface
 from bentos.feed_service import run_blocking
 from bentos.funnel import HOMEFEED
 from bentos.messages import FeedAnswer, FeedRequest, RelatedRequest
-from tests.bentos.fakes import COOK, GARDENER, NOW_MS, Stack
+from tests.bentos.fakes import COOK, GARDENER, NOW_MS, PINS, Stack
 from validation.events import CandidateRecord, Reached
+from validation.ingest import ingest
+from validation.ingest_events import ingest_events
+from validation.lake import Lake
+from validation.tables import TIME
 
 
 def logging_stack(stack: Stack, **sample: float) -> tuple[Stack, CandidateLog]:
@@ -110,3 +118,28 @@ def test_a_log_that_is_closed_costs_no_feed(stack: Stack) -> None:
     assert len(ask(stack).pins) == 20
     log.close()
     assert logged(stack) == []
+
+
+def test_what_was_logged_becomes_the_candidates_table(stack: Stack, tmp_path: Path) -> None:
+    """The whole way: a request, its log, an ingest, the lake; and the same again changes nothing."""
+    stack, log = logging_stack(stack, requests=1.0, cut=30)
+    ask(stack)
+    log.close()
+    stack.service.impressions.close()
+    now, places = datetime.fromtimestamp(NOW_MS / 1000, UTC), [tmp_path / p for p in ("lake", "bad", "reports")]
+    source = tmp_path / "tables"
+    source.mkdir()
+    made = pa.array([now - timedelta(days=9)] * PINS, TIME)
+    pq.write_table(pa.table({"pin_id": range(1, PINS + 1), "created_at": made}), source / "pins.parquet")
+    act = {"user_id": [COOK], "pin_id": [1], "action": ["save"], "timestamp": made[:1]}
+    pq.write_table(pa.table(act), source / "actions.parquet")
+    ingest(source, *places, now=now, checkpoint=False)
+    report = ingest_events(stack.events, *places, now=now, checkpoint=True)
+    found = logged(stack)
+    assert report is not None and report.tables["candidates"].new == len(found) > 50
+    rows = Lake(places[0]).read("candidates").set_index(["pin_id", "source"])
+    for record in found:
+        row = rows.loc[(record.pin_id, record.source)]
+        assert (row["rank"], row["stage"], row["release"]) == (record.rank, record.stage.value, 1)
+        assert row["score"] == pytest.approx(record.score) and row["logged"] == pytest.approx(record.logged)
+    assert ingest_events(stack.events, *places, now=now, checkpoint=False) is None

@@ -41,6 +41,7 @@ class ThreeHeads:
     heads: tuple[str, ...] = HEADS
     user_space: None = None
     user_dim: int = 0
+    content_dim: int = 0
 
     def score_heads(self, request: Request, candidates: Ranked) -> np.ndarray:
         save = 0.4 * candidates.features[:, 0] / PER_TOPIC
@@ -135,6 +136,15 @@ def test_a_calibrator_that_fails_costs_its_effect_alone(stack: Stack) -> None:
         feed = through(feed_of(stack, 5, 3), stack, Says(p))
         assert feed.candidates.pin_ids.tolist() == [3, 5] and not feed.heads.calibrated
         assert feed.missing == ["calibration: CalibrationMismatch"]
+
+
+def test_calibrated_scores_that_are_no_numbers_are_not_used(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.release = replace(stack.release, calibrator=calibrator())
+    monkeypatch.setattr(Calibrator, "calibrate", lambda self, p, features=None: np.full_like(p, np.nan))
+    feed = through(feed_of(stack, 5, 3), stack, Says(np.array([[0.5, 0.1, 0.0], [0.5, 0.4, 0.0]])))
+    assert feed.candidates.pin_ids.tolist() == [3, 5] and feed.missing == ["calibration: NoScores"]
 
 
 def test_a_utility_that_fails_leaves_the_order_before_ranking(stack: Stack) -> None:

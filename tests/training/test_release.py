@@ -50,9 +50,9 @@ from training.pipelines.transact import TransActPipeline, train_transact
 from training.pipelines.two_tower import TwoTowerPipeline, train_two_tower
 from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
 from training.registry import Registry
-from training.release import compose, load_manifest
+from training.release import card, compose, load_manifest
 from training.release_comparison import Bench, compare
-from training.release_evaluation import NothingTested, tested_days
+from training.release_evaluation import NothingTested
 from training.release_parts import RANKERS, ReleaseError, newest_parts, registry_of
 from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
@@ -198,7 +198,9 @@ def aliases(trained: Trained) -> dict[str, int | None]:
 def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     said = manifest(trained, trained.first)
     assert set(said.parts) == {"content", "pixie", *LEARNED, "pinnersage", "ranker"}
-    assert said.skipped == {"pinsage": "the last training run left it out"}
+    assert said.skipped["pinsage"] == "the last training run left it out"
+    assert "no light ranker is trained over the scores of pinnersage@1" in said.skipped["light"]
+    assert set(said.skipped) == {"pinsage", "light"} and said.light_by == "two_tower"
     models = sorted(["content", *LEARNED])
     assert said.spaces() == tuple(f"{model}@1" for model in models)
     assert [c.collection for c in said.collections] == [f"pins__{model}__1" for model in models]
@@ -296,6 +298,7 @@ def test_no_day_is_tested_that_a_ranker_has_learned_from(trained: Trained) -> No
     rows = Bench.of(trained.ctx, ()).rows
     assert rows is not None
     test = split_of(rows.info).test
+    tested_days = release_evaluation.tested_days
     assert tested_days(rows, test.start - timedelta(days=1)) == test == tested_days(rows)
     with pytest.raises(NothingTested, match="learned until"):
         tested_days(rows, test.end)
@@ -483,6 +486,16 @@ def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained
     said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
     assert said.sources[-3:] == ("popular_by_topic", "saved_together", "similar_pins")
     assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
+
+
+def test_a_release_takes_whoever_keeps_most_of_what_users_act_on(trained: Trained) -> None:
+    kept = {"light/kept": 0.5, "two_tower/kept": 0.6, "merge/kept": 0.4, "light/users": 100.0}
+    light = Part(model="light_gbdt", version=9, metrics=kept)
+    said = compose(trained.ctx, {**manifest(trained, trained.first).parts, "light": light})
+    assert said.light_by == "two_tower" and "light" not in said.parts
+    assert said.skipped["light"] == "light_gbdt@9 keeps 0.500 of engaged pins, two_tower 0.600"
+    assert {name: said.metrics[name] for name in kept} == kept, "what the gate reads"
+    assert "Candidates are ordered by: two_tower." in card(said)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ _ROOT = Path(__file__).parents[2]
 _CODE = (
     "feature_repo/jobs/*.py",
     "feature_repo/sequence.py",
+    "feature_repo/sequence_kernels.py",
     "feature_repo/point_in_time.py",
     "training/models/interactions.py",
     "training/data/labels.py",

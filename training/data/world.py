@@ -283,7 +283,12 @@ def _write_open_interests(users: Users, config: WorldConfig, writers: _Writers, 
         writers.write(
             "users",
             pa.table(
-                {"user_id": np.arange(start + 1, stop + 1), "bias": users.bias[rows], "rate": users.rate[rows]},
+                {
+                    "user_id": np.arange(start + 1, stop + 1),
+                    "bias": users.bias[rows],
+                    "rate": users.rate[rows],
+                    "disliked": [tree.topic_id(own[own >= 0]) for own in users.disliked[rows]],
+                },
                 schema=TRUE_USER_SCHEMA,
             ),
         )
@@ -325,7 +330,8 @@ def _serve(
         law,
     )
     affinity = (matches * strength(users.weight[who], visits.intent, law)[row]).max(axis=1)
-    answers = answer(affinity, pins.quality[pin], users.bias[who[row]], page.position, law, rng)
+    disliked = (users.disliked[who[row]] == pins.leaf[pin][:, None]).any(axis=1)
+    answers = answer(affinity, pins.quality[pin], users.bias[who[row]], page.position, law, rng, disliked)
 
     slot = matches.argmax(axis=1)
     shown.write_table(impression_rows(page, visits, counters.next_request, tree, pins))

@@ -30,6 +30,8 @@ class Behaviour(_Frozen):
     """Logit of saving to a board after opening."""
     hide: float = Field(0.02, ge=0, le=1)
     """Chance of hiding an examined, unopened pin of no interest; falls with (1 - affinity) squared."""
+    hide_disliked: float = Field(0.25, ge=0, le=1)
+    """Added to it where the pin is of a topic that the user dislikes."""
     user_spread: float = Field(0.4, ge=0)
     """Standard deviation of a user's own readiness to open pins, in logits."""
     same_root: float = Field(0.12, ge=0, le=1)
@@ -134,6 +136,8 @@ class WorldConfig(_Frozen):
     """Length of a content vector's noise; its signal has length about 1."""
     max_interests: int = Field(5, ge=2, le=8)
     """A user has two to this many interests at a time."""
+    disliked: int = Field(2, ge=0)
+    """Topics a user cannot stand, for as long as none of them becomes an interest."""
     sessions_per_day: float = Field(0.4, gt=0)
     """Mean over users and days; single users differ by their state and their own rate."""
     requests_per_session: float = Field(1.7, ge=1)

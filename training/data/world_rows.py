@@ -244,4 +244,11 @@ INTEREST_SCHEMA = pa.schema(
         ("end", TIME),
     ]
 )
-TRUE_USER_SCHEMA = pa.schema([("user_id", pa.int64()), ("bias", pa.float32()), ("rate", pa.float32())])
+TRUE_USER_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.int64()),
+        ("bias", pa.float32()),
+        ("rate", pa.float32()),
+        ("disliked", pa.list_(pa.int64())),
+    ]
+)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training.evaluation.histories import Histories
 from training.evaluation.measured import K
 from training.evaluation.retrieval import HeldOut
-from training.interests.engagements import ActionLog, Catalogue, Engagements, UserDays, followed_topics
+from training.interests.engagements import ActionLog, Catalogue, followed_topics
 from training.models.content import without_content
 from training.models.interactions import Pins
 from training.models.interests import (
@@ -89,8 +89,8 @@ class AtCut:
         return [rows[ids[rows] == pins] for rows, pins in zip(at, found, strict=True)]
 
     def features(self, topics: tuple[int, ...]) -> PinFeatures:
-        """The catalogue as a network with that vocabulary of topics sees it."""
-        return PinFeatures(self.content.vectors, topic_places(self.content.topics, topics))
+        """The catalogue as a network with that vocabulary of topics sees it at the cut."""
+        return features_at(self.content, topics, self.actions, self.past.cut_ms)
 
     def histories(self, vectors: Floats, length: int) -> SeenHistories:
         """Held-out users' newest actions, their pins as rows of `vectors` (p, d)."""
@@ -162,7 +162,7 @@ def conditional_queries(network: InterestNetwork, at: AtCut, seed: int) -> Queri
 
 def two_tower_queries(network: TwoTower, at: AtCut) -> Queries:
     """Each user's vector, in pins as they performed until the cut."""
-    vectors = two_tower_pins_at(network, at.content, at.actions, at.past.cut_ms)
+    vectors = two_tower_pins_of(network, at.features(network.topics))
     users = user_vectors(network, at.histories(at.content.vectors, network.config.length))
     return Queries.one_each(vectors, users, np.arange(len(at.users)))
 
@@ -229,18 +229,23 @@ def _serves(found: Queries, at: AtCut) -> Served:
     return Served(at.past.held, out)
 
 
-def two_tower_pins_at(network: TwoTower, content: Pins, actions: ActionLog, now_ms: int) -> Floats:
-    """Vectors of the catalogue with its pins' performance as of a midnight, (p, dim).
-
-    A pin of neither content nor topics has the zero vector.
-    """
-    nothing = np.empty(0, np.int64)
-    no_days = UserDays(nothing, nothing, np.zeros(1, np.int64), nothing, nothing)
-    performance = Engagements(Catalogue.of(content), actions, no_days).performance(np.array([now_ms]))[now_ms]
-    features = PinFeatures(content.vectors, topic_places(content.topics, network.topics))
-    vectors = two_tower_pins(network, features, performance)
+def two_tower_pins_of(network: TwoTower, features: PinFeatures) -> Floats:
+    """Vectors of the catalogue as of a midnight, (p, dim); a pin of neither content nor topics has the zero
+    vector. Raises ValueError without performance."""
+    if features.performance is None:
+        raise ValueError("the two-tower reads pins' performance as of a midnight, and was given none")
+    vectors = two_tower_pins(network, features, features.performance)
     vectors[~features.known()] = 0
     return vectors
+
+
+def features_at(content: Pins, topics: tuple[int, ...], actions: ActionLog, now_ms: int) -> PinFeatures:
+    """The catalogue `content` as a network with that vocabulary of topics sees it at a midnight.
+
+    `actions` are read by the same catalogue; those from `now_ms` on are left out.
+    """
+    performed = actions.performance(content.created_at_ms, np.array([now_ms]))[now_ms]
+    return PinFeatures(content.vectors, topic_places(content.topics, topics), performed)
 
 
 def _padded(topics: list[Ints]) -> Ints:

@@ -27,7 +27,7 @@ from training.models.interests.features import (
     profile_codes,
     topic_places,
 )
-from training.models.two_tower import MS_PER_DAY, PERFORMANCE_DAYS, performance
+from training.models.pin_performance import MS_PER_DAY, PERFORMANCE_DAYS, performance
 from validation.lake import Lake
 from validation.tables import PADDING_ID, Polarity
 
@@ -144,6 +144,19 @@ class ActionLog:
         keys, counts = np.unique(keys, return_counts=True)
         return keys // max(pins, 1), keys % max(pins, 1), counts
 
+    def performance(self, created_at_ms: Ints, midnights_ms: Ints) -> dict[int, Floats]:
+        """(p, PERFORMANCE) of every pin of the catalogue as of each midnight, from actions before it."""
+        day, pin, count = self.positives_by_day(len(created_at_ms))
+        out = {}
+        for now in np.unique(midnights_ms).tolist():
+            today = now // MS_PER_DAY
+            counts = np.zeros((len(created_at_ms), len(PERFORMANCE_DAYS)), np.int64)
+            for column, days in enumerate(PERFORMANCE_DAYS):
+                inside = (day >= today - days) & (day < today)
+                np.add.at(counts[:, column], pin[inside], count[inside])
+            out[now] = performance(counts, created_at_ms, now)
+        return out
+
 
 @dataclass(frozen=True)
 class UserDays:
@@ -193,16 +206,7 @@ class Engagements:
 
     def performance(self, midnights_ms: Ints) -> dict[int, Floats]:
         """(p, PERFORMANCE) of every pin as of each midnight, from actions before it."""
-        day, pin, count = self.actions.positives_by_day(len(self.catalogue.ids))
-        out = {}
-        for now in np.unique(midnights_ms).tolist():
-            today = now // MS_PER_DAY
-            counts = np.zeros((len(self.catalogue.ids), len(PERFORMANCE_DAYS)), np.int64)
-            for column, days in enumerate(PERFORMANCE_DAYS):
-                inside = (day >= today - days) & (day < today)
-                np.add.at(counts[:, column], pin[inside], count[inside])
-            out[now] = performance(counts, self.catalogue.created_at_ms, now)
-        return out
+        return self.actions.performance(self.catalogue.created_at_ms, midnights_ms)
 
 
 def read_engagements(lake: Lake, pins: Pins, start: datetime, end: datetime) -> Engagements:

@@ -135,19 +135,44 @@ def _known_and_new(data: Engagements, days: UserDays) -> Iterator[tuple[Ints, In
 
 def implicit_scores(network: InterestNetwork, data: Engagements, *, served: bool = False) -> Scores:
     """A user's implicit interests: the best product over them, or a list each that fills its weight."""
-    vectors = pin_vectors(network, data.catalogue.features)
     clusters = network.clusters(data.catalogue.features)
-    there = vectors.any(axis=1)
 
-    def scores(days: UserDays) -> Lists:
+    def scores(days: UserDays, vectors: Floats) -> Lists:
         histories = data.actions.histories(days.users, days.times_ms, vectors, network.config.length, clusters)
         found = embed_users(network, histories)
         table = found.vectors.numpy() @ vectors.T  # (b, K, p)
-        table[:, :, ~there] = -np.inf
+        table[:, :, ~vectors.any(axis=1)] = -np.inf
         table[~found.mask.numpy()] = -np.inf
         return Lists(table, found.weights.numpy()) if served else one_list(table.max(axis=1))
 
-    return scores
+    return day_by_day(network, data, scores)
+
+
+def day_by_day(
+    network: InterestNetwork, data: Engagements, scores: Callable[[UserDays, Floats], Lists]
+) -> Scores:
+    """`scores` by the catalogue's vectors (p, d) as of each row's midnight: one set of them for all days, where
+    the network does not know how pins performed."""
+    features, by_day = data.catalogue.features, network.config.by_day
+    made: dict[int, Floats] = {}
+
+    def vectors(now: int) -> Floats:
+        now = now if by_day else 0
+        if now not in made:
+            seen = features.performing(data.performance(np.array([now]))[now]) if by_day else features
+            made[now] = pin_vectors(network, seen)
+        return made[now]
+
+    def by_midnight(days: UserDays) -> Lists:
+        midnights, of = np.unique(days.times_ms, return_inverse=True)
+        parts = [np.flatnonzero(of == i) for i in range(len(midnights))]
+        found = [
+            scores(days.take(rows), vectors(now)) for rows, now in zip(parts, midnights.tolist(), strict=True)
+        ]
+        order = np.argsort(np.concatenate(parts), kind="stable")
+        return Lists(*(np.concatenate([getattr(x, name) for x in found])[order] for name in Lists._fields))
+
+    return by_midnight
 
 
 def conditional_scores(
@@ -159,11 +184,9 @@ def conditional_scores(
     """
     import torch
 
-    features = data.catalogue.features
-    vectors = pin_vectors(network, features)
-    carries = _carriers(features, len(network.topics))
+    carries = _carriers(data.catalogue.features, len(network.topics))
 
-    def scores(days: UserDays) -> Lists:
+    def scores(days: UserDays, vectors: Floats) -> Lists:
         out = np.full((len(days), len(vectors)), -np.inf, np.float32)
         histories = data.actions.histories(days.users, days.times_ms, vectors, network.config.length)
         with torch.inference_mode():
@@ -179,7 +202,7 @@ def conditional_scores(
                     out[row] = products.max(axis=0)
         return one_list(out)
 
-    return scores
+    return day_by_day(network, data, scores)
 
 
 def two_tower_scores(network: TwoTower, data: Engagements) -> Scores:

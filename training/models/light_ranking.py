@@ -243,24 +243,24 @@ def fetch(lists: Sequence[SourceList], sources: Sequence[str]) -> Fetched:
     ids = np.concatenate([np.empty(0, np.int64), *(part.pin_ids for part in lists)])
     rank = np.concatenate([np.empty(0, np.int64), *(_ranks(part) for part in lists)])
     part = np.repeat(np.arange(len(lists)), [len(part.pin_ids) for part in lists])
-    turn = np.lexsort((part, rank))
-    distinct, first, row = np.unique(ids[turn], return_index=True, return_inverse=True)
-    order = np.argsort(first)  # of the sorted ids, back to taking turns
+    distinct, row = np.unique(ids, return_inverse=True)
+    turn = np.full(len(distinct), np.iinfo(np.int64).max)
+    np.minimum.at(turn, row, rank * max(len(lists), 1) + part)
+    order = np.argsort(turn)  # of the sorted ids, to taking turns
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    of = np.empty(len(ids), np.int64)
-    of[turn] = place[row]
+    of = place[row]
     scores = np.full((len(distinct), len(sources)), np.nan, np.float32)
     ranks = np.full((len(distinct), len(sources)), np.nan, np.float32)
+    columns = {source: column for column, source in enumerate(sources)}
     start = 0
     for one in lists:
-        rows = of[start : start + len(one.pin_ids)]
-        start += len(one.pin_ids)
-        if one.source in sources:
-            column = list(sources).index(one.source)
-            scores[rows, column] = one.scores
-            ranks[rows, column] = _ranks(one)
-    best = rank[turn][first[order]]
+        stop = start + len(one.pin_ids)
+        if one.source in columns:
+            rows, column = of[start:stop], columns[one.source]
+            scores[rows, column], ranks[rows, column] = one.scores, rank[start:stop]
+        start = stop
+    best = turn[order] // max(len(lists), 1)
     brought = np.bincount(of, minlength=len(distinct))
     fused = np.bincount(of, 1 / (_DAMPING + 1 + rank), minlength=len(distinct))
     return Fetched(distinct[order], scores, ranks, *(c.astype(np.float32) for c in (brought, best, fused)))
@@ -305,13 +305,15 @@ def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Fl
     user follows, or those of their last positive actions with the share of actions as `weights`.
     """
     wanted = np.asarray(wanted, np.int64)
-    if len(wanted) == 0:
-        return np.zeros(len(topics), np.float32)
+    value = np.ones(len(wanted), np.float32) if weights is None else np.asarray(weights, np.float32)
     order = np.argsort(wanted)
-    known = wanted[order]
-    value = np.ones(len(wanted), np.float32) if weights is None else np.asarray(weights, np.float32)[order]
-    at = np.minimum(np.searchsorted(known, topics), len(known) - 1)
-    return np.where((known[at] == topics) & (topics > 0), value[at], np.float32(0)).sum(axis=1)
+    order = order[wanted[order] > 0]
+    if len(order) == 0:
+        return np.zeros(len(topics), np.float32)
+    # What lies beyond every wanted topic falls on a last one that nothing equals.
+    known, value = np.append(wanted[order], np.iinfo(np.int64).max), np.append(value[order], np.float32(0))
+    at = np.searchsorted(known, topics)
+    return np.einsum("nt,nt->n", value.take(at), known.take(at) == topics)
 
 
 def keep(scores: Floats, budget: int) -> Ints:

@@ -27,6 +27,7 @@ from training.models.interests.features import (
     PinFeatures,
     pooled,
 )
+from training.models.pin_performance import PERFORMANCE
 from training.models.weights import load_network, save_network
 
 Floats = NDArray[np.float32]
@@ -34,10 +35,6 @@ Ints = NDArray[np.int64]
 
 FILES = "two_tower"
 """Name of the two files of a saved network."""
-
-PERFORMANCE_DAYS = (1, 7, 30)
-PERFORMANCE = len(PERFORMANCE_DAYS) + 1
-MS_PER_DAY = 86_400_000
 
 
 class TwoTowerConfig(BaseModel):
@@ -53,18 +50,6 @@ class TwoTowerConfig(BaseModel):
     """Newest actions of a history that are looked at."""
     temperature: float = Field(0.07, gt=0)
     """Divides cosines in the loss."""
-
-
-def performance(counts: NDArray[np.integer], created_at_ms: Ints, now_ms: int) -> Floats:
-    """What is known of n pins' appeal as of `now_ms`, (n, PERFORMANCE) float32.
-
-    `counts` (n, 3): positive actions of the last `PERFORMANCE_DAYS` whole days; `created_at_ms` 0 for unknown.
-    Logs of the counts and of the age in days, scaled to about the range of a unit vector's elements.
-    """
-    age = np.where(created_at_ms > 0, np.maximum(now_ms - created_at_ms, 0) / MS_PER_DAY, 3650.0)
-    return np.column_stack([0.3 * np.log1p(counts), 0.15 * np.log1p(np.minimum(age, 3650.0))]).astype(
-        np.float32
-    )
 
 
 class TwoTower(nn.Module):

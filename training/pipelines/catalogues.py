@@ -30,8 +30,8 @@ def catalogue_of(ctx: TrainingContext, part: Part, as_of: datetime | None = None
     """Every pin of the lake in the space that `part` makes, ascending by id.
 
     `as_of` (UTC, default the run's end) bounds what vectors may know of what people did: a measurement on later
-    days must not read vectors that have seen them. Content vectors know nothing of it, those of PinnerFormer,
-    DCM and conditional retrieval nothing but what their weights were learned from. Raises UnknownSpace.
+    days must not read vectors that have seen them. Content vectors know nothing of it, those of PinnerFormer
+    nothing but what their weights were learned from. Raises UnknownSpace.
     """
     if part.model == content.MODEL:
         return content.load_catalogue(ctx, part)
@@ -40,7 +40,7 @@ def catalogue_of(ctx: TrainingContext, part: Part, as_of: datetime | None = None
     if part.model == PINNERFORMER:
         return pinnerformer_catalogue(ctx, part)
     if part.model in (DCM, CONDITIONAL):
-        return interests_catalogue(ctx, part)
+        return interests_catalogue(ctx, part, as_of)
     if part.model == TWO_TOWER:
         return two_tower_catalogue(ctx, part, as_of)
     raise UnknownSpace(f"{part.model}@{part.version} makes no vectors of pins")

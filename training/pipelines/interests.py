@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.context import TrainingContext
-from training.evaluation.served import AtCut, Served, conditional_serves, dcm_serves
+from training.evaluation.served import AtCut, Served, conditional_serves, dcm_serves, features_at
 from training.interests import trainer as trainer_module
-from training.interests.engagements import followed_topics
+from training.interests.engagements import ActionLog, Catalogue, followed_topics, ms
 from training.interests.evaluation import (
     Ranks,
     conditional_scores,
@@ -26,17 +27,18 @@ from training.interests.fitting import Period, fit_conditional, fit_implicit, re
 from training.interests.learners import TopicAssociation
 from training.interests.trainer import InterestsTraining
 from training.models import interests as interests_model
+from training.models import pin_performance
 from training.models import two_tower as two_tower_model
 from training.models.interactions import Pins
 from training.models.interests import (
     Construction,
     InterestNetwork,
     InterestsConfig,
+    ItemTowerConfig,
     Method,
     PinFeatures,
     pin_vectors,
     sample_followed,
-    topic_places,
 )
 from training.pipelines.clock import run_end
 from training.pipelines.retrievers import (
@@ -58,10 +60,18 @@ TABLES = ("pins", "actions", "impressions", "users", "topics", "follows")
 
 CODE = (
     Path(interests_model.__file__).parent,
+    Path(pin_performance.__file__),
     Path(two_tower_model.__file__),
     Path(trainer_module.__file__).parent,
     Path(__file__),
 )
+
+
+DAILY = "Pins carry their performance as of a midnight, so their vectors go stale and are made anew daily. "
+
+PERFORMING = InterestsConfig(item_tower=ItemTowerConfig(performance=True))
+"""Pins with their recent appeal: groceries are found by it and not by what their names say, and pins of the
+demo world no worse for it."""
 
 
 class InterestsPipeline(BaseModel):
@@ -69,8 +79,9 @@ class InterestsPipeline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: InterestsConfig = InterestsConfig()
-    training: InterestsTraining = InterestsTraining(epochs=6)
+    network: InterestsConfig = PERFORMING
+    training: InterestsTraining = InterestsTraining(epochs=6, uniform_negatives=1024)
+    """Uniform negatives beside those of the batch: most of a catalogue is in no batch."""
     association: TopicAssociation = TopicAssociation.SOURCE
     """Conditional retrieval only. Where impressions name no source topic it falls back to the item's."""
     train_days: int = Field(14, ge=1)
@@ -85,7 +96,7 @@ def train_dcm(
 
     See `train_retriever`. Raises TooFewEngagements where the days hold too little.
     """
-    config = _seeded(config or InterestsPipeline(network=Method.DCM.config()), ctx.seed)
+    config = _seeded(config or InterestsPipeline(network=Method.DCM.config(PERFORMING)), ctx.seed)
 
     def learn(pins: Pins, at: AtCut, checkpoints: Path) -> tuple[InterestNetwork, dict[str, float]]:
         period = _period(ctx, DCM, pins, at, config)
@@ -176,17 +187,24 @@ def sampled_follows(period: Period, at: AtCut, seed: int) -> dict[int, NDArray[n
     return {user: sample_followed(topics[user], (seed, user)) for user in users if user in topics}
 
 
-def interests_catalogue(ctx: TrainingContext, part: Part) -> Pins:
-    """Every pin of the lake in the part's space: what goes to Feast and Milvus.
+def interests_catalogue(ctx: TrainingContext, part: Part, as_of: datetime | None = None) -> Pins:
+    """Every pin of the lake in the part's space, performing as until a UTC midnight (default: the run's end).
 
-    A pin of neither content nor topics has the zero vector. Vectors know nothing of what anyone did after the
-    weights were learned.
+    What goes to Feast and Milvus. A pin of neither content nor topics has the zero vector.
     """
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     network = InterestNetwork.load(registry.download(part.model, part.version))
     pins = content_of(ctx, part)
-    features = PinFeatures(pins.vectors, topic_places(pins.topics, network.topics))
-    return Pins(pins.ids, pin_vectors(network, features), pins.topics, pins.created_at_ms)
+    vectors = pin_vectors(network, performing_pins(ctx, pins, network.topics, as_of))
+    return Pins(pins.ids, vectors, pins.topics, pins.created_at_ms)
+
+
+def performing_pins(
+    ctx: TrainingContext, pins: Pins, topics: tuple[int, ...], as_of: datetime | None = None
+) -> PinFeatures:
+    """The catalogue as a network of those topics sees it at a UTC midnight (default: the run's end)."""
+    end = as_of or run_end(ctx)
+    return features_at(pins, topics, ActionLog.read(Lake(ctx.lake), Catalogue.of(pins), end), ms(end))
 
 
 def _recipe(
@@ -209,7 +227,7 @@ def _recipe(
         serve=serve,
         signature=_signature,
         notes=f"Learned from {config.train_days} days. An engagement is a user's first positive action on a "
-        "pin. ",
+        "pin. " + DAILY * config.network.by_day,
     )
 
 

@@ -22,29 +22,25 @@ from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.data.splits import DAY, Interval, TimeSplit, midnight
 from training.data.training_set import TrainingSet
-from training.evaluation import calibration_metrics
 from training.models import calibration as calibration_module
 from training.models import ranker as ranker_module
 from training.models import transact as transact_module
-from training.models.calibration import CalibrationConfig, Calibrator
+from training.models.calibration import CalibrationConfig
 from training.models.interactions import Pins
 from training.models.pinnability import FeatureSpec
 from training.models.transact import TransAct
 from training.models.transact.ranker import TransActRanker
-from training.pipelines import figures, ranker_calibration
+from training.pipelines import ranker_calibration
 from training.pipelines.night_vectors import may_join, newest_pinnerformer, night_vectors
 from training.pipelines.pinnability import newest, split_of
-from training.pipelines.ranker_calibration import calibrate, engage_scores
-from training.pipelines.registering import Kept, flat_params, kept_weights, register, unchanged
+from training.pipelines.ranker_calibration import calibrate
+from training.pipelines.registering import Kept, kept_weights, register, unchanged
+from training.pipelines.transact_card import MODEL, card
 from training.registry import (
-    FLAVOURS,
     LEARNED_UNTIL_TAG,
-    Dataset,
-    ModelLog,
     Registry,
     digest_files,
     digest_of,
-    pinned,
 )
 from training.transact import fitting as fitting_module
 from training.transact.examples import Known, PinTable, UserVectors
@@ -54,12 +50,7 @@ from validation.manifest import Part, Space
 from validation.tables import ACTION, SURFACE, TIMESTAMP
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
-
-MODEL = "transact"
-
-USER_SPACE_TAG = "user_space"
-"""Space of the users' vectors that a version reads."""
+    pass
 
 CODE = (
     Path(transact_module.__file__).parent,
@@ -131,7 +122,10 @@ def train_transact(
             f"the training set compares vectors of {rows.info.space}, the release's are {content.space}"
         )
     job = _job(ctx, rows, content, config or TransActPipeline())
-    if version := unchanged(ctx, MODEL, job.inputs, force=force):
+    version = unchanged(ctx, MODEL, job.inputs, force=force)
+    if version is None and ctx.warm_start and not force and (version := _up_to_date(job)):
+        ctx.progress(f"{MODEL}: no rows since {MODEL}@{version}")
+    if version is not None:
         return transact_part(job.registry, version)
     tune_cpu()
     known = _known(job, pins)
@@ -194,7 +188,7 @@ def _job(ctx: TrainingContext, rows: TrainingSet, content: Part, config: TransAc
         ctx.seed,
         train,
         None if former is None else former.space,
-        None if kept is None else (kept.version, ctx.keep_weights),
+        None if kept is None else kept.learned_at if ctx.keep_weights else f"on from {kept.version}",
         digest_files(CODE),
     )
     return Job(ctx, registry, config, rows, replace(split, train=train), content, former, why, kept, inputs)
@@ -232,6 +226,15 @@ def _start(job: Job, known: Known) -> _Start | None:
         return None
     rate = job.registry.params(MODEL, kept.version)["negative_rate"]
     return _Start(kept, network, float(rate))
+
+
+def _up_to_date(job: Job) -> int | None:
+    """The version to go on from, where it has learned from all there is; else None."""
+    kept = job.kept
+    if kept is None or kept.learned_until is None or kept.learned_until < job.split.validation.end:
+        return None
+    reads = job.registry.version(MODEL, kept.version).tags["content_space"]
+    return kept.version if reads == job.content.space else None
 
 
 def _other_users(job: Job, space: str | None) -> str | None:
@@ -281,92 +284,21 @@ def _registered(
     tags: Mapping[str, str],
 ) -> Part:
     """Calibrate, measure, write the card."""
-    ctx, info, split = job.ctx, job.rows.info, job.split
-    version = f"{MODEL}@{job.registry.next_version(MODEL)}"
     made = calibrate(
         ranker,
-        version,
+        f"{MODEL}@{job.registry.next_version(MODEL)}",
         job.rows,
-        split,
+        job.split,
         known=known,
         negative_rate=rate,
         config=job.config.calibration,
-        seed=ctx.seed,
-    )
-    score = engage_scores(ranker.heads, made.scores)
-    users = job.no_former if ranker.user_space is None else f"{ranker.user_space}, of each day's midnight"
-    log = ModelLog(
-        name=MODEL,
-        flavour=FLAVOURS / "transact.py",
-        description="Probability of each action on a pin that a user is shown, from their last actions met "
-        "with the pin by a transformer, and every feature, through full-rank DCNv2 (arXiv 2306.00248).",
-        params={
-            **flat_params(job.config),
-            "heads": ", ".join(ranker.heads),
-            "negative_rate": rate,
-            "user_vectors_of": users,
-            "position": info.has_position,
-            "space": job.content.space,
-            "train": split.train,
-            "validation": split.validation,
-            "test": split.test,
-            "rows": info.rows,
-            **{f"labels.{action}": count for action, count in info.label_sums.items()},
-            "scheme": info.scheme,
-            **facts,
-        },
-        metrics=made.metrics,
-        interval=(split.train.start, split.validation.end),
-        datasets=(Dataset("training_set", str(job.rows.path), info.fingerprint),),
-        signature=_signature(ranker),
-        requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
-        inputs=job.inputs,
-        tags={
-            "feature_service": PINNABILITY_SERVICE,
-            "space": job.content.space or "",
-            "content_space": job.content.space or "",
-            **({} if ranker.user_space is None else {USER_SPACE_TAG: ranker.user_space}),
-            **tags,
-        },
-        figures={
-            "roc": figures.roc(made.test.label, score),
-            "calibration": calibration_metrics.figure(made.reliability),
-        },
-        notes=_notes(job, rate, made.calibrator, users),
+        seed=job.ctx.seed,
     )
 
     def save(files: Path) -> None:
         ranker.save(files)
         made.calibrator.save(files)
 
-    number = register(ctx, log, save)
-    ctx.progress(f"{MODEL}: AUC {made.metrics['auc']:.4f} on {split.test}")
+    number = register(job.ctx, card(job, ranker, made, rate, facts, tags), save)
+    job.ctx.progress(f"{MODEL}: AUC {made.metrics['auc']:.4f} on {job.split.test}")
     return transact_part(job.registry, number)
-
-
-def _notes(job: Job, rate: float, calibrator: Calibrator, users: str) -> str:
-    position = "a feature of training rows, one constant when serving" if job.rows.info.has_position else "none"
-    uncalibrated = "".join(f" Uncalibrated: {why}." for why in calibrator.fallbacks.values())
-    return (
-        f"Rows: {job.rows.info.scheme_note}. Of the rows without an action {rate:.0%} were read, which "
-        f"calibration undoes. Calibrated on {calibrator.sample}; metrics are of "
-        f"{job.split.test}.{uncalibrated} Positions: {position}. Long-term vectors of users: {users}. "
-        f"Trained on what the logging policy chose to show. {Lake(job.ctx.lake).contract().notes}"
-    )
-
-
-def _signature(ranker: TransActRanker) -> ModelSignature:
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
-
-    vectors, codes = Array(Array(DataType.double)), Array(DataType.long)
-    columns = [
-        ColSpec(vectors, "history"),
-        *(ColSpec(codes, name) for name in ("actions", "surfaces", "timestamps_ms")),
-        ColSpec(DataType.long, "request_ms"),
-        ColSpec(Array(DataType.double), "user"),
-        ColSpec(vectors, "candidates"),
-        ColSpec(vectors, "features"),
-    ]
-    heads = len(ranker.heads)
-    return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.float32), (-1, heads))]))

@@ -10,8 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.context import Progress, TrainingContext
-from training.evaluation.served import AtCut, two_tower_pins_at, two_tower_serves
-from training.interests.engagements import ActionLog, Catalogue, ms
+from training.evaluation.served import AtCut, two_tower_pins_of, two_tower_serves
 from training.interests.evaluation import engaged_interests, popular_scores, ranks, two_tower_scores
 from training.interests.fitting import Period, read_period
 from training.interests.learners import TwoTowerLearner
@@ -19,11 +18,10 @@ from training.interests.trainer import InterestsTraining, Trained, train
 from training.models.interactions import Pins
 from training.models.two_tower import TwoTower, TwoTowerConfig, seeded
 from training.pipelines.clock import run_end
-from training.pipelines.interests import CODE, TABLES
+from training.pipelines.interests import CODE, DAILY, TABLES, performing_pins
 from training.pipelines.retrievers import TWO_TOWER as MODEL
 from training.pipelines.retrievers import Recipe, content_of, train_retriever
 from training.registry import Registry
-from validation.lake import Lake
 from validation.manifest import Part
 
 if TYPE_CHECKING:
@@ -79,8 +77,7 @@ def train_two_tower(
         load=TwoTower.load,
         serve=two_tower_serves,
         signature=_signature,
-        notes=f"Learned from {config.train_days} days. Pins carry their performance as of a midnight, so their "
-        "vectors go stale and are made anew daily. ",
+        notes=f"Learned from {config.train_days} days. {DAILY}",
     )
     return train_retriever(ctx, content, recipe, force=force)
 
@@ -125,9 +122,8 @@ def two_tower_catalogue(ctx: TrainingContext, part: Part, as_of: datetime | None
     """
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     network = TwoTower.load(registry.download(part.model, part.version))
-    pins, end = content_of(ctx, part), as_of or run_end(ctx)
-    actions = ActionLog.read(Lake(ctx.lake), Catalogue.of(pins), end)
-    vectors = two_tower_pins_at(network, pins, actions, ms(end))
+    pins = content_of(ctx, part)
+    vectors = two_tower_pins_of(network, performing_pins(ctx, pins, network.topics, as_of))
     return Pins(pins.ids, vectors, pins.topics, pins.created_at_ms)
 
 

@@ -63,8 +63,8 @@ class TransActRecipe(BaseModel):
     """An action with fewer among the training rows gets no head."""
     max_reads: int = Field(160_000, ge=1)
     """Rows read in all, those of every epoch together."""
-    max_epochs: int = Field(4, ge=1)
-    """Epochs, where so few rows leave the budget unspent."""
+    max_epochs: int = Field(2, ge=1)
+    """Epochs at most, where so few rows leave the budget unspent."""
 
 
 @dataclass(frozen=True)

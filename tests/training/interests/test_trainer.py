@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from training.interests.batches import BatchPlan
 from training.interests.evaluation import conditional_scores, implicit_scores, ranks, two_tower_scores
 from training.interests.learners import ConditionalLearner, ImplicitLearner, TopicAssociation, TwoTowerLearner
 from training.interests.trainer import InterestsTraining, train
-from training.models.interests import Construction, InterestNetwork, InterestsConfig, Method
+from training.models.interests import Construction, InterestNetwork, InterestsConfig, Method, pin_vectors
 from training.models.interests.network import seeded
 from training.models.two_tower import TwoTowerConfig
 from training.models.two_tower import seeded as seeded_towers
@@ -140,6 +141,40 @@ def test_a_topic_brings_its_own_pins(world: Planted) -> None:
         assert unfiltered.hit_rate(120) > 0.85
     nobody = ranks(world.data, days, conditional_scores(network, world.data, {}, filtered=False))
     assert nobody.hit_rate(10**9) == 0.0
+
+
+def test_performance_is_read_as_of_each_midnight(world: Planted) -> None:
+    """Pins as of the day of each engagement, in histories and among negatives; scores as of each row's day."""
+    tower = BASE.item_tower.model_copy(update={"performance": True})
+    config = Method.DCM.config(BASE.model_copy(update={"item_tower": tower}))
+    network = seeded(config, 16, TOPICS, 7)
+    learner = ImplicitLearner(network, world.data)
+    assert learner.by_day
+    pins, when = np.array([5, -1, 5, 9]), world.data.days.times_ms[[0, 0, -1, -1]]
+    vectors, at = learner._vectors(pins, when)
+    features, seen = world.data.catalogue.features, world.data.performance(when)
+    for place, (pin, now) in enumerate(zip(pins.tolist(), when.tolist(), strict=True)):
+        alone = pin_vectors(network, features.performing(seen[now]))[pin] if pin >= 0 else np.zeros(16)
+        np.testing.assert_allclose(vectors[at[place]].detach().numpy(), alone, atol=1e-6)
+    with pytest.raises(ValueError, match="was given none"):
+        pin_vectors(network, features)
+
+    train(learner, world.days(1, 5), everything(world), TRAINING, name="test")
+    days = world.days(4, 6)
+    scores = implicit_scores(network, world.data)
+    both, single = scores(days).scores, [scores(days.take(np.array([r]))).scores[0] for r in range(len(days))]
+    np.testing.assert_allclose(both, np.stack(single), atol=1e-5)
+    assert ranks(world.data, world.days(5, 6), scores).hit_rate(120) > 0.95
+
+
+def test_a_pin_is_no_negative_before_it_was_made(world: Planted) -> None:
+    batch = BatchPlan(world.days(1, 5), 100, 300, everything(world), True, 3).batch(0, 0, np.arange(6))
+    late = replace(world.data.catalogue, created_at_ms=np.full(len(everything(world)), batch.pool_ms.max()))
+    network = seeded(Method.DCM.config(BASE), 16, TOPICS, 7)
+    blocked = ImplicitLearner(network, replace(world.data, catalogue=late))._blocked(batch).numpy()
+    np.testing.assert_array_equal(ImplicitLearner(network, world.data)._blocked(batch).numpy(), batch.blocked)
+    np.testing.assert_array_equal(blocked[:, : batch.own], batch.blocked[:, : batch.own])
+    assert len(batch.pool) > batch.own and blocked[:, batch.own :].all()
 
 
 def test_two_towers_learn_the_world(world: Planted) -> None:

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from training.models.interests import PinFeatures, history
+from training.models.pin_performance import PERFORMANCE, performance
 from training.models.two_tower import (
-    PERFORMANCE,
     TwoTower,
     TwoTowerConfig,
-    performance,
     pin_vectors,
     score,
     seeded,

@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 
 from training.context import TrainingContext
+from training.evaluation.histories import Histories
+from training.evaluation.retrieval import hold_out_last
+from training.evaluation.served import AtCut, two_tower_pins_of
 from training.interests.fitting import TooFewEngagements, read_period
 from training.interests.trainer import InterestsTraining
 from training.models.interactions import Pins
-from training.models.interests import InterestsConfig, Method
-from training.models.two_tower import TwoTowerConfig
+from training.models.interests import InterestNetwork, InterestsConfig, ItemTowerConfig, Method, pin_vectors
+from training.models.two_tower import TwoTower, TwoTowerConfig
 from training.pipelines.clock import run_end
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.interests import InterestsPipeline, interests_catalogue, train_conditional, train_dcm
@@ -23,7 +26,7 @@ from validation.lake import Lake
 from validation.manifest import Part
 
 TRAINING = InterestsTraining(epochs=2, batch=256)
-BASE = InterestsConfig(dim=16, interests=4, length=20)
+BASE = InterestsConfig(dim=16, interests=4, length=20, item_tower=ItemTowerConfig(performance=True))
 CONFIG = InterestsPipeline(network=Method.DCM.config(BASE), training=TRAINING, train_days=6)
 TOWERS = TwoTowerPipeline(network=TwoTowerConfig(dim=16, hidden=24), training=TRAINING, train_days=6)
 
@@ -72,6 +75,27 @@ def test_every_pin_gets_a_vector(ctx: TrainingContext, parts: dict[str, Part], p
     made = (two_tower_catalogue if model == "two_tower" else interests_catalogue)(ctx, parts[model])
     np.testing.assert_array_equal(made.ids, pins.ids)
     np.testing.assert_allclose(np.linalg.norm(made.vectors, axis=1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["dcm", "two_tower"])
+def test_a_pin_of_a_day_knows_nothing_of_what_came_after(
+    ctx: TrainingContext, parts: dict[str, Part], pins: Pins, model: str
+) -> None:
+    """What is published as of a midnight is what measurements make of the actions before it alone."""
+    catalogue = two_tower_catalogue if model == "two_tower" else interests_catalogue
+    lake, cut = Lake(ctx.lake), run_end(ctx) - timedelta(days=2)
+    at = AtCut.read(lake, pins, Histories.before(lake, hold_out_last(lake, run_end(ctx), 2)))
+    assert at.cut == cut
+    folder = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).download(model, parts[model].version)
+    if model == "two_tower":
+        network = TwoTower.load(folder)
+        measured = two_tower_pins_of(network, at.features(network.topics))
+    else:
+        network = InterestNetwork.load(folder)
+        measured = pin_vectors(network, at.features(network.topics))
+    published = catalogue(ctx, parts[model], cut).vectors
+    np.testing.assert_allclose(published, measured, atol=1e-6)
+    assert np.abs(catalogue(ctx, parts[model]).vectors - published).max() > 1e-3
 
 
 def test_learning_and_measuring_days_do_not_meet(ctx: TrainingContext, pins: Pins) -> None:

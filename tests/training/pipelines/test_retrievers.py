@@ -30,7 +30,7 @@ from training.evaluation.served import (
     conditional_serves,
     dcm_serves,
     pinnerformer_serves,
-    two_tower_pins_at,
+    two_tower_pins_of,
     two_tower_serves,
 )
 from training.interests.engagements import followed_topics
@@ -349,7 +349,7 @@ def test_a_replay_lists_what_each_retriever_brings_with_its_scores(
     found = replay(at.lake, at.content, sources, at.past.held, mine.seed)
     assert [one.source for one in found.lists[0]][: len(LEARNED)] == list(LEARNED)
     network = TwoTower.load(files(mine, parts["two_tower"]))
-    vectors = two_tower_pins_at(network, at.content, at.actions, at.past.cut_ms)
+    vectors = two_tower_pins_of(network, at.features(network.topics))
     allowed = at.candidates(vectors)
     for row in range(0, len(at.users), 7):
         of = {one.source: one for one in found.lists[row]}

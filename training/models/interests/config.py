@@ -51,11 +51,13 @@ class RoutingConfig(_Frozen):
 
 
 class ItemTowerConfig(_Frozen):
-    """W2 GELU(W1 [content, topics])."""
+    """W2 GELU(W1 [content, topics, performance])."""
 
     hidden: int = Field(128, ge=1)
     topic_dim: int = Field(16, ge=0)
     """Width of a topic's embedding; a pin enters with the mean of its topics'. 0 leaves topics out."""
+    performance: bool = False
+    """Whether a pin enters with its recent appeal too: its vector is then one of a day, and made anew daily."""
 
 
 class UserTowerConfig(_Frozen):
@@ -101,6 +103,11 @@ class InterestsConfig(_Frozen):
     """Temperature of straight-through Gumbel over scores that `temperature` has divided already."""
     clusters: int = Field(32, ge=1)
     """K-means clusters of the catalogue by which PFS splits a history."""
+
+    @property
+    def by_day(self) -> bool:
+        """Whether a pin's vector is one of a day: it knows how the pin performed until a midnight."""
+        return self.item_tower.performance
 
 
 class Method(StrEnum):

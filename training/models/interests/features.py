@@ -30,12 +30,19 @@ class PinFeatures:
     """(n, c) vectors of a pin space, zero or not finite where a pin has none."""
     topics: Ints
     """(n, t) places in the network's topic vocabulary, 0 for none (`topic_places`)."""
+    performance: Floats | None = None
+    """(n, PERFORMANCE) appeal as of a midnight (`pin_performance`), for networks that read it."""
 
     def __len__(self) -> int:
         return len(self.content)
 
     def take(self, rows: Ints) -> PinFeatures:
-        return PinFeatures(self.content[rows], self.topics[rows])
+        performed = None if self.performance is None else self.performance[rows]
+        return PinFeatures(self.content[rows], self.topics[rows], performed)
+
+    def performing(self, performance: Floats) -> PinFeatures:
+        """The same pins with their appeal (n, PERFORMANCE) as of a midnight."""
+        return PinFeatures(self.content, self.topics, performance)
 
     def known(self) -> NDArray[np.bool_]:
         """(n,) whether a pin has any feature at all; one without is never an item of a history."""

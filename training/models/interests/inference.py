@@ -28,12 +28,16 @@ class UserEmbeddings:
 
 
 def pin_vectors(network: InterestNetwork, pins: PinFeatures, *, rows: int = PIN_ROWS) -> Floats:
-    """(n, dim) float32 unit rows, zero for a pin without features; `rows` pins at a time."""
+    """(n, dim) float32 unit rows, zero for a pin without features; `rows` pins at a time.
+
+    Raises ValueError where the network reads `pins.performance` and there is none.
+    """
     out = np.empty((len(pins), network.config.dim), np.float32)
     with torch.inference_mode():
         for start in range(0, len(pins), rows):
             part = pins.take(np.arange(start, min(start + rows, len(pins))))
-            out[start : start + rows] = network.pins(*part.tensors()).numpy()
+            seen = None if part.performance is None else torch.from_numpy(part.performance)
+            out[start : start + rows] = network.pins(*part.tensors(), seen).numpy()
     return out
 
 

@@ -57,9 +57,10 @@ class InterestNetwork(nn.Module):
         if config.construction is Construction.PFS:
             self.register_buffer("centres", torch.zeros(config.clusters, content_dim))
 
-    def pins(self, content: Tensor, topics: Tensor) -> Tensor:
-        """(n, content_dim) and (n, t) topic places -> (n, dim) unit rows; zero for a pin without features."""
-        return self.items(content, topics)
+    def pins(self, content: Tensor, topics: Tensor, performance: Tensor | None = None) -> Tensor:
+        """(n, content_dim), (n, t) topic places and, by day, (n, PERFORMANCE) -> (n, dim) unit rows; zero for a
+        pin of neither content nor topics. Raises ValueError where performance is read and not given."""
+        return self.items(content, topics, performance)
 
     def users(self, histories: Histories, generator: torch.Generator | None = None) -> Interests:
         """Implicit interests; `histories.items` are vectors of this space. With a generator: training."""

@@ -8,22 +8,30 @@ from torch import Tensor, nn
 
 from training.models.interests.config import ItemTowerConfig, UserTowerConfig
 from training.models.interests.features import DENSE, POOLED, PROFILE, PROFILE_CODES, Histories, pooled
+from training.models.pin_performance import PERFORMANCE
 
 FIELDS = POOLED + 1 + len(PROFILE)
 
 
 class ItemTower(nn.Module):
-    """e = normalise(W2 GELU(W1 [content, mean topic embedding])). A pin without any feature is the zero row."""
+    """e = normalise(W2 GELU(W1 [content, mean topic embedding, performance])). A pin of neither content nor
+    topics is the zero row."""
 
     def __init__(self, config: ItemTowerConfig, content_dim: int, topics: int, dim: int) -> None:
         super().__init__()
         self.topics = nn.EmbeddingBag(topics + 1, config.topic_dim, mode="mean", padding_idx=0)
-        self.lift = nn.Linear(content_dim + config.topic_dim, config.hidden)
+        self.reads = PERFORMANCE * config.performance
+        self.lift = nn.Linear(content_dim + config.topic_dim + self.reads, config.hidden)
         self.head = nn.Linear(config.hidden, dim)
 
-    def forward(self, content: Tensor, topics: Tensor) -> Tensor:
-        """(n, c) and (n, t) -> (n, dim), unit rows."""
-        out = self.head(F.gelu(self.lift(torch.cat([content, self.topics(topics)], dim=1))))
+    def forward(self, content: Tensor, topics: Tensor, performance: Tensor | None = None) -> Tensor:
+        """(n, c), (n, t) and (n, PERFORMANCE) -> (n, dim), unit rows."""
+        parts = [content, self.topics(topics)]
+        if self.reads:
+            if performance is None:
+                raise ValueError("this network reads pins' performance as of a midnight, and was given none")
+            parts.append(performance)
+        out = self.head(F.gelu(self.lift(torch.cat(parts, dim=1))))
         known = (content != 0).any(dim=1) | (topics > 0).any(dim=1)
         return F.normalize(out, dim=1) * known[:, None]
 
