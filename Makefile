@@ -5,11 +5,14 @@ BIN    := $(VENV)/bin
 HOME_DIR ?= .corkboard
 DATA   ?= demo-world
 NAME   ?= features
+WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export BENTOML_DO_NOT_TRACK = True
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
+# Threads that wait for each other sleep: spinning costs a busy machine several times the CPU.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo up down status test lint bench lock milvus-server rectools clean
 
@@ -38,8 +41,8 @@ down: ## stop what demo or up started
 status: $(VENV)/.installed ## what runs, where, which release
 	$(BIN)/corkboard --home $(HOME_DIR) status
 
-test: $(VENV)/.installed ## the tests (PYTEST_ARGS=... to choose)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.installed ## the tests, in WORKERS=2 processes (PYTEST_ARGS=... to choose)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check --diff . | head -40

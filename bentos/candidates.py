@@ -53,6 +53,11 @@ class Candidates:
         """The candidates a mask, positions or a slice names, in that order."""
         return Candidates(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def distinct(self) -> Candidates:
+        """Every pin once, where it first stands."""
+        _, first = np.unique(self.pin_ids, return_index=True)
+        return self if len(first) == len(self) else self.take(np.sort(first))
+
     def scored(self, scores: Floats) -> Candidates:
         """The same candidates with other scores, (n,) float32."""
         return replace(self, scores=np.asarray(scores, np.float32))

@@ -6,14 +6,24 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import ad_scores, light_scores, ranking_features
 from bentos.candidates import Candidates
 from bentos.features import Floats
-from bentos.messages import LightAnswer, RankAnswer, RankRequest, RetrieveAnswer, RetrieveRequest, SourceReport
+from bentos.heads import Heads
+from bentos.messages import (
+    Brought,
+    LightAnswer,
+    LightRequest,
+    RankAnswer,
+    RankRequest,
+    RetrieveAnswer,
+    RetrieveRequest,
+    SourceReport,
+)
 from bentos.pool import Pool, why_missing
 
 if TYPE_CHECKING:
@@ -24,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("corkboard.funnel")
 
+A = TypeVar("A")
+
 
 class RetrievalEngine(Protocol):
     """Fills `feed.parts` and `feed.sources`."""
@@ -32,14 +44,18 @@ class RetrievalEngine(Protocol):
 
 
 class RankingEngine(Protocol):
-    """Scores `feed.candidates`, (n,) float32."""
+    """Scores `feed.candidates`."""
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        """By the two-tower: for every candidate there is."""
+        """By the release's trees or two-tower, (n,) float32: for every candidate there is."""
         ...
 
-    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
-        """By the release's ranker: for the shortlist."""
+    async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
+        """By the release's ranker, as it gives them: for the shortlist."""
+        ...
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        """By the release's ads model, calibrated: for sponsored pins beside `feed.pin_id`."""
         ...
 
 
@@ -73,7 +89,7 @@ class LocalRetrieval:
         part, missing = Candidates.none(), None
         try:
             found = await self.pool.call(source.name, source.deadline_ms, lambda: source.candidates(feed))
-            part = found.take(slice(source.budget))
+            part = found.distinct().take(slice(source.budget))
         except Exception as error:
             # Whatever goes wrong in one source costs its candidates, never the answer.
             missing = why_missing(error)
@@ -84,15 +100,25 @@ class LocalRetrieval:
 
 @dataclass(frozen=True)
 class LocalRanking:
-    """Runs the release's two-tower and ranker on this process's threads."""
+    """Runs the release's light ranker and ranker on this process's threads."""
 
     pool: Pool
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
         return await self.pool.call("light", deadline_ms, lambda: light_scores.score(feed))
 
-    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self.pool.call("rank", deadline_ms, lambda: ranking_features.score(feed))
+    async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
+        return await self.pool.call("rank", deadline_ms, lambda: heads_of(feed))
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        return await self.pool.call("ads", deadline_ms, lambda: ad_scores.score(feed))
+
+
+def heads_of(feed: Feed) -> Heads:
+    """What the release's ranker foretells of `feed.candidates`. Raises NoRanker."""
+    p = ranking_features.score_heads(feed)
+    release = feed.release
+    return Heads(release.ranker_name, release.heads, feed.candidates.pin_ids, p)
 
 
 @dataclass(frozen=True)
@@ -131,36 +157,57 @@ class RemoteRetrieval:
 class RemoteRanking:
     """Asks a ranking service for the scores of the same release."""
 
-    ask_light: Callable[[RankRequest], Awaitable[LightAnswer]]
+    ask_light: Callable[[LightRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
+    ask_ads: Callable[[RankRequest], Awaitable[RankAnswer]]
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self._scores(feed, deadline_ms, self.ask_light)
-
-    async def rank(self, feed: Feed, deadline_ms: float) -> Floats:
-        return await self._scores(feed, deadline_ms, self.ask)
-
-    async def _scores(
-        self,
-        feed: Feed,
-        deadline_ms: float,
-        ask: Callable[[RankRequest], Awaitable[LightAnswer | RankAnswer]],
-    ) -> Floats:
-        request = RankRequest(
-            user_id=feed.user_id,
-            pin_ids=feed.candidates.pin_ids.tolist(),
-            release=feed.release.version,
-            now_ms=feed.now_ms,
+        lists = light_scores.source_lists(feed.parts) if feed.release.light_by == light_scores.LIGHT else []
+        request = LightRequest(
+            **_asked(feed),
+            brought=[
+                Brought(source=one.source, pin_ids=one.pin_ids.tolist(), scores=one.scores.tolist())
+                for one in lists
+            ],
         )
-        answer = await asyncio.wait_for(_twice(lambda: ask(request)), deadline_ms / 1000 + HOP_S)
+        answer = await _within(deadline_ms, lambda: self.ask_light(request))
         return np.array(answer.scores, np.float32)
+
+    async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
+        answer = await _within(deadline_ms, lambda: self.ask(RankRequest(**_asked(feed))))
+        return _heads(answer, feed)
+
+    async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
+        answer = await _within(deadline_ms, lambda: self.ask_ads(RankRequest(**_asked(feed))))
+        heads = _heads(answer, feed)
+        return heads.with_calibrated(heads.p)
+
+
+async def _within(deadline_ms: float, ask: Callable[[], Awaitable[A]]) -> A:
+    return await asyncio.wait_for(_twice(ask), deadline_ms / 1000 + HOP_S)
+
+
+def _asked(feed: Feed) -> dict[str, Any]:
+    """What every ranking request says."""
+    return {
+        "user_id": feed.user_id,
+        "pin_ids": feed.candidates.pin_ids.tolist(),
+        "release": feed.release.version,
+        "now_ms": feed.now_ms,
+        "anchor": feed.pin_id,
+    }
+
+
+def _heads(answer: RankAnswer, feed: Feed) -> Heads:
+    p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
+    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
 
 
 HOP_S = 0.25
 """What a hop between processes may add to a deadline."""
 
 
-async def _twice(ask: Callable[[], Awaitable[object]]) -> object:
+async def _twice(ask: Callable[[], Awaitable[A]]) -> A:
     """Ask again once when the connection broke under the call: both services only read."""
     try:
         return await ask()

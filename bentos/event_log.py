@@ -27,9 +27,8 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from validation.events import SEGMENT_SUFFIX, ActionRecord, ImpressionRecord, from_line, to_line
-
-Record = ActionRecord | ImpressionRecord
+from validation.events import SEGMENT_SUFFIX, from_line, to_line
+from validation.events import AnyRecord as Record
 
 SEGMENT_BYTES = 64 << 20
 REMEMBERED_IDS = 200_000

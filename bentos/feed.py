@@ -10,10 +10,14 @@ from enum import StrEnum
 
 import numpy as np
 
+from bentos.campaigns import Ad, LiveAds
 from bentos.candidates import Candidates
 from bentos.features import Ints, PinTable, User
+from bentos.heads import Heads
 from bentos.messages import SourceReport, StageReport
 from bentos.release import ServingRelease
+from training.models.page_policy import PagePolicy
+from validation.events import Reached
 
 
 class Surface(StrEnum):
@@ -21,6 +25,7 @@ class Surface(StrEnum):
 
     HOMEFEED = "homefeed"
     RELATED = "related"
+    RELATED_ADS = "related_ads"
 
 
 _NOTHING: Ints = np.empty(0, np.int64)
@@ -47,19 +52,49 @@ class Feed:
     """Pins already on the screen."""
     served: Ints = field(default_factory=_NOTHING.copy)
     """Pins of the user's last answers, oldest first."""
+    policy: PagePolicy | None = None
+    """What pages are made by; None: the data set's defaults."""
+    policy_refused: str | None = None
+    """Why the file of weights is not what `policy` says."""
 
     user: User = field(default_factory=User.unknown)
     candidates: Candidates = field(default_factory=Candidates.none)
     parts: list[Candidates] = field(default_factory=list)
     """Candidates by source, before the merge."""
+    reached: dict[Reached, Ints] = field(default_factory=dict)
+    """Pins that came as far as each stage that cuts, for the candidate log."""
     pins: PinTable = field(default_factory=PinTable.empty)
     """Features of the candidates and of the pins in the user's sequence."""
+    heads: Heads | None = None
+    """What the ranker foretells of the candidates, once they are ranked."""
+    ads: LiveAds | None = None
+    """The campaigns behind the candidates, once ads are priced."""
     ordered_by: str = "merged"
-    """What put the candidates in their order last: `merged` (sources in turns), `light` or `ranked`."""
+    """What put the candidates in their order last: `merged` (sources in turns), `light`, `ranked` or, of ads,
+    `expected_value`."""
     stages: list[StageReport] = field(default_factory=list)
     sources: list[SourceReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     fallback: str | None = None
+
+    @property
+    def page_policy(self) -> PagePolicy:
+        return self.policy or self.release.policy
+
+    def foretold(self, pin_ids: Ints) -> list[dict[str, float]]:
+        """The probability of each action on each of `pin_ids`, to six decimals; empty where unranked."""
+        if self.heads is None:
+            return [{} for _ in range(len(pin_ids))]
+        rows = np.round(self.heads.of(pin_ids).astype(np.float64), 6).tolist()
+        return [dict(zip(self.heads.names, row, strict=True)) for row in rows]
+
+    def sponsors(self, pin_ids: Ints) -> list[Ad | None]:
+        """The ad behind each of `pin_ids`; None for pins that are no ads."""
+        return [None if self.ads is None else self.ads.of(pin_id) for pin_id in pin_ids.tolist()]
+
+    def place(self, nth: int) -> int:
+        """0-based place on the page of the `nth` candidate: ads stand in their slots."""
+        return nth if self.ads is None else self.release.ads_policy.place(nth)
 
     def rng(self, stream: int) -> np.random.Generator:
         """A generator of this request; each caller takes a `stream` number of its own."""

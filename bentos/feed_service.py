@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bentos import why
+from bentos.candidate_log import CandidateLog
 from bentos.candidates import Candidates
 from bentos.engines import Engines
 from bentos.errors import BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
@@ -25,15 +26,16 @@ from bentos.messages import (
     FeedAnswer,
     FeedPin,
     FeedRequest,
-    Pin,
     PinsAnswer,
     PinsRequest,
+    RelatedAdsRequest,
     RelatedRequest,
-    Topic,
 )
 from bentos.metrics import observe
+from bentos.policy_file import ServedPolicy
 from bentos.pool import Pool, needed, why_missing
 from bentos.release import ServingRelease
+from bentos.shown import as_feed_pins, as_pins, utility_of
 from bentos.stages import Stage
 from validation.tables import EntityKind
 
@@ -47,6 +49,10 @@ def _clock_ms() -> int:
     return int(time.time() * 1000)
 
 
+def _defaults(release: ServingRelease) -> ServedPolicy:
+    return ServedPolicy(release.policy)
+
+
 @dataclass(frozen=True)
 class FeedService:
     """Answers feeds, related pins and pins. Every answer runs on the one release that `release` gave it."""
@@ -55,7 +61,11 @@ class FeedService:
     """The release being served; raises NoRelease before the first is loaded."""
     engines: Engines
     impressions: Impressions
+    candidates: CandidateLog | None = None
+    """Where a sample of requests logs what it fetched; None logs nothing."""
     clock_ms: Callable[[], int] = _clock_ms
+    policy: Callable[[ServingRelease], ServedPolicy] = _defaults
+    """What pages of a release are made by, now."""
 
     async def homefeed(self, request: FeedRequest) -> FeedAnswer:
         """A feed for a user; a stranger gets what is popular.
@@ -101,6 +111,23 @@ class FeedService:
         await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
         return await self._answer(feed, request.user_id)
 
+    async def related_ads(self, request: RelatedAdsRequest) -> FeedAnswer:
+        """Ads for the page of pins related to a pin: by expected value, each at its place of the page.
+
+        Raises PinNotFound for what the data set does not hold, LimitOutOfRange, BadId, NoRelease.
+        """
+        release = self.release()
+        check_limit(request.limit)
+        feed = self._feed(release, Surface.RELATED_ADS, request.limit)
+
+        def lookup() -> None:
+            if request.user_id is not None:
+                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
+            feed.pin_id = known_pin(release, request.pin_id)
+
+        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        return await self._answer(feed, request.user_id)
+
     async def pins(self, request: PinsRequest) -> PinsAnswer:
         """Cards of pins, in the order asked for; unknown ones are named apart.
 
@@ -127,7 +154,17 @@ class FeedService:
     def _feed(self, release: ServingRelease, surface: Surface, limit: int) -> Feed:
         now = self.clock_ms()
         request_id = new_request_id(now)
-        return Feed(surface, release, now, limit, request_id=request_id, seed=request_id)
+        served = self.policy(release)
+        return Feed(
+            surface,
+            release,
+            now,
+            limit,
+            request_id=request_id,
+            seed=request_id,
+            policy=served.policy,
+            policy_refused=served.refused,
+        )
 
     async def _answer(self, feed: Feed, user_id: ExternalId | None) -> FeedAnswer:
         started = time.perf_counter()
@@ -136,6 +173,8 @@ class FeedService:
             pins = await self._shown(feed)
         with feed.stage("log"):
             self.impressions.record(feed)
+            if self.candidates is not None:
+                self.candidates.record(feed)
         seconds = time.perf_counter() - started
         observe(feed, seconds)
         return FeedAnswer(
@@ -146,6 +185,8 @@ class FeedService:
             pins=pins,
             stages=feed.stages,
             sources=feed.sources,
+            utility=utility_of(feed),
+            policy_refused=feed.policy_refused,
             missing=feed.missing,
             fallback=feed.fallback,
             ms=round(seconds * 1000, 3),
@@ -160,7 +201,7 @@ class FeedService:
             wanted = np.union1d(feed.candidates.pin_ids, anchors)
             cards = release.features.cards(wanted) if len(wanted) else {}
             kept = feed.candidates.take(np.isin(feed.candidates.pin_ids, list(cards)))
-            return kept, as_feed_pins(release, kept, cards)
+            return kept, as_feed_pins(feed, kept, cards)
 
         try:
             feed.candidates, pins = await self._pool.call("cards", CARDS_DEADLINE_MS, read)
@@ -169,7 +210,7 @@ class FeedService:
             feed.missing.append(f"cards: {why_missing(error)}")
             logger.warning("request %d has no cards: %r", feed.request_id, error)
             bare = {pin_id: Card(pin_id) for pin_id in feed.candidates.pin_ids.tolist()}
-            return as_feed_pins(release, feed.candidates, bare)
+            return as_feed_pins(feed, feed.candidates, bare)
         return pins
 
 
@@ -217,43 +258,3 @@ def check_count(name: str, values: Sequence[object], *, least: int = 0) -> None:
     """Raises LimitOutOfRange."""
     if not least <= len(values) <= MAX_IDS:
         raise LimitOutOfRange(f"{name} names {len(values)} pins; name {least} to {MAX_IDS}")
-
-
-def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
-    """Cards as the outside sees them, in order."""
-    outside = release.ids.outside(EntityKind.PIN, [card.pin_id for card in cards])
-    topics = topics_of(release, cards)
-    return [
-        Pin(
-            pin_id=pin_id,
-            title=card.title,
-            description=card.description,
-            link_domain=card.link_domain,
-            image=card.image,
-            topics=[topics[t] for t in card.topics if t in topics],
-        )
-        for pin_id, card in zip(outside, cards, strict=True)
-    ]
-
-
-def as_feed_pins(release: ServingRelease, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
-    """Candidates as the outside sees them; `cards` holds every one of them."""
-    pins = as_pins(release, [cards[i] for i in candidates.pin_ids.tolist()])
-    columns = zip(
-        pins,
-        candidates.sources.tolist(),
-        candidates.scores.tolist(),
-        why.reasons(release, candidates, cards),
-        strict=True,
-    )
-    return [
-        FeedPin(**dict(pin), position=position, source=source, score=score, why=reason)
-        for position, (pin, source, score, reason) in enumerate(columns)
-    ]
-
-
-def topics_of(release: ServingRelease, cards: Sequence[Card]) -> dict[int, Topic]:
-    """Named topics of `cards`, by lake id; topics without a name are left out."""
-    named = sorted({t for card in cards for t in card.topics if t in release.topics})
-    outside = release.ids.outside(EntityKind.TOPIC, named)
-    return {t: Topic(topic_id=o, name=release.topics[t].name) for t, o in zip(named, outside, strict=True)}

@@ -1,14 +1,16 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
-features -> candidate sources -> merge -> filters (cheap first) -> light scoring -> shortlist -> heavy ranking
--> diversity.
+features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> near-duplicates (last of the
+filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility -> diversity.
 The side effect, logging what was shown, follows in `feed_service.py`.
 """
 
 from __future__ import annotations
 
 from bentos import filters
+from bentos.ads_stages import Price, Slots
 from bentos.feed import Surface
+from bentos.ranking_stages import Calibrate, Diversify, Rank, Value
 from bentos.sources import (
     conditional,
     dcm,
@@ -20,13 +22,13 @@ from bentos.sources import (
     popular_by_topic,
     saved_together,
     similar_pins,
+    sponsored,
     two_tower,
 )
 from bentos.stages import (
     Keep,
     LightRank,
     Merge,
-    Rank,
     ReadPins,
     ReadUser,
     Retrieve,
@@ -34,7 +36,6 @@ from bentos.stages import (
     Source,
     Stage,
     Take,
-    TopicCap,
 )
 
 HOMEFEED: tuple[Stage, ...] = (
@@ -42,25 +43,27 @@ HOMEFEED: tuple[Stage, ...] = (
     Retrieve(
         (
             Source(pinnersage.NAME, pinnersage.candidates, budget=480, deadline_ms=400),
-            Source(pinnerformer.NAME, pinnerformer.candidates, budget=300, deadline_ms=400),
-            Source(dcm.NAME, dcm.candidates, budget=300, deadline_ms=400),
-            Source(conditional.NAME, conditional.candidates, budget=300, deadline_ms=400),
-            Source(two_tower.NAME, two_tower.candidates, budget=300, deadline_ms=400),
-            Source(pixie.NAME, pixie.candidates, budget=300, deadline_ms=400),
+            Source(pinnerformer.NAME, pinnerformer.candidates, budget=600, deadline_ms=400),
+            Source(dcm.NAME, dcm.candidates, budget=600, deadline_ms=400),
+            Source(conditional.NAME, conditional.candidates, budget=600, deadline_ms=400),
+            Source(two_tower.NAME, two_tower.candidates, budget=600, deadline_ms=400),
+            Source(pixie.NAME, pixie.candidates, budget=600, deadline_ms=400),
             Source(followed_boards.NAME, followed_boards.candidates, budget=160, deadline_ms=300),
             Source(followed_topics.NAME, followed_topics.candidates, budget=240, deadline_ms=300),
             Source(popular_by_topic.NAME, popular_by_topic.candidates, budget=240, deadline_ms=300),
         )
     ),
-    Merge(budget=900),
+    Merge(budget=2_000),
     Keep("not_hidden", filters.not_hidden),
     Keep("unseen", filters.unseen),
     ReadPins(deadline_ms=500),
-    Keep("distinct", filters.distinct),
     LightRank(deadline_ms=200),
     Shortlist(budget=500),
+    Keep("distinct", filters.distinct),
     Rank(deadline_ms=800),
-    TopicCap(window=8, at_most=3),
+    Calibrate(),
+    Value(),
+    Diversify(),
     Take(),
 )
 
@@ -79,7 +82,22 @@ RELATED: tuple[Stage, ...] = (
     Take(),
 )
 
-FUNNELS: dict[Surface, tuple[Stage, ...]] = {Surface.HOMEFEED: HOMEFEED, Surface.RELATED: RELATED}
+RELATED_ADS: tuple[Stage, ...] = (
+    ReadUser(deadline_ms=500),
+    Retrieve((Source(sponsored.NAME, sponsored.candidates, budget=100, deadline_ms=400, always=True),)),
+    Merge(budget=100),
+    Keep("not_hidden", filters.not_hidden),
+    ReadPins(deadline_ms=500),
+    Price(deadline_ms=400),
+    Keep("distinct", filters.distinct),
+    Slots(),
+)
+
+FUNNELS: dict[Surface, tuple[Stage, ...]] = {
+    Surface.HOMEFEED: HOMEFEED,
+    Surface.RELATED: RELATED,
+    Surface.RELATED_ADS: RELATED_ADS,
+}
 
 
 def sources_of(surface: Surface) -> tuple[Source, ...]:

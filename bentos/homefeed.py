@@ -26,6 +26,7 @@ from bentos.messages import (
     PinsAnswer,
     PinsRequest,
     RankAnswer,
+    RelatedAdsRequest,
     RelatedRequest,
     RetrieveAnswer,
     UsersAnswer,
@@ -68,6 +69,7 @@ class Homefeed(OpenedService[HomefeedParts]):
             ranking=RemoteRanking(
                 lambda request: hop(self.ranking_service.light(request.model_dump()), LightAnswer),
                 lambda request: hop(self.ranking_service.rank(request.model_dump()), RankAnswer),
+                lambda request: hop(self.ranking_service.ads(request.model_dump()), RankAnswer),
             ),
             with_events=False,
         )
@@ -83,6 +85,12 @@ class Homefeed(OpenedService[HomefeedParts]):
     async def related(self, request: RelatedRequest, /) -> FeedAnswer:
         """Pins related to a pin or to a board. One never seen is a 404 named PinNotFound or BoardNotFound."""
         return _written(await self._parts.get().feed.related(request))
+
+    @bentoml.api(route="/related_ads")
+    @named_errors
+    async def related_ads(self, request: RelatedAdsRequest, /) -> FeedAnswer:
+        """Sponsored pins for a page of related ones, each with its place there; none is an answer too."""
+        return _written(await self._parts.get().feed.related_ads(request))
 
     @bentoml.api(route="/pins")
     @named_errors

@@ -16,7 +16,9 @@ import numpy as np
 from bentos.event_log import Appended, EventLog, LogClosed
 from bentos.features import Ints
 from bentos.feed import Feed
+from bentos.ranking_stages import RANKED
 from bentos.why import PIN_KINDS, TOPIC_KINDS
+from training.models.ads.ranking import CLICK
 from validation.events import ImpressionRecord
 
 logger = logging.getLogger("corkboard.impressions")
@@ -103,8 +105,11 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         columns.kinds.tolist(),
         columns.anchors.tolist(),
         columns.scores.tolist(),
+        feed.foretold(columns.pin_ids),
+        feed.sponsors(columns.pin_ids),
         strict=True,
     )
+    policy = feed.page_policy.digest if feed.ordered_by == RANKED else None
     return [
         ImpressionRecord(
             event_id=impression_id(feed.request_id, pin_id),
@@ -114,15 +119,21 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
             surface=feed.surface.value,
             release=feed.release.version,
             request_id=feed.request_id,
-            position=position,
-            source=source,
+            position=feed.place(nth),
+            source=ad.source if ad else source,
             source_topic=anchor if kind in TOPIC_KINDS and anchor else None,
             anchor=anchor if kind in PIN_KINDS and anchor else None,
             propensity=1.0,
             stage=feed.ordered_by,
             score=score,
+            heads=heads or None,
+            calibrated=feed.heads.calibrated if feed.heads is not None else None,
+            ranker=feed.heads.ranker if feed.heads is not None else None,
+            policy=policy,
+            bid=ad.bid if ad else None,
+            predicted=heads.get(CLICK) if ad else None,
         )
-        for position, (pin_id, source, kind, anchor, score) in enumerate(rows)
+        for nth, (pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows)
     ]
 
 

@@ -1,26 +1,70 @@
-"""Light scores: the two-tower's products of one user with many pins, cheap enough for every candidate."""
+"""Light scores, cheap enough for every candidate: the release's trees, or the two-tower's products."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.networks import Learned
 from bentos.user_inputs import histories
+from training.models.light_ranking import Asker, LightSpec, SourceList, fetched_of, request_rows
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
+
+LIGHT = "light"
+"""Role of the trees."""
 
 
 class NoTwoTower(RuntimeError):
     """The release has no two-tower, or this process did not load it."""
 
 
-def score(feed: Feed) -> Floats:
-    """The user's product with each of `feed.candidates`, (n,) float32. Raises NoTwoTower.
+class NoLightRanker(RuntimeError):
+    """The release has no light ranker, or this process did not load it."""
 
-    A pin that the space does not know yet gets the mean of those it knows: newness is no fault.
+
+def score(feed: Feed) -> Floats:
+    """By whichever the release says, for each of `feed.candidates`, (n,) float32.
+
+    Raises NoLightRanker, NoTwoTower.
     """
+    return _by_trees(feed) if feed.release.light_by == LIGHT else _by_two_tower(feed)
+
+
+def source_lists(parts: Sequence[Candidates]) -> list[SourceList]:
+    """What each source brought, those that brought nothing left out."""
+    return [SourceList(str(part.sources[0]), part.pin_ids, part.scores) for part in parts if len(part)]
+
+
+def rows(feed: Feed, spec: LightSpec) -> Floats:
+    """The trees' rows for `feed.candidates`, (n, len(spec.names)) float32: what the sources said and what
+    `ReadPins` read."""
+    ids, sequence = feed.candidates.pin_ids, feed.user.sequence
+    at, acted = feed.pins.rows(ids), feed.pins.rows(sequence.pin_ids[feed.positive_rows()])
+    stats = feed.pins.stats
+    return request_rows(
+        spec,
+        fetched_of(source_lists(feed.parts), spec.sources, ids),
+        stats.scalars[at],
+        stats.created_at_ms[at],
+        stats.topics[at],
+        Asker(feed.user.scalars, feed.user.followed_topics, stats.topics[acted]),
+        feed.now_ms,
+    )
+
+
+def _by_trees(feed: Feed) -> Floats:
+    release = feed.release
+    if release.light is None:
+        raise NoLightRanker(f"release {release.version} has no light ranker in this process")
+    return release.light.score(rows(feed, release.light.spec))
+
+
+def _by_two_tower(feed: Feed) -> Floats:
+    """A pin that the space does not know yet gets the mean of those it knows: newness is no fault."""
     from training.models import two_tower
 
     ids, space = feed.candidates.pin_ids, feed.release.space_of(Learned.TWO_TOWER)

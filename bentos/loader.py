@@ -6,9 +6,11 @@ import enum
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from bentos.campaigns import Campaigns
 from bentos.catalogue import topic_names
 from bentos.engines import Engines, LocalRanking, LocalRetrieval
 from bentos.features import Features
@@ -18,18 +20,22 @@ from bentos.funnel import FUNNELS, HOMEFEED
 from bentos.ids import Ids
 from bentos.networks import Learned, load_networks
 from bentos.pool import Pool
+from bentos.ranking_stages import CALIBRATION_FEATURES
 from bentos.registry import ModelRegistry
-from bentos.rehearsal import rehearse
+from bentos.rehearsal import check_ranker, probe, rehearse
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
+from training.models.ads.ranking import AdsPolicyError, read_ads_policy
+from training.models.calibration import Calibrator
+from training.models.light_ranking import LightRanker
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
 from training.models.pixie import ReleasedPixie
 from validation.lake import Lake
-from validation.manifest import ReleaseManifest
+from validation.manifest import ADS, ReleaseManifest
 from validation.tables import Contract
 
 logger = logging.getLogger("corkboard.release")
@@ -46,6 +52,9 @@ class Role(enum.Flag):
 WHOLE = Role.RETRIEVE | Role.RANK
 
 RETRIEVING = tuple(stage for stage in HOMEFEED if isinstance(stage, ReadUser | Retrieve | Merge))
+
+ADS_POLICY = "ads.yaml"
+"""File in the home: how many ads a page has, and which."""
 
 TRIALS = 8
 TRIAL_PAUSE_S = 1.0
@@ -100,8 +109,10 @@ class ReleaseLoader:
             networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
             release = replace(release, networks=networks)
         if self.role & Role.RANK:
-            release = self._with_ranker(release)
-        return release
+            release = self._with_ranker(replace(release, light=self._light(manifest)))
+        if self.role is not Role.RETRIEVE:
+            release = self._with_calibrator(release)
+        return self._with_ads(release, lake) if release.has_ads else release
 
     def _open_indexes(self, manifest: ReleaseManifest) -> dict[str, VectorIndex]:
         opened = {}
@@ -142,14 +153,46 @@ class ReleaseLoader:
         released = ReleasedPixie.load(self.registry.files(part.model, part.version))
         return Walker.open(released, contract.vocabulary, self.settings.events)
 
+    def _light(self, manifest: ReleaseManifest) -> LightRanker | None:
+        part = manifest.parts.get("light")
+        return None if part is None else LightRanker.load(self.registry.files(part.model, part.version))
+
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
-        from training.models.pinnability import load_ranker
+        from training.models.ranker import load_ranker
 
         part = release.manifest.parts.get("ranker")
         if part is None:
             return release
         ranker = load_ranker(self.registry.files(part.model, part.version))
-        return replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        release = replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        check_ranker(release)
+        return replace(release, ranker=ranker.fitted_to([probe(release)]))
+
+    def _with_ads(self, release: ServingRelease, lake: Lake) -> ServingRelease:
+        """Campaigns and their policy in every process; the model where this one ranks."""
+        try:
+            policy = read_ads_policy(self.settings.home / ADS_POLICY)
+        except AdsPolicyError as error:
+            raise ReleaseRejected(str(error)) from error
+        release = replace(release, campaigns=Campaigns(lake.file("ads")), ads_policy=policy)
+        if not self.role & Role.RANK:
+            return release
+        from training.models.ads.model import AdsModel
+
+        part = release.manifest.parts[ADS]
+        try:
+            model = AdsModel.load(self.registry.files(part.model, part.version))
+        except ValueError as error:
+            raise ReleaseRejected(f"{release.ads_name}: {error}") from error
+        return replace(release, ads=model)
+
+    def _with_calibrator(self, release: ServingRelease) -> ServingRelease:
+        part = release.manifest.parts.get("ranker")
+        if part is None:
+            return release
+        name = f"{part.model}@{part.version}"
+        calibrator = released_calibrator(self.registry.files(part.model, part.version), name, release.heads)
+        return replace(release, calibrator=calibrator)
 
     def check(self, release: ServingRelease) -> None:
         """Warm and prove what this process's role does with the release. Raises ReleaseRejected."""
@@ -164,6 +207,26 @@ class ReleaseLoader:
                 _check_answer(_trial(replace(release, indexes={}), Surface.HOMEFEED))
 
 
+def released_calibrator(folder: Path, ranker: str, heads: tuple[str, ...]) -> Calibrator | None:
+    """The calibrator of a ranker's files; None where they have none. `heads` are empty where not known.
+
+    Raises ReleaseRejected for one that is of another ranker, cannot be read, or reads what serving has not.
+    """
+    try:
+        calibrator = Calibrator.load(folder)
+        calibrator.check(ranker, heads or calibrator.head_names)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ReleaseRejected(f"calibration of {ranker}: {error}") from error
+    unknown = [name for name in calibrator.features if name not in CALIBRATION_FEATURES]
+    if unknown:
+        raise ReleaseRejected(
+            f"calibration of {ranker} reads {', '.join(unknown)}, and serving has no such column"
+        )
+    return calibrator
+
+
 def check_release(release: ServingRelease) -> None:
     """Answer a stranger, and a pin, with the release: warms every code path and proves that it answers.
 
@@ -172,7 +235,10 @@ def check_release(release: ServingRelease) -> None:
     _compile(release)
     home = _trial(release, Surface.HOMEFEED)
     _check_answer(home)
-    _check_answer(_trial(release, Surface.RELATED, pin_id=int(home.candidates.pin_ids[0])))
+    anchor = int(home.candidates.pin_ids[0])
+    _check_answer(_trial(release, Surface.RELATED, pin_id=anchor))
+    if release.has_ads:  # a page without an ad is an answer too
+        _check_scores(_trial(release, Surface.RELATED_ADS, pin_id=anchor))
 
 
 def _compile(release: ServingRelease) -> None:
@@ -214,12 +280,17 @@ def _broken(feed: Feed) -> list[str]:
 
 
 def _check_answer(feed: Feed) -> None:
-    version, broken = feed.release.version, _broken(feed)
-    if broken:
-        raise ReleaseRejected(f"release {version} answers its trial without {', '.join(broken)}")
+    version = feed.release.version
+    _check_scores(feed)
     if len(feed.candidates) == 0:
         raise ReleaseRejected(
             f"release {version} answers its {feed.surface} trial with no pins; materialize the features"
         )
+
+
+def _check_scores(feed: Feed) -> None:
+    version, broken = feed.release.version, _broken(feed)
+    if broken:
+        raise ReleaseRejected(f"release {version} answers its trial without {', '.join(broken)}")
     if not np.isfinite(feed.candidates.scores).all():
         raise ReleaseRejected(f"release {version} gives scores that are not numbers")

@@ -40,6 +40,9 @@ MAX_IDS = 1_000
 MAX_CANDIDATES = 2_000
 """Candidates one ranking request may carry."""
 
+MAX_BROUGHT = 10_000
+"""Pins that the sources of one light ranking request may have brought, repeats included."""
+
 
 def _limit(default: int) -> int:
     """A count of pins; the bounds are shown by OpenAPI and enforced by name (LimitOutOfRange)."""
@@ -67,6 +70,18 @@ class RelatedRequest(Message):
     board_id: GivenId | None = Field(None, description="The board; or name a pin.")
     user_id: GivenId | None = Field(None, description="Who asks; leaves out what they hid and logs who saw it.")
     limit: int = _limit(25)
+
+
+class RelatedAdsRequest(Message):
+    """Ask for the ads of a page of pins related to one pin."""
+
+    pin_id: GivenId = Field(description="The pin the page is of.")
+    user_id: GivenId | None = Field(None, description="Who asks; ads are priced for them, and logged.")
+    limit: int = Field(
+        25,
+        description="Places of the page; ads get one in so many as the policy says.",
+        json_schema_extra={"minimum": 1, "maximum": MAX_LIMIT},
+    )
 
 
 class Topic(Message):
@@ -99,8 +114,16 @@ class FeedPin(Pin):
 
     position: int = Field(description="0 is the first place.")
     source: str = Field(description="Candidate source that brought it.")
-    score: float = Field(description="What it was ordered by; the ranker's probability where it was ranked.")
+    score: float = Field(description="What it was ordered by; its utility where it was ranked.")
+    heads: dict[str, float] = Field(
+        default_factory=dict, description="Probability of each action that the ranker foretells."
+    )
     why: Why
+    sponsored: str | None = Field(
+        None,
+        description="The ad's source, where the pin is one: it must be marked as such. Its score is the "
+        "expected value of showing it, micro-currency.",
+    )
 
 
 class StageReport(Message):
@@ -122,6 +145,16 @@ class SourceReport(Message):
     )
 
 
+class UtilityReport(Message):
+    """What ordered the pins of this very answer: utility = sum of weights x probabilities."""
+
+    ranker: str
+    calibrated: bool = Field(description="False: the ranker's scores stand for probabilities as they are.")
+    policy: str = Field(description="Digest of the weights and the diversity: another number, another digest.")
+    weights: dict[str, float] = Field(description="What one action is worth, by head of the ranker.")
+    theta: float = Field(description="1 orders by utility alone, 0 by variety alone.")
+
+
 class FeedAnswer(Message):
     """Pins, the release that chose them, and what each stage did."""
 
@@ -132,6 +165,10 @@ class FeedAnswer(Message):
     pins: list[FeedPin]
     stages: list[StageReport]
     sources: list[SourceReport]
+    utility: UtilityReport | None = Field(None, description="None where nothing was ranked.")
+    policy_refused: str | None = Field(
+        None, description="Why the file of weights is not what this answer was made by, and how to mend it."
+    )
     missing: list[str] = Field(
         description="Sources and stages that failed open in this answer; empty when all is well."
     )
@@ -205,7 +242,7 @@ class PinsAnswer(Message):
 class RetrieveRequest(Message):
     """Ask for candidates. Ids here are the lake's int64: this speaks to the home feed, not to the public."""
 
-    surface: Literal["homefeed", "related"] = "homefeed"
+    surface: Literal["homefeed", "related", "related_ads"] = "homefeed"
     user_id: Int64 = Field(0, description="0 = nobody known.")
     pin_id: Int64 = Field(0, description="The pin that related pins are asked for.")
     board_id: Int64 = Field(0, description="The board that related pins are asked for.")
@@ -234,6 +271,21 @@ class RankRequest(Message):
     pin_ids: list[Int64] = Field(description=f"1 to {MAX_CANDIDATES} candidates.")
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     now_ms: UnixMs | None = None
+    anchor: Int64 = Field(0, description="Ads: the pin they are shown beside.")
+
+
+class Brought(Message):
+    """What one source brought to the request, best first, parallel lists."""
+
+    source: GivenText
+    pin_ids: list[Int64]
+    scores: list[float]
+
+
+class LightRequest(RankRequest):
+    """Ask for light scores; the trees read what every source said of a pin."""
+
+    brought: list[Brought] = Field(default_factory=list, description=f"At most {MAX_BROUGHT} pins in all.")
 
 
 class LightAnswer(Message):
@@ -244,9 +296,11 @@ class LightAnswer(Message):
 
 
 class RankAnswer(Message):
-    """Scores, parallel to the request's `pin_ids`."""
+    """What the ranker foretells, before calibration."""
 
     release: int
     ranker: str
     heads: list[str]
-    scores: list[float]
+    probabilities: list[list[float | None]] = Field(
+        description="For each of `heads` a list parallel to the request's `pin_ids`; null where there is none."
+    )

@@ -8,7 +8,8 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 
-from bentos import impressions, intake
+from bentos import candidate_log, impressions, intake
+from bentos.candidate_log import CandidateLog, CandidateSample
 from bentos.catalogue import ActiveUsers
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RankingEngine, RetrievalEngine
 from bentos.event_log import EventLog, read
@@ -19,6 +20,7 @@ from bentos.ids import Ids
 from bentos.impressions import Impressions, ServedPins
 from bentos.intake import EventIntake
 from bentos.loader import ReleaseLoader, Role
+from bentos.policy_file import PolicyFile
 from bentos.pool import Pool
 from bentos.registry import ModelRegistry
 from bentos.sequences import SequenceWriter, replay
@@ -28,6 +30,9 @@ from validation.events import ActionRecord, ImpressionRecord
 from validation.lake import Lake
 
 logger = logging.getLogger("corkboard.service")
+
+UTILITY = "utility.yaml"
+"""The home's file of utility weights and diversity."""
 
 REMEMBERED_DAYS = 2
 MS_PER_DAY = 86_400_000
@@ -56,6 +61,8 @@ class HomefeedParts:
         self.holder.close()
         if self.intake is not None:
             self.intake.close()
+        if self.feed.candidates is not None:
+            self.feed.candidates.close()
         self.feed.impressions.close()
         self.pool.close()
 
@@ -90,10 +97,14 @@ def open_homefeed(
         opened.callback(pool.close)
         shown = open_impressions(settings, lake)
         opened.callback(shown.close)
+        fetched = open_candidates(settings)
+        opened.callback(fetched.close)
         taken = open_intake(settings, features, lake, pool) if with_events else None
         opened.pop_all()
     holder = open_holder(settings, features, role)
-    return HomefeedParts(pool, holder, FeedService(holder.current, engines, shown), taken, lake)
+    policy = PolicyFile(settings.utility or settings.home / UTILITY, named=settings.utility is not None)
+    feed = FeedService(holder.current, engines, shown, fetched, policy=policy.current)
+    return HomefeedParts(pool, holder, feed, taken, lake)
 
 
 def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHolder:
@@ -145,3 +156,9 @@ def open_impressions(settings: Settings, lake: Lake) -> Impressions:
         if isinstance(record, ImpressionRecord) and record.surface == "homefeed":
             served.add(record.user_id, [record.pin_id])
     return Impressions(EventLog.open(settings.events, impressions.STREAM), served)
+
+
+def open_candidates(settings: Settings) -> CandidateLog:
+    """The log of what a sample of requests fetched."""
+    sample = CandidateSample(requests=settings.candidates_rate, cut=settings.candidates_cut)
+    return CandidateLog(EventLog.open(settings.events, candidate_log.STREAM), sample)

@@ -11,16 +11,26 @@ from dataclasses import dataclass
 import bentoml
 import numpy as np
 
-from bentos import light_scores, ranking_features
+from bentos import ad_scores, light_scores
 from bentos.candidates import Candidates
+from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
+from bentos.heads import Heads
 from bentos.loader import Role
-from bentos.messages import MAX_CANDIDATES, LightAnswer, RankAnswer, RankRequest
+from bentos.messages import (
+    MAX_BROUGHT,
+    MAX_CANDIDATES,
+    LightAnswer,
+    LightRequest,
+    RankAnswer,
+    RankRequest,
+)
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool, needed
+from bentos.release import ServingRelease
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
@@ -46,15 +56,16 @@ class RankingParts:
 
 
 def open_parts(settings: Settings) -> RankingParts:
-    """The parts of a ranking process: the two-tower, the ranker and online features, no vector index."""
+    """The parts of a ranking process: light ranker, ranker and online features, no vector index."""
     one_thread()
     return RankingParts(Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RANK))
 
 
 async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
-    """Scores of the request's pins, in their order.
+    """What the ranker foretells of the request's pins, in their order, uncalibrated.
 
-    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
+    The home feed calibrates them, as it does where it ranks itself: it costs less than a hop, and fails by
+    itself. Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ranker), ReleaseMismatch,
     StoreUnavailable when the ranker misses its deadline or fails.
     """
     feed = feed_of(parts, request)
@@ -63,28 +74,69 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
         raise NoRelease(f"release {release.version} has no ranker; its manifest says why under `skipped`")
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
-    scores = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: ranking_features.score(feed))
-    return RankAnswer(
-        release=release.version,
-        ranker=release.ranker_name,
-        heads=list(release.ranker.heads),
-        scores=scores.tolist(),
-    )
+    heads = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: heads_of(feed))
+    return _answer(release, heads)
 
 
-async def light(parts: RankingParts, request: RankRequest) -> LightAnswer:
-    """The two-tower's products of the request's pins with the user, in their order.
+async def ads(parts: RankingParts, request: RankRequest) -> RankAnswer:
+    """Calibrated probabilities of the request's pins as ads beside `anchor`, in their order.
 
-    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no two-tower), ReleaseMismatch,
-    StoreUnavailable when the scores miss their deadline or fail.
+    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ads model), ReleaseMismatch,
+    StoreUnavailable when they miss their deadline or fail.
     """
     feed = feed_of(parts, request)
     release = feed.release
-    if release.networks.two_tower is None:
-        raise NoRelease(f"release {release.version} has no two-tower; its manifest says why under `skipped`")
+    if release.ads is None:
+        raise NoRelease(f"release {release.version} has no ads model; its manifest says why under `skipped`")
+    feed.pin_id = request.anchor
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    await read_pins(feed, parts.pool, READ_DEADLINE_MS)
+    return _answer(release, await needed(parts.pool, "ads", RANK_DEADLINE_MS, lambda: ad_scores.score(feed)))
+
+
+def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
+    return RankAnswer(
+        release=release.version,
+        ranker=heads.ranker,
+        heads=list(heads.names),
+        probabilities=np.where(np.isfinite(heads.p), heads.p, None).T.tolist(),
+    )
+
+
+async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
+    """Light scores of the request's pins, in their order, by the release's trees or its two-tower.
+
+    Raises LimitOutOfRange, BadId (also for a pin that no source brought), NoRelease (also where the release has
+    neither), ReleaseMismatch, StoreUnavailable when the scores miss their deadline or fail.
+    """
+    feed = feed_of(parts, request)
+    release = feed.release
+    if release.light is None and release.networks.two_tower is None:
+        raise NoRelease(
+            f"release {release.version} has no light ranker and no two-tower; its manifest says why under"
+            " `skipped`"
+        )
+    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    if release.light_by == light_scores.LIGHT:
+        feed.parts = brought(request)
+        await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     scores = await needed(parts.pool, "light", LIGHT_DEADLINE_MS, lambda: light_scores.score(feed))
     return LightAnswer(release=release.version, scores=scores.tolist())
+
+
+def brought(request: LightRequest) -> list[Candidates]:
+    """What the sources of a request brought. Raises LimitOutOfRange, BadId."""
+    total = sum(len(one.pin_ids) for one in request.brought)
+    if total > MAX_BROUGHT:
+        raise LimitOutOfRange(f"the sources brought {total} pins; send at most {MAX_BROUGHT}")
+    for one in request.brought:
+        if len(one.pin_ids) != len(one.scores):
+            raise BadId(f"source {one.source} has {len(one.pin_ids)} pins and {len(one.scores)} scores")
+    known = {pin for one in request.brought for pin in one.pin_ids}
+    missing = next((pin for pin in request.pin_ids if pin not in known), None)
+    if missing is not None:
+        raise BadId(f"pin {missing} is a candidate that no source brought; send what each source brought")
+    return [Candidates.of(one.source, one.pin_ids, one.scores, 0, "") for one in request.brought]
 
 
 def feed_of(parts: RankingParts, request: RankRequest) -> Feed:
@@ -114,15 +166,21 @@ class Ranking(OpenedService[RankingParts]):
 
     @bentoml.api(route="/light")
     @named_errors
-    async def light(self, request: RankRequest, /) -> LightAnswer:
+    async def light(self, request: LightRequest, /) -> LightAnswer:
         """Light scores, in the order of the candidates given."""
         return await light(self._parts.get(), request)
 
     @bentoml.api(route="/rank")
     @named_errors
     async def rank(self, request: RankRequest, /) -> RankAnswer:
-        """Scores in the order of the candidates given."""
+        """Probabilities of each head, in the order of the candidates given."""
         return await rank(self._parts.get(), request)
+
+    @bentoml.api(route="/ads")
+    @named_errors
+    async def ads(self, request: RankRequest, /) -> RankAnswer:
+        """Calibrated probabilities of sponsored pins, in the order given."""
+        return await ads(self._parts.get(), request)
 
 
 Ranking.add_asgi_middleware(NamedErrors)

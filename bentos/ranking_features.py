@@ -8,6 +8,7 @@ import numpy as np
 
 from bentos.features import Floats, Ints, PinTable
 from training.models.interactions import Pins, request_interactions
+from training.models.ranker import Candidates, Ranker, Request
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -17,31 +18,55 @@ class NoRanker(RuntimeError):
     """The release has no ranker, or this process did not load it."""
 
 
-def score(feed: Feed) -> Floats:
-    """The ranker's scores of `feed.candidates`, (n,) float32. Raises NoRanker."""
-    ranker = feed.release.ranker
-    if ranker is None:
-        raise NoRanker(f"release {feed.release.version} has no ranker; its manifest says why under `skipped`")
-    return ranker.score(assemble(feed))
+def score_heads(feed: Feed) -> Floats:
+    """The ranker's raw scores of `feed.candidates`, (n, H) float32 in the order of `ranker.heads`.
+    Raises NoRanker."""
+    return _ranker(feed).score_heads(*inputs(feed))
 
 
-def assemble(feed: Feed) -> Floats:
-    """The ranker's rows for `feed.candidates`, (n, len(spec.names)) float32."""
-    release, sequence = feed.release, feed.user.sequence
-    if release.ranker is None:
-        raise NoRanker(f"release {release.version} has no ranker")
-    rows = feed.pins.rows(feed.candidates.pin_ids)
-    interactions = request_interactions(
-        history=_pins(feed.pins, feed.pins.rows(sequence.pin_ids)),
+def inputs(feed: Feed) -> tuple[Request, Candidates]:
+    """What the ranker reads of the feed: its user with their sequence, and `feed.candidates`."""
+    ranker, sequence, table = _ranker(feed), feed.user.sequence, feed.pins
+    rows, history = table.rows(feed.candidates.pin_ids), table.rows(sequence.pin_ids)
+    request = Request(
+        history=table.vectors[history],
+        actions=sequence.actions.astype(np.int64),
+        surfaces=sequence.surfaces.astype(np.int64),
+        times_ms=sequence.timestamps_ms,
+        request_ms=feed.now_ms,
+        user=_user_vector(feed, ranker),
+    )
+    features = ranker.spec.assemble(feed.user.scalars, table.stats.scalars[rows], meetings(feed))
+    return request, Candidates(table.vectors[rows], features)
+
+
+def meetings(feed: Feed) -> Floats:
+    """INTERACTION_FEATURES of the user meeting each of `feed.candidates`, (n, I) float32."""
+    sequence, table = feed.user.sequence, feed.pins
+    history = table.rows(sequence.pin_ids)
+    return request_interactions(
+        history=_pins(table, history),
         actions=sequence.actions,
         times_ms=sequence.timestamps_ms,
-        candidates=_pins(feed.pins, rows),
+        candidates=_pins(table, table.rows(feed.candidates.pin_ids)),
         # A copy: numba compiles once more, for a second, when it meets a read-only array.
         followed_topics=np.array(feed.user.followed_topics, np.int64),
         request_ms=feed.now_ms,
-        signs=release.signs,
+        signs=feed.release.signs,
+        known=table.stats.present[history] | table.vectors[history].any(axis=1),
     )
-    return release.ranker.spec.assemble(feed.user.scalars, feed.pins.stats.scalars[rows], interactions)
+
+
+def _ranker(feed: Feed) -> Ranker:
+    if feed.release.ranker is None:
+        raise NoRanker(f"release {feed.release.version} has no ranker; its manifest says why under `skipped`")
+    return feed.release.ranker
+
+
+def _user_vector(feed: Feed, ranker: Ranker) -> Floats:
+    """Last night's vector, as training reads the last midnight's; zeros where there is none."""
+    stored = feed.user.vectors.get(ranker.user_space or "")
+    return np.zeros(ranker.user_dim, np.float32) if stored is None else stored.vector
 
 
 def _pins(table: PinTable, rows: Ints) -> Pins:

@@ -1,4 +1,5 @@
-"""What a stranger's trial never reaches: the learned retrievers, run once for a user made up of real pins."""
+"""What a stranger's trial never reaches: the learned retrievers, and the ranker on a history, run once for a
+user made up of real pins."""
 
 from __future__ import annotations
 
@@ -6,32 +7,88 @@ from dataclasses import replace
 
 import numpy as np
 
-from bentos import light_scores
+from bentos import ad_scores, light_scores, ranking_features
 from bentos.candidates import Candidates
-from bentos.features import User
+from bentos.features import PinTable, User
 from bentos.feed import Feed, Surface
 from bentos.networks import Learned
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.sources import conditional, dcm, pinnerformer, two_tower
 from feature_repo.sequence import Event, Sequence
+from training.models.light_ranking import LightRanker
+from training.models.ranker import Candidates as Ranked
+from training.models.ranker import Request
 
 MS_PER_HOUR = 3_600_000
 
 
 def rehearse(release: ServingRelease) -> None:
-    """Load the compiled kernels of every network the process holds, and prove that it fits its pins.
+    """Load the compiled kernels of every network the process holds, and prove that it fits its pins; run the
+    light ranker once.
 
-    Raises ReleaseRejected naming the part that reads or makes vectors of another dimension than the release's.
+    Raises ReleaseRejected naming the part that reads or makes other vectors than the release's.
     """
+    if release.ranker is not None:
+        check_ranker(release)
+        release.ranker.score_heads(*probe(release))
+    if release.ads is not None:
+        _rehearse_ads(release)
     held = [role for role in Learned if getattr(release.networks, role) is not None]
-    if not held:
+    if not held and release.light is None:
         return
     for role in held:
         _check_dimensions(release, role)
     feed = _somebody(release)
     for role in held:
         _RUNS[role](feed)
+    if release.light is not None:
+        _light(feed, release.light)
+
+
+def check_ranker(release: ServingRelease) -> None:
+    """Raise ReleaseRejected where the ranker reads other vectors than the release's pins and users have."""
+    ranker, name = release.ranker, release.ranker_name
+    if ranker is None:
+        return
+    held = release.dim(release.space)
+    if ranker.content_dim not in (0, held):
+        raise ReleaseRejected(
+            f"{name} reads {ranker.content_dim}-d content; the release holds {held}-d pins"
+            f" in {release.space}; train it on this content version and release both"
+        )
+    if ranker.user_space not in (None, release.space_of(Learned.PINNERFORMER)):
+        raise ReleaseRejected(
+            f"{name} reads users in {ranker.user_space}, the release makes their vectors in"
+            f" {release.space_of(Learned.PINNERFORMER)}; train it beside this PinnerFormer and release both"
+        )
+
+
+def probe(release: ServingRelease) -> tuple[Request, Ranked]:
+    """What the ranker would read of the made-up user and the pins they saved."""
+    feed = _somebody(release)
+    ids = np.unique(feed.candidates.pin_ids)
+    feed.pins = PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0])
+    return ranking_features.inputs(feed)
+
+
+def _rehearse_ads(release: ServingRelease) -> None:
+    """Price some popular pins as ads. Raises ReleaseRejected where the model reads other vectors."""
+    reads, held = release.ads.network.seen.vector_dim, release.dim(release.space)
+    if reads != held:
+        raise ReleaseRejected(
+            f"{release.ads_name} reads {reads}-d vectors; the release holds {held}-d pins in {release.space};"
+            " train ads on this content version and release both"
+        )
+    feed = _somebody(release)
+    ids = np.unique(feed.candidates.pin_ids)
+    if not len(ids):
+        return
+    feed.pin_id = int(ids[0])
+    known = np.union1d(ids, feed.user.sequence.pin_ids)
+    feed.pins = PinTable(known, release.features.pins(known), release.vectors(known, release.space)[0])
+    if not ad_scores.score(feed).sound.all():
+        raise ReleaseRejected(f"{release.ads_name} gives probabilities that are none")
 
 
 def _check_dimensions(release: ServingRelease, role: Learned) -> None:
@@ -62,6 +119,21 @@ def _somebody(release: ServingRelease) -> Feed:
 def _two_tower(feed: Feed) -> None:
     two_tower.candidates(feed)
     light_scores.user_vector(feed)
+
+
+def _light(feed: Feed, ranker: LightRanker) -> None:
+    """Raises ReleaseRejected where the trees read another number of features than their file says."""
+    ids = np.unique(feed.candidates.pin_ids)
+    feed.pins = PinTable(ids, feed.release.features.pins(ids), np.zeros((len(ids), 0), np.float32))
+    feed.parts = [feed.candidates]
+    made = light_scores.rows(feed, ranker.spec)
+    if made.shape[1] != ranker.booster.num_features():
+        raise ReleaseRejected(
+            f"the light ranker's file names {made.shape[1]} features, its trees read"
+            f" {ranker.booster.num_features()}; train it again"
+        )
+    if not np.isfinite(ranker.score(made)).all():
+        raise ReleaseRejected("the light ranker gives scores that are not numbers; train it again")
 
 
 _RUNS = {

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bentos.campaigns import Campaigns, SponsoredVectors
 from bentos.features import Features, Flags, Floats, Ints
 from bentos.ids import Ids
 from bentos.networks import Learned, Networks
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
+from training.models.ads.ranking import AdsPolicy
+from training.models.calibration import Calibrator
 from training.models.interactions import polarity_signs
-from training.models.pinnability import Ranker
+from training.models.light_ranking import LightRanker
+from training.models.page_policy import PagePolicy
 from training.models.pinnersage import PinnerSageConfig
-from validation.manifest import ReleaseManifest
+from training.models.ranker import Ranker
+from validation.manifest import ADS, ReleaseManifest
 from validation.tables import Contract
+
+if TYPE_CHECKING:
+    from training.models.ads.model import AdsModel
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,53 @@ class ServingRelease:
     """The learned retrievers this process runs."""
     walker: Walker | None = None
     """Walks on the pin-board graph; None in a process that does not retrieve, and without Pixie."""
+    light: LightRanker | None = None
+    """Trees that order candidates before heavy ranking; None where the two-tower does, or this process does not
+    rank."""
     ranker: Ranker | None = None
     """None in a process that does not rank, and in a release without a ranker."""
     ranker_name: str = ""
+    campaigns: Campaigns = field(default_factory=lambda: Campaigns(Path("no campaigns")))
+    """Ads that run, read again when an ingest has changed them."""
+    sponsored_vectors: SponsoredVectors = field(default_factory=SponsoredVectors)
+    ads_policy: AdsPolicy = field(default_factory=AdsPolicy)
+    ads: AdsModel | None = None
+    """None in a process that does not rank, and in a release without an ads model."""
+    calibrator: Calibrator | None = None
+    """Fitted for that ranker; None where its scores pass as they are, and in a process that only retrieves."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The ranker's heads as far as this process knows them; empty where it holds neither it nor its
+        calibrator."""
+        if self.ranker is not None:
+            return self.ranker.heads
+        return self.calibrator.head_names if self.calibrator else ()
+
+    @cached_property
+    def policy(self) -> PagePolicy:
+        """What pages are made by where no file says otherwise."""
+        return PagePolicy.default(self.contract.vocabulary)
+
+    @property
+    def has_ads(self) -> bool:
+        """Whether the release has an ads model, in this process or another."""
+        return ADS in self.manifest.parts
+
+    @property
+    def ads_name(self) -> str:
+        """`model@version` of the ads model; empty where there is none."""
+        part = self.manifest.parts.get(ADS)
+        return f"{part.model}@{part.version}" if part else ""
 
     @property
     def spaces(self) -> list[str]:
         return list(self.manifest.spaces())
+
+    @property
+    def light_by(self) -> str | None:
+        """Role of the part that orders candidates before heavy ranking; None where the merge's order stands."""
+        return self.manifest.light_by if self.manifest.light_by in self.manifest.parts else None
 
     def space_of(self, role: str) -> str | None:
         """The space of a part, None where the release has no such part."""
@@ -69,9 +120,11 @@ class ServingRelease:
 
     @property
     def user_spaces(self) -> tuple[str, ...]:
-        """Spaces in which users have vectors from the nightly run and this process searches."""
-        space = self.space_of(Learned.PINNERFORMER)
-        return (space,) if space in self.indexes else ()
+        """Spaces of users' vectors from the nightly run that this process reads: it searches there, or its
+        ranker takes them in."""
+        searched = self.space_of(Learned.PINNERFORMER)
+        read = {searched} & set(self.indexes) | {self.ranker.user_space if self.ranker else None}
+        return tuple(sorted(space for space in read if space is not None))
 
     def dim(self, space: str | None) -> int:
         """Dimension of a space of the release, 0 of any other."""

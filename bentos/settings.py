@@ -38,6 +38,8 @@ class Settings(BaseModel):
     """Redis of the online store; the embedded SQLite store if left out."""
     alias: str = CHAMPION
     """The alias of the release model that the services follow."""
+    utility: Path | None = None
+    """File of utility weights and diversity; `utility.yaml` of the home, where there is one, if left out."""
     profile: Profile = Profile.COMPOSED
     replica_rows: int = Field(default=1_000_000, ge=0)
     """Collections up to this many rows are copied into the process; larger ones are asked over the network."""
@@ -45,6 +47,11 @@ class Settings(BaseModel):
     """Seconds between two looks at the alias."""
     threads: int = Field(default=16, ge=1)
     """Threads that blocking store calls run on, so that none of them stalls the event loop."""
+
+    candidates_rate: float = Field(default=0.05, ge=0, le=1)
+    """Share of home feeds that log what they fetched and cut, for the light ranker; 0 logs none."""
+    candidates_cut: int = Field(default=200, ge=0)
+    """Pins of such a request that are logged without having been shown, at most."""
 
     @property
     def lake(self) -> Path:
@@ -78,10 +85,13 @@ _VARIABLES = {
     "milvus_uri": "CORKBOARD_MILVUS_URI",
     "redis": "CORKBOARD_REDIS",
     "alias": "CORKBOARD_RELEASE",
+    "utility": "CORKBOARD_UTILITY",
     "profile": "CORKBOARD_PROFILE",
     "replica_rows": "CORKBOARD_REPLICA_ROWS",
     "poll_s": "CORKBOARD_POLL_S",
     "threads": "CORKBOARD_THREADS",
+    "candidates_rate": "CORKBOARD_CANDIDATES_RATE",
+    "candidates_cut": "CORKBOARD_CANDIDATES_CUT",
 }
 
 

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from bentos.candidates import Candidates, concatenate, interleave
 from bentos.features import Floats, Ints, PinStats, PinTable, User
 from bentos.feed import Surface
-from bentos.networks import Learned
+from bentos.light_scores import source_lists
 from bentos.pool import Pool, why_missing
+from training.models.light_ranking import fetch, keep
+from validation.events import Reached
 
 if TYPE_CHECKING:
     from bentos.engines import Engines
@@ -72,7 +74,7 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float) -> None:
             )
         except Exception as error:
             # A feed without the user's features is a stranger's feed, which is better than none.
-            _fail_open(feed, "user", error)
+            fail_open(feed, "user", error)
             return
     feed.missing.extend(f"stale: {part}" for part in feed.user.stale)
     if not feed.user.known and feed.surface is Surface.HOMEFEED:
@@ -92,24 +94,26 @@ class Retrieve:
 
 @dataclass(frozen=True)
 class Merge:
-    """Sources take turns; a pin counts for the first that brings it; at most `budget` are kept."""
+    """Reciprocal rank fusion; a pin counts for the source that has it highest; at most `budget` are kept."""
 
     budget: int
     name: str = "merge"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         feed.candidates = merge(feed.parts, self.budget)
+        feed.reached[Reached.MERGED] = feed.candidates.pin_ids
 
 
 def merge(parts: list[Candidates], budget: int) -> Candidates:
-    """Round robin over `parts` in their order, without repeats."""
-    if not any(len(part) for part in parts):
+    """Every pin of `parts` once, those that many sources have high first; equal ones as sources in turns would
+    bring them."""
+    lists = source_lists(parts)
+    if not lists:
         return Candidates.none()
     rank = np.concatenate([np.arange(len(part)) for part in parts])
     group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    mixed = concatenate(parts).take(interleave(rank, group))
-    _, first = np.unique(mixed.pin_ids, return_index=True)
-    return mixed.take(np.sort(first)[:budget])
+    mixed = concatenate(parts).take(interleave(rank, group)).distinct()
+    return mixed.take(keep(fetch(lists, ()).fused, budget))
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class ReadPins:
 async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     """Fill `feed.pins` for the candidates and the sequence; fails open to pins of which nothing is known."""
     release = feed.release
-    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids]))
+    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
     ids = ids[ids > 0]
 
     def read() -> PinTable:
@@ -138,7 +142,7 @@ async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
         # Candidates stand in the order of their sources without any of this.
         nothing = np.zeros((len(ids), release.dim(release.space)), np.float32)
         feed.pins = PinTable(ids, PinStats.absent(len(ids)), nothing)
-        _fail_open(feed, "pins", error)
+        fail_open(feed, "pins", error)
 
 
 @dataclass(frozen=True)
@@ -155,19 +159,20 @@ class Keep:
 
 @dataclass(frozen=True)
 class LightRank:
-    """Order every candidate by the release's two-tower, where it has one and the user is somebody."""
+    """Order every candidate by the release's light ranker, trees or two-tower, where the user is somebody."""
 
     deadline_ms: float
     name: str = "light"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        if not (len(feed.candidates) and feed.user.known and feed.release.space_of(Learned.TWO_TOWER)):
+        feed.reached[Reached.LIGHT] = feed.candidates.pin_ids
+        if not (len(feed.candidates) and feed.user.known and feed.release.light_by):
             return
         try:
             scores: Floats = await engines.ranking.light(feed, self.deadline_ms)
         except Exception as error:
-            # The order of the merge gives every source its share, and serves without this.
-            _fail_open(feed, self.name, error)
+            # The order of the merge knows what every source said, and serves without this.
+            fail_open(feed, self.name, error)
             return
         feed.candidates = feed.candidates.scored(scores).best_first()
         feed.ordered_by = "light"
@@ -182,61 +187,7 @@ class Shortlist:
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         feed.candidates = feed.candidates.take(slice(self.budget))
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Score every candidate with the release's ranker and order by it."""
-
-    deadline_ms: float
-    name: str = "rank"
-
-    async def run(self, feed: Feed, engines: Engines) -> None:
-        if len(feed.candidates) == 0:
-            return
-        try:
-            scores: Floats = await engines.ranking.rank(feed, self.deadline_ms)
-        except Exception as error:
-            # The order of the merge is an answer; it is worse, and the answer says so.
-            _fail_open(feed, "rank", error)
-            return
-        feed.candidates = feed.candidates.scored(scores).best_first()
-        feed.ordered_by = "ranked"
-
-
-@dataclass(frozen=True)
-class TopicCap:
-    """Diversity: of any `window` neighbours in the answer, at most `at_most` share their first topic."""
-
-    window: int
-    at_most: int
-    name: str = "diversity"
-
-    async def run(self, feed: Feed, engines: Engines) -> None:
-        if len(feed.candidates):
-            topics = feed.pins.primary_topics[feed.pins.rows(feed.candidates.pin_ids)]
-            feed.candidates = feed.candidates.take(spread(topics, feed.limit, self.window, self.at_most))
-
-
-def spread(topics: Ints, limit: int, window: int, at_most: int) -> Ints:
-    """Positions of up to `limit` items, best first, such that a topic fills at most `at_most` of any `window`.
-
-    Greedy: each place takes the best item left whose topic is not full; where every topic left is full, the
-    best item left. Topic 0 (none) is never full. `topics` is (n,), best item first.
-    """
-    queues: dict[int, list[int]] = {}
-    for position in range(len(topics) - 1, -1, -1):
-        queues.setdefault(int(topics[position]), []).append(position)
-    chosen: list[int] = []
-    while len(chosen) < min(limit, len(topics)):
-        near = [int(topics[position]) for position in chosen[-(window - 1) :]] if window > 1 else []
-        full = {topic for topic in near if topic and near.count(topic) >= at_most}
-        open_topics = [topic for topic in queues if topic not in full] or list(queues)
-        topic = min(open_topics, key=lambda t: queues[t][-1])
-        chosen.append(queues[topic].pop())
-        if not queues[topic]:
-            del queues[topic]
-    return np.array(chosen, np.int64)
+        feed.reached[Reached.RANKED] = feed.candidates.pin_ids
 
 
 @dataclass(frozen=True)
@@ -249,6 +200,7 @@ class Take:
         feed.candidates = feed.candidates.take(slice(feed.limit))
 
 
-def _fail_open(feed: Feed, what: str, error: Exception) -> None:
+def fail_open(feed: Feed, what: str, error: Exception) -> None:
+    """The request goes on without `what`, and the answer says why."""
     feed.missing.append(f"{what}: {why_missing(error)}")
     logger.warning("request %d goes on without %s: %r", feed.request_id, what, error)

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from feature_repo.schema import SEQUENCE_ARRAYS, SEQUENCE_LENGTH
+from feature_repo.sequence_kernels import any_repeat, by_user, cut, table_of
+from validation.tables import RELATED_ADS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +30,7 @@ SURFACES: tuple[str, ...] = ("homefeed", "related", "search", "board", "topic", 
 """Surfaces with a code of their own, counted from 1; any other name, or none, is 0."""
 
 _SURFACE_CODES = {name: code for code, name in enumerate(SURFACES, start=1)}
+_SURFACE_CODES[RELATED_ADS] = _SURFACE_CODES["ads"]
 
 DTYPES: dict[str, np.dtype] = {
     "event_ids": np.dtype(np.int64),
@@ -189,15 +192,16 @@ class SequenceLog:
         user_ids, times, ids = columns["user_ids"], columns["timestamps_ms"], columns["event_ids"]
         in_order = (times[1:] > times[:-1]) | ((times[1:] == times[:-1]) & (ids[1:] >= ids[:-1]))
         # Days read from the lake are in order already: a stable sort by user alone then suffices.
-        order = np.argsort(user_ids, kind="stable") if in_order.all() else np.lexsort((ids, times, user_ids))
+        order = by_user(user_ids) if in_order.all() else np.lexsort((ids, times, user_ids))
         columns = {name: column[order] for name, column in columns.items()}
-        keep = ~_repeats(columns["user_ids"], columns["event_ids"])
-        if not keep.all():
+        if any_repeat(columns["user_ids"], columns["event_ids"]):
+            keep = ~_repeats(columns["user_ids"], columns["event_ids"])
             columns = {name: column[keep] for name, column in columns.items()}
-        users, first = np.unique(columns.pop("user_ids"), return_index=True)
+        owners = columns.pop("user_ids").astype(np.int64, copy=False)
+        first = np.flatnonzero(np.diff(owners, prepend=owners[:1] - 1))
         return cls(
-            users=users,
-            offsets=np.append(first, len(columns["event_ids"])).astype(np.int64),
+            users=owners[first],
+            offsets=np.append(first, len(owners)).astype(np.int64),
             event_ids=columns["event_ids"].astype(np.int64, copy=False),
             pin_ids=columns["pin_ids"].astype(np.int64, copy=False),
             actions=columns["actions"].astype(np.int8, copy=False),
@@ -225,7 +229,19 @@ class SequenceLog:
         times_ms = np.ascontiguousarray(times_ms, dtype=np.int64)
         if user_ids.shape != times_ms.shape:
             raise ValueError(f"one time a user: {user_ids.shape} users, {times_ms.shape} times")
-        return _slice(self.users, self.offsets, self.timestamps_ms, user_ids, times_ms, limit)
+        if len(user_ids) < len(self.users):
+            return self._cut(user_ids, times_ms, limit)
+        order = by_user(user_ids)  # a user's together: what is read for one is near for the next
+        start, end = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+        start[order], end[order] = self._cut(user_ids[order], times_ms[order], limit)
+        return start, end
+
+    def _cut(self, user_ids: np.ndarray, times_ms: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        return cut(self.users, *self._table, self.offsets, self.timestamps_ms, user_ids, times_ms, limit)
+
+    @cached_property
+    def _table(self) -> tuple[int, np.ndarray]:
+        return table_of(self.users, len(self))
 
     def sequence(self, user_id: int, time_ms: int) -> Sequence:
         """What `merge` would hold of `user_id` just before `time_ms`."""
@@ -267,28 +283,6 @@ def _frozen(values: object, dtype: np.dtype) -> np.ndarray:
     array = np.array(values, dtype=dtype)
     array.flags.writeable = False
     return array
-
-
-@njit(cache=True)
-def _slice(users, offsets, times, user_ids, times_ms, limit):  # type: ignore[no-untyped-def]
-    count = len(user_ids)
-    start = np.zeros(count, np.int64)
-    end = np.zeros(count, np.int64)
-    for q in range(count):
-        user = np.searchsorted(users, user_ids[q])
-        if user == len(users) or users[user] != user_ids[q]:
-            continue
-        low, high = offsets[user], offsets[user + 1]
-        first = low
-        while low < high:  # first row at or after the time
-            middle = (low + high) // 2
-            if times[middle] < times_ms[q]:
-                low = middle + 1
-            else:
-                high = middle
-        end[q] = low
-        start[q] = max(first, low - limit)
-    return start, end
 
 
 _EMPTY = Sequence(**{name: _frozen([], dtype) for name, dtype in DTYPES.items()})

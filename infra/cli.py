@@ -13,6 +13,10 @@ import typer
 
 from infra.home import Home
 
+# Threads that wait for each other sleep. Beside other work the default, spinning, takes several times the CPU.
+# OpenMP reads this when torch is first imported, which is later than here; services inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -39,6 +43,12 @@ class Size(StrEnum):
 
     TINY = "tiny"
     DEMO = "demo"
+
+
+class Tunable(StrEnum):
+    """What `tune` can choose settings of."""
+
+    ADS = "ads"
 
 
 class Task(StrEnum):
@@ -114,8 +124,15 @@ def train(
         bool,
         typer.Option(
             "--keep-weights",
-            help="Content, PinSage and the learned retrievers keep their weights: new pins and active users get"
-            " vectors, nothing is learned.",
+            help="Content, PinSage, the learned retrievers and TransAct keep their weights: new pins and active"
+            " users get vectors, nothing is learned but how TransAct is calibrated.",
+        ),
+    ] = False,
+    warm_start: Annotated[
+        bool,
+        typer.Option(
+            "--warm-start",
+            help="TransAct learns on from the weights of its newest version, on the rows since.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
@@ -124,7 +141,36 @@ def train(
     from infra import jobs
 
     with _named_errors():
-        jobs.train(context.obj.home, models=models, force=force, keep_weights=keep_weights, seed=seed)
+        jobs.train(
+            context.obj.home,
+            models=models,
+            force=force,
+            keep_weights=keep_weights,
+            warm_start=warm_start,
+            seed=seed,
+        )
+
+
+@app.command()
+def tune(
+    context: typer.Context,
+    model: Annotated[Tunable, typer.Argument(help="What is tuned.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier runs included.")] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option("--budget-minutes", min=0.1, help="Stop after so long.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Choose a model's transforms and sizes on the rows of the last `train`; the next `train` uses them.
+
+    Give `--trials`, `--budget-minutes` or both. A search that was cut short goes on where it stopped.
+    """
+    if trials is None and budget_minutes is None:
+        raise typer.BadParameter("give --trials or --budget-minutes")
+    from infra import jobs
+
+    with _named_errors():
+        jobs.tune(context.obj.home, model.value, trials=trials, minutes=budget_minutes, seed=seed)
 
 
 @app.command()
@@ -179,9 +225,9 @@ def evaluate(
             "-m",
             help="popularity, itemknn, rp3beta, ease, ials, sasrec, pixie, pinnerformer; temporal also"
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
-            " blended, which mixes the sources named at equal budget; ranking pinnability_logistic,"
-            " pinnability_gbdt and both without positions. Repeatable, or with commas; all that the data allows"
-            " if left out.",
+            " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
+            " pinnability_gbdt and both without positions. Repeatable, or with commas; all"
+            " that the data allows if left out.",
         ),
     ] = None,
     candidates: Annotated[
@@ -222,6 +268,12 @@ def evaluate(
     utility: Annotated[
         Path | None, typer.Option(help="Ranking: file of utility weights that order a request's pins.")
     ] = None,
+    trade: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ranking: draw what variety costs in utility, theta by theta, to this file (.png, .svg, .pdf)."
+        ),
+    ] = None,
     max_users: Annotated[int | None, typer.Option(min=1, help="Evaluate a sample of so many users.")] = None,
     against: Annotated[
         str | None, typer.Option(help="Compare every model with this one, user by user.")
@@ -250,10 +302,12 @@ def evaluate(
                     utility=utility,
                     json_file=json,
                     figure=figure,
+                    trade=trade,
                 ),
             )
             return
-        evaluation.refuse_foreign("--task retrieval", {"max-rows": max_rows, "utility": utility})
+        foreign = {"max-rows": max_rows, "utility": utility, "trade": trade}
+        evaluation.refuse_foreign("--task retrieval", foreign)
         config = evaluation.EvaluateConfig(
             protocol=protocol.value,
             models=_listed(models),
@@ -277,6 +331,29 @@ def _listed(values: list[str] | None) -> tuple[str, ...] | None:
     if values is None:
         return None
     return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+
+
+@app.command()
+def calibration(
+    context: typer.Context,
+    days: Annotated[float, typer.Option(min=0.01, help="Newest days of the event log.")] = 7.0,
+    within_hours: Annotated[
+        float, typer.Option(min=0.001, help="How long after an impression an action still answers it.")
+    ] = 24.0,
+    json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the newest ranker's reliability to this file (.png, .svg, .pdf)."),
+    ] = None,
+) -> None:
+    """Hold the probabilities that were served against what people did, by head and slice."""
+    from infra import calibration as report
+
+    with _named_errors():
+        config = report.CalibrationReportConfig(
+            days=days, within_hours=within_hours, json_file=json, figure=figure
+        )
+        report.run(context.obj.home, config)
 
 
 @app.command()

@@ -57,17 +57,30 @@ def train(
     models: Sequence[str] | None = None,
     force: bool = False,
     keep_weights: bool = False,
+    warm_start: bool = False,
     seed: int = 0,
 ) -> None:
     """Features, models, embeddings and vectors, each step skipped while its inputs are unchanged.
 
-    With `keep_weights` new pins get their vectors from the encoders there are, and nothing is learned by them.
+    With `keep_weights` new pins get their vectors from the encoders there are, and nothing is learned by them;
+    with `warm_start` TransAct learns on from its newest version. Raises JobError for both.
     """
     from training.pipelines.train import train as run
 
+    if keep_weights and warm_start:
+        raise JobError("--keep-weights learns nothing and --warm-start learns on; give one of the two")
     _need_lake(home)
     local.ensure_milvus(home)
-    run(replace(context(home, seed=seed), keep_weights=keep_weights), models=models, force=force)
+    given = replace(context(home, seed=seed), keep_weights=keep_weights, warm_start=warm_start)
+    run(given, models=models, force=force)
+
+
+def tune(home: Home, model: str, *, trials: int | None, minutes: float | None, seed: int = 0) -> None:
+    """Choose settings of a model under a budget, on the rows of the last training run."""
+    from training.pipelines.ads_tuning import tune_ads
+
+    _need_lake(home)
+    {"ads": tune_ads}[model](context(home, seed=seed), trials=trials, minutes=minutes)
 
 
 def release(home: Home, *, seed: int = 0) -> int:

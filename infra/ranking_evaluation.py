@@ -3,6 +3,7 @@ table."""
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,12 @@ from infra.home import Home
 
 if TYPE_CHECKING:
     from training.context import Progress
+    from training.data.training_set_facts import TrainingSetInfo
+    from training.evaluation.diversity_curve import Trade
     from training.evaluation.ranking_report import RankingReport
+    from training.models.interactions import Pins
+    from training.models.page_policy import PagePolicy
+    from training.transact.examples import Known
 
 
 class RankingEvaluateConfig(BaseModel):
@@ -33,6 +39,8 @@ class RankingEvaluateConfig(BaseModel):
     """File of utility weights; None: the data set's defaults."""
     json_file: Path | None = None
     figure: Path | None = None
+    trade: Path | None = None
+    """Picture of utility against variety."""
 
 
 def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
@@ -43,8 +51,9 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
     """
     from training.evaluation.figure import check_format
 
-    if config.figure is not None:
-        check_format(config.figure)
+    for picture in (config.figure, config.trade):
+        if picture is not None:
+            check_format(picture)
     with live("evaluating rankers") as update:
 
         def progress(line: str) -> None:
@@ -58,13 +67,57 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
         config.json_file.parent.mkdir(parents=True, exist_ok=True)
         config.json_file.write_text(report.to_json())
         say(f"everything measured: {config.json_file}")
-    if config.figure is not None:
-        from training.evaluation.calibration_metrics import draw
-
-        best = max(report.rows, key=lambda row: sum(head.auc for head in row.heads))
-        draw(best.calibration, config.figure)
-        say(f"reliability of {best.model}: {config.figure}")
+    _draw(report, config)
     return report
+
+
+def _draw(report: RankingReport, config: RankingEvaluateConfig) -> None:
+    """The pictures asked for, of the best ranker. Raises EvaluationError where pages are too short for one."""
+    from training.evaluation import calibration_metrics, diversity_curve
+
+    best = max(report.rows, key=lambda row: sum(head.auc for head in row.heads))
+    if config.figure is not None:
+        calibration_metrics.draw(best.calibration, config.figure)
+        say(f"reliability of {best.model}: {config.figure}")
+    if config.trade is not None:
+        if not best.trade:
+            raise EvaluationError(
+                "--trade: no request of the test days showed more pins than a page has; there is no trade"
+            )
+        console.print(f"\nutility against variety, pages ordered by {best.model}")
+        console.print(diversity_curve.text(best.trade), markup=False)
+        diversity_curve.draw(best.trade, config.trade)
+        say(f"utility against variety: {config.trade}")
+
+
+def _trade(home: Home, space: str | None, policy: PagePolicy | None) -> Trade:
+    """Pages compared in `space`, the rows' own. Raises EvaluationError where the rows compare no vectors."""
+    from training.evaluation.diversity_curve import Trade
+    from training.models.diversity import DiversityConfig
+
+    if space is None:
+        raise EvaluationError("--trade: these rows compare no vectors; train the content space first")
+    return Trade(_catalogue(home, space), config=policy.diversity if policy else DiversityConfig())
+
+
+def _catalogue(home: Home, space: str) -> Pins:
+    """Every pin of the lake in `space`."""
+    from infra.jobs import context
+    from training.pipelines.catalogues import catalogue_of, space_part
+    from training.registry import Registry
+
+    ctx = context(home)
+    return catalogue_of(ctx, space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), space))
+
+
+def _known(home: Home, info: TrainingSetInfo) -> Known:
+    """What TransAct reads beside the rows, whose vectors are of `info.space`."""
+    from training.pipelines.transact import known_of
+    from training.transact.examples import PinTable
+    from validation.lake import Lake
+
+    pins = _catalogue(home, str(info.space))
+    return known_of(Lake(home.lake), PinTable(pins.ids, pins.vectors), info.end)
 
 
 def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> RankingReport:
@@ -73,17 +126,17 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
     from training.data.training_set import INFO, TrainingSet
     from training.evaluation import ranking
     from training.evaluation.ranking_models import models
-    from training.models.utility import read_weights
+    from training.models.page_policy import read_policy
     from training.pipelines.pinnability import SET, newest, split_of
 
     rows = TrainingSet(home.training_sets / SET)
     if not (rows.path / INFO).exists():
         raise EvaluationError(f"{home.root} holds no ranker's training set yet; run `corkboard train`")
-    weights = None if config.utility is None else read_weights(config.utility, rows.info.vocabulary)
+    weights = None if config.utility is None else read_policy(config.utility, rows.info.vocabulary)
     split = split_of(rows.info)
     split = replace(split, train=newest(rows, split.train, config.max_rows))
     data, left_out = ranking.RankingData.of(rows, split)
-    known = models(data)
+    known = models(data, None if rows.info.space is None else cache(partial(_known, home, rows.info)))
     unknown = [name for name in config.models or () if name not in known]
     if unknown or config.models == ():
         raise EvaluationError(
@@ -95,6 +148,7 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
         seeds=range(config.seeds),
         k=config.k,
         weights=weights,
+        trade=_trade(home, rows.info.space, weights) if config.trade else None,
         skipped=left_out,
         progress=progress,
     )

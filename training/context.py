@@ -39,4 +39,6 @@ class TrainingContext:
     keep_weights: bool = False
     """Encoders (content, PinSage, the learned retrievers) keep the weights of their newest version, which take
     in what is new."""
+    warm_start: bool = False
+    """TransAct goes on from the weights of its newest version, on the rows since."""
     progress: Progress = silent

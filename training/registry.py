@@ -192,6 +192,10 @@ class Registry:
         versions = self.versions(name)
         return versions[-1] if versions else None
 
+    def next_version(self, name: str) -> int:
+        """The number that the next version registered will have, if nobody else registers one meanwhile."""
+        return (self.latest(name) or 0) + 1
+
     def trained(self, name: str) -> int | None:
         """The version of the last training run; the newest where no run has said."""
         return self.alias(name, TRAINED) or self.latest(name)

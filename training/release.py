@@ -14,22 +14,33 @@ from training import index
 from training.context import TrainingContext
 from training.pipelines.clock import run_interval
 from training.pipelines.content import content_space_of
+from training.pipelines.light import chosen
 from training.registry import COMMIT_TAG, Registry, git_commit
 from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
 from training.release_parts import (
     CONTENT,
+    LIGHT,
     MAKERS,
     PIXIE,
     RANKER,
     ReleaseError,
+    calibrated_ranker,
     newest_parts,
     registry_of,
     space_of,
 )
 from validation.gates import RETRIEVERS
 from validation.lake import Lake
-from validation.manifest import CHALLENGER, MANIFEST_FILE, RELEASE_MODEL, CollectionCheck, Part, ReleaseManifest
+from validation.manifest import (
+    ADS,
+    CHALLENGER,
+    MANIFEST_FILE,
+    RELEASE_MODEL,
+    CollectionCheck,
+    Part,
+    ReleaseManifest,
+)
 from validation.tables import PADDING_ID
 
 
@@ -44,14 +55,24 @@ def release(ctx: TrainingContext) -> int:
 def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> ReleaseManifest:
     """Measure the parts together and write the manifest of their release; nothing is registered yet.
 
-    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together,
-    CollectionMissing where a space was never built.
+    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together
+    and for a ranker whose calibrator is not its own, CollectionMissing where a space was never built.
     """
     skipped: dict[str, str] = {}
     if parts is None:
         parts, skipped = newest_parts(ctx)
+    light = parts.get(LIGHT)
+    light_by, measured = chosen(parts, light), {} if light is None else dict(light.metrics)
+    if light is not None and light_by != LIGHT:
+        skipped[LIGHT] = (
+            f"{light.model}@{light.version} keeps {measured[f'{LIGHT}/kept']:.3f} of engaged pins, "
+            f"{light_by} {measured[f'{light_by}/kept']:.3f}"
+        )
+        parts = {role: part for role, part in parts.items() if role != LIGHT}
     lake, bench = Lake(ctx.lake), Bench.of(ctx, parts.values())
     spaces = _spaces(bench.registry, parts)
+    if RANKER in parts:
+        calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
     sources = _sources(lake, parts, skipped)
     checks = []
     for space in spaces:
@@ -65,10 +86,11 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
         data_start=start,
         data_end=end,
         parts=dict(parts),
+        light_by=light_by,
         sources=sources,
         skipped=skipped,
         collections=tuple(checks),
-        metrics=_metrics(bench, parts, checks),
+        metrics=_metrics(bench, parts, checks) | measured,
         evaluation=bench.evaluation,
     )
 
@@ -131,7 +153,11 @@ def card(manifest: ReleaseManifest) -> str:
     lines[-1] += f"{manifest.data_end:%Y-%m-%d} (UTC, end exclusive), commit `{manifest.git_commit}`."
     lines += ["", "| part | model | space |", "|---|---|---|"]
     lines += [f"| {r} | {p.model}@{p.version} | {p.space or ''} |" for r, p in manifest.parts.items()]
-    lines += ["", f"Sources: {', '.join(manifest.sources)}."]
+    lines += [
+        "",
+        f"Sources: {', '.join(manifest.sources)}.",
+        f"Candidates are ordered by: {manifest.light_by}.",
+    ]
     lines += [f"Left out: {name}: {why}." for name, why in manifest.skipped.items()]
     lines += ["", "| collection | pins | recall@100 | filtered fill |", "|---|---|---|---|"]
     lines += [
@@ -152,6 +178,9 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     if RANKER in parts:
         out |= {f"ranker/{name}": value for name, value in parts[RANKER].metrics.items()}
         out |= normalized_entropy(out)
+    if ADS in parts:
+        own = ("auc/", "log_loss/", "error_before/", "error_after/", "positives/")
+        out |= {f"ads/{name}": value for name, value in parts[ADS].metrics.items() if name.startswith(own)}
     content = parts[CONTENT].metrics if CONTENT in parts else {}
     expected = content.get("pins", math.nan) * content.get("content_coverage", math.nan)
     for check in checks:
@@ -188,6 +217,8 @@ def _spaces(registry: Registry, parts: Mapping[str, Part]) -> list[str]:
         raise ReleaseError(f"a release needs a content space, these parts are {', '.join(parts)}")
     made = sorted(space_of(parts[role]) for role in MAKERS if role in parts)
     for role, part in parts.items():
+        if role == LIGHT:  # it reads scores, no vectors
+            continue
         reads_content = role in (*MAKERS, PIXIE) and role != CONTENT
         stands_on = content_space_of(registry, part) if reads_content else part.space
         if stands_on not in made:
@@ -209,7 +240,7 @@ def _interval(registry: Registry, parts: Mapping[str, Part]) -> tuple[datetime, 
 
 def _same(a: ReleaseManifest, b: ReleaseManifest) -> bool:
     """Whether two manifests name the same parts, data, sources, collections, code and evaluation."""
-    said = ("git_commit", "dataset", "data_start", "data_end", "sources", "skipped", "evaluation")
+    said = ("git_commit", "dataset", "data_start", "data_end", "sources", "skipped", "evaluation", "light_by")
     return (
         all(getattr(a, name) == getattr(b, name) for name in said)
         and {r: (p.model, p.version) for r, p in a.parts.items()}

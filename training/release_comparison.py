@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -12,19 +13,25 @@ import numpy as np
 from feature_repo.vectors.rows import PinRows
 from training import index
 from training.context import TrainingContext
-from training.data.training_set import TrainingSet
+from training.data.splits import DAY, Interval, midnight
+from training.data.training_set import Block, TrainingSet
 from training.evaluation.histories import Histories
 from training.evaluation.measured import Measured, measure_baselines
 from training.evaluation.retrieval import EVALUATED_USERS, NothingHeldOut, hold_out_last
 from training.evaluation.served import AtCut
-from training.models.pinnability import load_ranker
+from training.models.calibration import Calibrator
+from training.models.calibration.calibrator import FILE as CALIBRATION
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import ReleasedPixie
+from training.models.ranker import Ranker, load_ranker
 from training.pipelines import content as content_pipeline
+from training.pipelines import transact as transact_pipeline
 from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_space_of
+from training.pipelines.night_vectors import night_vectors
 from training.pipelines.pixie import released_graph_at
+from training.pipelines.transact import known_of
 from training.registry import Registry
 from training.release_evaluation import (
     evaluation_id,
@@ -35,12 +42,24 @@ from training.release_evaluation import (
     paired,
     ranking_rows,
     same_rows,
+    tested_days,
     tested_rows,
 )
-from training.release_parts import PINNERSAGE, PIXIE, RANKER, ReleaseError, registry_of, space_of
+from training.release_parts import (
+    PINNERSAGE,
+    PIXIE,
+    RANKER,
+    RANKERS,
+    ReleaseError,
+    calibrated_ranker,
+    registry_of,
+    space_of,
+)
+from training.transact.examples import Known, PinTable
 from validation.gates import RETRIEVERS, Comparison, Paired
 from validation.lake import Lake
 from validation.manifest import Part, ReleaseManifest, Space
+from validation.tables import TIMESTAMP
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,8 @@ class Bench:
         days than it did when they were trained.
         """
         past, no_past, lake, registry = None, "", Lake(ctx.lake), registry_of(ctx)
-        learned = [registry.learned_until(part.model, part.version) for part in parts]
+        found = [part for part in parts if part.model not in RANKERS]  # rankers have test days of their own
+        learned = [registry.learned_until(part.model, part.version) for part in found]
         since = max((until for until in learned if until is not None), default=None)
         try:
             held = hold_out_last(lake, run_end(ctx), since=since).sample(EVALUATED_USERS, ctx.seed)
@@ -105,6 +125,38 @@ class Bench:
             measure = {PINNERSAGE: self._pinnersage, PIXIE: self._pixie}.get(role, self._learned)
             self._measured[key] = measure(self.past, part)
         return self._measured[key]
+
+    def tested(self, part: Part, since: datetime | None) -> Block:
+        """The rows a ranker is measured on, of the days from `since` on. Raises NothingTested."""
+        assert self.rows is not None
+        space, days = space_of(part), tested_days(self.rows, since)
+        stored = None if self.rows.info.space == space else self.stored(space)
+        return tested_rows(self.ctx, self.rows, space, stored, days)
+
+    def ranking(self, part: Part, block: Block) -> Measured:
+        """A ranker with its calibrator on `block`; one of a time before calibrators as it served, without.
+
+        Raises ReleaseError where the calibrator is another version's.
+        """
+        assert self.rows is not None
+        files = self.files(part)
+        if (files / CALIBRATION).exists():
+            ranker, calibrator = calibrated_ranker(files, part)
+        else:
+            ranker = load_ranker(files)
+            calibrator = Calibrator.identity(f"{part.model}@{part.version}", ranker.heads)
+        known = self._known(part, ranker, block) if part.model == transact_pipeline.MODEL else None
+        return measure_ranker(ranker, calibrator, block, self.rows.info.action_names, known)
+
+    def _known(self, part: Part, ranker: Ranker, block: Block) -> Known:
+        """What TransAct reads beside the rows of `block`, in the part's own spaces."""
+        times, stored = block.keys[TIMESTAMP], self.stored(space_of(part))
+        days = Interval(midnight(times.min().to_pydatetime()), midnight(times.max().to_pydatetime()) + DAY)
+        users = None
+        if ranker.user_space is not None:
+            users = night_vectors(self.ctx, space_part(self.registry, ranker.user_space), days)
+        pins = PinTable(stored.ids, stored.vectors)
+        return known_of(Lake(self.ctx.lake), pins, days.end, users, ranker.user_space)
 
     def _pinnersage(self, past: Histories, part: Part) -> Measured:
         config = PinnerSageConfig.load(self.files(part))
@@ -167,13 +219,11 @@ def _compared(bench: Bench, role: str, candidate: Part, champion: Part) -> list[
 def _compared_rankers(bench: Bench, candidate: Part, champion: Part) -> list[Paired]:
     if bench.rows is None:
         raise ReleaseError(f"{bench.ctx.training_sets} holds no training set to score both rankers on")
-    blocks, units = [], []
-    for part in (candidate, champion):
-        space = space_of(part)
-        stored = None if bench.rows.info.space == space else bench.stored(space)
-        blocks.append(tested_rows(bench.ctx, bench.rows, space, stored))
-        units.append(measure_ranker(load_ranker(bench.files(part)), blocks[-1]).units)
+    parts = (candidate, champion)
+    learned = [bench.registry.learned_until(part.model, part.version) for part in parts]
+    since = max((until for until in learned if until is not None), default=None)
+    blocks = [bench.tested(part, since) for part in parts]
     if not same_rows(*blocks):
         raise ReleaseError("the test rows differ between the two spaces")
-    ours, theirs = units
+    ours, theirs = (bench.ranking(part, block).units for part, block in zip(parts, blocks, strict=True))
     return [paired(name, ours[name], theirs[name], larger_is_better=False) for name in ours if name in theirs]

@@ -7,7 +7,8 @@ that two releases compare pair by pair.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
 from training.context import TrainingContext
 from training.data.point_in_time import FeastPointInTime, PointInTime
+from training.data.splits import Interval
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
 from training.evaluation.histories import Histories
 from training.evaluation.measured import K, Measured, measured, unknown
+from training.evaluation.ranker_metrics import engage_losses, new_users, ranker_metrics
 from training.evaluation.retrieval import NEW_USERS, HeldOut
 from training.evaluation.served import (
     AtCut,
@@ -30,20 +33,22 @@ from training.evaluation.served import (
     pinnerformer_serves,
     two_tower_serves,
 )
-from training.models.interactions import INTERACTION_FEATURES, Pins
+from training.evaluation.served_scores import served_scores
+from training.models.calibration import Calibrator
+from training.models.interactions import Pins
 from training.models.interests import InterestNetwork
 from training.models.pin_board_graph import PinBoardGraph
-from training.models.pinnability import Ranker
 from training.models.pinnerformer import PinnerFormer
 from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
 from training.models.pixie import PixieSettings
+from training.models.ranker import Ranker
 from training.models.two_tower import TwoTower
-from training.pipelines.pinnability import NEW_USER_POSITIVES, SET, split_of
-from training.pipelines.pinnability import evaluate as evaluate_ranker
+from training.pipelines.pinnability import SET, split_of
 from training.pipelines.pixie import walk
 from training.pipelines.retrievers import CONDITIONAL, DCM, LEARNED, PINNERFORMER, TWO_TOWER
 from training.pipelines.user_actions import UserActions
 from training.registry import digest_of
+from training.transact.examples import Known
 from validation.gates import Paired
 from validation.lake import Lake
 
@@ -122,13 +127,30 @@ def ranking_rows(ctx: TrainingContext) -> TrainingSet | None:
     return rows
 
 
-def tested_rows(ctx: TrainingContext, rows: TrainingSet, space: str, stored: PinRows | None) -> Block:
-    """The test days' rows with interactions in `space`.
+class NothingTested(LookupError):
+    """A ranker has learned from every day that it could be measured on."""
+
+
+def tested_days(rows: TrainingSet, since: datetime | None = None) -> Interval:
+    """The test days of `rows`, those from before `since` left out: nothing is tested on what it has seen.
+
+    Raises NothingTested where no day is left.
+    """
+    test = split_of(rows.info).test
+    start = test.start if since is None else max(test.start, since)
+    if start >= test.end:
+        raise NothingTested(f"a ranker learned until {since:%Y-%m-%d}, where the rows to test on end")
+    return Interval(start, test.end)
+
+
+def tested_rows(
+    ctx: TrainingContext, rows: TrainingSet, space: str, stored: PinRows | None, test: Interval
+) -> Block:
+    """The rows of `test` with interactions in `space`.
 
     Straight from `rows` where they are of that space; otherwise those days are joined anew with the `stored`
     vectors, beside it.
     """
-    test = split_of(rows.info).test
     if rows.info.space == space:
         return rows.block(test)
     if stored is None:
@@ -152,15 +174,19 @@ def point_in_time(ctx: TrainingContext) -> PointInTime:
     return FeastPointInTime(open_store(ctx.feast_home))
 
 
-def measure_ranker(ranker: Ranker, block: Block) -> Measured:
-    """The ranker's metrics as `ranker/...` and its log loss row by row, overall and on new users."""
-    metrics, score = evaluate_ranker(ranker, block)
+def measure_ranker(
+    ranker: Ranker, calibrator: Calibrator, block: Block, actions: Sequence[str], known: Known | None
+) -> Measured:
+    """The ranker's metrics as `ranker/...` and the log loss of its chance of any positive action row by row,
+    overall and on new users: what two rankers of any heads have in common."""
+    raw = served_scores(ranker, block, known)
+    made = calibrator.calibrate(raw)
+    metrics = ranker_metrics(ranker.heads, actions, raw, made, block)
     out = {f"ranker/{name}": value for name, value in metrics.items()}
     out |= normalized_entropy(out)
-    p = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
-    loss = -np.where(block.label > 0, np.log(p), np.log1p(-p))
+    loss = engage_losses(ranker.heads, made, block)
     units = {"ranker/log_loss": loss}
-    new = _new_users(block)
+    new = new_users(block)
     if new.any():
         units[f"ranker/log_loss/{NEW_USERS}"] = loss[new]
     return Measured(out, units)
@@ -203,10 +229,6 @@ def _pins(stored: PinRows) -> Pins:
         own = stored.topics(row)[:PIN_TOPICS]
         topics[row, : len(own)] = own
     return Pins(stored.ids, stored.vectors, topics, stored.created_at_ms)
-
-
-def _new_users(block: Block) -> NDArray[np.bool_]:
-    return block.interactions[:, INTERACTION_FEATURES.index("sequence_positives")] < NEW_USER_POSITIVES
 
 
 def _digest(array: NDArray[np.generic]) -> str:

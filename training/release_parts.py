@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from training.context import TrainingContext
+from training.models.calibration import CalibrationMismatch, Calibrator
+from training.models.ranker import NotARanker, Ranker, load_calibrator, load_ranker
+from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
+from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines import transact as transact_pipeline
 from training.pipelines.content import content_part
 from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
-from training.pipelines.retrievers import LEARNED, retriever_part
+from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
+from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
-from validation.manifest import Part, Space
+from validation.lake import Lake
+from validation.manifest import ADS, Part, Space
+from validation.tables import ADS as ADS_TABLE
 
 CONTENT, PINSAGE, PIXIE, PINNERSAGE, RANKER = "content", "pinsage", "pixie", "pinnersage", "ranker"
 """Roles of the parts beside the learned retrievers, whose roles are their models' names (`LEARNED`)."""
 
+LIGHT = "light"
+"""Role of the trees that order candidates before heavy ranking."""
+
 MAKERS = (CONTENT, PINSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
 
-RANKERS = tuple(kind.model for kind in Kind)
+RANKERS = (*(kind.model for kind in Kind), transact_pipeline.MODEL)
 """Registered models that can be the ranker."""
 
 
@@ -40,9 +52,11 @@ def registry_of(ctx: TrainingContext) -> Registry:
 def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]:
     """(parts by role, what is left out and why): the newest content space and what was trained on it.
 
-    Of the rankers trained in that space the one with the lowest log loss on its test days is taken. Raises
-    ReleaseError where there is no content space, or where later parts exist but only for an older space (the
-    training run stopped halfway).
+    Of the newest ranker of each kind that was trained in that space, the one with the lowest `log_loss` is
+    taken: that of its calibrated chance of any positive action, which every kind foretells, at serving's
+    position, on the test days of the training set they share. One that reads users' vectors of a PinnerFormer
+    which is not of the release cannot be. Raises ReleaseError where there is no content space, or where later
+    parts exist but only for an older space (the training run stopped halfway).
     """
     registry = registry_of(ctx)
     version = registry.trained(content_pipeline.MODEL)
@@ -51,7 +65,8 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     content = content_part(registry, version)
     if content.metrics.get("content_coverage") == 0:
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        return {}, dict.fromkeys((CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER), why)
+        roles = (CONTENT, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT, ADS)
+        return {}, dict.fromkeys(roles, why)
     space = space_of(content)
     pinsage = _pinsage(registry, space)
     known: dict[str, str] = {}
@@ -61,17 +76,38 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     for name, part in learned.items():
         if part is not None and (short := retrievers.shortfall(part)):
             known[name], learned[name] = short, None
-    found = {
+    ads = _in_space(registry, ads_pipeline.MODEL, space)
+    if ads is not None and (short := ads_pipeline.shortfall(ads)):
+        known[ADS], ads = short, None
+    found: dict[str, Part | None] = {
         CONTENT: content,
         PINSAGE: pinsage,
         PIXIE: _pixie(registry, space),
         **learned,
         PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
-        RANKER: _ranker(registry, space),
+        RANKER: _ranker(registry, space, learned[PINNERFORMER]),
+        ADS: ads,
     }
+    over = light_pipeline.weights_named(registry, {r: part for r, part in found.items() if part is not None})
+    known[LIGHT] = f"no light ranker is trained over the scores of {over or 'rules alone'}"
+    found[LIGHT] = _light(registry, over)
+    if ads is None and not Lake(ctx.lake).has(ADS_TABLE.name):
+        del found[ADS]  # nothing is sponsored, so that nothing is left out
     absent = [role for role, part in found.items() if part is None]
     skipped = {role: known.get(role) or _why_absent(registry, role, space) for role in absent}
     return {role: part for role, part in found.items() if part is not None}, skipped
+
+
+def newest_sources(ctx: TrainingContext) -> dict[str, Part]:
+    """The parts of `newest_parts` that are candidate sources, by role."""
+    parts, _ = newest_parts(ctx)
+    return {role: parts[role] for role in light_pipeline.ROLES if role in parts}
+
+
+def _light(registry: Registry, over: str) -> Part | None:
+    """The newest light ranker that reads scores of exactly these sources' weights."""
+    version = _newest(registry, light_pipeline.MODEL, light_pipeline.SOURCES_TAG, over)
+    return None if version is None else light_pipeline.light_part(registry, version)
 
 
 def _pinsage(registry: Registry, content_space: str) -> Part | None:
@@ -98,10 +134,20 @@ def _pinnersage(registry: Registry, space: str) -> Part | None:
     return part.model_copy(update={"collection": Space.parse(space).collection})
 
 
-def _ranker(registry: Registry, space: str) -> Part | None:
-    """Of the newest ranker of each kind, the one with the lowest log loss."""
+def _in_space(registry: Registry, model: str, space: str) -> Part | None:
+    version = _newest(registry, model, "space", space)
+    return None if version is None else _part_in(registry, model, version, space)
+
+
+def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
+    """Of the newest ranker of each kind that can serve beside `former`, the one with the lowest log loss."""
     newest = {model: _newest(registry, model, "space", space) for model in RANKERS}
-    trained = [_part_in(registry, model, v, space) for model, v in newest.items() if v is not None]
+    users = {None, None if former is None else former.space}
+    trained = [
+        _part_in(registry, model, version, space)
+        for model, version in newest.items()
+        if version is not None and _tag(registry, model, version, USER_SPACE_TAG) in users
+    ]
     return min(trained, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
 
 
@@ -112,13 +158,21 @@ def space_of(part: Part) -> str:
     return part.space
 
 
+def calibrated_ranker(files: Path, part: Part) -> tuple[Ranker, Calibrator]:
+    """A version's ranker and the calibrator fitted for it. Raises ReleaseError where there is none, or where
+    it was fitted for another version, other heads or other sampling."""
+    ranker = load_ranker(files)
+    try:
+        return ranker, load_calibrator(files, f"{part.model}@{part.version}", ranker.heads)
+    except (NotARanker, CalibrationMismatch) as error:
+        raise ReleaseError(f"{error}; run `corkboard train --model {part.model} --force`") from error
+
+
 def _why_absent(registry: Registry, role: str, space: str) -> str:
     """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
-    if role in (
-        PINSAGE,
-        PIXIE,
-        *LEARNED,
-    ):  # made before PinnerSage, so a run that went on without them left them out
+    # All but the last two are made before PinnerSage, so that a run that went on without them left them out; a
+    # release does without the last two.
+    if role in (PINSAGE, PIXIE, *LEARNED, ADS):
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
     behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]

@@ -8,6 +8,7 @@ actions are the vocabulary's names, times are Unix milliseconds, UTC.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -63,17 +64,59 @@ class ImpressionRecord(_Record):
     stage: str | None = None
     """Funnel stage that decided the place (`merged`, `light`, `ranked`, `exploration`)."""
     score: float | None = None
+    ranker: str | None = None
+    """`model@version` that foretold `heads`, where the pin was ranked."""
+    heads: dict[str, float] | None = None
+    """Probability of each action, as the place was decided by."""
+    calibrated: bool | None = None
+    """Whether `heads` are calibrated."""
+    policy: str | None = None
+    """Digest of the utility weights and diversity that made `score` of `heads`."""
+    bid: float | None = Field(default=None, ge=0)
+    """Of a sponsored pin: micro-currency that a click pays."""
+    predicted: float | None = Field(default=None, ge=0, le=1)
+    """Of a sponsored pin: calibrated click probability that it was ranked by."""
 
 
-Record = Annotated[ActionRecord | ImpressionRecord, Field(discriminator="kind")]
-RECORD: TypeAdapter[ActionRecord | ImpressionRecord] = TypeAdapter(Record)
+class Reached(StrEnum):
+    """How far down the funnel a candidate came before it was cut."""
+
+    FETCHED = "fetched"
+    """A source brought it; the merge had no room for it."""
+    MERGED = "merged"
+    """A filter took it: hidden, or seen."""
+    LIGHT = "light"
+    """It stood in line for light scoring; the shortlist left it out."""
+    RANKED = "ranked"
+    """It made the shortlist for heavy ranking; the answer has others."""
+    SHOWN = "shown"
 
 
-def to_line(record: ActionRecord | ImpressionRecord) -> bytes:
+class CandidateRecord(_Record):
+    """One pin that one source brought to a request of the sample, and what became of it."""
+
+    kind: Literal["candidate"] = "candidate"
+    request_id: Id
+    source: str
+    rank: int = Field(ge=0, lt=2**31)
+    """Place in the source's own list, 0 is its best."""
+    score: float | None = None
+    """What the source ordered by; comparable within the source and release only."""
+    stage: Reached
+    logged: float = Field(gt=0, le=1)
+    """Chance that the pin was logged, given that its request was: 1 where it was shown."""
+
+
+AnyRecord = ActionRecord | ImpressionRecord | CandidateRecord
+Record = Annotated[AnyRecord, Field(discriminator="kind")]
+RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Record)
+
+
+def to_line(record: AnyRecord) -> bytes:
     """The record as one line of the log, newline included; absent fields are left out."""
     return record.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
-def from_line(line: bytes | str) -> ActionRecord | ImpressionRecord:
+def from_line(line: bytes | str) -> AnyRecord:
     """The record of one line. Raises pydantic.ValidationError naming the field that is wrong."""
     return RECORD.validate_json(line)

@@ -39,6 +39,12 @@ class GateBounds(Frozen):
     """Ranker log loss over that of always predicting the base rate."""
     max_calibration_error: float = Field(0.05, gt=0)
     """Expected calibration error of the ranker, in probability."""
+    max_head_calibration_error: float = Field(0.02, gt=0)
+    """The same of each of its heads."""
+    max_total_calibration_error: float = Field(0.25, gt=0)
+    """Sum of a head's probabilities over its positives, less 1, either way."""
+    min_head_positives: int = Field(1000, ge=1)
+    """A head with fewer decides nothing by its calibration."""
 
     margin: float = Field(0.1, ge=0)
     """How much worse than the champion a release may measure, as a share of the champion's value."""
@@ -170,6 +176,45 @@ def ranker_floor(
         yield _at_most(name, release.metrics, bound, "rows", bounds.min_sample)
 
 
+def head_calibration(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """Each head's calibrated probabilities are right on the days after those that its curve was fitted on."""
+    for name in sorted(release.metrics):
+        if not (name.startswith("ranker/heads/") and name.endswith("/positives")):
+            continue
+        head, positives = name.removesuffix("/positives"), int(release.metrics[name])
+        total = release.metrics.get(f"{head}/calibration_error")
+        for metric, value, bound in (
+            ("ece", release.metrics.get(f"{head}/ece"), bounds.max_head_calibration_error),
+            (
+                "calibration_error",
+                None if total is None else abs(total),
+                bounds.max_total_calibration_error,
+            ),
+        ):
+            result = _result(f"{head}/{metric}", value, bound, positives, above=False)
+            if positives >= bounds.min_head_positives:
+                yield result
+            else:
+                why = f"{positives} positives are too few to decide, it takes {bounds.min_head_positives}"
+                yield _undecided(result, why)
+
+
+def light_floor(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """Whoever orders candidates before heavy ranking keeps no less of what users act on than the merge does."""
+    kept, merged = f"{release.light_by}/kept", release.metrics.get("merge/kept")
+    if merged is None or release.light_by == "merge":
+        return
+    n = int(release.metrics.get("light/users", 0))
+    result = _result(kept, release.metrics.get(kept), merged, n, above=True)
+    if not result.passed and result.value is not None and n < bounds.min_sample:
+        result = _undecided(result, f"{n} are too few to decide, it takes {bounds.min_sample}")
+    yield result
+
+
 def index_health(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
@@ -235,7 +280,15 @@ def non_inferiority(
         yield _compared(pair, comparison.champion, bounds)
 
 
-GATES: tuple[Gate, ...] = (retrieval_floors, ranker_floor, index_health, size, non_inferiority)
+GATES: tuple[Gate, ...] = (
+    retrieval_floors,
+    ranker_floor,
+    head_calibration,
+    light_floor,
+    index_health,
+    size,
+    non_inferiority,
+)
 """Every gate, in the order of the report."""
 
 

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from validation.events import SEGMENT_SUFFIX, ActionRecord, ImpressionRecord, from_line
+from validation.events import SEGMENT_SUFFIX, AnyRecord, from_line
 from validation.ids import IdMap
 from validation.ingest import Progress, alone, ingest, silent
 from validation.lake import Lake
 from validation.outcome import IngestReport
-from validation.tables import ACTIONS, IMPRESSIONS, TIME, TIMESTAMP, Table
+from validation.tables import ACTIONS, CANDIDATES, IMPRESSIONS, TIME, TIMESTAMP, Table
 
 CURSORS = "events.json"
 """File in the lake: bytes of each segment that are already in the tables."""
@@ -38,6 +38,9 @@ UNREADABLE = "unreadable.jsonl"
 
 _BATCH = 200_000
 """Records held at once."""
+
+_TABLES: dict[str, Table] = {"action": ACTIONS, "impression": IMPRESSIONS, "candidate": CANDIDATES}
+"""The table of each kind of record."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,14 @@ class EventTables:
 def events_to_tables(
     events_dir: Path, out_dir: Path, ids: IdMap, *, since: Mapping[str, int] | None = None
 ) -> EventTables:
-    """Reads the log's segments into `out_dir`/actions/ and `out_dir`/impressions/, with the data set's own ids.
+    """Reads the log's segments into folders of `out_dir`, one a table of _TABLES, with the data set's own ids.
 
     `since` gives the byte to begin at, by segment name. A last line without its newline is left for the next
     time. A lake id that was never given out becomes null, for the door to refuse.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     cursors = dict(since or {})
-    writers = {spec.name: _Writer(spec, out_dir, ids) for spec in (ACTIONS, IMPRESSIONS)}
+    writers = {spec.name: _Writer(spec, out_dir, ids) for spec in _TABLES.values()}
     unreadable = 0
     with (out_dir / UNREADABLE).open("wb") as rejected:
         for segment in sorted(events_dir.glob(f"*{SEGMENT_SUFFIX}")):
@@ -77,8 +80,7 @@ def events_to_tables(
                     rejected.write(line)
                     unreadable += 1
                     continue
-                table = ACTIONS if isinstance(record, ActionRecord) else IMPRESSIONS
-                writers[table.name].add(record)
+                writers[_TABLES[record.kind].name].add(record)
     if not unreadable:
         (out_dir / UNREADABLE).unlink()
     for writer in writers.values():
@@ -137,9 +139,9 @@ class _Writer:
     out_dir: Path
     ids: IdMap
     written: int = 0
-    _records: list[ActionRecord | ImpressionRecord] = field(default_factory=list)
+    _records: list[AnyRecord] = field(default_factory=list)
 
-    def add(self, record: ActionRecord | ImpressionRecord) -> None:
+    def add(self, record: AnyRecord) -> None:
         self._records.append(record)
         if len(self._records) >= _BATCH:
             self.flush()

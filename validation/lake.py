@@ -25,13 +25,16 @@ import pyarrow.parquet as pq
 from validation.ids import IdMap
 from validation.tables import (
     ACTIONS,
+    CANDIDATES,
     DAY,
     EVENT_ID,
     IMPRESSIONS,
     PADDING_ID,
     PIN_ID,
     POSITION,
+    RANK,
     REQUEST_ID,
+    SOURCE,
     TABLES,
     TIMESTAMP,
     Contract,
@@ -43,6 +46,7 @@ PART = "part.parquet"
 EVENT_ORDER = {
     ACTIONS.name: (TIMESTAMP, EVENT_ID),
     IMPRESSIONS.name: (TIMESTAMP, REQUEST_ID, POSITION, PIN_ID),
+    CANDIDATES.name: (TIMESTAMP, REQUEST_ID, PIN_ID, RANK, SOURCE),
 }
 """Columns by which a day of an event table is sorted; no two rows are equal in all of them."""
 

@@ -17,6 +17,9 @@ RELEASE_MODEL = "homefeed"
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
+ADS = "ads"
+"""Role of the ads model, whose absence costs the ads surface and nothing else."""
+
 MANIFEST_FILE = "manifest.json"
 """The manifest's artifact, at the root of a release version's files."""
 
@@ -92,7 +95,10 @@ class ReleaseManifest(Frozen):
     """Interval of the actions the parts were trained on, UTC; `data_end` is exclusive."""
     parts: dict[str, Part]
     """By role: `content`, `pinsage`, `pixie`, `pinnersage`, `pinnerformer`, `dcm`, `conditional`, `two_tower`,
-    `ranker`."""
+    `light`, `ranker`, `ads`."""
+    light_by: str = "two_tower"
+    """Role of the part that orders candidates before heavy ranking, `light` or `two_tower`; `merge`: none, the
+    order of the merge stands."""
     sources: tuple[str, ...]
     """Candidate sources this release can serve, in funnel order."""
     skipped: dict[str, str] = Field(default_factory=dict)

@@ -14,19 +14,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from validation.events import Reached
 from validation.fingerprint import row_hash
 from validation.ids import MAX_ID, IdMap, hash_ids
 from validation.settle import contains
 from validation.source import LABELS, plain
 from validation.tables import (
     ACTION,
+    ADS,
+    BID,
     BOARD_ID,
+    CANDIDATES,
     EARLIEST,
+    ENDS_AT,
     EVENT_ID,
+    LOGGED,
     PIN_ID,
-    POSITION,
+    PREDICTED,
     PROPENSITY,
     REQUEST_ID,
+    SCORE,
+    STAGE,
+    STARTS_AT,
     TIMESTAMP,
     TOPIC_ID,
     USER_ID,
@@ -42,6 +51,9 @@ IDENTITY = (USER_ID, PIN_ID, ACTION, TIMESTAMP, BOARD_ID, REQUEST_ID)
 """What makes an action without an event_id the same action again; its fingerprint becomes the event_id."""
 
 UNKNOWN_ACTION = "unknown action"
+
+_YEAR_10000 = 253_402_300_800_000_000
+"""Unix microseconds."""
 
 VECTORS = ("visual_embedding", "text_embedding")
 
@@ -152,20 +164,30 @@ def _checker(spec: Table, name: str) -> _Check:
         return _required_id if required else _optional_id
     if name == ACTION:
         return _action
+    if name in (STARTS_AT, ENDS_AT):
+        return _campaign_time
     if pa.types.is_timestamp(spec.schema.field(name).type):
         return _time
-    if name == POSITION:
-        return _position
-    if name == PROPENSITY:
-        return _propensity
+    if pa.types.is_int32(spec.schema.field(name).type):
+        return _count
+    if name in (PROPENSITY, LOGGED):
+        return _chance
+    if name == PREDICTED:
+        return _probability
+    if name in (BID, "daily_budget"):
+        return _money
+    if name == SCORE:
+        return _finite
+    if name == STAGE and spec.name == CANDIDATES.name:
+        return _stage
     if pa.types.is_floating(spec.schema.field(name).type):
         return _not_negative
     return _text
 
 
 def _points_at_pins(spec: Table, name: str) -> bool:
-    """True for the pins of events, which must exist and are looked up while they are checked."""
-    return spec.by_day and name == PIN_ID
+    """True for the pins of events and ads, which must exist and are looked up while they are checked."""
+    return (spec.by_day or spec.name == ADS.name) and name == PIN_ID
 
 
 def _required_id(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
@@ -215,18 +237,41 @@ def _time(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Ar
     return column
 
 
-def _position(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+def _campaign_time(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    """A time that may well lie ahead: campaigns are booked."""
+    column = column.cast(pa.timestamp("us", tz="UTC"), safe=False)
+    micros = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    verdict.refuse((micros < 0) | (micros >= _YEAR_10000), f"{name} outside 1970 to 9999")
+    return column
+
+
+def _count(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
     column = _to_int64(verdict, column, name)
     values = pc.fill_null(column, 0).to_numpy()
     bad = (values < 0) | (values >= 2**31)
     verdict.refuse(bad, f"{name} outside 0 to 2**31 - 1")
-    return pa.array(np.where(bad, 0, values).astype(np.int32))
+    return pa.array(np.where(bad, 0, values).astype(np.int32), mask=_mask(column.is_null()))
 
 
-def _propensity(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+def _chance(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
     values = _floats(column)
     verdict.refuse((values <= 0) | (values > 1), f"{name} outside (0, 1]")
     return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _probability(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    values = _floats(column)
+    verdict.refuse((values < 0) | (values > 1), f"{name} outside [0, 1]")
+    return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _money(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    """Micro-currency, kept as float64. NaN is no amount, and not the absence of one either."""
+    values = _floats(column)
+    given = _mask(column.is_valid())
+    verdict.refuse(given & ~np.isfinite(values), f"{name} is not a finite number")
+    verdict.refuse(values < 0, f"negative {name}")
+    return pa.array(values, mask=~given)
 
 
 def _not_negative(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
@@ -234,6 +279,19 @@ def _not_negative(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) 
     verdict.refuse(values < 0, f"negative {name}")
     verdict.refuse(np.isinf(values), f"infinite {name}")
     return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _finite(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    values = _floats(column)
+    verdict.refuse(np.isinf(values), f"infinite {name}")
+    return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _stage(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    column = column.cast(pa.string())
+    known = pc.is_in(column, pa.array([stage.value for stage in Reached]))
+    verdict.refuse(~_mask(known), f"unknown {name}")
+    return column
 
 
 def _text(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
@@ -276,6 +334,8 @@ def _check_together(spec: Table, verdict: _Verdict, lake: dict[str, pa.Array]) -
         absent = [_mask(lake[c].is_null()) for c in (TOPIC_ID, BOARD_ID) if c in lake]
         if absent:
             verdict.refuse(np.logical_and.reduce(absent), "neither topic_id nor board_id")
+    if spec.name == ADS.name:
+        verdict.refuse(_mask(pc.less(lake[ENDS_AT], lake[STARTS_AT])), "ended before it began")
 
 
 def _lake_form(spec: Table, columns: dict[str, pa.Array], rows: int, rules: Rules) -> pa.Table:

@@ -25,7 +25,7 @@ from validation.errors import (
     WrongType,
 )
 from validation.ids import IdForm
-from validation.tables import ACTION, EVENT_ID, REQUEST_ID, TABLES, Contract, EntityKind, Table
+from validation.tables import ACTION, AD_ID, EVENT_ID, REQUEST_ID, TABLES, Contract, EntityKind, Table
 
 CONTRACT_FILE = "contract.yaml"
 
@@ -37,8 +37,8 @@ BATCH_ROWS = 500_000
 BATCH_ROWS_WIDE = 50_000
 """Rows at once of a table that may carry texts, pictures and vectors."""
 
-LABELS = (EVENT_ID, REQUEST_ID)
-"""Columns that name an event or an answer: int64, or strings that are hashed and never asked back."""
+LABELS = (EVENT_ID, REQUEST_ID, AD_ID)
+"""Columns that name an event, an answer or a campaign: int64, or strings that are hashed for good."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,16 @@ from validation.rows import CLOCK_SKEW, VECTORS
 from validation.tables import (
     ACTION,
     ACTIONS,
+    BID,
     CREATED_AT,
     FOLLOWS,
     IMPRESSIONS,
+    LOGGED,
     PINS,
     POSITION,
+    PREDICTED,
     PROPENSITY,
+    RANK,
     REQUEST_ID,
     TABLES,
     TIMESTAMP,
@@ -106,7 +110,8 @@ def _contract(table: str, frame: pd.DataFrame, contract: Contract, now: datetime
     if ACTION in frame:
         names = list(contract.vocabulary.names)
         asked.append(gxe.ExpectColumnValuesToBeInSet(column=ACTION, value_set=names, severity=CRITICAL))
-    bounds = {POSITION: (0, None), "duration_s": (0, None), PROPENSITY: (0, 1)}
+    bounds = {POSITION: (0, None), "duration_s": (0, None), PROPENSITY: (0, 1), RANK: (0, None), LOGGED: (0, 1)}
+    bounds |= {BID: (0, None), PREDICTED: (0, 1)}
     for name, (low, high) in bounds.items():
         if name in frame and frame[name].notna().any():
             asked.append(

@@ -32,7 +32,19 @@ SOURCE = "source"
 PROPENSITY = "propensity"
 ANCHOR = "anchor"
 SURFACE = "surface"
+AD_ID = "ad_id"
+BID = "bid"
+PREDICTED = "predicted"
+STARTS_AT = "starts_at"
+ENDS_AT = "ends_at"
+STAGE = "stage"
+RANK = "rank"
+SCORE = "score"
+LOGGED = "logged"
 DAY = "day"
+
+RELATED_ADS = "related_ads"
+"""Surface of sponsored pins beside related ones; such an impression's `source` is the ad's source."""
 
 EARLIEST = datetime(2005, 1, 1, tzinfo=UTC)
 """Events before this are taken for clocks that were never set, unless a data set declares otherwise."""
@@ -230,6 +242,8 @@ IMPRESSIONS = Table(
             (PROPENSITY, pa.float32()),
             ("stage", pa.string()),
             (ANCHOR, pa.int64()),
+            (BID, pa.float64()),
+            (PREDICTED, pa.float32()),
         ]
     ),
     key=(REQUEST_ID, PIN_ID),
@@ -241,6 +255,30 @@ IMPRESSIONS = Table(
     },
     by_day=True,
 )
+
+CANDIDATES = Table(
+    name="candidates",
+    required=(REQUEST_ID, USER_ID, PIN_ID, TIMESTAMP, SOURCE, RANK, STAGE, LOGGED),
+    schema=pa.schema(
+        [
+            pa.field(REQUEST_ID, pa.int64(), nullable=False),
+            pa.field(USER_ID, pa.int64(), nullable=False),
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(TIMESTAMP, TIME, nullable=False),
+            pa.field(SOURCE, pa.string(), nullable=False),
+            pa.field(RANK, pa.int32(), nullable=False),
+            (SCORE, pa.float32()),
+            pa.field(STAGE, pa.string(), nullable=False),
+            pa.field(LOGGED, pa.float32(), nullable=False),
+            (SURFACE, pa.string()),
+            ("release", pa.int32()),
+        ]
+    ),
+    key=(REQUEST_ID, PIN_ID, SOURCE),
+    ids={USER_ID: EntityKind.USER, PIN_ID: EntityKind.PIN},
+    by_day=True,
+)
+"""What a sample of requests fetched, a row a pin and source that brought it; see `events.CandidateRecord`."""
 
 BOARDS = Table(
     name="boards",
@@ -301,7 +339,29 @@ USERS = Table(
     ids={USER_ID: EntityKind.USER},
 )
 
-TABLES: dict[str, Table] = {t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, IMPRESSIONS, ACTIONS)}
+ADS = Table(
+    name="ads",
+    required=(AD_ID, PIN_ID, SOURCE, BID, STARTS_AT, ENDS_AT),
+    schema=pa.schema(
+        [
+            pa.field(AD_ID, pa.int64(), nullable=False),
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(SOURCE, pa.string(), nullable=False),
+            pa.field(BID, pa.float64(), nullable=False),
+            pa.field(STARTS_AT, TIME, nullable=False),
+            pa.field(ENDS_AT, TIME, nullable=False),
+            ("daily_budget", pa.float64()),
+        ]
+    ),
+    key=(AD_ID,),
+    ids={PIN_ID: EntityKind.PIN},
+)
+"""Campaigns: a pin, the source it comes from (`standard`, `shopping`), and what a click on it pays while it
+runs. Bids and budgets are in micro-currency, millionths of the account's currency."""
+
+TABLES: dict[str, Table] = {
+    t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, ADS, IMPRESSIONS, CANDIDATES, ACTIONS)
+}
 """Every contract table, in the order in which they pass the door (what is pointed at before what points)."""
 
 REQUIRED_TABLES = (PINS.name, ACTIONS.name)

@@ -87,7 +87,8 @@ async function ask(exclude) {
   const answer = await api.homefeed(state.user, PAGE, exclude);
   if (turn !== state.turn) return null;
   state.answer = answer;
-  for (const pin of answer.pins) state.pins.set(String(pin.pin_id), Object.assign(pin, { request_id: answer.request_id }));
+  const of = { request_id: answer.request_id, utility: answer.utility };
+  for (const pin of answer.pins) state.pins.set(String(pin.pin_id), Object.assign(pin, of));
   renderAround();
   return answer.pins;
 }
@@ -200,10 +201,11 @@ function drop(pin, made, onFeed) {
 
 function renderAround() {
   renderReasons();
-  const { missing = [], fallback = null } = state.answer ?? {};
+  const { missing = [], fallback = null, policy_refused: refused = null } = state.answer ?? {};
   const notice = at("notice");
   const words = fallback ? [`Nothing is known of user ${state.user} yet: this is what is popular. Act on a few pins and look again.`] : [];
   if (missing.length) words.push(`Answered without ${missing.join(", ")}.`);
+  if (refused) words.push(`The utility weights are not those of the file: ${refused}`);
   notice.hidden = words.length === 0;
   notice.replaceChildren(icon(fallback ? "spark" : "flag"), el("span", "", words.join(" ")));
   if (!at("drawer").hidden) renderDrawer(at("drawer"), state.answer, () => inspect(false));

@@ -2,6 +2,7 @@
 
 import { cover } from "./cover.js";
 import { el, icon } from "./icons.js";
+import { oddsLine } from "./odds.js";
 import { REASONS } from "./reasons.js";
 
 /** The chip that says why. */
@@ -64,7 +65,9 @@ export function card(pin, actions, on, marks = new Set()) {
   const title = drawnCover ? null : el("h3", "", pin.title || `Pin ${pin.pin_id}`);
   const domain = pin.link_domain ? el("span", "domain", pin.link_domain) : null;
   const score = el("span", "score", `#${pin.position + 1} · ${pin.source} · ${pin.score.toFixed(3)}`);
-  made.append(frame, el("div", "text", title, domain, chip(pin.why), score));
+  const odds = el("span", "score odds-line", oddsLine(pin));
+  const sponsored = pin.sponsored ? el("span", "sponsored", "Sponsored") : null;
+  made.append(frame, el("div", "text", sponsored, title, domain, chip(pin.why), score, odds));
 
   made.addEventListener("click", () => on.open(pin));
   made.addEventListener("keydown", (event) => {

@@ -5,6 +5,17 @@ import { actionButton, card, chip, markDone, skeletons } from "./card.js";
 import { cover } from "./cover.js";
 import { el, icon } from "./icons.js";
 import { Masonry } from "./masonry.js";
+import { odds } from "./odds.js";
+
+/** Related pins with each ad at its place; what is done to an ad is logged as of its own request. */
+function withAds(pins, ads) {
+  const sold = new Set(ads.pins.map((ad) => ad.pin_id));
+  const page = pins.filter((pin) => !sold.has(pin.pin_id));
+  for (const ad of ads.pins) {
+    page.splice(ad.position, 0, { ...ad, surface: "related_ads", request_id: ads.request_id });
+  }
+  return page;
+}
 
 export class Closeup {
   /** `on.act(pin, action, card, button, surface, requestId)`, `on.open(pin)`, `on.close()`, `marks(pinId)`. */
@@ -37,7 +48,7 @@ export class Closeup {
     const shown = actions.all.filter((a) => a.name !== "closeup").sort((a, b) => order(a) - order(b));
     for (const action of shown) {
       const kind = action === actions.primary ? "pill primary" : action.polarity === "negative" ? "pill quiet negative" : "pill quiet";
-      const button = actionButton(action, kind, () => this.on.act(pin, action, null, button, "related"));
+      const button = actionButton(action, kind, () => this.on.act(pin, action, null, button, pin.surface ?? "related"));
       if (this.on.marks(pin.pin_id).has(action.name)) markDone(button, action);
       row.append(button);
     }
@@ -48,6 +59,7 @@ export class Closeup {
       row,
       el("h2", "", pin.title || `Pin ${pin.pin_id}`),
       pin.why ? chip(pin.why) : null,
+      odds(pin, pin.utility),
       pin.description ? el("p", "", pin.description) : null,
       topics,
       el("p", "fine", [pin.link_domain, `pin ${pin.pin_id}`].filter(Boolean).join(" · ")),
@@ -64,14 +76,20 @@ export class Closeup {
     const masonry = new Masonry(grid, { least: 190, most: 5 });
     masonry.show(skeletons(10));
     try {
-      const answer = await api.related(pin.pin_id, userId, 30);
+      // Ads are a part of the page that may fail: related pins stand without them.
+      const [answer, ads] = await Promise.all([
+        api.related(pin.pin_id, userId, 30),
+        api.relatedAds(pin.pin_id, userId, 30).catch(() => ({ pins: [] })),
+      ]);
       if (turn !== this.turn) return;
+      const page = withAds(answer.pins, ads);
       const on = {
         open: this.on.open,
-        act: (other, action, made, button) => this.on.act(other, action, made, button, "related", answer.request_id),
+        act: (other, action, made, button) =>
+          this.on.act(other, action, made, button, other.surface ?? "related", other.request_id ?? answer.request_id),
       };
-      masonry.show(answer.pins.map((other) => card(other, actions, on, this.on.marks(other.pin_id))));
-      if (!answer.pins.length) grid.replaceChildren(el("p", "end", "Nothing else is like it."));
+      masonry.show(page.map((other) => card(other, actions, on, this.on.marks(other.pin_id))));
+      if (!page.length) grid.replaceChildren(el("p", "end", "Nothing else is like it."));
     } catch (error) {
       if (turn === this.turn) grid.replaceChildren(el("p", "end", `${error.name}: ${error.message}`));
     }

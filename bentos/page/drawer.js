@@ -13,7 +13,9 @@ const TITLES = {
   light: "Light scoring",
   shortlist: "Shortlist",
   rank: "Heavy ranking",
-  diversity: "Topic diversity",
+  calibration: "Calibration",
+  utility: "Utility",
+  diversity: "Diversity",
   take: "Answer",
   cards: "Cards",
   log: "Impression log",
@@ -34,9 +36,16 @@ export function renderDrawer(holder, answer, onClose) {
   fact("Spaces", answer.spaces.join(", ") || "none");
   fact("Answer", `${answer.pins.length} pins in ${answer.ms.toFixed(1)} ms`);
   fact("Request", String(answer.request_id));
+  const { utility } = answer;
+  if (utility) {
+    fact("Ranker", `${utility.ranker}, ${utility.calibrated ? "calibrated" : "not calibrated"}`);
+    fact("Utility", Object.entries(utility.weights).map(([head, weight]) => `${head} ${Number(weight.toPrecision(3))}`).join(", "));
+    fact("Policy", `${utility.policy}, theta ${utility.theta}`);
+  }
 
   const parts = [head, facts];
   for (const missing of answer.missing) parts.push(el("p", "missing", icon("flag"), `Without ${missing}`));
+  if (answer.policy_refused) parts.push(el("p", "missing", icon("flag"), answer.policy_refused));
   if (answer.fallback) parts.push(el("p", "missing calm", icon("spark"), answer.fallback));
 
   const sources = el("div", "bars");

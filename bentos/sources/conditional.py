@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from training.models.interests import UserEmbeddings
 
 NAME = Learned.CONDITIONAL.value
-CANDIDATES = 300
+CANDIDATES = 600
 """Pins of all topics together: what a single embedding would be searched for."""
 
 

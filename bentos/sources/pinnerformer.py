@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bentos.feed import Feed
 
 NAME = Learned.PINNERFORMER.value
-CANDIDATES = 300
+CANDIDATES = 600
 
 
 def candidates(feed: Feed) -> Candidates:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bentos.feed import Feed
 
 NAME = "pixie"
-CANDIDATES = 300
+CANDIDATES = 600
 
 
 def candidates(feed: Feed) -> Candidates:

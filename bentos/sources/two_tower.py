@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bentos.feed import Feed
 
 NAME = Learned.TWO_TOWER.value
-CANDIDATES = 300
+CANDIDATES = 600
 
 
 def candidates(feed: Feed) -> Candidates:

@@ -27,12 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.benchmarks.measuring import float32_products, in_turns, machine
+from tests.benchmarks.ranking_request import stages_and_request
 from training.cpu import tune_cpu
 from training.models.pinnerformer.inference import native_bfloat16
+from training.models.ranker import Candidates, Request
 from training.models.transact import Head, SequenceConfig, TransActConfig
 from training.models.transact.network import TransAct, probabilities, seeded
 from training.models.transact.sequence import SequenceEncoder
-from training.models.transact.serving import Candidates, Request, Scorer, as_rows, drift
+from training.models.transact.serving import Scorer, as_rows, drift
 from training.models.transact.shared import CHUNK_BYTES, SharedEncoder
 
 GOALS = {
@@ -91,6 +93,7 @@ def main() -> None:
     )
     results = sequence_module(network, request, candidates, args.rounds)
     results |= whole_ranker(network, request, candidates, max(3, args.rounds // 2))
+    results |= stages_and_request(network, request, candidates)
     results["goals"] = {
         key: f"{sign} {goal}: {'met' if (results[key] >= goal) == (sign == '>=') else 'MISSED'}"
         for key, (sign, goal) in GOALS.items()
@@ -191,10 +194,11 @@ def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype
         torch.randn(length, largest * width, dtype=dtype),
     )
     e, scores = torch.rand(length, length, dtype=dtype), torch.rand(largest, length, length, dtype=dtype)
-    square = torch.randn(width, width, dtype=dtype)
+    double = torch.randn(width, 2 * width, dtype=dtype)
     up, down = torch.randn(width, config.ffn, dtype=dtype), torch.randn(config.ffn, width, dtype=dtype)
     hidden = torch.randn(largest * length, config.ffn, dtype=dtype)
     outs = [torch.empty_like(t) for t in (wide, x.view(-1, width), hidden, scores, x)]
+    outs.append(torch.empty(largest * length, 2 * width, dtype=dtype))
 
     def run() -> None:
         for size in sizes:
@@ -202,8 +206,7 @@ def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype
             torch.mm(e, wide[:, : size * width], out=outs[0][:, : size * width])
             for layer in range(config.layers):
                 if layer:
-                    torch.mm(flat, square, out=outs[1][:rows])
-                    torch.mm(flat, square, out=outs[1][:rows])
+                    torch.mm(flat, double, out=outs[5][:rows])
                     torch.bmm(x[:size], x[:size].transpose(1, 2), out=outs[3][:size])
                     torch.bmm(scores[:size], x[:size], out=outs[4][:size])
                 torch.mm(flat, up, out=outs[2][:rows])

@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.diversity import diversify
 from training.models.light_ranking import LightRanker, LightSpec, SourceList, fetch, keep, topic_match
 from training.models.utility import DEFAULTS, UtilityWeights, utility
+from training.pipelines.light_fitting import LightConfig
 
 GOALS = {"light_over_bare_xgboost": 1.3}
 SOURCES = ("pinnersage", "pixie", "pinnerformer", "two_tower", "dcm", "boards", "topics", "popular")
@@ -33,7 +35,7 @@ NOW_MS = 2 * 10**12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trees", type=int, default=100)
+    parser.add_argument("--trees", type=int, default=LightConfig().rounds)
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     found = light(args.trees, args.rounds) | after_ranking(args.rounds)
@@ -43,23 +45,39 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def light(trees: int, rounds: int) -> dict[str, float]:
-    """Milliseconds of the whole light stage and of the prediction alone, and their ratio."""
-    rng = np.random.default_rng(0)
-    lists = [
-        SourceList(s, rng.choice(5000, 340, replace=False) + 1, np.sort(rng.random(340, np.float32))[::-1])
-        for s in SOURCES
-    ]
-    spec = LightSpec(sources=SOURCES)
-    n = len(fetch(lists, SOURCES))
-    pins = rng.poisson(3, (n, len(PIN_SCALARS))).astype(np.float32)
-    created, topics = rng.integers(1, NOW_MS, n), rng.integers(0, 60, (n, 4))
-    user = rng.random(len(USER_SCALARS), dtype=np.float32)
-    followed, recent, shares = np.arange(1, 16), np.arange(10, 22), np.full(12, 0.1, np.float32)
+@dataclass(frozen=True)
+class LightStage:
+    """Sources' lists of some 2,000 candidates with their features read, and a light ranker for them."""
 
-    def assembled() -> np.ndarray:
-        return spec.assemble(
-            fetch(lists, SOURCES),
+    lists: list[SourceList]
+    features: tuple[Any, ...]
+    """Of the candidates and the user, as `LightSpec.assemble` takes them after the fetched lists."""
+    ranker: LightRanker
+
+    @classmethod
+    def of(cls, trees: int) -> LightStage:
+        rng = np.random.default_rng(0)
+        lists = [
+            SourceList(s, rng.choice(5000, 340, replace=False) + 1, np.sort(rng.random(340, np.float32))[::-1])
+            for s in SOURCES
+        ]
+        spec, n = LightSpec(sources=SOURCES), len(fetch(lists, SOURCES))
+        pins = rng.poisson(3, (n, len(PIN_SCALARS))).astype(np.float32)
+        created, topics = rng.integers(1, NOW_MS, n), rng.integers(0, 60, (n, 4))
+        user = rng.random(len(USER_SCALARS), dtype=np.float32)
+        stage = cls(lists, (pins, created, topics, user), LightRanker(spec, xgboost.Booster()))
+        rows = stage.assembled()
+        many = np.tile(rows, (8, 1)) + rng.normal(size=(8 * n, rows.shape[1])).astype(np.float32) * 0.3
+        settings = {"objective": "binary:logistic", "max_depth": LightConfig().depth, "nthread": 1}
+        booster = xgboost.train(settings, xgboost.DMatrix(many, rng.random(len(many)) < 0.3), trees)
+        return replace(stage, ranker=LightRanker(spec, booster))
+
+    def assembled(self) -> np.ndarray:
+        """The ranker's rows, from the sources' lists and what was read of their pins."""
+        pins, created, topics, user = self.features
+        followed, recent, shares = np.arange(1, 16), np.arange(10, 22), np.full(12, 0.1, np.float32)
+        return self.ranker.spec.assemble(
+            fetch(self.lists, SOURCES),
             pins,
             created,
             topic_match(topics, followed),
@@ -68,20 +86,24 @@ def light(trees: int, rounds: int) -> dict[str, float]:
             NOW_MS,
         )
 
-    rows = assembled()
-    many = np.tile(rows, (8, 1)) + rng.normal(size=(8 * n, rows.shape[1])).astype(np.float32) * 0.3
-    settings = {"objective": "binary:logistic", "max_depth": 6, "nthread": 1}
-    booster = xgboost.train(settings, xgboost.DMatrix(many, rng.random(len(many)) < 0.3), trees)
-    ranker = LightRanker(spec, booster)
+    def predicted(self, rows: np.ndarray) -> np.ndarray:
+        """The trees alone."""
+        return self.ranker.booster.inplace_predict(rows, validate_features=False)
+
+
+def light(trees: int, rounds: int) -> dict[str, float]:
+    """Milliseconds of the whole light stage and of the prediction alone, and their ratio."""
+    stage = LightStage.of(trees)
+    rows = stage.assembled()
     spent = _best(
         {
-            "light_bare_ms": lambda: booster.inplace_predict(rows, validate_features=False),
-            "light_ms": lambda: keep(ranker.score(assembled()), 500),
+            "light_bare_ms": lambda: stage.predicted(rows),
+            "light_ms": lambda: keep(stage.ranker.score(stage.assembled()), 500),
         },
         rounds,
     )
     return spent | {
-        "light_candidates": n,
+        "light_candidates": len(rows),
         "light_over_bare_xgboost": spent["light_ms"] / spent["light_bare_ms"],
     }
 

@@ -129,8 +129,18 @@ def test_reasons_filter_the_feed(page: Browser) -> None:
 def test_how_the_feed_was_made(page: Browser) -> None:
     page.eval("document.getElementById('inspect').click()")
     drawer = text(page, "#drawer")
-    for words in ("homefeed v1", "content@1", "pinnersage", "Heavy ranking", "Topic diversity"):
+    shown = ("homefeed v1", "content@1", "pinnersage", "Heavy ranking", "Diversity")
+    for words in (*shown, "pinnability_lr@1, not calibrated"):
         assert words in drawer
+
+
+def test_a_pin_says_what_is_foretold_of_it(page: Browser) -> None:
+    page.eval("document.getElementById('inspect').click()")
+    assert page.eval(f"/engage \\d+(.\\d)?%/.test(document.querySelector('{CARDS} .odds-line').textContent)")
+    page.eval("document.getElementById('inspect').click()")
+    page.eval(f"document.querySelectorAll('{CARDS}')[0].click()")
+    page.wait("document.querySelector('#closeup .odds')")
+    assert "× 1" in text(page, "#closeup .odds .row") and "Utility 0." in text(page, "#closeup .odds .fine")
 
 
 def test_light_and_dark(page: Browser) -> None:

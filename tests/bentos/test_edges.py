@@ -180,9 +180,9 @@ def test_a_ranker_past_its_deadline_is_unavailable_by_name(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = ranking.RankingParts(stack.pool, FixedHolder(stack.release))  # type: ignore[arg-type]
-    assert len(run(ranking.rank(parts, RankRequest(pin_ids=[1, 2]))).scores) == 2
+    assert len(run(ranking.rank(parts, RankRequest(pin_ids=[1, 2]))).probabilities[0]) == 2
     monkeypatch.setattr(ranking, "RANK_DEADLINE_MS", 1)
-    monkeypatch.setattr(ranking.ranking_features, "score", lambda feed: time.sleep(0.3))
+    monkeypatch.setattr(ranking, "heads_of", lambda feed: time.sleep(0.3))
     with pytest.raises(StoreUnavailable, match="rank could not be read: deadline"):
         run(ranking.rank(parts, RankRequest(pin_ids=[1, 2])))
 

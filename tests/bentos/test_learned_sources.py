@@ -73,7 +73,7 @@ def test_pinnerformer_brings_what_is_nearest_to_last_nights_vector(learned: Stac
     stored = UserVector(rows[pin_of(5, 3) - 1], NOW_MS)
     feed = feed_for(learned, COOK, vectors={space_of(Learned.PINNERFORMER): stored})
     found = pinnerformer.candidates(feed)
-    assert found.pin_ids.tolist() == nearest(stored.vector, rows, len(found)) and len(found) == 300
+    assert found.pin_ids.tolist() == nearest(stored.vector, rows, len(found)) and len(found) == PINS
     assert set(found.kinds.tolist()) == {"next"} and not found.anchors.any()
 
 
@@ -174,7 +174,7 @@ def test_the_two_tower_brings_its_largest_products(learned: Stack) -> None:
     feed = feed_for(learned, COOK)
     found = two_tower.candidates(feed)
     user, rows = light_scores.user_vector(feed), vectors_of(learned, Learned.TWO_TOWER)
-    assert found.pin_ids.tolist() == nearest(user, rows, 300)
+    assert found.pin_ids.tolist() == nearest(user, rows, PINS)
     assert set(found.kinds.tolist()) == {"taste"} and not found.anchors.any()
     np.testing.assert_allclose(found.scores[:5], (rows @ user)[found.pin_ids[:5] - 1], rtol=1e-5)
 

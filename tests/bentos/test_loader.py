@@ -24,6 +24,7 @@ from tests.bentos.fakes import (
     planted_release,
 )
 from tests.bentos.planted_networks import learned_manifest, networks, save
+from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.pinnersage import PinnerSageConfig
 from training.models.two_tower import TwoTower, TwoTowerConfig
 from validation.lake import Lake
@@ -167,6 +168,59 @@ def test_a_release_of_popular_pins_alone(loader_of: Callable[..., ReleaseLoader]
     release = loader.load(4)
     assert release.space is None and release.ranker is None and release.pinnersage is None
     loader.check(release)
+
+
+def platt_of(ranker: str, head: str = "engage", **changes: object) -> Calibrator:
+    curve = Platt(slope=0.5, bias=-1, **changes)  # type: ignore[arg-type]
+    features = ("pin_positives_7d",) if changes else ()
+    return Calibrator(ranker=ranker, heads=(HeadCalibration(head=head, curve=curve),), features=features)
+
+
+@pytest.mark.parametrize("role", [Role.FEED, Role.RANK, WHOLE])
+def test_the_calibrator_beside_the_ranker_is_the_releases(
+    loader_of: Callable[..., ReleaseLoader], role: Role
+) -> None:
+    loader = loader_of(role)
+    assert loader.load(1).calibrator is None, "a ranker of before: its scores pass as they are"
+    made = platt_of("pinnability_lr@1", weights=(0.1,), mean=(0.0,), scale=(1.0,))
+    made.save(loader.registry.files("pinnability_lr", 1))
+    release = loader.load(1)
+    assert release.calibrator == made and release.heads == ("engage",)
+    loader.check(release)
+    assert loader_of(Role.RETRIEVE).load(1).calibrator is None
+
+
+@pytest.mark.parametrize("role", [Role.FEED, WHOLE])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (platt_of("pinnability_lr@2"), "for pinnability_lr@2, not pinnability_lr@1"),
+        (
+            platt_of("pinnability_lr@1", weights=(0.1,), mean=(0.0,), scale=(1.0,)).model_copy(
+                update={"features": ("weather",)}
+            ),
+            "reads weather, and serving has no such column",
+        ),
+    ],
+)
+def test_a_calibrator_that_does_not_fit_is_rejected_by_name(
+    loader_of: Callable[..., ReleaseLoader], role: Role, wrong: Calibrator, words: str
+) -> None:
+    loader = loader_of(role)
+    wrong.save(loader.registry.files("pinnability_lr", 1))
+    with pytest.raises(ReleaseRejected, match=f"calibration of pinnability_lr@1.*{words}"):
+        loader.load(1)
+
+
+def test_a_calibrator_of_other_heads_or_unreadable_is_rejected(loader_of: Callable[..., ReleaseLoader]) -> None:
+    loader = loader_of()
+    folder = loader.registry.files("pinnability_lr", 1)
+    platt_of("pinnability_lr@1", head="save").save(folder)
+    with pytest.raises(ReleaseRejected, match="calibrator has heads save, the ranker engage"):
+        loader.load(1)
+    (folder / "calibration.json").write_text("{}")
+    with pytest.raises(ReleaseRejected, match="calibration of pinnability_lr@1"):
+        loader.load(1)
 
 
 def test_a_release_with_a_collection_needs_milvus(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_learned_sources_and_light_scores_across_the_hop(server: Server) -> None
     brought = {source["name"]: source["count"] for source in answer["sources"]}
     assert min(brought[name] for name in ("pinnerformer", "dcm", "two_tower")) > 0
     assert "light" in [stage["name"] for stage in answer["stages"]]
+    assert answer["utility"]["ranker"] == "pinnability_lr@1"
+    assert answer["pins"][0]["heads"] == {"engage": pytest.approx(answer["pins"][0]["score"], abs=1e-6)}
 
 
 def test_related_pins_across_the_hop(server: Server) -> None:

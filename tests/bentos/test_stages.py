@@ -17,10 +17,10 @@ from bentos.errors import NoRelease
 from bentos.features import User
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
-from bentos.messages import FeedRequest, RankRequest, RetrieveAnswer
+from bentos.messages import FeedRequest, LightRequest, RetrieveAnswer
 from bentos.networks import Networks
 from bentos.pool import Busy, Pool
-from bentos.stages import LightRank, Merge, Rank, ReadPins, Retrieve, Source, merge, spread
+from bentos.stages import LightRank, Merge, ReadPins, Retrieve, Source, merge
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, NOW_MS, Stack, manifest
 from tests.bentos.preview import FixedHolder
@@ -39,10 +39,12 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
         "not_hidden",
         "unseen",
         "pins",
-        "distinct",
         "light",
         "shortlist",
+        "distinct",
         "rank",
+        "calibration",
+        "utility",
         "diversity",
         "take",
     ]
@@ -62,10 +64,10 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
     assert [s.name for s in RELATED][:3] == ["user", "retrieve", "merge"]
 
 
-def test_merge_takes_turns_and_a_pin_counts_once() -> None:
+def test_merge_puts_first_what_many_sources_have_high_and_a_pin_counts_once() -> None:
     merged = merge([part("a", 1, 2, 3, 4), part("b", 2, 9), part("c")], budget=10)
-    assert merged.pin_ids.tolist() == [1, 2, 9, 3, 4]
-    assert merged.sources.tolist() == ["a", "b", "b", "a", "a"]
+    assert merged.pin_ids.tolist() == [2, 1, 9, 3, 4]  # 1/62 + 1/61, 1/61, 1/62, 1/63, 1/64
+    assert merged.sources.tolist() == ["b", "a", "b", "a", "a"], "the source that has it highest"
 
 
 def test_merge_keeps_its_budget_and_takes_nothing_for_an_answer() -> None:
@@ -75,12 +77,14 @@ def test_merge_keeps_its_budget_and_takes_nothing_for_an_answer() -> None:
 
 @given(st.lists(st.lists(st.integers(1, 30), max_size=15, unique=True), max_size=4), st.integers(1, 40))
 def test_merge_against_the_naive_rule(lists: list[list[int]], budget: int) -> None:
-    """Deal one card from each hand in turn, skip what lies on the table."""
+    """Deal one card from each hand in turn, skip what lies on the table; then sort it by the sum of 1 / (60 +
+    place) over the hands."""
     table: list[int] = []
     for turn in range(15):
         for hand in lists:
             if turn < len(hand) and hand[turn] not in table:
                 table.append(hand[turn])
+    table.sort(key=lambda pin: -np.float32(sum(1 / (61 + h.index(pin)) for h in lists if pin in h)))
     merged = merge([part(f"s{i}", *hand) for i, hand in enumerate(lists)], budget)
     assert merged.pin_ids.tolist() == table[:budget]
 
@@ -96,40 +100,6 @@ def test_concatenate_and_interleave() -> None:
     assert both.take(order).pin_ids.tolist() == [1, 3, 2]
     assert both.take(order).sources.tolist() == ["long name", "b", "long name"]
     assert concatenate([]).pin_ids.tolist() == []
-
-
-def test_spread_keeps_topics_apart() -> None:
-    topics = np.array([1, 1, 1, 1, 2, 2, 3])
-    chosen = topics[spread(topics, 7, window=4, at_most=2)]
-    assert chosen.tolist()[:4] == [1, 1, 2, 2]
-    assert spread(np.array([7, 7, 7]), 3, window=3, at_most=1).tolist() == [0, 1, 2], (
-        "one topic left: best first"
-    )
-    assert spread(np.zeros(5, np.int64), 5, window=4, at_most=1).tolist() == [0, 1, 2, 3, 4], (
-        "no topic is no topic"
-    )
-
-
-@given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=60),
-    st.integers(1, 60),
-    st.integers(2, 8),
-    st.integers(1, 4),
-)
-def test_spread_rules(topics: list[int], limit: int, window: int, at_most: int) -> None:
-    array = np.array(topics, np.int64)
-    chosen = spread(array, limit, window, at_most).tolist()
-    assert len(chosen) == len(set(chosen)) == min(limit, len(topics))
-    for place in range(len(chosen)):
-        near = [topics[i] for i in chosen[max(0, place - window + 1) : place]]
-        topic = topics[chosen[place]]
-        if topic and near.count(topic) >= at_most:  # over the cap: only where nothing else was left
-            left = {topics[i] for i in range(len(topics)) if i not in chosen[:place]}
-            assert all(t and near.count(t) >= at_most for t in left)
-    by_topic: dict[int, list[int]] = {}
-    for i in chosen:
-        by_topic.setdefault(topics[i], []).append(i)
-    assert all(places == sorted(places) for places in by_topic.values()), "a topic's own order stays"
 
 
 def feed_of(stack: Stack, **changes: object) -> Feed:
@@ -208,21 +178,6 @@ def test_hanging_calls_of_one_name_leave_threads_for_others() -> None:
     pool.close()
 
 
-def test_ranking_fails_open_to_the_order_of_the_merge(stack_of: Callable[..., Stack]) -> None:
-    stack = stack_of()
-    feed = feed_of(stack, candidates=part("a", 5, 3, 9))
-    engines = engines_of(stack.pool)
-    run(ReadPins(1_000).run(feed, engines))
-
-    class Down:
-        async def rank(self, feed: Feed, deadline_ms: float) -> np.ndarray:
-            raise TimeoutError
-
-    run(Rank(100).run(feed, Engines(stack.pool, engines.retrieval, Down())))
-    assert feed.candidates.pin_ids.tolist() == [5, 3, 9] and feed.ordered_by == "merged"
-    assert feed.missing == ["rank: deadline"]
-
-
 def test_pins_that_cannot_be_read_fail_open(stack: Stack) -> None:
     feed = feed_of(stack, candidates=part("a", 5, 3, 9))
     stack.features.broken.add("pins")
@@ -290,13 +245,17 @@ def test_remote_light_and_heavy_scores_are_the_local_ones(stack_of: Callable[...
     run(ReadPins(1_000).run(feed, local))
     alone = replace(stack.release, indexes={}, networks=Networks(two_tower=stack.release.networks.two_tower))
     parts = ranking.RankingParts(stack.pool, FixedHolder(alone))  # type: ignore[arg-type]
-    remote = RemoteRanking(lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r))
-    for ask in ("light", "rank"):
-        near, far = (run(getattr(e, ask)(feed, 5_000)) for e in (local.ranking, remote))
-        np.testing.assert_allclose(far, near, rtol=1e-5)
+    remote = RemoteRanking(
+        lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r), lambda r: ranking.ads(parts, r)
+    )
+    near, far = (run(engine.light(feed, 5_000)) for engine in (local.ranking, remote))
+    np.testing.assert_allclose(far, near, rtol=1e-5)
+    near, far = (run(engine.rank(feed, 5_000)) for engine in (local.ranking, remote))
+    np.testing.assert_allclose(far.p, near.p, rtol=1e-5)
+    assert (far.ranker, far.names, far.p.shape) == ("pinnability_lr@1", ("engage",), (39, 1))
     without = ranking.RankingParts(stack.pool, FixedHolder(replace(alone, networks=Networks())))  # type: ignore
-    with pytest.raises(NoRelease, match="has no two-tower"):
-        run(ranking.light(without, RankRequest(user_id=COOK, pin_ids=[1])))
+    with pytest.raises(NoRelease, match="no light ranker and no two-tower"):
+        run(ranking.light(without, LightRequest(user_id=COOK, pin_ids=[1])))
 
 
 def test_a_whole_feed_of_learned_sources(stack_of: Callable[..., Stack]) -> None:

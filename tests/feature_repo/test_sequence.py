@@ -125,3 +125,42 @@ def test_surfaces_outside_the_list_are_zero() -> None:
 def test_an_empty_log_answers() -> None:
     log = SequenceLog.from_columns([])
     assert len(log.sequence(1, 10**15)) == 0
+
+
+@pytest.mark.parametrize("spread", [1, 10**9], ids=["ids counted in a table", "ids far apart"])
+@pytest.mark.parametrize("asked", [3, 500], ids=["few requests", "more requests than users"])
+def test_slices_are_those_of_a_plain_search(spread: int, asked: int) -> None:
+    rng = np.random.default_rng(spread + asked)
+    users, times = spread * rng.integers(1, 40, 900), np.sort(rng.integers(1000, 1400, 900))
+    log = SequenceLog.from_columns(
+        [
+            {
+                "user_ids": users,
+                "event_ids": np.arange(1, 901),
+                "pin_ids": np.arange(901, 1801),
+                **{name: np.ones(900) for name in ("actions", "surfaces", "durations_s")},
+                "timestamps_ms": times,
+            }
+        ]
+    )
+    who, when = spread * rng.integers(0, 43, asked), rng.integers(990, 1410, asked)
+    start, end = log.slice(who, when, limit=7)
+    for user, time, a, b in zip(who, when, start, end, strict=True):
+        wanted = np.flatnonzero((users == user) & (times < time))[-7:]
+        np.testing.assert_array_equal(log.pin_ids[a:b], wanted + 901)
+
+
+def test_a_repeat_counts_once_and_other_users_may_share_its_id() -> None:
+    log = SequenceLog.from_columns(
+        [
+            {
+                "user_ids": np.array([7, 5, 7, 5]),
+                "event_ids": np.array([2, 2, 1, 2]),
+                "pin_ids": np.array([10, 20, 30, 40]),
+                **{name: np.ones(4) for name in ("actions", "surfaces", "durations_s")},
+                "timestamps_ms": np.array([100, 110, 120, 130]),
+            }
+        ]
+    )
+    assert log.users.tolist() == [5, 7]
+    assert log.pin_ids.tolist() == [20, 10, 30]

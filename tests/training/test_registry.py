@@ -13,7 +13,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from training.models import MODEL_FILES
-from training.models.pinnability import FeatureSpec, LogisticRanker, load_ranker
+from training.models.pinnability import FeatureSpec, LogisticRanker
+from training.models.ranker import load_ranker
 from training.registry import (
     COMMIT_TAG,
     FLAVOURS,

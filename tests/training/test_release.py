@@ -5,6 +5,7 @@ Everything is real (lake, MLflow, Milvus Lite, trained parts) but Feast's join, 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ from training.models.interests import InterestsConfig, Method
 from training.models.pinnerformer import PinnerFormerConfig
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import PixieConfig, PixieSettings
+from training.models.transact import SequenceConfig
 from training.models.two_tower import TwoTowerConfig
 from training.pinnerformer.batches import Sampling
 from training.pinnerformer.trainer import PinnerFormerTraining
@@ -39,17 +41,19 @@ from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import GbdtConfig
 from training.pipelines.interests import InterestsPipeline, train_conditional, train_dcm
-from training.pipelines.pinnability import SET, Kind, PinnabilityConfig, train_pinnability
+from training.pipelines.pinnability import SET, Kind, PinnabilityConfig, split_of, train_pinnability
 from training.pipelines.pinnerformer import PinnerFormerPipeline, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
 from training.pipelines.pixie import PixiePipeline, train_pixie
 from training.pipelines.retrievers import LEARNED
+from training.pipelines.transact import TransActPipeline, train_transact
 from training.pipelines.two_tower import TwoTowerPipeline, train_two_tower
 from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
 from training.registry import Registry
-from training.release import compose, load_manifest
+from training.release import card, compose, load_manifest
 from training.release_comparison import Bench, compare
-from training.release_parts import ReleaseError, newest_parts, registry_of
+from training.release_evaluation import NothingTested
+from training.release_parts import RANKERS, ReleaseError, newest_parts, registry_of
 from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
 from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, Part, ReleaseManifest
@@ -75,6 +79,12 @@ TOWERS = TwoTowerPipeline(
 )
 SLICE = "recall_at_100/tail_topics"
 WALK = PixiePipeline(settings=PixieSettings(walk=PixieConfig(steps=20_000)))
+SMALL_TRANSACT = TransActPipeline(
+    sequence=SequenceConfig(length=16, action_dim=8, pin_dim=8, layers=1, ffn=16, k=2, mask_hours=0),
+    deep=(32,),
+    max_reads=10_000,
+    min_positives=20,
+)
 SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
 
 
@@ -118,6 +128,8 @@ def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind
     )
     for kind in kinds:
         train_pinnability(ctx, kind, rows, content, SMALL)
+    if kinds == tuple(Kind):
+        train_transact(ctx, rows, content, pins, SMALL_TRANSACT)
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,9 @@ def aliases(trained: Trained) -> dict[str, int | None]:
 def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     said = manifest(trained, trained.first)
     assert set(said.parts) == {"content", "pixie", *LEARNED, "pinnersage", "ranker"}
-    assert said.skipped == {"pinsage": "the last training run left it out"}
+    assert said.skipped["pinsage"] == "the last training run left it out"
+    assert "no light ranker is trained over the scores of pinnersage@1" in said.skipped["light"]
+    assert set(said.skipped) == {"pinsage", "light"} and said.light_by == "two_tower"
     models = sorted(["content", *LEARNED])
     assert said.spaces() == tuple(f"{model}@1" for model in models)
     assert [c.collection for c in said.collections] == [f"pins__{model}__1" for model in models]
@@ -211,8 +225,8 @@ def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     assert said.dataset == tiny_world().contract.name
     assert said.data_end == tiny_world().config.end_time
     assert manifest(trained, trained.second).spaces() == tuple(f"{model}@2" for model in models)
-    losses = {kind: registry_of(trained.ctx).metrics(kind.model, 1)["log_loss"] for kind in Kind}
-    assert said.parts["ranker"].model == min(losses, key=losses.__getitem__).model
+    losses = {model: registry_of(trained.ctx).metrics(model, 1)["log_loss"] for model in RANKERS}
+    assert len(losses) == 3 and said.parts["ranker"].model == min(losses, key=losses.__getitem__)
 
 
 def test_services_read_the_same_manifest(trained: Trained) -> None:
@@ -236,6 +250,58 @@ def test_its_metrics_are_those_of_the_planted_world(trained: Trained) -> None:
     assert metrics["index/coverage/content@1"] == pytest.approx(1.0)
     scrambled = manifest(trained, trained.scrambled).metrics
     assert scrambled["pinnersage/recall_at_100"] < 0.7 * metrics["pinnersage/recall_at_100"]
+
+
+def ranked_by(trained: Trained, model: str) -> ReleaseManifest:
+    """The first release with another ranker."""
+    one, registry = manifest(trained, trained.first), registry_of(trained.ctx)
+    part = Part(model=model, version=1, space="content@1", metrics=registry.metrics(model, 1))
+    return one.model_copy(update={"parts": {**one.parts, "ranker": part}})
+
+
+def test_rankers_of_other_heads_are_compared_on_the_same_rows(trained: Trained) -> None:
+    """By the chance of any positive action, which each has: what was registered is what is compared."""
+    many, one = (ranked_by(trained, model) for model in ("transact", "pinnability_logistic"))
+    registry = registry_of(trained.ctx)
+    pairs = {p.metric: p for p in compare(trained.ctx, many, one, trained.first).metrics}
+    pair = pairs["ranker/log_loss"]
+    assert pair.n == registry.metrics("transact", 1)["rows"] and not pair.larger_is_better
+    assert pair.candidate == pytest.approx(registry.metrics("transact", 1)["log_loss"], abs=1e-6)
+    assert pair.champion == pytest.approx(registry.metrics("pinnability_logistic", 1)["log_loss"], abs=1e-6)
+    assert "ranker/log_loss/new_users" in pairs
+    metrics = compose(trained.ctx, many.parts).metrics
+    assert {"ranker/heads/save/auc", "ranker/heads/engage/ece", "ranker/heads/save/ece_raw"} <= set(metrics)
+
+
+def test_a_ranker_with_another_versions_calibrator_is_not_released(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts = ranked_by(trained, "pinnability_logistic").parts
+    two = parts["ranker"].model_copy(update={"version": 2})
+    files = Bench.files
+
+    def swapped(bench: Bench, part: Part) -> Path:
+        return files(bench, parts["ranker"] if part == two else part)
+
+    monkeypatch.setattr(Bench, "files", swapped)
+    with pytest.raises(ReleaseError, match=r"for pinnability_logistic@1, not pinnability_logistic@2; fit it"):
+        compose(trained.ctx, {**parts, "ranker": two})
+    bare = tmp_path / "model"
+    shutil.copytree(registry_of(trained.ctx).download("pinnability_logistic", 1), bare)
+    (bare / "calibration.json").unlink()
+    monkeypatch.setattr(Bench, "files", lambda bench, part: bare if part == two else files(bench, part))
+    with pytest.raises(ReleaseError, match=r"@2 has no calibrator .* --model pinnability_logistic --force"):
+        compose(trained.ctx, {**parts, "ranker": two})
+
+
+def test_no_day_is_tested_that_a_ranker_has_learned_from(trained: Trained) -> None:
+    rows = Bench.of(trained.ctx, ()).rows
+    assert rows is not None
+    test = split_of(rows.info).test
+    tested_days = release_evaluation.tested_days
+    assert tested_days(rows, test.start - timedelta(days=1)) == test == tested_days(rows)
+    with pytest.raises(NothingTested, match="learned until"):
+        tested_days(rows, test.end)
 
 
 def test_the_same_parts_are_not_released_twice(trained: Trained) -> None:
@@ -420,6 +486,16 @@ def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained
     said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
     assert said.sources[-3:] == ("popular_by_topic", "saved_together", "similar_pins")
     assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
+
+
+def test_a_release_takes_whoever_keeps_most_of_what_users_act_on(trained: Trained) -> None:
+    kept = {"light/kept": 0.5, "two_tower/kept": 0.6, "merge/kept": 0.4, "light/users": 100.0}
+    light = Part(model="light_gbdt", version=9, metrics=kept)
+    said = compose(trained.ctx, {**manifest(trained, trained.first).parts, "light": light})
+    assert said.light_by == "two_tower" and "light" not in said.parts
+    assert said.skipped["light"] == "light_gbdt@9 keeps 0.500 of engaged pins, two_tower 0.600"
+    assert {name: said.metrics[name] for name in kept} == kept, "what the gate reads"
+    assert "Candidates are ordered by: two_tower." in card(said)
 
 
 @pytest.mark.parametrize(

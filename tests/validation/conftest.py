@@ -60,6 +60,19 @@ def impressions(**columns: Any) -> dict[str, Any]:
     } | columns
 
 
+def ads(**columns: Any) -> dict[str, Any]:
+    """Three campaigns: one runs, one is over, one is booked and has a budget."""
+    return {
+        "ad_id": [1, 2, 3],
+        "pin_id": [1, 2, 3],
+        "source": ["standard", "shopping", "standard"],
+        "bid": [400_000.0, 250_000.0, 0.0],
+        "starts_at": times(at(days=3), at(days=9), at(days=-1)),
+        "ends_at": times(at(days=-3), at(days=5), at(days=-9)),
+        "daily_budget": [None, None, 5e6],
+    } | columns
+
+
 @dataclass(frozen=True)
 class Door:
     """A source folder, and the home that it is ingested into."""

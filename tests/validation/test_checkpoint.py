@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.validation.conftest import NOW, Door, actions, at, impressions, pins, times
+from tests.validation.conftest import NOW, Door, actions, ads, at, impressions, pins, times
 from validation.errors import CheckpointFailed
 from validation.frames import Flow, Inspection, Known, frame
 from validation.ingest import DATA_DOCS
@@ -33,6 +33,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Door, IngestRepo
         users={"user_id": [7, 8, 9]},
         boards={"board_id": [1], "user_id": [7]},
         follows={"user_id": [7], "timestamp": times(at(days=2)), "topic_id": [10]},
+        ads=ads(),
         impressions=impressions(),
         actions=actions(board_id=[1, None, None, 2]),
     )

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from validation.events import ActionRecord, ImpressionRecord, from_line, to_line
+from validation.events import (
+    ActionRecord,
+    AnyRecord,
+    CandidateRecord,
+    ImpressionRecord,
+    Reached,
+    from_line,
+    to_line,
+)
 
 IDS = st.integers(1, 2**63 - 1)
 ACTIONS = st.builds(
@@ -32,11 +40,24 @@ IMPRESSIONS = st.builds(
     position=st.integers(0, 2**31 - 1),
     propensity=st.one_of(st.none(), st.floats(0, 1, exclude_min=True)),
 )
+CANDIDATES = st.builds(
+    CandidateRecord,
+    event_id=IDS,
+    user_id=IDS,
+    pin_id=IDS,
+    timestamp_ms=st.integers(0, 4 * 10**12),
+    request_id=IDS,
+    source=st.text(max_size=8),
+    rank=st.integers(0, 2**31 - 1),
+    score=st.one_of(st.none(), st.floats(-1e6, 1e6)),
+    stage=st.sampled_from(Reached),
+    logged=st.floats(0, 1, exclude_min=True),
+)
 
 
 @settings(deadline=None)
-@given(st.one_of(ACTIONS, IMPRESSIONS))
-def test_a_record_is_one_line_and_comes_back_whole(record: ActionRecord | ImpressionRecord) -> None:
+@given(st.one_of(ACTIONS, IMPRESSIONS, CANDIDATES))
+def test_a_record_is_one_line_and_comes_back_whole(record: AnyRecord) -> None:
     line = to_line(record)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1

@@ -279,3 +279,35 @@ def test_a_small_catalogue_can_pass() -> None:
     few = {"chance/recall_at_100": 100 / 120} | {f"{role}/recall_at_100": 0.95 for role in RETRIEVERS}
     few |= {f"pinnersage/recall_at_100/{s}": 0.95 for s in SLICES}
     assert not failed(run_gates(release(few), None))
+
+
+def test_each_head_is_held_to_its_calibration_where_it_can_be_told() -> None:
+    def heads(**changed: float) -> dict[str, float]:
+        said = {"positives": 5_000.0, "ece": 0.008, "calibration_error": -0.05, **changed}
+        return {f"ranker/heads/save/{name}": value for name, value in said.items()}
+
+    def verdicts(metrics: dict[str, float]) -> dict[str, tuple[bool, bool]]:
+        found = [r for r in run_gates(release(metrics), None) if r.name.startswith("ranker/heads/save")]
+        return {r.name.rpartition("/")[2]: (r.passed, r.decided) for r in found}
+
+    assert verdicts(heads()) == {"ece": (True, True), "calibration_error": (True, True)}
+    assert verdicts(heads(ece=0.03))["ece"] == (False, True)
+    assert verdicts(heads(calibration_error=-0.4))["calibration_error"] == (False, True)
+    few = verdicts(heads(positives=999.0, ece=0.3, calibration_error=3.0))
+    assert few == {"ece": (True, False), "calibration_error": (True, False)}
+    unmeasured = {k: v for k, v in heads().items() if not k.endswith("/ece")}
+    assert verdicts(unmeasured)["ece"] == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("by", "kept", "users", "passes"),
+    [("light", 0.8, 400, True), ("light", 0.6, 400, False), ("light", 0.6, 5, True), ("merge", 0.6, 400, True)],
+)
+def test_whoever_orders_candidates_keeps_no_less_than_the_merge(
+    by: str, kept: float, users: int, passes: bool
+) -> None:
+    metrics = {"light/kept": kept, "merge/kept": 0.7, "light/users": float(users)}
+    results = run_gates(release(metrics, light_by=by), None)
+    assert bool(failed(results)) is not passes
+    if not passes:
+        assert "light/kept: 0.6 is below 0.7, n = 400" in failed(results)["light/kept"].message

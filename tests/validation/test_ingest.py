@@ -29,7 +29,7 @@ def test_a_clean_source_enters_whole(door: Door) -> None:
     report = door.open()
     assert {name: t.new for name, t in report.tables.items()} == {"pins": 3, "actions": 4}
     assert report.refused == 0
-    assert report.absent == ("topics", "users", "boards", "follows", "impressions")
+    assert report.absent == ("topics", "users", "boards", "follows", "ads", "impressions", "candidates")
     assert door.lake.exists()
     assert door.lake.contract().vector_dims == {"visual_embedding": 2}
     assert sum(report.actions_by_day.values()) == 4

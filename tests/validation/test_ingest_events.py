@@ -9,7 +9,7 @@ import pytest
 
 from tests.validation.conftest import NOW, Door, actions, at, pins
 from validation.errors import IngestBusy
-from validation.events import ActionRecord, ImpressionRecord, to_line
+from validation.events import ActionRecord, AnyRecord, CandidateRecord, ImpressionRecord, to_line
 from validation.ingest import alone
 from validation.ingest_events import LOCK, ingest_events
 from validation.lake import LakeError
@@ -39,6 +39,12 @@ def impression(event_id: int, **fields: object) -> ImpressionRecord:
     return ImpressionRecord(**known | {"position": 3, "propensity": 0.25, "source": "pinnersage"} | fields)
 
 
+def candidate(event_id: int, **fields: object) -> CandidateRecord:
+    known = {"event_id": event_id, "user_id": 7, "pin_id": 2, "timestamp_ms": ms(minutes=9), "request_id": 55}
+    known |= {"source": "pixie", "rank": 4, "score": -0.5, "stage": "light", "logged": 0.25, "release": 3}
+    return CandidateRecord(**known | fields)
+
+
 class Log:
     """An event log beside a door."""
 
@@ -47,7 +53,7 @@ class Log:
         self.folder = door.home / "events"
         self.folder.mkdir(parents=True)
 
-    def append(self, segment: str, *records: ActionRecord | ImpressionRecord | bytes) -> Path:
+    def append(self, segment: str, *records: AnyRecord | bytes) -> Path:
         path = self.folder / f"{segment}.jsonl"
         with path.open("ab") as file:
             for record in records:
@@ -199,3 +205,22 @@ def test_a_second_reader_of_the_log_leaves_the_first_one_alone(log: Log) -> None
             log.ingest()
         assert staged.is_dir()
     assert log.ingest().tables["actions"].new == 1
+
+
+def test_candidates_have_a_table_of_their_own(log: Log) -> None:
+    """A row a pin and source; what is logged again, or under an id that no pin has, does not enter."""
+    log.append("candidates-00000001", candidate(1), candidate(2, source="dcm", rank=0), candidate(1))
+    log.append("b", candidate(3, pin_id=99), impression(4))
+    report = log.ingest()
+    found = report.tables["candidates"]
+    assert (found.read, found.new, found.duplicate) == (4, 2, 1)
+    assert found.quarantined == {"unknown pin": 1}
+    rows = log.door.lake.read("candidates").set_index("source")
+    assert rows["rank"].to_dict() == {"dcm": 0, "pixie": 4}
+    assert (rows.loc["pixie", "score"], rows.loc["pixie", "stage"], rows.loc["pixie", "logged"]) == (
+        -0.5,
+        "light",
+        0.25,
+    )
+    assert rows["release"].tolist() == [3, 3] and log.door.lake.days("candidates") == [at(minutes=9).date()]
+    assert log.ingest() is None

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.validation.conftest import NOW, actions, at, impressions, pins, times
+from tests.validation.conftest import NOW, actions, ads, at, impressions, pins, times
 from validation.ids import IdMap
 from validation.rows import CLOCK_SKEW, Checked, Rules, check, vector_dims
 from validation.tables import DEFAULT_VOCABULARY, EARLIEST, TABLES, EntityKind
@@ -116,6 +116,16 @@ BAD = [
         "neither topic_id nor board_id",
     ),
     ("boards", {"board_id": [1, 2], "user_id": [1, None]}, "null user_id"),
+    ("ads", ads(pin_id=[1, 99, 3]), "unknown pin"),
+    ("ads", ads(bid=[1.0, -1.0, 0.0]), "negative bid"),
+    ("ads", ads(bid=[1.0, NAN, 0.0]), "bid is not a finite number"),
+    ("ads", ads(bid=[1.0, INF, 0.0]), "bid is not a finite number"),
+    ("ads", ads(bid=[1.0, None, 0.0]), "null bid"),
+    ("ads", ads(source=["standard", None, "x"]), "null source"),
+    ("ads", ads(daily_budget=[None, -5.0, 1.0]), "negative daily_budget"),
+    ("ads", ads(ends_at=times(at(), at(days=10), at(days=-9))), "ended before it began"),
+    ("impressions", impressions(bid=[None, -1.0, 2.0]), "negative bid"),
+    ("impressions", impressions(predicted=[None, 1.5, 0.1]), "predicted outside [0, 1]"),
 ]
 
 
@@ -139,6 +149,17 @@ def test_clean_rows_pass_in_lake_form(tmp_path: Path) -> None:
     assert [r["user_id"] for r in rows] == [7, 7, 8, 9]
     assert len({r["event_id"] for r in rows}) == 4
     assert all(r["event_id"] > 0 and r["board_id"] is None for r in rows)
+
+
+def test_campaigns_may_lie_ahead_and_keep_every_digit_of_their_bid(tmp_path: Path) -> None:
+    bid = 12_345_678_901.0  # more digits than a float32 holds
+    result = checked(tmp_path, "ads", ads(ad_id=["a", "b", "c"], bid=[bid, 0.0, 1.0]))
+    rows = result.rows.to_pylist()
+    assert result.reasons == []
+    assert rows[0]["bid"] == bid
+    assert [r["daily_budget"] for r in rows] == [None, None, 5e6]
+    assert rows[2]["starts_at"] > NOW
+    assert len({r["ad_id"] for r in rows}) == 3
 
 
 def test_lenient_readings(tmp_path: Path) -> None:
@@ -210,3 +231,25 @@ def test_the_usual_dimension_is_found_whichever_row_comes_first() -> None:
     vectors = pa.array([[1, 2, 3], [1, 2], None, [3, 4], []], pa.list_(pa.float32()))
     assert vector_dims(pa.table({"visual_embedding": vectors})) == {"visual_embedding": 2}
     assert vector_dims(pa.table({"visual_embedding": pa.nulls(2)})) == {}
+
+
+def test_candidates_that_break_the_contract(tmp_path: Path) -> None:
+    rows = {
+        "request_id": [5] * 5,
+        "user_id": [7] * 5,
+        "pin_id": [1] * 5,
+        "timestamp": times(*[at(hours=1)] * 5),
+        "source": ["a", "b", "c", "d", "e"],
+        "rank": [0, -1, 1, 2, 3],
+        "score": pa.array([-2.0, 0, float("inf"), None, 0]),
+        "stage": ["shown", "light", "light", "seen", "ranked"],
+        "logged": [1.0, 1, 1, 1, 0],
+    }
+    found = checked(tmp_path, "candidates", rows)
+    assert found.rows.column("source").to_pylist() == ["a"]
+    assert found.reasons == [
+        "rank outside 0 to 2**31 - 1",
+        "infinite score",
+        "unknown stage",
+        "logged outside (0, 1]",
+    ]

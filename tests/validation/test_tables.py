@@ -54,7 +54,7 @@ def test_every_table_is_consistent(spec) -> None:
     assert set(spec.required) <= set(names)
     assert set(spec.key) <= set(names)
     assert set(spec.ids) <= set(names)
-    assert spec.by_day is (spec.name in ("actions", "impressions"))
+    assert spec.by_day is (spec.name in ("actions", "candidates", "impressions"))
     assert not spec.by_day or TIMESTAMP in names
     for name in spec.ids:
         found = spec.schema.field(name).type

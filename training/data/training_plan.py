@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
@@ -25,12 +27,13 @@ from training.data.training_set_facts import (
 )
 from training.models.interactions import INTERACTION_FEATURES
 from validation.lake import Lake
-from validation.tables import Vocabulary
+from validation.tables import RELATED_ADS, SURFACE, Vocabulary
 
 _ROOT = Path(__file__).parents[2]
 _CODE = (
     "feature_repo/jobs/*.py",
     "feature_repo/sequence.py",
+    "feature_repo/sequence_kernels.py",
     "feature_repo/point_in_time.py",
     "training/models/interactions.py",
     "training/data/labels.py",
@@ -60,7 +63,9 @@ class Plan:
         contract = lake.contract()
         wanted = {day.date() for day in interval.days()}
         acted, shown = wanted & set(lake.days("actions")), wanted & set(lake.days(IMPRESSIONS))
-        enough = lake.has(IMPRESSIONS) and len(acted & shown) >= config.impression_days * len(acted)
+        enough = lake.has(IMPRESSIONS) and (
+            config.ads or len(acted & shown) >= config.impression_days * len(acted)
+        )
         scheme = IMPRESSIONS if enough else SAMPLED
         source = IMPRESSIONS if scheme == IMPRESSIONS else "actions"
         made_of = {
@@ -86,7 +91,12 @@ class Plan:
             space=vectors.space if vectors else None,
             data_end=lake.interval()[1],
             fingerprint=fingerprint,
-            day_rows={day: _rows_of(lake.file(source, day.date())) for day in interval.days()},
+            day_rows={
+                day: _shown(lake.file(source, day.date()), config.ads)
+                if scheme == IMPRESSIONS
+                else _rows_of(lake.file(source, day.date()))
+                for day in interval.days()
+            },
         )
 
     def chunks(self, out_dir: Path) -> list[list[datetime]]:
@@ -117,6 +127,19 @@ def _code() -> str:
         for file in sorted(_ROOT.glob(pattern)):
             sha.update(file.read_bytes())
     return sha.hexdigest()
+
+
+def of_surfaces(surfaces: pa.ChunkedArray | pa.Array, ads: bool) -> np.ndarray:
+    """bool (n,): impressions of sponsored pins, or all the others."""
+    sponsored = pc.fill_null(pc.equal(surfaces, RELATED_ADS), False).to_numpy(zero_copy_only=False)
+    return sponsored if ads else ~sponsored
+
+
+def _shown(file: Path, ads: bool) -> int:
+    if not file.exists():
+        return 0
+    surfaces = pq.read_table(file, columns=[SURFACE]).column(0)
+    return int(of_surfaces(surfaces, ads).sum())
 
 
 def _rows_of(file: Path) -> int:

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from training.data.labels import CLOCK_SKEW, attribute, known_until, multi_hot
 from training.data.point_in_time import PointInTime
 from training.data.sampled_negatives import Popularity, answers, pages
 from training.data.splits import DAY
+from training.data.training_plan import Plan, of_surfaces
 from training.data.training_set_facts import (
     IMPRESSIONS,
     KEYS,
@@ -53,10 +53,6 @@ from validation.tables import (
     USER_ID,
     Polarity,
 )
-
-if TYPE_CHECKING:
-    from training.data.training_plan import Plan
-
 
 Made = tuple[pd.DataFrame, np.ndarray, pd.Series, dict[datetime, dict]]
 """Rows, labels int8 (rows, actions), until when each row's features look, each day's counts of actions."""
@@ -176,10 +172,11 @@ class RowBuilder:
         columns = [USER_ID, PIN_ID, ACTION, TIMESTAMP, REQUEST_ID]
         acts = self.lake.read("actions", columns, first - CLOCK_SKEW, stop + window)
         answered = attribute(rows, acts, window)
-        inside = (rows[TIMESTAMP] < stop).to_numpy()
-        answered = np.where((answered >= 0) & inside[np.maximum(answered, 0)], answered, -1)
-        # rows are in time order, so that those inside come first and keep their row numbers
-        rows = rows[: int(inside.sum())]
+        kept = (rows[TIMESTAMP] < stop).to_numpy()
+        kept &= of_surfaces(pa.array(rows[SURFACE], pa.string(), from_pandas=True), self.plan.config.ads)
+        place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last is that of no row
+        answered = place[answered]
+        rows = rows[kept].reset_index(drop=True)
         codes = acts[ACTION].to_numpy()
         labels = multi_hot(answered, codes, len(rows), len(self.plan.vocabulary.names))
         answered_day = _days(rows[TIMESTAMP])[np.maximum(answered, 0)] if len(rows) else _days(acts[TIMESTAMP])

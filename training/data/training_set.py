@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,11 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def take(self, rows: np.ndarray) -> Block:
+        """Those rows alone, in the order given."""
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "keys"}
+        return Block(keys=self.keys.iloc[rows].reset_index(drop=True), **arrays)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class TrainingSetConfig(BaseModel):
     """Only without impressions."""
     popularity_power: float = Field(0.75, ge=0)
     """Only without impressions."""
+    ads: bool = False
+    """Rows are the impressions of sponsored pins and no others; otherwise all impressions but those."""
     seed: int = 7
     chunk_rows: int = Field(400_000, ge=1)
     """Days are joined together until they have this many rows; what bounds memory (about 1 KB a row)."""

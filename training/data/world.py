@@ -4,6 +4,7 @@
     users             several interests each, which drift; boards, follows       world_users.py
     pages             a logging policy with known propensities                   world_policy.py
     answers           closeup, click, long_click, save, hide, by position        world_behaviour.py
+    ads               sponsored pins beside related ones, drawn apart            world_ads.py
     truth             interests, traits, laws: apart, for tests and simulations  world_truth.py
 
 Days run one after another and users in blocks within a day, so that memory holds a few hundred bytes a user and
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from training.context import Progress, silent
 from training.data import world_pins, world_users
+from training.data.world_ads import Advertiser
 from training.data.world_behaviour import answer, match, strength
 from training.data.world_config import MS_DAY, WorldConfig
 from training.data.world_pins import Catalogue, Pins
@@ -101,7 +103,8 @@ def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress = silent)
         for start, stop in world_users.blocks(config):
             rng = np.random.default_rng([config.seed, 11, start])
             writers.write("follows", _first_follows(users, start, stop, config, tree, rng))
-        _run_days(paths, config, tree, pins, users, writers, progress)
+        ads = Advertiser.of(paths.tables, config, tree, pins, users) if config.ads else None
+        _run_days(paths, config, tree, pins, users, writers, ads, progress)
     write_laws(paths.truth, config, tree)
     return paths
 
@@ -192,6 +195,7 @@ def _run_days(
     pins: Pins,
     users: Users,
     writers: _Writers,
+    ads: Advertiser | None,
     progress: Progress,
 ) -> None:
     start_ms = int(config.start_time.timestamp() * 1000)
@@ -217,8 +221,15 @@ def _run_days(
                     )
                 visits = Visits.draw(users, start, stop, day_ms, config, tree, rng)
                 if len(visits.who):
-                    _serve(visits, users, pins, shelves, config, tree, counters, shown, done, positives, rng)
+                    first = counters.next_request
+                    acted = _serve(
+                        visits, users, pins, shelves, config, tree, counters, shown, done, positives, rng
+                    )
+                    if ads:
+                        ads.show(acted, visits, first, day, block)
         shelves.close(positives)
+        if ads:
+            ads.write_day(name)
     _write_open_interests(users, config, writers, tree)
 
 
@@ -272,7 +283,12 @@ def _write_open_interests(users: Users, config: WorldConfig, writers: _Writers, 
         writers.write(
             "users",
             pa.table(
-                {"user_id": np.arange(start + 1, stop + 1), "bias": users.bias[rows], "rate": users.rate[rows]},
+                {
+                    "user_id": np.arange(start + 1, stop + 1),
+                    "bias": users.bias[rows],
+                    "rate": users.rate[rows],
+                    "disliked": [tree.topic_id(own[own >= 0]) for own in users.disliked[rows]],
+                },
                 schema=TRUE_USER_SCHEMA,
             ),
         )
@@ -290,8 +306,8 @@ def _serve(
     done: pq.ParquetWriter,
     positives: np.ndarray,
     rng: np.random.Generator,
-) -> None:
-    """Show pages to a block's visits, draw the answers, and write both."""
+) -> pa.Table:
+    """Show pages to a block's visits, draw the answers, and write both; the rows of the answers."""
     who = visits.who
     query_leaf = np.where(visits.search, users.leaf[who, visits.intent], -1)
     requests = Requests(
@@ -314,7 +330,8 @@ def _serve(
         law,
     )
     affinity = (matches * strength(users.weight[who], visits.intent, law)[row]).max(axis=1)
-    answers = answer(affinity, pins.quality[pin], users.bias[who[row]], page.position, law, rng)
+    disliked = (users.disliked[who[row]] == pins.leaf[pin][:, None]).any(axis=1)
+    answers = answer(affinity, pins.quality[pin], users.bias[who[row]], page.position, law, rng, disliked)
 
     slot = matches.argmax(axis=1)
     shown.write_table(impression_rows(page, visits, counters.next_request, tree, pins))
@@ -338,6 +355,7 @@ def _serve(
     positives += np.bincount(pin[opened], minlength=len(pins))
     touched = opened | answers.hide
     world_users.remember(users, who[row[touched]], pin[touched].astype(np.int32))
+    return table
 
 
 class _Writers:

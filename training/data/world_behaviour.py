@@ -77,15 +77,18 @@ def answer(
     position: np.ndarray,
     law: Behaviour,
     rng: np.random.Generator,
+    disliked: np.ndarray | None = None,
 ) -> Answers:
-    """Draw the answers to n impressions; `affinity` in [0, 1], `position` 0-based."""
+    """Draw the answers to n impressions; `affinity` in [0, 1], `position` 0-based, `disliked` (bool, none by
+    default) whether the pin is of a topic that the user dislikes."""
     n = len(affinity)
     examined = rng.random(n) < examination(position, law)
     closeup = examined & (rng.random(n) < open_probability(affinity, quality, bias, law))
     click = closeup & (rng.random(n) < _chance(law.click, affinity, quality, 0.0))
     long_click = click & (rng.random(n) < _chance(law.long_click, affinity, quality, 0.0))
     save = closeup & (rng.random(n) < _chance(law.save, affinity, quality, 0.0))
-    hide = examined & ~closeup & (rng.random(n) < law.hide * (1 - affinity) ** 2)
+    unwanted = law.hide + (0.0 if disliked is None else law.hide_disliked * disliked)
+    hide = examined & ~closeup & (rng.random(n) < unwanted * (1 - affinity) ** 2)
     return Answers(closeup=closeup, click=click, long_click=long_click, save=save, hide=hide)
 
 

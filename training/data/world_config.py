@@ -30,6 +30,8 @@ class Behaviour(_Frozen):
     """Logit of saving to a board after opening."""
     hide: float = Field(0.02, ge=0, le=1)
     """Chance of hiding an examined, unopened pin of no interest; falls with (1 - affinity) squared."""
+    hide_disliked: float = Field(0.25, ge=0, le=1)
+    """Added to it where the pin is of a topic that the user dislikes."""
     user_spread: float = Field(0.4, ge=0)
     """Standard deviation of a user's own readiness to open pins, in logits."""
     same_root: float = Field(0.12, ge=0, le=1)
@@ -64,6 +66,60 @@ class LoggingPolicy(_Frozen):
         return self
 
 
+class AdSourceLaw(_Frozen):
+    """One kind of campaign: how many there are, what they bid, and how users answer them."""
+
+    share: float = Field(gt=0, le=1)
+    """Of all campaigns; shares sum to 1."""
+    bid: float = Field(gt=0)
+    """Median bid a click, micro-currency."""
+    behaviour: Behaviour
+
+
+class AdsConfig(_Frozen):
+    """Sponsored pins: campaigns, and the slots among related pins that show them."""
+
+    pin_share: float = Field(0.05, gt=0, le=1)
+    """Share of the catalogue that has a campaign."""
+    page_share: float = Field(0.7, ge=0, le=1)
+    """Share of closeups whose related pins have slots for ads."""
+    slots: int = Field(2, ge=1)
+    """Draws for one page; repeats fall away."""
+    every: int = Field(4, ge=1)
+    """One place in so many is an ad's: the first stands at 0-based position `every` - 1."""
+    related: float = Field(0.8, ge=0, lt=1)
+    """Share of draws from campaigns of the opened pin's topic, by the square root of their bids; the rest are
+    uniform over every live campaign, which keeps propensities above zero."""
+    days: tuple[int, int] = (7, 60)
+    """Shortest and longest campaign."""
+    sources: dict[str, AdSourceLaw] = {
+        "standard": AdSourceLaw(
+            share=0.6,
+            bid=400_000,
+            behaviour=Behaviour(
+                closeup=(-4.0, 4.2, 0.3), click=(-1.0, 1.8, 0.0), long_click=(-1.2, 2.4, 0.0), hide=0.02
+            ),
+        ),
+        "shopping": AdSourceLaw(
+            share=0.4,
+            bid=250_000,
+            behaviour=Behaviour(
+                closeup=(-3.4, 1.2, 1.0), click=(-0.4, 0.2, 0.7), long_click=(-0.3, 0.2, 0.8), hide=0.05
+            ),
+        ),
+    }
+    """By name. Standard ads are opened where they fit the interest, shopping ads where the pin is good."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> AdsConfig:
+        total = sum(source.share for source in self.sources.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"shares of the ad sources sum to {total:.4f}; they must sum to 1")
+        if not 1 <= self.days[0] <= self.days[1]:
+            raise ValueError(f"campaigns last {self.days[0]} to {self.days[1]} days; give the shorter first")
+        return self
+
+
 class WorldConfig(_Frozen):
     """One world. Equal configurations write equal tables, byte for byte."""
 
@@ -80,6 +136,8 @@ class WorldConfig(_Frozen):
     """Length of a content vector's noise; its signal has length about 1."""
     max_interests: int = Field(5, ge=2, le=8)
     """A user has two to this many interests at a time."""
+    disliked: int = Field(2, ge=0)
+    """Topics a user cannot stand, for as long as none of them becomes an interest."""
     sessions_per_day: float = Field(0.4, gt=0)
     """Mean over users and days; single users differ by their state and their own rate."""
     requests_per_session: float = Field(1.7, ge=1)
@@ -89,6 +147,8 @@ class WorldConfig(_Frozen):
     """Chance that a user's interests change on a day."""
     behaviour: Behaviour = Behaviour()
     policy: LoggingPolicy = LoggingPolicy()
+    ads: AdsConfig | None = None
+    """None: no sponsored pins. They are drawn apart: everything else is the same world with and without."""
     images: bool = True
     """False leaves the pictures out (half the bytes of a large catalogue)."""
     block_users: int = Field(20_000, ge=1)
@@ -111,8 +171,8 @@ class WorldConfig(_Frozen):
 
     @classmethod
     def demo(cls, **changes: object) -> WorldConfig:
-        """2,000 users, 12,000 pins, 35 days: what `make demo` shows."""
-        return cls(**{"users": 2_000, "pins": 12_000, "days": 35, **changes})
+        """2,000 users, 12,000 pins, 35 days, with ads: what `make demo` shows."""
+        return cls(**{"users": 2_000, "pins": 12_000, "days": 35, "ads": AdsConfig(), **changes})
 
     @property
     def end_time(self) -> datetime:

@@ -12,7 +12,19 @@ from training.data.world_policy import SOURCE_NAMES, Page
 from training.data.world_topics import TopicTree, query_text
 from training.data.world_users import Users
 from training.data.world_visits import Visits
-from validation.tables import ACTIONS, BOARDS, FOLLOWS, IMPRESSIONS, TIME, TOPICS, Polarity, Vocabulary
+from validation.tables import (
+    ACTIONS,
+    ANCHOR,
+    BID,
+    BOARDS,
+    FOLLOWS,
+    IMPRESSIONS,
+    PREDICTED,
+    TIME,
+    TOPICS,
+    Polarity,
+    Vocabulary,
+)
 
 VOCABULARY = Vocabulary(
     actions={
@@ -117,7 +129,9 @@ def interest_rows(
     )
 
 
-IMPRESSION_SCHEMA = pa.schema([f for f in IMPRESSIONS.schema if f.name not in ("stage", "anchor")])
+IMPRESSION_SCHEMA = pa.schema(
+    [f for f in IMPRESSIONS.schema if f.name not in ("stage", ANCHOR, BID, PREDICTED)]
+)
 ACTION_SCHEMA = ACTIONS.schema.set(
     ACTIONS.schema.get_field_index("action"), pa.field("action", pa.string(), False)
 )
@@ -230,4 +244,11 @@ INTEREST_SCHEMA = pa.schema(
         ("end", TIME),
     ]
 )
-TRUE_USER_SCHEMA = pa.schema([("user_id", pa.int64()), ("bias", pa.float32()), ("rate", pa.float32())])
+TRUE_USER_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.int64()),
+        ("bias", pa.float32()),
+        ("rate", pa.float32()),
+        ("disliked", pa.list_(pa.int64())),
+    ]
+)

@@ -49,7 +49,8 @@ class WorldTruth:
 
     @cached_property
     def users(self) -> pd.DataFrame:
-        """bias (logits), rate (sessions a day), by user_id; row i is user id i + 1."""
+        """bias (logits), rate (sessions a day), disliked (topic ids, at the end), by user_id; row i is user
+        id i + 1."""
         return pd.read_parquet(self.folder / "users.parquet").set_index("user_id")
 
     def interests_at(self, when: datetime) -> pd.DataFrame:

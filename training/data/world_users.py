@@ -56,6 +56,8 @@ class Users:
     """int16 (U, K): topics the logging policy believes in."""
     followed: np.ndarray
     """int16 (U, FOLLOWED_TOPICS)."""
+    disliked: np.ndarray
+    """int16 (U, config.disliked): topics the user hides when shown."""
     remembered: np.ndarray
     """int32 (U, REMEMBERED): ring of pin rows acted on."""
     cursor: np.ndarray
@@ -138,6 +140,7 @@ def _create_block(config: WorldConfig, tree: TopicTree, block: int, n: int) -> U
         board=np.full((n, k), -1, np.int32),
         believed=believed,
         followed=followed,
+        disliked=_disliked(config, share, leaf, block),
         remembered=np.full((n, REMEMBERED), -1, np.int32),
         cursor=np.zeros(n, np.int32),
         rate=rate.astype(np.float32),
@@ -146,6 +149,18 @@ def _create_block(config: WorldConfig, tree: TopicTree, block: int, n: int) -> U
         country=rng.choice(len(COUNTRIES), n, p=[s for s, _ in COUNTRIES.values()]).astype(np.int8),
         state=state.astype(np.int8),
     )
+
+
+def _disliked(config: WorldConfig, share: np.ndarray, leaf: np.ndarray, block: int) -> np.ndarray:
+    """Topics that are no interest, drawn by share; -1 where there are too few."""
+    rng = np.random.default_rng([config.seed, 17, block])
+    keys = np.log(share) + rng.gumbel(size=(len(leaf), len(share)))
+    who, slot = np.nonzero(leaf >= 0)
+    keys[who, leaf[who, slot]] = -np.inf
+    chosen = np.argsort(-keys, axis=1)[:, : config.disliked]
+    out = np.full((len(leaf), config.disliked), -1, np.int16)
+    out[:, : chosen.shape[1]] = np.where(np.isneginf(np.take_along_axis(keys, chosen, axis=1)), -1, chosen)
+    return out
 
 
 def _weights(rng: np.random.Generator, held: np.ndarray) -> np.ndarray:
@@ -207,6 +222,7 @@ def drift(
     who, slot, new = changed[swaps], weakest[swaps], new[swaps]
     board = np.arange(next_board, next_board + len(who), dtype=np.int32)
     users.leaf[who, slot] = new
+    users.disliked[who] = np.where(users.disliked[who] == new[:, None], -1, users.disliked[who])
     users.style[who, slot] = rng.integers(0, len(STYLE_NAMES), len(who))
     users.board[who, slot] = board
     noticed = rng.random(len(who)) < 1 - config.policy.belief_error

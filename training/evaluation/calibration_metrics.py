@@ -44,7 +44,8 @@ class CalibrationRow:
     slice: str
     rows: int
     positives: int
-    before: Fit
+    before: Fit | None
+    """None where only calibrated probabilities are known."""
     after: Fit
     ece_by_chance: float
     """The ECE that perfect probabilities would show on so few rows: below, nothing is left to mend."""
@@ -52,7 +53,7 @@ class CalibrationRow:
 
 def calibration_table(
     labels: ArrayLike,
-    before: Floats,
+    before: Floats | None,
     after: Floats,
     heads: Sequence[str],
     slices: Mapping[str, NDArray[np.bool_]] | None = None,
@@ -61,16 +62,14 @@ def calibration_table(
 ) -> tuple[CalibrationRow, ...]:
     """A row for each head and slice, the whole (`all`) first; slices without rows are left out.
 
-    `labels` is (n, H) 0 or 1; `before` and `after` (n, H) probabilities; a slice is bool (n,). Measure on rows
-    that the calibration was not fitted on, those of the next day. Raises ValueError for blocks of
-    different shapes.
+    `labels` is (n, H) 0 or 1; `before` (if known) and `after` (n, H) probabilities; a slice is bool (n,).
+    Measure on rows that the calibration was not fitted on, those of the next day. Raises ValueError for blocks
+    of different shapes.
     """
     y = np.asarray(labels)
-    if y.ndim != 2 or y.shape != before.shape or y.shape != after.shape or y.shape[1] != len(heads):
-        raise ValueError(
-            f"labels {y.shape}, before {before.shape} and after {after.shape}"
-            f" must be rows of {len(heads)} heads"
-        )
+    shapes = {y.shape, after.shape, *(() if before is None else (before.shape,))}
+    if y.ndim != 2 or len(shapes) > 1 or y.shape[1] != len(heads):
+        raise ValueError(f"labels and probabilities of shapes {shapes} must be rows of {len(heads)} heads")
     parts = {ALL: np.ones(len(y), bool), **(slices or {})}
     out = []
     for column, head in enumerate(heads):
@@ -79,14 +78,14 @@ def calibration_table(
                 raise ValueError(f"slice {name} is {mask.shape}; a mask of {len(y)} rows is needed")
             if not mask.any():
                 continue
-            label, raw, made = y[mask, column], before[mask, column], after[mask, column]
+            label, made = y[mask, column], after[mask, column]
             out.append(
                 CalibrationRow(
                     head=head,
                     slice=name,
                     rows=len(label),
                     positives=int(label.sum()),
-                    before=fit_of(label, raw, bins=bins),
+                    before=None if before is None else fit_of(label, before[mask, column], bins=bins),
                     after=fit_of(label, made, bins=bins),
                     ece_by_chance=ece_by_chance(made, bins=bins),
                 )
@@ -118,22 +117,24 @@ def ece_by_chance(p: ArrayLike, *, bins: int = BINS) -> float:
 def text(rows: Sequence[CalibrationRow]) -> str:
     """The table as text, a line a head and slice."""
     lines = [
-        f"{'head':<14} {'slice':<14} {'rows':>9} {'positives':>9} "
+        f"{'head':<14} {'slice':<18} {'rows':>9} {'positives':>9} "
         f"{'total error':>18} {'ECE':>17} {'by chance':>9} {'log loss':>17}"
     ]
     for row in rows:
         before, after = row.before, row.after
+        total = (f"{before.total_error:>+8.3f} ->" if before else "") + f"{after.total_error:>+7.3f}"
+        ece = (f"{before.ece:>7.4f} ->" if before else "") + f"{after.ece:>7.4f}"
+        loss = (f"{before.log_loss:>7.4f} ->" if before else "") + f"{after.log_loss:>7.4f}"
         lines.append(
-            f"{row.head:<14} {row.slice:<14} {row.rows:>9} {row.positives:>9} "
-            f"{before.total_error:>+8.3f} ->{after.total_error:>+7.3f} "
-            f"{before.ece:>7.4f} ->{after.ece:>7.4f} {row.ece_by_chance:>9.4f} "
-            f"{before.log_loss:>7.4f} ->{after.log_loss:>7.4f}"
+            f"{row.head:<14} {row.slice:<18} {row.rows:>9} {row.positives:>9} "
+            f"{total:>18} {ece:>17} {row.ece_by_chance:>9.4f} {loss:>17}"
         )
     return "\n".join(lines)
 
 
 def figure(rows: Sequence[CalibrationRow]) -> Figure:
-    """Reliability diagrams, a panel a head and slice: observed against predicted, before grey, after red."""
+    """Reliability diagrams, a panel a head and slice: observed against predicted, before (if known) grey, after
+    red."""
     from matplotlib.figure import Figure
 
     heads = list(dict.fromkeys(row.head for row in rows))
@@ -145,10 +146,12 @@ def figure(rows: Sequence[CalibrationRow]) -> Figure:
     for row in rows:
         panel = panels[heads.index(row.head), slices.index(row.slice)]
         panel.set_visible(True)
-        diagrams = (row.before.diagram, row.after.diagram)
-        top = 1.05 * max(max(d.predicted.max(), d.observed.max(), 1e-6) for d in diagrams)
+        fits = [(row.before, "#999999", "before"), (row.after, "#c8102e", "after" if row.before else "served")]
+        drawn_fits = [(fit, color, name) for fit, color, name in fits if fit is not None]
+        ends = [max(f.diagram.predicted.max(), f.diagram.observed.max(), 1e-6) for f, _, _ in drawn_fits]
+        top = 1.05 * max(ends)
         panel.plot([0, top], [0, top], color="#999999", linestyle=":", linewidth=1)
-        for fit, color, name in ((row.before, "#999999", "before"), (row.after, "#c8102e", "after")):
+        for fit, color, name in drawn_fits:
             panel.plot(
                 fit.diagram.predicted,
                 fit.diagram.observed,

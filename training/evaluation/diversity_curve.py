@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.training_set import Block
 from training.models.diversity import DiversityConfig, diversify, unit_rows
+from training.models.interactions import Pins
+from validation.tables import PIN_ID, REQUEST_ID
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -41,6 +44,54 @@ class TradePoint:
     """Mean cosine of pins beside each other."""
     topics: float
     """Distinct topics of a page; NaN without topics."""
+
+
+@dataclass(frozen=True)
+class Trade:
+    """How to draw the curve over rows that a ranker has scored."""
+
+    pins: Pins
+    """The catalogue in the space that pages are compared in, ascending by id."""
+    limit: int = 10
+    """Pins of a page, out of those that a request showed."""
+    config: DiversityConfig = field(default_factory=DiversityConfig)
+    most: int = 1_000
+    """Requests looked at: a sample of so many where there are more."""
+    seed: int = 0
+
+    def curve(self, block: Block, utility: Floats) -> tuple[TradePoint, ...]:
+        """Pages made of the pins that each request of `block` showed, whose utility is (n,).
+
+        Pins that the catalogue does not hold are like nothing else. Empty where no request showed more than
+        `limit` pins.
+        """
+        requests = block.keys[REQUEST_ID].to_numpy(np.int64)
+        order = np.argsort(requests, kind="stable")
+        starts = np.flatnonzero(np.diff(requests[order], prepend=-1))
+        groups = [g for g in np.split(order, starts[1:]) if len(g) > self.limit]
+        if len(groups) > self.most:
+            kept = np.random.default_rng(self.seed).choice(len(groups), self.most, replace=False)
+            groups = [groups[i] for i in np.sort(kept).tolist()]
+        if not groups:
+            return ()
+        ids = block.keys[PIN_ID].to_numpy(np.int64)
+        return trade_curve([self._request(ids[g], utility[g]) for g in groups], self.limit, self.config)
+
+    def _request(self, ids: Ints, utility: Floats) -> Request:
+        rows = np.minimum(np.searchsorted(self.pins.ids, ids), len(self.pins.ids) - 1)
+        known = self.pins.ids[rows] == ids
+        vectors = np.where(known[:, None], self.pins.vectors[rows], np.float32(0))
+        return Request(utility, vectors, topics=np.where(known, self.pins.topics[rows, 0], 0))
+
+
+def text(points: Sequence[TradePoint]) -> str:
+    """The curve as a table, a line a theta."""
+    lines = [f"{'theta':>6}{'utility kept':>14}{'cosine':>9}{'of neighbours':>15}{'topics':>8}"]
+    lines += [
+        f"{p.theta:>6g}{p.utility_kept:>14.3f}{p.similarity:>9.3f}{p.neighbour_similarity:>15.3f}{p.topics:>8.2f}"
+        for p in points
+    ]
+    return "\n".join(lines)
 
 
 def trade_curve(

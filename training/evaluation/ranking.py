@@ -22,13 +22,13 @@ from training.data.splits import Interval, TimeSplit
 from training.data.training_set import Block, TrainingSet
 from training.evaluation import metrics
 from training.evaluation.calibration_metrics import calibration_table
+from training.evaluation.diversity_curve import Trade
 from training.evaluation.hit_at_k import hit_at_k
 from training.evaluation.ranking_report import HeadQuality, RankingReport, RankingRow
+from training.evaluation.slices import block_slices
 from training.evaluation.spread import Spread
 from training.models.calibration import CalibrationConfig, fit
-from training.models.interactions import INTERACTION_FEATURES
 from training.models.utility import UtilityWeights, utility
-from training.pipelines.pinnability import NEW_USER_POSITIVES
 
 Floats = NDArray[np.float32]
 
@@ -126,12 +126,14 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     k: int = 3,
     weights: UtilityWeights | None = None,
+    trade: Trade | None = None,
     skipped: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> RankingReport:
     """Every model under every seed (once where it has none), in one report.
 
-    `weights` order the pins of a request, the data set's defaults if left out. Raises UtilityError where
+    `weights` order the pins of a request, the data set's defaults if left out; `trade` also draws what variety
+    costs under them. Raises UtilityError where
     they weigh no head.
     """
     weights = (weights or UtilityWeights.default(data.rows.info.vocabulary)).check(data.rows.info.vocabulary)
@@ -142,7 +144,7 @@ def evaluate(
             progress(f"{name}, seed {seed}")
             started = time.perf_counter()
             scores = model.scores(data, seed)
-            rows.append(_row(data, name, seed, scores, vector, k, time.perf_counter() - started))
+            rows.append(_row(data, name, seed, scores, vector, k, trade, time.perf_counter() - started))
     info, test = data.rows.info, data.test
     return RankingReport(
         heads=data.heads,
@@ -195,13 +197,15 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
     return 1.96 * float(np.sqrt(max(variance, 0.0) / (positives * negatives)))
 
 
-def new_users(block: Block) -> NDArray[np.bool_]:
-    """Which rows are of users who had done little yet, (n,)."""
-    return block.interactions[:, INTERACTION_FEATURES.index("sequence_positives")] < NEW_USER_POSITIVES
-
-
 def _row(
-    data: RankingData, name: str, seed: int, scores: Scores, weights: Floats, k: int, took: float
+    data: RankingData,
+    name: str,
+    seed: int,
+    scores: Scores,
+    weights: Floats,
+    k: int,
+    trade: Trade | None,
+    took: float,
 ) -> RankingRow:
     test, labels = data.test, data.labels(data.test)
     calibrator = fit(
@@ -212,7 +216,8 @@ def _row(
         config=CalibrationConfig(min_positives=50),
     )
     made = calibrator.calibrate(scores.test)
-    hits = hit_at_k(test.keys["user_id"], test.keys["request_id"], utility(made, weights), labels, k)
+    worth = utility(made, weights)
+    hits = hit_at_k(test.keys["user_id"], test.keys["request_id"], worth, labels, k)
     return RankingRow(
         model=name,
         seed=seed,
@@ -220,8 +225,9 @@ def _row(
             head_quality(head, labels[:, h], scores.test[:, h], made[:, h], test.position)
             for h, head in enumerate(data.heads)
         ),
-        calibration=calibration_table(labels, scores.test, made, data.heads, {"new users": new_users(test)}),
+        calibration=calibration_table(labels, scores.test, made, data.heads, block_slices(test)),
         hits=tuple(Spread.of(hits.values[None, :, h]) for h in range(len(data.heads))),
+        trade=trade.curve(test, worth) if trade else (),
         uncalibrated=calibrator.fallbacks,
         fit_s=took,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.evaluation.calibration_metrics import CalibrationRow
+from training.evaluation.diversity_curve import TradePoint
 from training.evaluation.spread import Spread
 
 _SHOWN = {
@@ -53,6 +54,8 @@ class RankingRow:
     """HIT@K of each head with its interval over users."""
     calibration: tuple[CalibrationRow, ...]
     """Reliability of each head before and after, of all rows and by slice."""
+    trade: tuple[TradePoint, ...]
+    """Utility kept and variety won on pages of the test requests; empty where not asked for."""
     uncalibrated: Mapping[str, str]
     """Heads whose scores could not be calibrated, with the reason."""
     fit_s: float

@@ -7,7 +7,7 @@ search is exact, so that models are compared and not indexes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -42,6 +42,9 @@ from validation.lake import Lake
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+_NOBODY: Ints = np.empty(0, np.int64)
+"""Nothing known."""
 
 
 @dataclass(frozen=True)
@@ -97,37 +100,110 @@ class AtCut:
         """Catalogue rows that could be found at the cut: made before it, with a vector."""
         return np.flatnonzero((self.content.created_at_ms < self.past.cut_ms) & vectors.any(axis=1))
 
-    def nearest(self, queries: Floats, owner: Ints, vectors: Floats, candidates: Ints) -> Ints:
-        """Ids of each query's K nearest candidates that user `owner` (row) had not acted on, (n, K)."""
-        rows = top_pins(queries, vectors, candidates, [self.known[user] for user in owner.tolist()], K)
-        return np.where(rows >= 0, self.content.ids[rows], 0)
+
+@dataclass(frozen=True)
+class Queries:
+    """What a retriever searches for the held-out users, and in what."""
+
+    vectors: Floats  # (p, d) of the whole catalogue
+    queries: Floats  # (q, d)
+    owner: Ints  # (q,) row of the user of each, those of a user in the order of their turns
+    weights: Floats  # (q,) each one's share of its user's results
+    topics: Ints  # (q,) place of the topic that its pins must carry; 0: any pin
+    pin_topics: Ints  # (p, t) places of the topics of each pin
+
+    @classmethod
+    def one_each(cls, vectors: Floats, queries: Floats, owner: Ints) -> Queries:
+        """One search a user, in all pins."""
+        any_topic = np.zeros(len(owner), np.int64)
+        return cls(
+            vectors, queries, owner, np.ones(len(owner)), any_topic, np.zeros((len(vectors), 0), np.int64)
+        )
 
 
-def pinnerformer_serves(network: PinnerFormer, at: AtCut) -> Served:
-    """Nearest pins to each user's vector as of the cut; a user without actions gets none."""
+def pinnerformer_queries(network: PinnerFormer, at: AtCut) -> Queries:
+    """Each user's vector as of the cut; none for a user without actions."""
     lines = read_timelines(at.lake, at.content.ids, at.cut, only=at.users)
     users = pinnerformer_users(network, lines.arrays, lines.offsets[:-1], lines.offsets[1:], at.content.vectors)
     vectors = embed_pins(network, at.content.vectors)
     vectors[without_content(at.content.vectors)] = 0
-    owner = np.searchsorted(at.users, lines.users)
-    out = np.zeros((len(at.users), K), np.int64)
-    out[owner] = at.nearest(users, owner, vectors, at.candidates(vectors))
-    return Served(at.past.held, out)
+    return Queries.one_each(vectors, users, np.searchsorted(at.users, lines.users))
+
+
+def dcm_queries(network: InterestNetwork, at: AtCut) -> Queries:
+    """Every implicit interest, heaviest first, with the share that it weighs."""
+    vectors = pin_vectors(network, at.features(network.topics))
+    found = embed_users(network, at.histories(vectors, network.config.length))
+    owner, slot = np.nonzero(found.mask.numpy())
+    weights = found.weights.numpy()[owner, slot]
+    turns = np.lexsort((-weights, owner))
+    queries = Queries.one_each(vectors, found.vectors.numpy()[owner, slot][turns], owner[turns])
+    return replace(queries, weights=weights[turns])
+
+
+def conditional_queries(network: InterestNetwork, at: AtCut, seed: int) -> Queries:
+    """The users who followed topics before the cut, under each of a sample of these, in equal shares."""
+    followed = followed_topics(at.lake, at.cut)
+    mine = np.flatnonzero([user in followed for user in at.users.tolist()])
+    topics = [sample_followed(followed[user], (seed, user)) for user in at.users[mine].tolist()]
+    features = at.features(network.topics)
+    vectors = pin_vectors(network, features)
+    places = topic_places(_padded(topics), network.topics)  # (U, FOLLOWED)
+    row, slot = np.nonzero(places)
+    queries = np.zeros((len(mine), *places.shape[1:], network.config.dim), np.float32)
+    if len(row):
+        with torch.inference_mode():
+            fields = network.user.fields(at.histories(vectors, network.config.length))
+            found = network.users_given_topics(fields[torch.from_numpy(mine)], torch.from_numpy(places))
+        queries = found.vectors.numpy()
+    each = Queries.one_each(vectors, queries[row, slot], mine[row])
+    return replace(each, topics=places[row, slot], pin_topics=features.topics)
+
+
+def two_tower_queries(network: TwoTower, at: AtCut) -> Queries:
+    """Each user's vector, in pins as they performed until the cut."""
+    vectors = two_tower_pins_of(network, at.features(network.topics))
+    users = user_vectors(network, at.histories(at.content.vectors, network.config.length))
+    return Queries.one_each(vectors, users, np.arange(len(at.users)))
+
+
+def listed(found: Queries, at: AtCut, total: int, *, novel: bool = True) -> list[tuple[Ints, Floats]]:
+    """At most `total` pins of each held-out user, all searches' best first, with what each was found with.
+
+    Every search brings its share; `novel` leaves out the pins that a user had acted on.
+    """
+    ids = np.zeros((len(found.owner), total), np.int64)
+    scores = np.zeros(ids.shape, np.float32)
+    candidates = at.candidates(found.vectors)
+    for topic in np.unique(found.topics).tolist():
+        asked = np.flatnonzero(found.topics == topic)
+        carrying = candidates[(found.pin_topics[candidates] == topic).any(axis=1)] if topic else candidates
+        known = [at.known[user] if novel else _NOBODY for user in found.owner[asked].tolist()]
+        rows = top_pins(found.queries[asked], found.vectors, carrying, known, total)
+        ids[asked] = np.where(rows >= 0, at.content.ids[rows], 0)
+        for place, query in enumerate(asked.tolist()):
+            scores[query] = found.vectors[rows[place]] @ found.queries[query]
+    return [_dealt(found, np.flatnonzero(found.owner == user), ids, scores) for user in range(len(at.users))]
+
+
+def _dealt(found: Queries, mine: Ints, ids: Ints, scores: Floats) -> tuple[Ints, Floats]:
+    """One user's searches, each with its share, in turns."""
+    shares = weighted_budgets(found.weights[mine], ids.shape[1])
+    pins, turns = round_robin([ids[q][:share] for q, share in zip(mine.tolist(), shares.tolist(), strict=True)])
+    if not len(pins):
+        return pins, np.empty(0, np.float32)
+    place = (ids[mine][turns] == pins[:, None]).argmax(axis=1)
+    return pins, scores[mine][turns, place]
+
+
+def pinnerformer_serves(network: PinnerFormer, at: AtCut) -> Served:
+    """Nearest pins to each user's vector as of the cut; a user without actions gets none."""
+    return _serves(pinnerformer_queries(network, at), at)
 
 
 def dcm_serves(network: InterestNetwork, at: AtCut) -> Served:
     """Every implicit interest's nearest pins, the results shared out by weight, in turns."""
-    vectors = pin_vectors(network, at.features(network.topics))
-    found = embed_users(network, at.histories(vectors, network.config.length))
-    mask, weights = found.mask.numpy(), found.weights.numpy()
-    owner, slot = np.nonzero(mask)
-    nearest = at.nearest(found.vectors.numpy()[owner, slot], owner, vectors, at.candidates(vectors))
-    out = np.zeros((len(at.users), K), np.int64)
-    for user in range(len(at.users)):
-        shares = weights[user, mask[user]]
-        heaviest = np.argsort(-shares, kind="stable")
-        out[user] = _in_turns(nearest[owner == user][heaviest], weighted_budgets(shares[heaviest], K))
-    return Served(at.past.held, out)
+    return _serves(dcm_queries(network, at), at)
 
 
 def conditional_serves(network: InterestNetwork, at: AtCut, seed: int) -> Served:
@@ -135,39 +211,22 @@ def conditional_serves(network: InterestNetwork, at: AtCut, seed: int) -> Served
 
     Only users who followed a topic before the cut are served.
     """
+    served = _serves(conditional_queries(network, at, seed), at)
     followed = followed_topics(at.lake, at.cut)
     mine = np.flatnonzero([user in followed for user in at.users.tolist()])
-    held = at.past.held.take(mine)
-    topics = [sample_followed(followed[user], (seed, user)) for user in held.users.tolist()]
-    features = at.features(network.topics)
-    vectors = pin_vectors(network, features)
-    places = topic_places(_padded(topics), network.topics)  # (U, FOLLOWED)
-    row, slot = np.nonzero(places)
-    queries = np.zeros((len(held), *places.shape[1:], network.config.dim), np.float32)
-    if len(row):
-        with torch.inference_mode():
-            fields = network.user.fields(at.histories(vectors, network.config.length))
-            found = network.users_given_topics(fields[torch.from_numpy(mine)], torch.from_numpy(places))
-        queries = found.vectors.numpy()
-    candidates = at.candidates(vectors)
-    nearest = np.zeros((len(row), K), np.int64)
-    for place in np.unique(places[row, slot]).tolist():
-        asked = np.flatnonzero(places[row, slot] == place)
-        carrying = candidates[(features.topics[candidates] == place).any(axis=1)]
-        nearest[asked] = at.nearest(queries[row[asked], slot[asked]], mine[row[asked]], vectors, carrying)
-    out = np.zeros((len(held), K), np.int64)
-    for user in range(len(held)):
-        lists = nearest[row == user]
-        out[user] = _in_turns(lists, weighted_budgets(np.ones(len(lists)), K))
-    return Served(held, out)
+    return Served(served.held.take(mine), served.recommended[mine])
 
 
 def two_tower_serves(network: TwoTower, at: AtCut) -> Served:
     """Nearest pins, as they performed until the cut, to each user's vector."""
-    vectors = two_tower_pins_of(network, at.features(network.topics))
-    users = user_vectors(network, at.histories(at.content.vectors, network.config.length))
-    everyone = np.arange(len(at.users))
-    return Served(at.past.held, at.nearest(users, everyone, vectors, at.candidates(vectors)))
+    return _serves(two_tower_queries(network, at), at)
+
+
+def _serves(found: Queries, at: AtCut) -> Served:
+    out = np.zeros((len(at.users), K), np.int64)
+    for row, (pins, _) in zip(out, listed(found, at, K), strict=True):
+        row[: len(pins)] = pins
+    return Served(at.past.held, out)
 
 
 def two_tower_pins_of(network: TwoTower, features: PinFeatures) -> Floats:
@@ -187,12 +246,6 @@ def features_at(content: Pins, topics: tuple[int, ...], actions: ActionLog, now_
     """
     performed = actions.performance(content.created_at_ms, np.array([now_ms]))[now_ms]
     return PinFeatures(content.vectors, topic_places(content.topics, topics), performed)
-
-
-def _in_turns(lists: Ints, budgets: Ints) -> Ints:
-    """Each list's first pins, as many as its budget, best of all first, zero-padded, (K,)."""
-    pins, _ = round_robin([found[:budget] for found, budget in zip(lists, budgets, strict=True)])
-    return np.pad(pins[:K], (0, K - len(pins[:K])))
 
 
 def _padded(topics: list[Ints]) -> Ints:

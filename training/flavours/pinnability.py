@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.models.pinnability import load_ranker
+from training.models.pinnability import load_pinnability
 
 
 class Pinnability(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
-        self.ranker = load_ranker(Path(context.artifacts["model"]))
+        self.ranker = load_pinnability(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
         columns = list(self.ranker.spec.names)

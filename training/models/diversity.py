@@ -28,7 +28,7 @@ class DiversityConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    theta: float = Field(0.7, ge=0, le=1)
+    theta: float = Field(0.8, ge=0, le=1)
     """1 sorts by relevance alone, 0 by variety alone."""
     window: int = Field(8, ge=1)
     """A place is weighed against the `window - 1` before it."""

@@ -156,11 +156,13 @@ def request_interactions(
     followed_topics: Ints,
     request_ms: int,
     signs: NDArray[np.int8],
+    known: NDArray[np.bool_] | None = None,
 ) -> Floats:
     """Features of one user's `candidates` at `request_ms`, (n, len(INTERACTION_FEATURES)) float32.
 
     `history` holds the pins of the user's sequence, NEWEST FIRST and one row an action (repeats repeat), with
-    `actions` and `times_ms` beside it. Actions at or after `request_ms` are left out.
+    `actions` and `times_ms` beside it. Actions at or after `request_ms` are left out. `known` is False where
+    the catalogue has no such pin, as a row of -1 in the log: the action counts, and is like nothing.
     """
     before = np.flatnonzero(times_ms < request_ms)[::-1]  # oldest first, as the kernel walks the log
     m, n = len(before), len(candidates.ids)
@@ -170,8 +172,9 @@ def request_interactions(
         np.concatenate([history.topics[before], candidates.topics]),
         np.concatenate([history.created_at_ms[before], candidates.created_at_ms]),
     )
+    places = np.arange(m) if known is None else np.where(known[before], np.arange(m), -1)
     log = ActionRows(
-        np.arange(m), np.ascontiguousarray(actions[before], np.int32), np.ascontiguousarray(times_ms[before])
+        places, np.ascontiguousarray(actions[before], np.int32), np.ascontiguousarray(times_ms[before])
     )
     rows = RequestRows(
         pin_rows=np.arange(m, m + n),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ CONFIG, TREES = "light_ranker.json", "light_ranker.ubj"
 
 _MS_PER_DAY = 86_400_000.0
 _SHOWN, _ACTED = PIN_SCALARS.index("impressions_30d"), PIN_SCALARS.index("positives_30d")
+_DAMPING = 60
+"""Of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 _PRIOR_SHOWN = 20.0
 """Impressions that a pin is given in advance, with one positive action among them: new pins are no outliers."""
 
@@ -41,6 +43,7 @@ class SourceList:
     source: str
     pin_ids: Ints  # (m,) distinct, above 0
     scores: Floats  # (m,) comparable within the source only
+    ranks: Ints | None = None  # (m,) rising, from 0: places in the whole list, where this is a sample of it
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,14 @@ class Fetched:
     ranks: Floats  # (n, S) from 0, NaN likewise
     brought: Floats  # (n,) number of sources that brought it, unknown ones included
     best_rank: Floats  # (n,) over all sources
+    fused: Floats  # (n,) reciprocal rank fusion of all sources: the sum of 1 / (60 + place from 1)
 
     def __len__(self) -> int:
         return len(self.pin_ids)
+
+    def take(self, rows: Ints) -> Fetched:
+        """The candidates of these rows, in their order."""
+        return Fetched(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 class LightSpec(BaseModel):
@@ -74,7 +82,8 @@ class LightSpec(BaseModel):
         "positive_users_30d",
         "boards_30d",
     )
-    user: tuple[str, ...] = ("positives_7d", "active_days_30d")
+    user: tuple[str, ...] = ()
+    """The same for every candidate of a request: they order nothing by themselves."""
 
     @model_validator(mode="after")
     def _known(self) -> LightSpec:
@@ -98,6 +107,7 @@ class LightSpec(BaseModel):
             *(f"rank_{source}" for source in self.sources),
             "brought",
             "best_rank",
+            "fused",
             *(f"pin_{name}" for name in self.pin),
             "pin_rate_30d",
             "pin_age_days",
@@ -139,8 +149,8 @@ class LightSpec(BaseModel):
         out[:, :sources] = fetched.scores
         out[:, sources : 2 * sources] = fetched.ranks
         at = 2 * sources
-        out[:, at], out[:, at + 1] = fetched.brought, fetched.best_rank
-        at += 2
+        out[:, at], out[:, at + 1], out[:, at + 2] = fetched.brought, fetched.best_rank, fetched.fused
+        at += 3
         for place, name in enumerate(self.pin):
             out[:, at + place] = pin_scalars[:, PIN_SCALARS.index(name)]
         at += len(self.pin)
@@ -152,6 +162,41 @@ class LightSpec(BaseModel):
         for place, name in enumerate(self.user):
             out[:, at + place] = user_scalars[..., USER_SCALARS.index(name)]
         return out
+
+
+@dataclass(frozen=True)
+class Asker:
+    """What the light ranker reads of the user of one request."""
+
+    scalars: Floats  # (len(USER_SCALARS),)
+    followed_topics: Ints  # (f,) distinct
+    acted_topics: Ints  # (m, PIN_TOPICS) of the pins of their positive actions, the last ones kept
+
+
+def request_rows(
+    spec: LightSpec,
+    fetched: Fetched,
+    pin_scalars: Floats,
+    created_at_ms: Ints,
+    topics: Ints,
+    user: Asker,
+    now_ms: int,
+) -> Floats:
+    """The rows of one request's candidates, `LightSpec.assemble`'s: training's and serving's alike.
+
+    `pin_scalars` (n, len(PIN_SCALARS)), `created_at_ms` (n,) and `topics` (n, PIN_TOPICS) are of
+    `fetched.pin_ids`, in their order.
+    """
+    acted, shares = recent_topics(user.acted_topics)
+    return spec.assemble(
+        fetched,
+        pin_scalars,
+        created_at_ms,
+        topic_match(topics, user.followed_topics),
+        topic_match(topics, acted, shares),
+        user.scalars,
+        now_ms,
+    )
 
 
 @dataclass(frozen=True)
@@ -188,29 +233,89 @@ class LightRanker:
 
 def fetch(lists: Sequence[SourceList], sources: Sequence[str]) -> Fetched:
     """What every source brought, as one row a distinct pin; `sources` are the columns (`LightSpec.sources`)."""
-    ids = np.concatenate([np.empty(0, np.int64), *(part.pin_ids for part in lists)])
-    rank = np.concatenate([np.empty(0, np.int64), *(np.arange(len(part.pin_ids)) for part in lists)])
+    ids, rank = _entries(lists)
     part = np.repeat(np.arange(len(lists)), [len(part.pin_ids) for part in lists])
-    turn = np.lexsort((part, rank))
-    distinct, first, row = np.unique(ids[turn], return_index=True, return_inverse=True)
-    order = np.argsort(first)  # of the sorted ids, back to taking turns
+    distinct, row = np.unique(ids, return_inverse=True)
+    turn = np.full(len(distinct), np.iinfo(np.int64).max)
+    np.minimum.at(turn, row, rank * max(len(lists), 1) + part)
+    order = np.argsort(turn)  # of the sorted ids, to taking turns
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    of = np.empty(len(ids), np.int64)
-    of[turn] = place[row]
-    scores = np.full((len(distinct), len(sources)), np.nan, np.float32)
-    ranks = np.full((len(distinct), len(sources)), np.nan, np.float32)
+    return _said(lists, sources, distinct[order], place[row], rank)
+
+
+def fetched_of(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints) -> Fetched:
+    """The rows of `fetch` of these distinct pins alone, in their order.
+
+    Raises KeyError naming a pin that no source brought.
+    """
+    ids, rank = _entries(lists)
+    rows, here = _places(pin_ids, np.argsort(pin_ids), ids)
+    found = _said(lists, sources, pin_ids, np.where(here, rows, len(pin_ids)), rank)
+    if not found.brought.all():
+        raise KeyError(f"pin {pin_ids[found.brought == 0][0]} was brought by no source")
+    return found
+
+
+def _entries(lists: Sequence[SourceList]) -> tuple[Ints, Ints]:
+    """(pin, rank) of everything brought, list after list."""
+    nothing = np.empty(0, np.int64)
+    return (
+        np.concatenate([nothing, *(part.pin_ids for part in lists)]),
+        np.concatenate([nothing, *(_ranks(part) for part in lists)]),
+    )
+
+
+def _said(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints, row: Ints, rank: Ints) -> Fetched:
+    """Entries gathered by their row in `pin_ids` (n,); row n takes those of other pins, and is left out."""
+    n = len(pin_ids)
+    scores = np.full((n + 1, len(sources)), np.nan, np.float32)
+    ranks = np.full((n + 1, len(sources)), np.nan, np.float32)
+    columns = {source: column for column, source in enumerate(sources)}
     start = 0
     for one in lists:
-        rows = of[start : start + len(one.pin_ids)]
-        start += len(one.pin_ids)
-        if one.source in sources:
-            column = list(sources).index(one.source)
-            scores[rows, column] = one.scores
-            ranks[rows, column] = np.arange(len(rows))
-    best = rank[turn][first[order]]
-    brought = np.bincount(of, minlength=len(distinct))
-    return Fetched(distinct[order], scores, ranks, brought.astype(np.float32), best.astype(np.float32))
+        stop = start + len(one.pin_ids)
+        if one.source in columns:
+            rows, column = row[start:stop], columns[one.source]
+            scores[rows, column], ranks[rows, column] = one.scores, rank[start:stop]
+        start = stop
+    best = np.full(n + 1, np.iinfo(np.int64).max)
+    np.minimum.at(best, row, rank)
+    brought = np.bincount(row, minlength=n + 1)
+    fused = np.bincount(row, 1 / (_DAMPING + 1 + rank), minlength=n + 1)
+    return Fetched(pin_ids, scores[:n], ranks[:n], *(c[:n].astype(np.float32) for c in (brought, best, fused)))
+
+
+def _ranks(part: SourceList) -> Ints:
+    return np.arange(len(part.pin_ids)) if part.ranks is None else part.ranks
+
+
+def _places(ids: Ints, order: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Row in `ids`, sorted by `order`, of each wanted id, and whether it is there at all."""
+    if not len(ids):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    rows = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    return rows, ids[rows] == wanted
+
+
+def source_scores(lists: Sequence[SourceList], pin_ids: Ints) -> Floats:
+    """(n,) the largest of each pin's scores, each a share of the best that its source gave; else 0."""
+    out = np.full(len(pin_ids), -np.inf)
+    order = np.argsort(pin_ids)
+    for one in lists:
+        rows, here = _places(pin_ids, order, one.pin_ids)
+        best = float(np.abs(one.scores).max(initial=0)) or 1.0
+        np.maximum.at(out, rows[here], one.scores[here] / best)
+    return np.where(np.isfinite(out), out, 0.0)
+
+
+def recent_topics(topics: Ints) -> tuple[Ints, Floats]:
+    """Topics of a user's positive actions and the share of the actions that carry each: `topic_match`'s input.
+
+    `topics` (m, PIN_TOPICS) are those of each action's pin, zero-padded.
+    """
+    wanted, counts = np.unique(topics[topics > 0], return_counts=True)
+    return wanted, (counts / max(len(topics), 1)).astype(np.float32)
 
 
 def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Floats:
@@ -220,13 +325,22 @@ def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Fl
     user follows, or those of their last positive actions with the share of actions as `weights`.
     """
     wanted = np.asarray(wanted, np.int64)
-    if len(wanted) == 0:
-        return np.zeros(len(topics), np.float32)
+    value = np.ones(len(wanted), np.float32) if weights is None else np.asarray(weights, np.float32)
     order = np.argsort(wanted)
-    known = wanted[order]
-    value = np.ones(len(wanted), np.float32) if weights is None else np.asarray(weights, np.float32)[order]
+    order = order[wanted[order] > 0]
+    if len(order) == 0:
+        return np.zeros(len(topics), np.float32)
+    known, value = wanted[order], value[order]
+    if known[-1] < _TABLE:  # one look-up a topic; what lies beyond every wanted one falls on a last zero
+        table = np.zeros(known[-1] + 2, np.float32)
+        table[known] = value
+        return np.einsum("nt->n", table.take(topics, mode="clip"))
     at = np.minimum(np.searchsorted(known, topics), len(known) - 1)
-    return np.where((known[at] == topics) & (topics > 0), value[at], np.float32(0)).sum(axis=1)
+    return np.einsum("nt,nt->n", value.take(at), known.take(at) == topics)
+
+
+_TABLE = 1 << 16
+"""Topic ids below this are looked up in a table of all of them."""
 
 
 def keep(scores: Floats, budget: int) -> Ints:

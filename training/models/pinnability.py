@@ -7,9 +7,10 @@ it. Position is a feature in training and a constant when serving, so that score
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models.calibration.sampling import restore_rate
 from training.models.interactions import INTERACTION_FEATURES
+from training.models.ranker import CONFIG, ENGAGE, Candidates, Request
 
 if TYPE_CHECKING:
     import xgboost
 
 Floats = NDArray[np.float32]
 
-CONFIG = "ranker.json"
 WEIGHTS = "ranker.safetensors"
 TREES = "ranker.ubj"
 
@@ -104,23 +105,6 @@ class FeatureSpec(BaseModel):
         return np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-@runtime_checkable
-class Ranker(Protocol):
-    """What a ranking service needs of a model. Models with several heads answer one column a head."""
-
-    spec: FeatureSpec
-    heads: tuple[str, ...]
-
-    def score(self, features: Floats) -> Floats:
-        """Score to rank by, (n,) float32 in [0, 1]; `features` is (n, len(spec.names)) float32."""
-
-    def score_heads(self, features: Floats) -> Floats:
-        """Probability of each head's action, (n, len(heads)) float32 in [0, 1]."""
-
-    def save(self, folder: Path) -> None:
-        """Write the model into `folder`; `load_ranker` reads it back."""
-
-
 class _Header(BaseModel):
     """`ranker.json`: everything of a ranker that is not weights."""
 
@@ -128,7 +112,7 @@ class _Header(BaseModel):
 
     kind: Literal["logistic", "gbdt"]
     spec: FeatureSpec
-    heads: tuple[str, ...] = ("engage",)
+    heads: tuple[str, ...] = (ENGAGE,)
     negative_rate: float = Field(1.0, gt=0, le=1)
     """Share of negatives kept in training; scores are corrected back to the full population."""
 
@@ -143,14 +127,20 @@ class LogisticRanker:
     weights: Floats  # (F,)
     bias: float
     negative_rate: float = 1.0
-    heads: tuple[str, ...] = ("engage",)
+    heads: tuple[str, ...] = (ENGAGE,)
+    user_space: ClassVar[None] = None
+    user_dim: ClassVar[int] = 0
+    content_dim: ClassVar[int] = 0
 
     def score(self, features: Floats) -> Floats:
         logit = standardise(features, self.mean, self.scale) @ self.weights + np.float32(self.bias)
         return restore_rate(_sigmoid(logit), self.negative_rate)
 
-    def score_heads(self, features: Floats) -> Floats:
-        return self.score(features)[:, None]
+    def score_heads(self, request: Request, candidates: Candidates) -> Floats:
+        return self.score(candidates.features)[:, None]
+
+    def fitted_to(self, probes: Sequence[tuple[Request, Candidates]]) -> LogisticRanker:
+        return self
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -171,7 +161,10 @@ class GbdtRanker:
     spec: FeatureSpec
     booster: xgboost.Booster
     negative_rate: float = 1.0
-    heads: tuple[str, ...] = ("engage",)
+    heads: tuple[str, ...] = (ENGAGE,)
+    user_space: ClassVar[None] = None
+    user_dim: ClassVar[int] = 0
+    content_dim: ClassVar[int] = 0
 
     def score(self, features: Floats) -> Floats:
         if len(features) == 0:
@@ -179,8 +172,11 @@ class GbdtRanker:
         raw = self.booster.inplace_predict(np.ascontiguousarray(features, np.float32), validate_features=False)
         return restore_rate(raw, self.negative_rate)
 
-    def score_heads(self, features: Floats) -> Floats:
-        return self.score(features)[:, None]
+    def score_heads(self, request: Request, candidates: Candidates) -> Floats:
+        return self.score(candidates.features)[:, None]
+
+    def fitted_to(self, probes: Sequence[tuple[Request, Candidates]]) -> GbdtRanker:
+        return self
 
     def save(self, folder: Path) -> None:
         _save_header(
@@ -189,7 +185,10 @@ class GbdtRanker:
         self.booster.save_model(folder / TREES)
 
 
-def load_ranker(folder: Path) -> Ranker:
+PinnabilityRanker = LogisticRanker | GbdtRanker
+
+
+def load_pinnability(folder: Path) -> PinnabilityRanker:
     """The ranker saved in `folder`, ready to score. Raises FileNotFoundError where there is none."""
     header = _Header.model_validate_json((folder / CONFIG).read_text())
     if header.kind == "gbdt":

@@ -8,12 +8,13 @@ beside calibrated probabilities.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
+from training.models.ranker import ENGAGE
 from validation.tables import Polarity, Vocabulary
 
 Floats = NDArray[np.float32]
@@ -46,7 +47,7 @@ class UtilityWeights(BaseModel):
     """By action name: positive for what a user wants, negative for what they do not."""
 
     @classmethod
-    def default(cls, vocabulary: Vocabulary) -> UtilityWeights:
+    def default(cls, vocabulary: Vocabulary) -> Self:
         """Weights for any data set: those of DEFAULTS, else 1 for positive actions and -5 for negative ones."""
         known = {n: _BY_POLARITY[p] for n, p in vocabulary.actions.items() if p is not Polarity.NEUTRAL}
         signs = {Polarity.POSITIVE: 1, Polarity.NEGATIVE: -1, Polarity.NEUTRAL: 0}
@@ -55,7 +56,7 @@ class UtilityWeights(BaseModel):
                 known[name] = weight
         return cls(weights=known)
 
-    def check(self, vocabulary: Vocabulary) -> UtilityWeights:
+    def check(self, vocabulary: Vocabulary) -> Self:
         """These weights, once they fit the data set.
 
         Raises UtilityError for an action it does not have, for a positive action that counts against a pin or a
@@ -82,8 +83,11 @@ class UtilityWeights(BaseModel):
     def vector(self, heads: Sequence[str]) -> Floats:
         """Weight of each head of a ranker, (H,) float32, 0 for heads without one.
 
-        Raises UtilityError where no head has a weight; `without_head` names those a ranker cannot honour.
+        A ranker whose one head is ENGAGE orders by it, whatever actions are worth. Raises UtilityError where
+        no head has a weight; `without_head` names those a ranker cannot honour.
         """
+        if tuple(heads) == (ENGAGE,):
+            return np.ones(1, np.float32)
         out = np.array([self.weights.get(head, 0.0) for head in heads], np.float32)
         if not out.any():
             weighed = ", ".join(name for name, weight in self.weights.items() if weight)
@@ -100,27 +104,3 @@ class UtilityWeights(BaseModel):
 def utility(p: Floats, weights: Floats) -> Floats:
     """U (n,) float32 of calibrated probabilities (n, H) and `UtilityWeights.vector` (H,)."""
     return p @ weights
-
-
-def read_weights(file: Path, vocabulary: Vocabulary) -> UtilityWeights:
-    """Weights from a YAML or JSON file, `weights: {save: 1, hide: -5}`, checked against the data set.
-
-    Raises UtilityError for a file that is absent, does not parse, or does not fit.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text())
-        made = UtilityWeights.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UtilityError(f"{file}: cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise UtilityError(
-            f"{file}: {where}: {first['msg']}; a file of weights looks like `weights: {{save: 1, hide: -5}}`"
-        ) from error
-    try:
-        return made.check(vocabulary)
-    except UtilityError as error:
-        raise UtilityError(f"{file}: {error}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import auc, reliability
+from training.evaluation.metrics import auc
 from training.pinnerformer.staleness import Refresh
 
 if TYPE_CHECKING:
@@ -34,20 +34,6 @@ def roc(label: Array, score: Array) -> Figure:
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
     axes.legend(loc="lower right", frameon=False)
-    return figure
-
-
-def calibration(label: Array, score: Array) -> Figure:
-    """Observed against predicted, in bins of equal row count."""
-    from matplotlib.figure import Figure
-
-    table = reliability(label, score)
-    top = float(max(table.predicted.max(), table.observed.max(), 1e-6)) * 1.05
-    figure = Figure(figsize=(4, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, top], [0, top], color=GREY, linestyle=":")
-    axes.plot(table.predicted, table.observed, marker="o", markersize=3, color=RED)
-    axes.set(xlabel="predicted", ylabel="observed", xlim=(0, top), ylim=(0, top))
     return figure
 
 

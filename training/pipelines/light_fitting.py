@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ class LightRows:
     def __len__(self) -> int:
         return len(self.engaged)
 
+    def take(self, rows: NDArray[np.int64]) -> LightRows:
+        """The candidates of these rows."""
+        return LightRows(*(getattr(self, f.name)[rows] for f in fields(self)))
+
 
 class LightConfig(BaseModel):
     """Trees, and how much a pin that was never shown says."""
@@ -35,10 +39,10 @@ class LightConfig(BaseModel):
     unimpressed_share: float = Field(1.0, ge=0)
     """Weight of all rows that were cut, over that of all that were shown in vain: whatever their counts and
     the sampling rate. 0 learns from what was shown only, and never sees most of what it will have to judge."""
-    rounds: int = Field(100, ge=1)
-    depth: int = Field(6, ge=1, le=16)
-    learning_rate: float = Field(0.15, gt=0, le=1)
-    min_child_weight: float = Field(5.0, ge=0)
+    rounds: int = Field(150, ge=1)
+    depth: int = Field(3, ge=1, le=16)
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    min_child_weight: float = Field(20.0, ge=0)
     row_share: float = Field(0.8, gt=0, le=1)
     column_share: float = Field(0.7, gt=0, le=1)
     threads: int = Field(0, ge=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -17,17 +16,20 @@ from training.context import TrainingContext
 from training.data.splits import DAY, Interval, TimeSplit, time_split
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetConfig, build
 from training.data.training_set_facts import TrainingSetInfo
-from training.evaluation import metrics as measure
+from training.evaluation import calibration_metrics
+from training.models import calibration as calibration_module
 from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
-from training.models.calibration import sampling as sampling_module
-from training.models.interactions import INTERACTION_FEATURES, Pins
-from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, Ranker
-from training.pipelines import figures, fitting
+from training.models.interactions import Pins
+from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, PinnabilityRanker
+from training.pipelines import figures, fitting, ranker_calibration
 from training.pipelines.clock import run_interval
 from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic, thin_negatives
+from training.pipelines.ranker_calibration import calibrate, engage_scores
+from training.pipelines.registering import register, unchanged
 from training.registry import (
     FLAVOURS,
+    LEARNED_UNTIL_TAG,
     Dataset,
     ModelLog,
     Registry,
@@ -43,12 +45,11 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 CODE = (
-    *(Path(m.__file__ or "") for m in (interactions_module, pinnability_module, sampling_module, fitting)),
+    *(Path(m.__file__ or "") for m in (interactions_module, pinnability_module, fitting)),
+    Path(calibration_module.__file__).parent,
+    Path(ranker_calibration.__file__),
     Path(__file__),
 )
-
-NEW_USER_POSITIVES = 5
-"""A user with fewer positive actions in their sequence is new (a guardrail slice)."""
 
 TEST_ROWS = 5_000
 MAX_TEST_DAYS = 7
@@ -108,10 +109,12 @@ def build_training_set(
     pins: Pins,
     window: TrainingWindow | None = None,
     config: TrainingSetConfig | None = None,
+    folder: str = SET,
 ) -> TrainingSet:
     """The point-in-time rows both rankers learn from, with interactions in the content space.
 
-    `store` answers the historical retrieval; its feature files must reach the run's end.
+    They stand in `folder` below the home's training sets. `store` answers the historical retrieval; its
+    feature files must reach the run's end.
 
     Resumable, and left as it is where nothing changed. Raises TrainingSetError, see `training_set.build`.
     """
@@ -121,7 +124,7 @@ def build_training_set(
     return build(
         Lake(ctx.lake),
         FeastPointInTime(store),
-        ctx.training_sets / SET,
+        ctx.training_sets / folder,
         start=interval.start,
         end=interval.end,
         vectors=PinVectors(content.space or "", pins.ids, pins.vectors),
@@ -156,9 +159,7 @@ def train_pinnability(
     inputs = digest_of(
         kind, info.fingerprint, own, config.negative_rate, config.max_rows, ctx.seed, digest_files(CODE)
     )
-    version = None if force else registry.find(kind.model, inputs)
-    if version is not None:
-        ctx.progress(f"{kind.model}: unchanged, {kind.model}@{version}")
+    if version := unchanged(ctx, kind.model, inputs, force=force):
         return _part(registry, kind, version, content)
     split = split_of(info)
     spec = FeatureSpec(space=content.space, position=info.has_position)
@@ -166,48 +167,54 @@ def train_pinnability(
     ctx.progress(f"{kind.model}: fitting on {len(train)} rows")
     ranker = _fit(kind, train, rows, split, spec, config, ctx.seed)
     del train
-    test = rows.block(split.test)
-    metrics, score = evaluate(ranker, test)
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "model"
+    name = f"{kind.model}@{registry.next_version(kind.model)}"
+    made = calibrate(ranker, name, rows, split, seed=ctx.seed)
+    score = engage_scores(ranker.heads, made.scores)
+    log = ModelLog(
+        name=kind.model,
+        flavour=FLAVOURS / "pinnability.py",
+        description="Probability that a user acts positively on a pin they are shown, from user, pin and "
+        f"interaction features ({'logistic regression' if kind is Kind.LOGISTIC else 'boosted trees'}).",
+        params={
+            **own.model_dump(),
+            "negative_rate": config.negative_rate,
+            "features": len(spec.names),
+            "position": info.has_position,
+            "space": content.space,
+            "train": split.train,
+            "validation": split.validation,
+            "test": split.test,
+            "seed": ctx.seed,
+            "rows": info.rows,
+            "positive_rate": round(info.rate, 5),
+            "scheme": info.scheme,
+        },
+        metrics=made.metrics,
+        interval=(split.train.start, split.validation.end),
+        datasets=(Dataset("training_set", str(rows.path), info.fingerprint),),
+        signature=columns_signature(dict.fromkeys(spec.names, "float")),
+        requirements=_requirements(kind),
+        inputs=inputs,
+        tags={
+            "feature_service": PINNABILITY_SERVICE,
+            "space": content.space or "",
+            LEARNED_UNTIL_TAG: split.validation.end.isoformat(),
+        },
+        figures={
+            "roc": figures.roc(made.test.label, score),
+            "calibration": calibration_metrics.figure(made.reliability),
+            "importance": figures.importance(importances(ranker)),
+        },
+        notes=f"Rows: {info.scheme_note}. Trained on what the logging policy chose to show; calibrated on "
+        f"{made.calibrator.sample}; metrics are of {split.test}. " + lake.contract().notes,
+    )
+
+    def save(files: Path) -> None:
         ranker.save(files)
-        log = ModelLog(
-            name=kind.model,
-            files=files,
-            flavour=FLAVOURS / "pinnability.py",
-            description="Probability that a user acts positively on a pin they are shown, from user, pin and "
-            f"interaction features ({'logistic regression' if kind is Kind.LOGISTIC else 'boosted trees'}).",
-            params={
-                **own.model_dump(),
-                "negative_rate": config.negative_rate,
-                "features": len(spec.names),
-                "position": info.has_position,
-                "space": content.space,
-                "train": split.train,
-                "validation": split.validation,
-                "test": split.test,
-                "seed": ctx.seed,
-                "rows": info.rows,
-                "positive_rate": round(info.rate, 5),
-                "scheme": info.scheme,
-            },
-            metrics=metrics,
-            interval=(split.train.start, split.validation.end),
-            datasets=(Dataset("training_set", str(rows.path), info.fingerprint),),
-            signature=columns_signature(dict.fromkeys(spec.names, "float")),
-            requirements=_requirements(kind),
-            inputs=inputs,
-            tags={"feature_service": PINNABILITY_SERVICE, "space": content.space or ""},
-            figures={
-                "roc": figures.roc(test.label, score),
-                "calibration": figures.calibration(test.label, score),
-                "importance": figures.importance(importances(ranker)),
-            },
-            notes=f"Rows: {info.scheme_note}. Trained on what the logging policy chose to show; metrics are of "
-            f"{split.test}. " + lake.contract().notes,
-        )
-        version = registry.log_model_version(log)
-    ctx.progress(f"{kind.model}: registered {kind.model}@{version}, AUC {metrics['auc']:.4f}")
+        made.calibrator.save(files)
+
+    version = register(ctx, log, save)
+    ctx.progress(f"{kind.model}: AUC {made.metrics['auc']:.4f} on {split.test}")
     return _part(registry, kind, version, content)
 
 
@@ -238,29 +245,7 @@ def newest(rows: TrainingSet, interval: Interval, max_rows: int) -> Interval:
     return Interval(max(start, interval.start), interval.end)
 
 
-def evaluate(ranker: Ranker, test: Block) -> tuple[dict[str, float], Floats]:
-    """Metrics on rows the ranker has not seen, and their scores (n,).
-
-    `auc`, `pr_auc`, `log_loss`, `rmse`, `r2`, `ece`, `calibration_error` with the position the pin was shown
-    at; `grouped_auc` within requests; `auc_serving` with the serving position; `<metric>/new_users` on users
-    with a short sequence; `rows` and `positives`. A metric the rows cannot decide is left out.
-    """
-    features = _features(test, ranker.spec)
-    score = ranker.score(features)
-    out: dict[str, float] = {"rows": float(len(test)), "positives": float((test.label > 0).sum())}
-    out |= _quality(test.label, score)
-    out["grouped_auc"] = measure.grouped_auc(test.label, score, test.keys["request_id"].to_numpy())
-    if ranker.spec.position:
-        serving = ranker.spec.assemble(test.user_scalars, test.pin_scalars, test.interactions)
-        out["auc_serving"] = measure.auc(test.label, ranker.score(serving))
-    new = test.interactions[:, INTERACTION_FEATURES.index("sequence_positives")] < NEW_USER_POSITIVES
-    if new.any():
-        out["rows/new_users"] = float(new.sum())
-        out |= {f"{name}/new_users": value for name, value in _quality(test.label[new], score[new]).items()}
-    return {name: value for name, value in out.items() if np.isfinite(value)}, score
-
-
-def importances(ranker: Ranker) -> dict[str, float]:
+def importances(ranker: PinnabilityRanker) -> dict[str, float]:
     """Total gain of each feature (trees), or the size of its weight on the standardised scale (logistic)."""
     names = ranker.spec.names
     if isinstance(ranker, GbdtRanker):
@@ -279,7 +264,7 @@ def _fit(
     spec: FeatureSpec,
     config: PinnabilityConfig,
     seed: int,
-) -> Ranker:
+) -> PinnabilityRanker:
     thinned = thin_negatives(train, config.negative_rate, seed)
     if kind is Kind.LOGISTIC:
         return fit_logistic(thinned, spec, config.logistic, negative_rate=config.negative_rate)
@@ -293,20 +278,6 @@ def _rows(block: Block, spec: FeatureSpec) -> Rows:
 
 def _features(block: Block, spec: FeatureSpec) -> Floats:
     return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, block.position)
-
-
-def _quality(label: NDArray[np.int8], score: Floats) -> dict[str, float]:
-    if len(label) == 0:
-        return {}
-    return {
-        "auc": measure.auc(label, score),
-        "pr_auc": measure.pr_auc(label, score),
-        "log_loss": measure.log_loss(label, score),
-        "rmse": measure.rmse(label, score),
-        "r2": measure.r2(label, score),
-        "ece": measure.ece(label, score),
-        "calibration_error": measure.calibration_error(label, score),
-    }
 
 
 def _part(registry: Registry, kind: Kind, version: int, content: Part) -> Part:

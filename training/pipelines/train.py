@@ -1,5 +1,5 @@
 """The whole training run in order: features, content space, PinSage, Pixie, learned retrievers, PinnerSage,
-training set, rankers.
+training set, rankers, light ranker.
 
     lake -> features -> Feast
          -> content@v -> Feast, Milvus
@@ -8,7 +8,9 @@ training set, rankers.
                       -> pixie@v (the pin-board graph)
                       -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
                       -> dcm@v, conditional@v, two_tower@v -> Feast, Milvus
-                      -> training set -> pinnability_logistic@v, pinnability_gbdt@v
+                      -> training set -> pinnability_logistic@v, pinnability_gbdt@v, transact@v
+         all sources, replayed -> light_gbdt@v
+                      -> training set of ads -> ads_multi_tower@v
 
 PinnerSage lives in PinSage's space, as in the paper, and in the content space where PinSage does not find more
 than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
@@ -20,27 +22,35 @@ started again, and costs seconds where nothing changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
+from training.ads.trainer import NothingToLearn as NothingClicked
 from training.context import TrainingContext
+from training.data.point_in_time import FeastPointInTime
 from training.data.splits import TooShort
-from training.data.training_set import NoTrainingRows
+from training.data.training_set import NoTrainingRows, TrainingSet
 from training.evaluation.retrieval import NothingHeldOut
 from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
 from training.pinnerformer.trainer import NothingToPredict
+from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
+from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines import transact as transact_pipeline
+from training.pipelines.ads import build_ads_set, train_ads
 from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.interests import train_conditional, train_dcm
+from training.pipelines.light import NothingFetched, train_light
 from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
 from training.pipelines.pinnerformer import TooFewLabels, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
@@ -49,12 +59,16 @@ from training.pipelines.pinsage_world import TooFewPairs
 from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER, NothingServed
+from training.pipelines.transact import train_transact
 from training.pipelines.two_tower import train_two_tower
 from training.registry import TRAINED, Registry
+from training.release_parts import newest_sources
+from training.transact.trainer import NothingToLearn as NothingForTransAct
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 
 FEATURES = "features"
+ADS = "ads"
 
 NEEDS: dict[str, tuple[str, ...]] = {
     FEATURES: ("pins", "actions"),
@@ -67,6 +81,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     TWO_TOWER: ("pins", "actions"),
     pinnersage_pipeline.MODEL: ("pins", "actions"),
     **{kind.model: ("pins", "actions") for kind in Kind},
+    transact_pipeline.MODEL: ("pins", "actions"),
+    light_pipeline.MODEL: ("pins", "actions", "impressions"),
+    ADS: ("pins", "actions", "ads", "impressions"),
 }
 """Tables each step cannot do without, in the order the steps run."""
 
@@ -144,6 +161,8 @@ class _Run:
                 self._retriever(publisher, name, train_it)
             self._pinnersage(publisher, space)
             self._rankers(publisher, pins)
+            self._light(publisher, pins)
+            self._ads(publisher, pins)
             publisher.online()
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
@@ -219,23 +238,58 @@ class _Run:
             publisher.interests(part, pins, self._forced(name))
 
     def _rankers(self, publisher: Publisher, pins: Pins) -> None:
-        kinds = [kind for kind in Kind if kind.model in self.wanted and self._may(kind.model)]
-        if not kinds:
+        steps: dict[str, Callable[[TrainingSet], Part]] = {
+            kind.model: partial(self._pinnability, kind) for kind in Kind
+        }
+        steps[transact_pipeline.MODEL] = partial(self._transact, pins)
+        steps = {name: step for name, step in steps.items() if name in self.wanted and self._may(name)}
+        if not steps:
             return
         content = self.parts[content_pipeline.MODEL]
         try:
             rows = build_training_set(self.ctx, publisher.store, content, pins)
         except NoTrainingRows as reason:
-            for kind in kinds:
-                self._skip(kind.model, str(reason))
+            for name in steps:
+                self._skip(name, str(reason))
             return
-        for kind in kinds:
+        for name, step in steps.items():
             try:
-                part = train_pinnability(self.ctx, kind, rows, content, force=self._forced(kind.model))
-            except (TooShort, NothingToLearn) as reason:
-                self._skip(kind.model, str(reason))
-            else:
-                self.parts[kind.model] = part
+                self.parts[name] = step(rows)
+            except (TooShort, NothingToLearn, NothingForTransAct) as reason:
+                self._skip(name, str(reason))
+
+    def _pinnability(self, kind: Kind, rows: TrainingSet) -> Part:
+        content = self.parts[content_pipeline.MODEL]
+        return train_pinnability(self.ctx, kind, rows, content, force=self._forced(kind.model))
+
+    def _transact(self, pins: Pins, rows: TrainingSet) -> Part:
+        content = self.parts[content_pipeline.MODEL]
+        return train_transact(self.ctx, rows, content, pins, force=self._forced(transact_pipeline.MODEL))
+
+    def _light(self, publisher: Publisher, pins: Pins) -> None:
+        """The light ranker over the sources of the release that these versions make."""
+        name = light_pipeline.MODEL
+        if name not in self.wanted or not self._may(name):
+            return
+        try:
+            sources = newest_sources(self.ctx)
+            self.parts[name] = train_light(
+                self.ctx, FeastPointInTime(publisher.store), sources, pins, force=self._forced(name)
+            )
+        except (NothingHeldOut, NothingToLearn, NothingFetched) as reason:
+            self._skip(name, str(reason))
+
+    def _ads(self, publisher: Publisher, pins: Pins) -> None:
+        if ADS not in self.wanted or not self._may(ADS):
+            return
+        content = self.parts[content_pipeline.MODEL]
+        try:
+            rows = build_ads_set(self.ctx, publisher.store, content, pins)
+            part = train_ads(self.ctx, rows, content, pins, force=self._forced(ADS))
+        except (NoTrainingRows, TooShort, NothingClicked) as reason:
+            self._skip(ADS, str(reason))
+        else:
+            self.parts[ads_pipeline.MODEL] = part
 
     def _needed(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,18 +40,48 @@ class PinTable:
 
 @dataclass(frozen=True)
 class UserVectors:
-    """Long-term vectors, PinnerFormer's for one. They must not know the rows they are joined to: give vectors
-    as of before the first of them."""
+    """Long-term vectors, PinnerFormer's for one, night after night.
 
-    ids: Ints  # (u,) ascending
+    They must not know the rows they are joined to, in two ways. A row reads the newest vector made at or
+    before its time, from actions before then. And the weights that made it must not have learned from the
+    row's label: give vectors of a network whose `learned_until` lies before the first row.
+    """
+
+    ids: Ints  # (u,) ascending; a user stands once a night on which their vector changed
+    as_of_ms: Ints  # (u,) when it was made, Unix ms, ascending within a user
     vectors: Floats  # (u, U) unit rows
 
-    def of(self, user_ids: Ints) -> Floats:
-        """(n, U), zero where the user has none."""
+    @property
+    def dim(self) -> int:
+        return self.vectors.shape[1]
+
+    def of(self, user_ids: Ints, times_ms: Ints) -> Floats:
+        """(n, U): each user's newest vector of no later than `times_ms` (n,), zero where there is none."""
         if len(self.ids) == 0:
-            return np.zeros((len(user_ids), self.vectors.shape[1]), np.float32)
-        at = np.minimum(np.searchsorted(self.ids, user_ids), len(self.ids) - 1)
-        return np.where((self.ids[at] == user_ids)[:, None], self.vectors[at], np.float32(0))
+            return np.zeros((len(user_ids), self.dim), np.float32)
+        nights, night = np.unique(self.as_of_ms, return_inverse=True)
+        users, user = np.unique(self.ids, return_inverse=True)
+        at = np.minimum(np.searchsorted(users, user_ids), len(users) - 1)
+        until = np.searchsorted(nights, times_ms, side="right")  # nights there had been
+        keys, asked = user * (len(nights) + 1) + night, at * (len(nights) + 1) + until
+        row = np.searchsorted(keys, asked) - 1
+        there = (users[at] == user_ids) & (row >= 0)
+        row = np.maximum(row, 0)
+        there &= self.ids[row] == user_ids
+        return np.where(there[:, None], self.vectors[row], np.float32(0))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What rows are joined with."""
+
+    log: SequenceLog
+    """Everyone's actions; each row reads those before it."""
+    pins: PinTable
+    """In the space that the rows' features compare."""
+    users: UserVectors | None = None
+    user_space: str | None = None
+    """The space of `users`, `pinnerformer@3`."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +107,12 @@ class Examples:
         pins: PinTable,
         spec: FeatureSpec,
         users: UserVectors | None = None,
+        *,
+        serving: bool = False,
     ) -> Examples:
         """From a block of a training set. Unknown pins have no vector, unknown users no actions.
+
+        Positions are those that pins were shown at, or with `serving` the one that all are scored at.
 
         Raises ValueError for content that is not finite or ids that do not ascend.
         """
@@ -94,7 +128,12 @@ class Examples:
             user_ids=block.keys[USER_ID].to_numpy(dtype=np.int64),
             candidates=pins.places(block.keys[PIN_ID].to_numpy(dtype=np.int64)),
             request_ms=known_until(block, log, times),
-            features=spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, block.position),
+            features=spec.assemble(
+                block.user_scalars,
+                block.pin_scalars,
+                block.interactions,
+                None if serving else block.position,
+            ),
             labels=block.labels,
             weights=block.weight,
             users=users,
@@ -102,6 +141,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.candidates)
+
+    def take(self, rows: Ints) -> Examples:
+        """Those rows alone, beside the same actions and pins."""
+        names = ("user_ids", "candidates", "request_ms", "features", "labels", "weights")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def batch(self, rows: Ints, config: TransActConfig, rng: np.random.Generator | None = None) -> Rows:
         """Network input of `rows`. `rng` draws the next-action loss's negatives, which are left out without."""
@@ -124,11 +168,11 @@ class Examples:
         ]
         users = np.zeros((len(rows), config.user_dim), np.float32)
         if config.user_dim:
-            if self.users is None or self.users.vectors.shape[1] != config.user_dim:
+            if self.users is None or self.users.dim != config.user_dim:
                 raise ValueError(
                     f"the network reads user vectors of width {config.user_dim}; give the examples such"
                 )
-            users = self.users.of(self.user_ids[rows])
+            users = self.users.of(self.user_ids[rows], self.request_ms[rows])
         return Rows(
             content=torch.from_numpy(content),
             pins=local[0],

@@ -174,7 +174,7 @@ def run_digest(
     log = examples.log
     arrays += [log.users, log.offsets, log.actions, log.surfaces, log.timestamps_ms]
     if examples.users is not None:
-        arrays += [examples.users.ids, examples.users.vectors]
+        arrays += [examples.users.ids, examples.users.as_of_ms, examples.users.vectors]
     arrays += [t.numpy() for t in network.state_dict().values()]
     for array in arrays:
         total.update(f"{array.shape}{array.dtype}".encode())

@@ -34,8 +34,11 @@ def world_frames(world: WorldPaths) -> tuple[dict[str, pd.DataFrame], Contract]:
     frames = {}
     for name in TABLES:
         folder = world.tables / name
-        path = folder if folder.is_dir() else world.tables / f"{name}.parquet"
-        frames[name] = pq.read_table(path).to_pandas()
+        files = sorted(folder.glob("*.parquet")) if folder.is_dir() else [world.tables / f"{name}.parquet"]
+        if files[0].exists():
+            # files of one table need not bring the same columns
+            parts = [pq.read_table(file) for file in files]
+            frames[name] = pa.concat_tables(parts, promote_options="default").to_pandas()
     codes = {a: contract.vocabulary.code(a) for a in contract.vocabulary.names}
     frames["actions"]["action"] = frames["actions"]["action"].map(codes)
     return frames, contract

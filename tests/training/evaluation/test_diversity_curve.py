@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.diversity_curve import Request, draw, trade_curve
+from tests.training.evaluation.planted_rows import planted
+from training.evaluation.diversity_curve import Request, Trade, draw, text, trade_curve
 from training.models.diversity import DiversityConfig
+from training.models.interactions import Pins
 
 NO_CAPS = DiversityConfig(topic_cap=0, board_cap=0)
 
@@ -59,3 +61,20 @@ def test_equal_candidates_have_no_utility_to_lose():
 def test_the_curve_is_drawn(tmp_path):
     draw(trade_curve([crowded(0)], 10), tmp_path / "trade.svg")
     assert "utility kept" in (tmp_path / "trade.svg").read_text()
+
+
+def test_pages_are_made_of_what_requests_showed(tmp_path):
+    """A dozen requests of 8 pins; a pin that the catalogue lacks is like nothing."""
+    rows = planted(tmp_path, days=3, requests=4).block()
+    ids = np.unique(rows.keys["pin_id"])[1:]
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(len(ids), 6)).astype(np.float32) + 1
+    topics = np.repeat(rng.integers(1, 4, (len(ids), 1)), 2, axis=1)
+    pins = Pins(ids, vectors, topics, np.zeros(len(ids), np.int64))
+    worth = rng.random(len(rows)).astype(np.float32)
+    points = Trade(pins, limit=3, config=NO_CAPS).curve(rows, worth)
+    assert points[0].utility_kept == pytest.approx(1) and points[-1].similarity < points[0].similarity
+    assert len(text(points).splitlines()) == len(points) + 1
+    assert Trade(pins, limit=8).curve(rows, worth) == ()
+    one = Trade(pins, limit=3, config=NO_CAPS, most=1).curve(rows, worth)
+    assert one != points and len(one) == len(points)

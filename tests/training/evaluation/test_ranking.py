@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from feature_repo.sequence import SequenceLog
 from tests.training.evaluation.planted_rows import TRUE, planted
 from training.data.splits import Interval, time_split
 from training.data.training_set import TrainingSet
 from training.evaluation.hit_at_k import hit_at_k
 from training.evaluation.ranking import RankingData, RankingError, Scores, auc_error, evaluate
-from training.evaluation.ranking_models import Gbdt, Logistic, models
+from training.evaluation.ranking_models import Gbdt, Logistic, TransAct, models
 from training.models.interactions import INTERACTION_FEATURES
+from training.models.transact import SequenceConfig
 from training.models.utility import UtilityError, UtilityWeights
 from training.pipelines.fitting import GbdtConfig
+from training.transact.examples import Known, PinTable
+from training.transact.fitting import TransActRecipe
 
 FEW_TREES = GbdtConfig(rounds=15, depth=3, learning_rate=0.3, threads=1)
 
@@ -161,3 +165,29 @@ def test_an_aucs_interval_holds_the_truth_as_often_as_it_says():
         held += abs(auc - expected) <= auc_error(auc, 80, 120)
     assert 0.91 <= held / 300 <= 0.98
     assert np.isnan(auc_error(0.5, 0, 10))
+
+
+def test_transact_is_fitted_on_the_same_rows_under_every_head(data: RankingData):
+    rng = np.random.default_rng(0)
+    content = rng.normal(size=(8, 4))
+    pins = PinTable(np.arange(1, 9), (content / np.linalg.norm(content, axis=1)[:, None]).astype(np.float32))
+    reads: list[int] = []
+
+    def known() -> Known:
+        reads.append(1)
+        return Known(SequenceLog.from_columns([]), pins)
+
+    assert "transact" in models(data, known) and "transact" not in models(data) and not reads
+    recipe = TransActRecipe(
+        sequence=SequenceConfig(length=4, action_dim=4, pin_dim=4, layers=1, ffn=8, k=1, mask_hours=0),
+        deep=(16,),
+        max_reads=2_000,
+        min_positives=10,
+    )
+    scores = TransAct(known, recipe=recipe).scores(data, seed=0)
+    assert scores.validation.shape == (len(data.validation), 2) and scores.test.shape == (len(data.test), 2)
+    labels = data.labels(data.test)
+    for head in range(2):
+        assert sk.roc_auc_score(labels[:, head], scores.test[:, head]) > 0.7
+    # thinned rows are undone before the curve: raw probabilities are of the whole population
+    assert abs(scores.test[:, 1].sum() / labels[:, 1].sum() - 1) < 0.5

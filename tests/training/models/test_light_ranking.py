@@ -12,6 +12,7 @@ from training.models.light_ranking import (
     LightSpec,
     SourceList,
     fetch,
+    fetched_of,
     keep,
     topic_match,
 )
@@ -39,6 +40,20 @@ def test_what_every_source_says_is_one_row_a_pin():
     )
     assert got.brought.tolist() == [1, 2, 2, 1]
     assert got.best_rank.tolist() == [0, 0, 0, 1]
+    np.testing.assert_allclose(got.fused, [1 / 61, 1 / 62 + 1 / 61, 1 / 63 + 1 / 61, 1 / 62])
+    assert fetched_of(lists(), SPEC.sources, np.array([4, 7])).brought.tolist() == [2, 1]
+    with pytest.raises(KeyError, match="pin 5 was brought by no source"):
+        fetched_of(lists(), SPEC.sources, np.array([7, 5]))
+
+
+def test_a_sample_of_a_list_keeps_the_places_that_its_pins_had():
+    whole, some = lists(), lists()
+    some[0] = SourceList("pinnersage", np.array([9, 4]), np.array([0.8, 0.1], np.float32), np.array([1, 2]))
+    for name in ("scores", "ranks", "best_rank", "fused", "brought"):
+        sampled, full = (
+            getattr(fetched_of(given, SPEC.sources, np.array([9, 4])), name) for given in (some, whole)
+        )
+        np.testing.assert_array_equal(sampled, full)
 
 
 def test_nothing_fetched_is_an_empty_block():
@@ -84,6 +99,7 @@ def test_the_row_by_hand():
         "rank_pinnersage",
         "brought",
         "best_rank",
+        "fused",
         "pin_positives_7d",
         "pin_rate_30d",
         "pin_age_days",
@@ -93,10 +109,24 @@ def test_the_row_by_hand():
     )
     nan = np.nan
     expected = [
-        [nan, 0.9, nan, 0, 1, 0, 5, 1 / 20, 1, 1, 0.5, 12],
-        [50, 0.8, 0, 1, 2, 0, 6, 10 / 100, 0, 0, 0, 12],  # made a day from now: a clock ran wild
-        [nan, 0.1, nan, 2, 2, 0, 7, 1 / 20, 3650, 2, 0, 12],
-        [20, nan, 1, nan, 1, 1, nan, 1 / 20, 60, 0, 0.25, 12],
+        [nan, 0.9, nan, 0, 1, 0, 1 / 61, 5, 1 / 20, 1, 1, 0.5, 12],
+        [
+            50,
+            0.8,
+            0,
+            1,
+            2,
+            0,
+            1 / 62 + 1 / 61,
+            6,
+            10 / 100,
+            0,
+            0,
+            0,
+            12,
+        ],  # made a day from now: a clock ran wild
+        [nan, 0.1, nan, 2, 2, 0, 1 / 63 + 1 / 61, 7, 1 / 20, 3650, 2, 0, 12],
+        [20, nan, 1, nan, 1, 1, 1 / 62, nan, 1 / 20, 60, 0, 0.25, 12],
     ]
     np.testing.assert_allclose(got, np.array(expected, np.float32), rtol=1e-6)
     assert got.flags.c_contiguous and got.dtype == np.float32
@@ -119,6 +149,9 @@ def test_topics_that_match():
     np.testing.assert_array_equal(topic_match(topics, np.array([8, 3])), [2, 0, 2, 0])
     np.testing.assert_allclose(topic_match(topics, np.array([9, 3]), np.array([0.25, 0.5])), [0.5, 0, 0.75, 0])
     np.testing.assert_array_equal(topic_match(topics, np.array([0])), [0, 0, 0, 0])
+    large = np.where(topics == 9, 10**12, topics)
+    wanted, shares = np.array([10**12, 3]), np.array([0.25, 0.5])
+    np.testing.assert_allclose(topic_match(large, wanted, shares), [0.5, 0, 0.75, 0])
     np.testing.assert_array_equal(topic_match(topics, np.empty(0, np.int64)), [0, 0, 0, 0])
 
 
@@ -159,3 +192,17 @@ def test_blocks_that_do_not_belong_are_named():
 def test_a_spec_that_makes_no_sense_cannot_be_made(change: dict):
     with pytest.raises(ValidationError):
         LightSpec(**({"sources": ("pixie",)} | change))
+
+
+def test_rows_of_some_pins_are_those_of_all():
+    """Filters take candidates before light ranking: what sources say of the others does not change."""
+    rng = np.random.default_rng(0)
+    given = [
+        SourceList(source, rng.choice(60, 25, replace=False) + 1, rng.random(25, np.float32))
+        for source in ("pixie", "pinnersage", "dcm")
+    ]
+    whole = fetch(given, SPEC.sources)
+    rows = rng.permutation(len(whole))[:20]
+    some = fetched_of(given, SPEC.sources, whole.pin_ids[rows])
+    for name in ("pin_ids", "scores", "ranks", "brought", "best_rank", "fused"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole.take(rows), name))

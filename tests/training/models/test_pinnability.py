@@ -15,9 +15,9 @@ from training.models.pinnability import (
     FeatureSpec,
     GbdtRanker,
     LogisticRanker,
-    Ranker,
-    load_ranker,
+    PinnabilityRanker,
 )
+from training.models.ranker import Candidates, Ranker, Request, load_ranker
 
 U, P, X = len(USER_SCALARS), len(PIN_SCALARS), len(INTERACTION_FEATURES)
 
@@ -28,7 +28,7 @@ def blocks(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(params=["logistic", "gbdt"])
-def ranker(request: pytest.FixtureRequest) -> Ranker:
+def ranker(request: pytest.FixtureRequest) -> PinnabilityRanker:
     spec = FeatureSpec(space="content@1")
     width = len(spec.names)
     rng = np.random.default_rng(0)
@@ -108,18 +108,19 @@ def test_unknown_and_repeated_features_are_named():
         FeatureSpec(user=(), pin=(), interactions=(), position=False)
 
 
-def test_scores_are_probabilities_and_do_not_depend_on_the_batch(ranker: Ranker):
+def test_scores_are_probabilities_and_do_not_depend_on_the_batch(ranker: PinnabilityRanker):
     assert isinstance(ranker, Ranker)
     features = ranker.spec.assemble(*blocks(64))
     scores = ranker.score(features)
     assert scores.shape == (64,) and scores.dtype == np.float32
     assert ((scores >= 0) & (scores <= 1)).all() and scores.std() > 0
-    np.testing.assert_array_equal(ranker.score_heads(features), scores[:, None])
+    asked, given = Request.stranger(0), Candidates(np.empty((64, 0), np.float32), features)
+    np.testing.assert_array_equal(ranker.score_heads(asked, given), scores[:, None])
     np.testing.assert_allclose(ranker.score(features[10:11]), scores[10:11], rtol=1e-6)
     assert ranker.score(features[:0]).shape == (0,)
 
 
-def test_files_hold_the_ranker(ranker: Ranker, tmp_path: Path):
+def test_files_hold_the_ranker(ranker: PinnabilityRanker, tmp_path: Path):
     ranker.save(tmp_path)
     loaded = load_ranker(tmp_path)
     features = ranker.spec.assemble(*blocks(32))
@@ -128,7 +129,7 @@ def test_files_hold_the_ranker(ranker: Ranker, tmp_path: Path):
     assert all(p.suffix in {".json", ".safetensors", ".ubj"} for p in tmp_path.iterdir())
 
 
-def test_a_ranker_of_an_unknown_kind_is_refused(ranker: Ranker, tmp_path: Path):
+def test_a_ranker_of_an_unknown_kind_is_refused(ranker: PinnabilityRanker, tmp_path: Path):
     ranker.save(tmp_path)
     header = json.loads((tmp_path / "ranker.json").read_text())
     (tmp_path / "ranker.json").write_text(json.dumps({**header, "kind": "oracle"}))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from training.models.utility import UtilityError, UtilityWeights, read_weights, utility
+from training.models.utility import UtilityError, UtilityWeights, utility
 from validation.tables import DEFAULT_VOCABULARY, Polarity, Vocabulary
 
 SHOP = Vocabulary(
@@ -69,41 +69,16 @@ def test_a_neutral_action_may_weigh_either_way():
 
 def test_a_ranker_that_has_no_weighed_head_is_refused():
     weights = UtilityWeights(weights={"save": 1.0, "hide": -1.0, "click": 0.0})
-    with pytest.raises(UtilityError, match="heads engage; utility weighs none of them but save, hide"):
-        weights.vector(("engage",))
+    with pytest.raises(UtilityError, match="heads closeup; utility weighs none of them but save, hide"):
+        weights.vector(("closeup",))
     assert weights.without_head(("save", "closeup")) == ("hide",)
     np.testing.assert_array_equal(weights.vector(("save", "closeup")), [1, 0])
 
 
-def test_weights_are_read_from_a_file(tmp_path):
-    file = tmp_path / "utility.yaml"
-    file.write_text("weights:\n  buy: 2\n  return: -3.5\n")
-    assert read_weights(file, SHOP).weights == {"buy": 2.0, "return": -3.5}
-    file.write_text('{"weights": {"buy": 1}}')
-    assert read_weights(file, SHOP).weights == {"buy": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        ("weights: {buy: much}", "weights.buy"),
-        ("weights: {buy: .inf}", "weights.buy"),
-        ("weights: {buy: 1}\nalpha: 2", "alpha"),
-        ("", "valid dictionary"),
-        ("weights: {buy: 1", "cannot be read"),
-        ("weights: {bye: 1}", "bye; the data set's actions"),
-    ],
-)
-def test_a_bad_file_is_named(tmp_path, content: str, match: str):
-    file = tmp_path / "utility.yaml"
-    file.write_text(content)
-    with pytest.raises(UtilityError, match=rf"utility\.yaml.*{match}"):
-        read_weights(file, SHOP)
-
-
-def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(UtilityError, match=r"nothing\.yaml: cannot be read"):
-        read_weights(tmp_path / "nothing.yaml", SHOP)
+def test_a_ranker_of_engagement_alone_is_ordered_by_it():
+    weights = UtilityWeights(weights={"save": 3.0, "hide": -1.0})
+    np.testing.assert_array_equal(weights.vector(("engage",)), [1])
+    np.testing.assert_array_equal(weights.vector(("engage", "save")), [0, 3])
 
 
 def test_weights_cannot_be_changed_in_place():

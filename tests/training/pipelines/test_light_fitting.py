@@ -42,10 +42,10 @@ def planted(requests: int, seed: int) -> tuple[LightRows, np.ndarray, np.ndarray
     scores = np.column_stack([np.where(first, source, np.nan), np.where(first, np.nan, source)]).astype(
         np.float32
     )
-    fetched = Fetched(np.arange(n) + 1, scores, scores * 0, np.ones(n, np.float32), np.zeros(n, np.float32))
+    nothing = np.zeros(n, np.float32)
+    fetched = Fetched(np.arange(n) + 1, scores, scores * 0, nothing + 1, nothing, nothing)
     pins = np.zeros((n, len(PIN_SCALARS)), np.float32)
     pins[:, PIN_SCALARS.index("positives_7d")] = quality
-    nothing = np.zeros(n, np.float32)
     features = SPEC.assemble(
         fetched, pins, np.ones(n, np.int64), topic, nothing, np.zeros(len(USER_SCALARS), np.float32), 10**9
     )

@@ -30,9 +30,11 @@ from training.evaluation.served import (
     conditional_serves,
     dcm_serves,
     pinnerformer_serves,
+    two_tower_pins_of,
     two_tower_serves,
 )
 from training.interests.engagements import followed_topics
+from training.light.replay import Sources, replay
 from training.models.interactions import Pins, polarity_signs
 from training.models.interests import (
     InterestNetwork,
@@ -338,3 +340,26 @@ def one_more_action(lake: Lake) -> int:
         lake.file("actions", day),
     )
     return int(late["user_id"].iloc[0])
+
+
+def test_a_replay_lists_what_each_retriever_brings_with_its_scores(
+    mine: TrainingContext, content: Part, parts: dict[str, Part], at: AtCut
+) -> None:
+    """Ranks are of whole lists: what the user knows already is in them, and is taken out later."""
+    sources = Sources.of(mine, parts, at.cut)
+    found = replay(at.lake, at.content, sources, at.past.held, mine.seed)
+    assert [one.source for one in found.lists[0]][: len(LEARNED)] == list(LEARNED)
+    network = TwoTower.load(files(mine, parts["two_tower"]))
+    vectors = two_tower_pins_of(network, at.features(network.topics))
+    allowed = at.candidates(vectors)
+    for row in range(0, len(at.users), 7):
+        of = {one.source: one for one in found.lists[row]}
+        assert found.two_tower is not None
+        products = vectors[allowed] @ found.two_tower.queries[row]
+        best = np.argsort(-products, kind="stable")[:50]
+        assert of["two_tower"].pin_ids[:50].tolist() == at.content.ids[allowed[best]].tolist()
+        np.testing.assert_allclose(of["two_tower"].scores[:50], products[best], rtol=1e-5)
+        for one in of.values():
+            assert len(np.unique(one.pin_ids)) == len(one.pin_ids) == len(one.scores)
+            created = at.content.created_at_ms[np.searchsorted(at.content.ids, one.pin_ids)]
+            assert (created < at.past.cut_ms).all()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +19,41 @@ from feature_repo.vectors.milvus import connect
 from tests.training.pipelines.conftest import GiveRegistry, context
 from training import index
 from training.context import TrainingContext
-from training.data.splits import time_split
+from training.data.splits import Interval, time_split
 from training.data.training_set import NoTrainingRows, TrainingSet
 from training.data.world import WorldPaths
 from training.evaluation.metrics import auc
+from training.evaluation.served_scores import served_scores
 from training.models.interactions import Pins, polarity_signs, request_interactions
-from training.models.pinnability import load_ranker
-from training.pipelines import pinnability
+from training.models.ranker import ENGAGE, load_calibrator, load_ranker
+from training.models.transact import SequenceConfig
+from training.pipelines import night_vectors, pinnability
 from training.pipelines import pinsage as pinsage_module
 from training.pipelines import retrievers as retrievers_module
 from training.pipelines import train as train_module
 from training.pipelines.catalogues import catalogue_of
-from training.pipelines.content import load_catalogue
-from training.pipelines.pinnability import Kind, TrainingWindow, evaluate, newest, split_of
+from training.pipelines.content import content_part, load_catalogue
+from training.pipelines.pinnability import Kind, TrainingWindow, newest, split_of
 from training.pipelines.pinnerformer_users import daily_user_vectors
 from training.pipelines.retrievers import LEARNED
 from training.pipelines.train import STEPS, Trained, UnknownStep, train
-from training.registry import Registry
-from training.release_parts import newest_parts
+from training.pipelines.transact import TransActPipeline, known_of, train_transact
+from training.registry import LEARNED_UNTIL_TAG, Registry
+from training.release_parts import RANKERS, newest_parts
+from training.transact.examples import PinTable
 from validation.ingest import ingest
 from validation.lake import Lake
 from validation.manifest import Part
 
 pytestmark = pytest.mark.slow
+
+
+SMALL_TRANSACT = TransActPipeline(
+    sequence=SequenceConfig(length=16, action_dim=8, pin_dim=8, layers=1, ffn=16, k=2, mask_hours=0),
+    deep=(32,),
+    max_reads=20_000,
+    min_positives=50,
+)
 
 
 class Lines(list[str]):
@@ -88,6 +102,7 @@ def served() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pinsage_module, "shortfall", lambda part: None)
         patch.setattr(retrievers_module, "shortfall", lambda part: None)
+        patch.setattr(train_module, "train_transact", partial(train_transact, config=SMALL_TRANSACT))
         yield
 
 
@@ -110,19 +125,23 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
         "pinnersage": 1,
         "pinnability_logistic": 1,
         "pinnability_gbdt": 1,
+        "transact": 1,
+        "light_gbdt": 1,
     }
-    assert trained.skipped == {}
+    assert trained.skipped == {"ads": "the data has no ads"}
 
 
 def test_parts_live_in_their_spaces(trained: Trained):
     spaces = {name: part.space for name, part in trained.parts.items()}
     assert {name: spaces.pop(name) for name in LEARNED} == {name: f"{name}@1" for name in LEARNED}
     assert spaces.pop("pixie") is None, "a graph has no space"
+    assert spaces.pop("light_gbdt") is None, "it reads scores"
     assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
     assert {name for name, space in spaces.items() if space == "content@1"} == {
         "content",
         "pinnability_logistic",
         "pinnability_gbdt",
+        "transact",
     }
     assert [(c.space, c.collection) for c in trained.collections] == [
         ("content@1", "pins__content__1"),
@@ -200,13 +219,24 @@ def test_rankers_beat_chance_popularity_and_the_logging_position(made: TrainingC
     test = rows.block(split_of(rows.info).test)
     registry = Registry(made.mlflow_uri)
     popularity = np.nan_to_num(test.pin_scalars[:, 8])
-    for kind in Kind:
-        ranker = load_ranker(registry.download(kind.model, 1))
-        metrics, score = evaluate(ranker, test)
-        logged = registry.metrics(kind.model, 1)
-        assert metrics["auc"] == pytest.approx(logged["auc"]), "what was registered is what was measured"
+    known = known_of(Lake(made.lake), content_table(made), rows.info.end)
+    for model in (*(kind.model for kind in Kind), "transact"):
+        files = registry.download(model, 1)
+        ranker = load_ranker(files)
+        calibrator = load_calibrator(files, f"{model}@1", ranker.heads)
+        logged = registry.metrics(model, 1)
+        score = calibrator.calibrate(served_scores(ranker, test, known))[:, ranker.heads.index(ENGAGE)]
+        assert auc(test.label, score) == pytest.approx(logged["auc"]), (
+            "what was registered is what was measured"
+        )
         assert auc(test.label, score) > max(auc(test.label, popularity), auc(test.label, -test.position)) + 0.02
-        assert metrics["grouped_auc"] > 0.58 and metrics["ece"] < 0.05
+        assert logged["grouped_auc"] > 0.58 and logged["ece"] < 0.05
+        assert logged[f"heads/{ENGAGE}/log_loss"] == pytest.approx(logged["log_loss"])
+
+
+def content_table(ctx: TrainingContext) -> PinTable:
+    pins = load_catalogue(ctx, content_part(Registry(ctx.mlflow_uri), 1))
+    return PinTable(pins.ids, pins.vectors)
 
 
 def test_serving_computes_the_features_that_training_saw(
@@ -259,6 +289,65 @@ def test_a_version_states_its_rows_and_its_days(made: TrainingContext, trained: 
     assert version.tags["space"] == "content@1" and version.tags["feature_service"] == "pinnability_v1"
     figures = {f.path for f in registry.client.list_artifacts(version.run_id, "figures")}
     assert figures == {"figures/roc.png", "figures/calibration.png", "figures/importance.png"}
+
+
+def test_transact_says_its_heads_its_thinning_and_why_it_reads_no_vectors_of_users(
+    made: TrainingContext, trained: Trained, rows: TrainingSet
+):
+    registry, split = Registry(made.mlflow_uri), split_of(rows.info)
+    version, params = registry.version("transact", 1), registry.params("transact", 1)
+    assert version.tags[LEARNED_UNTIL_TAG] == split.validation.end.isoformat()
+    assert version.tags["content_space"] == "content@1" and "user_space" not in version.tags
+    ranker = load_ranker(registry.download("transact", 1))
+    assert params["heads"] == ", ".join(ranker.heads) and ranker.heads[-1] == ENGAGE
+    assert {*ranker.heads[:-1]} | {n.removeprefix("no_head.") for n in params if n.startswith("no_head.")} == {
+        *rows.info.action_names
+    }
+    assert 0.1 <= float(params["negative_rate"]) < 1
+    assert "its vectors would know what they are to foretell" in params["user_vectors_of"]
+    card = registry.client.get_run(version.run_id).data.tags and version.description
+    assert "Calibrated on" in card and "heads/closeup/ece_raw" in card
+    assert ranker.user_space is None
+
+
+def test_transact_learns_on_from_its_newest_version(made: TrainingContext, trained: Trained):
+    """And with kept weights learns nothing, but is calibrated under its own name."""
+    registry, lines = Registry(made.mlflow_uri), Lines()
+    same = train(replace(made, warm_start=True, progress=lines), models=["transact"]).parts["transact"]
+    assert same.version == 1 and lines.told("no rows since transact@1")
+    until = registry.learned_until("transact", 1)
+    assert until is not None
+    earlier = (until - timedelta(days=1)).isoformat()
+    registry.client.set_model_version_tag("transact", "1", LEARNED_UNTIL_TAG, earlier)
+    warm = train(replace(made, warm_start=True, progress=lines), models=["transact"]).parts["transact"]
+    assert warm.version == 2 and lines.told("on from transact@1")
+    assert registry.params("transact", 2)["started_from"] == "transact@1"
+    first, second = (load_ranker(registry.download("transact", v)) for v in (1, 2))
+    assert first.heads == second.heads
+    kept = train(replace(made, keep_weights=True), models=["transact"]).parts["transact"]
+    files = registry.download("transact", kept.version)
+    state, before = load_ranker(files).network.state_dict(), second.network.state_dict()
+    assert all((state[name] == before[name]).all() for name in state)
+    assert registry.weights_of("transact", kept.version) == 2
+    load_calibrator(files, f"transact@{kept.version}", second.heads)
+    again = train(replace(made, keep_weights=True), models=["transact"]).parts["transact"]
+    assert again.version == kept.version
+
+
+def test_vectors_of_users_are_read_where_they_know_no_row(made: TrainingContext, trained: Trained, pins: Pins):
+    """PinnerFormer's weights from before the rows, its vectors from each day's midnight."""
+    registry, former = Registry(made.mlflow_uri), trained.parts["pinnerformer"]
+    until = registry.learned_until("pinnerformer", 1)
+    assert until is not None
+    assert night_vectors.may_join(registry, former, until) is None
+    assert "learned until" in (night_vectors.may_join(registry, former, until - timedelta(days=1)) or "")
+    days = Interval(until - timedelta(days=3), until)
+    vectors = night_vectors.night_vectors(made, former, days)
+    for midnight in days.days():
+        tonight = daily_user_vectors(made, former, midnight)
+        at = np.full(len(tonight), int(midnight.timestamp() * 1000) + 5)
+        np.testing.assert_array_equal(vectors.of(tonight.users, at), tonight.vectors)
+    assert not vectors.of(tonight.users, np.zeros(len(tonight), np.int64)).any()
 
 
 def test_a_ranker_of_another_space_is_refused(made: TrainingContext, trained: Trained, rows: TrainingSet):
@@ -316,8 +405,9 @@ def test_rankers_without_rows_are_skipped_and_say_why(
 
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
-    assert set(done.parts) == {"content", "pinsage", "pixie", *LEARNED, "pinnersage"}
-    assert done.skipped == {kind.model: "there is nothing to learn from" for kind in Kind}
+    assert set(done.parts) == {"content", "pinsage", "pixie", *LEARNED, "pinnersage", "light_gbdt"}
+    no_ads = {"ads": "the data has no ads"}
+    assert done.skipped == dict.fromkeys(RANKERS, "there is nothing to learn from") | no_ads
 
 
 def test_the_test_grows_until_it_can_decide(rows: TrainingSet, monkeypatch: pytest.MonkeyPatch):
@@ -338,7 +428,9 @@ def test_pinsage_that_knows_no_more_than_content_is_not_served(
     again = train(made, models=["pinnersage"])
     assert again.parts["pinnersage"].space == "content@1" and again.skipped == {"pinsage": "too little data"}
     assert newest_parts(made)[0]["pinnersage"].space == "content@1"
-    assert newest_parts(made)[1] == {"pinsage": "too little data"}
+    skipped = newest_parts(made)[1]
+    assert skipped.pop("pinsage") == "too little data"
+    assert set(skipped) == {"light"} and "pinnersage@2" in skipped["light"], "it has read other scores"
     monkeypatch.undo()
     monkeypatch.setattr(pinsage_module, "shortfall", lambda part: None)
     assert newest_parts(made)[0]["pinnersage"].space == "pinsage@1", "each is kept in its space"
@@ -355,7 +447,8 @@ def test_a_retriever_that_learned_too_little_is_not_published_or_released(
     assert again.skipped == {"dcm": "too little data"} and set(again.parts) == {"content", "dcm", "two_tower"}
     assert [check.space for check in again.collections] == ["two_tower@1"]
     parts, skipped = newest_parts(made)
-    assert "dcm" not in parts and skipped == {"dcm": "too little data"} and "two_tower" in parts
+    assert "dcm" not in parts and "two_tower" in parts
+    assert set(skipped) == {"dcm", "light"} and skipped["dcm"] == "too little data"
 
 
 def test_without_follows_there_is_no_conditional_retrieval(made: TrainingContext, tmp_path: Path):

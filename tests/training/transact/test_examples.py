@@ -75,7 +75,7 @@ def test_unknown_pins_users_and_an_empty_log() -> None:
 
 def test_long_term_vectors_are_joined_by_user() -> None:
     config = CONFIG.model_copy(update={"user_dim": 2})
-    vectors = UserVectors(np.array([2, 5]), np.array([[1, 0], [0, 1]], np.float32))
+    vectors = UserVectors(np.array([2, 5]), np.zeros(2, np.int64), np.array([[1, 0], [0, 1]], np.float32))
     batch = examples(users=vectors).batch(np.arange(6), config)
     assert batch.users.tolist() == [[0, 0], [1, 0], [0, 0], [0, 0], [0, 1], [0, 0]]
     with pytest.raises(ValueError, match="width 2"):

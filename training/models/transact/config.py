@@ -188,6 +188,8 @@ class TransActConfig(BaseModel):
     """Full-rank DCNv2 layers over everything."""
     deep: tuple[int, ...] = (256, 128)
     """Widths of the shared layers behind them."""
+    wide: bool = False
+    """Whether a head also adds up the features themselves (wide and deep, arXiv 1606.07792)."""
     head_dim: int = Field(0, ge=0)
     """Width of one hidden layer a head has to itself; 0 has none."""
     next_action: NextAction | None = None

@@ -1,7 +1,7 @@
 """The multi-task ranker: the realtime sequence and every other feature through DCNv2, a head an action.
 
 x_0 = [features, candidate, long-term user vector, sequence]      features standardised, the rest learned
-x_L = cross layers over x_0,  h = relu layers,  logit_a = head_a(h)
+x_L = cross layers over x_0,  h = relu layers,  logit_a = head_a(h) [+ w_a features]
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class TransAct(nn.Module):
             width = wide
         self.deep = nn.Sequential(*deep)
         self.heads = nn.ModuleList(_head(width, config.head_dim) for _ in config.heads)
+        self.wide = nn.Linear(features, len(config.heads), bias=False) if config.wide else None
         self.next_action = None
         if config.next_action is not None:
             self.next_action = NextActionHead(config.sequence.width, pin_dim)
@@ -98,7 +99,8 @@ class TransAct(nn.Module):
         dtype = self.heads[0][-1].weight.dtype
         x0 = torch.cat([part.to(dtype) for part in (features, candidates, users, sequence)], dim=1)
         hidden = self.deep(self.cross(x0))
-        return torch.cat([head(hidden) for head in self.heads], dim=1).float()
+        logits = torch.cat([head(hidden) for head in self.heads], dim=1).float()
+        return logits if self.wide is None else logits + self.wide(features.float()).float()
 
     def next_action_loss(self, rows: Rows, encoded: Encoded, pins: Tensor) -> Tensor:
         """The loss of V2 over this batch, a scalar, unweighted. Raises ValueError where there is none."""
@@ -114,6 +116,19 @@ class TransAct(nn.Module):
         spread = logs.std(dim=0, correction=0)
         self.mean.copy_(logs.mean(dim=0))
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
+
+    def learn_linear(self, weights: Tensor, bias: Tensor) -> None:
+        """Begin as a linear model of the features: weights (H, F) and bias (H,) of standardised ones.
+
+        What else the network knows comes on top, from nothing. Raises ValueError without `wide`.
+        """
+        if self.wide is None:
+            raise ValueError("a network begins as a linear model through its wide part; set wide in its config")
+        with torch.no_grad():
+            self.wide.weight.copy_(weights)
+            for head, constant in zip(self.heads, bias, strict=True):
+                head[-1].weight.zero_()
+                head[-1].bias.fill_(constant)
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.models.pinnerformer.inference import native_bfloat16
+from training.models.ranker import Candidates, Request
 from training.models.transact.inputs import Rows
 from training.models.transact.network import TransAct, probabilities
 from training.models.transact.shared import SharedEncoder, shareable
@@ -28,29 +28,6 @@ DRIFT = 0.1
 """Largest change of a logit that lower precision may bring: a tenth of the odds."""
 PLAIN_ROWS = 32
 """Candidates at a time where the algebra does not hold."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One user, now. Histories are newest first; a pin without a vector has zeros."""
-
-    history: Floats  # (L, P) content vectors of the actions' pins
-    actions: Ints  # (L,) codes, 0 for padding
-    surfaces: Ints  # (L,)
-    times_ms: Ints  # (L,)
-    request_ms: int
-    user: Floats  # (U,) long-term vector, zeros where there is none
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What is ranked."""
-
-    content: Floats  # (N, P) content vectors
-    features: Floats  # (N, F) by the network's FeatureSpec
-
-    def __len__(self) -> int:
-        return len(self.content)
 
 
 class Scorer:

@@ -20,17 +20,10 @@ from tests.training.models.transact.batches import (
     config,
     network,
 )
+from training.models.ranker import Candidates, Request
 from training.models.transact import Fusion, Output, TransAct, TransActConfig, serving, shared
 from training.models.transact.network import seeded
-from training.models.transact.serving import (
-    DRIFT,
-    Candidates,
-    Request,
-    Scorer,
-    as_rows,
-    drift,
-    fitting_scorer,
-)
+from training.models.transact.serving import DRIFT, Scorer, as_rows, drift, fitting_scorer
 
 
 def unit(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -1,0 +1,131 @@
+"""What was fetched and what became of it: a sample of requests, for training the light ranker.
+
+An impression log holds what came through the funnel; a light ranker judges what never does. So a share of the
+home feed's requests logs every pin shown and an even draw of those that were cut, with each source's rank and
+score. Records are made on a thread of their own, behind the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from bentos.candidates import concatenate
+from bentos.event_log import EventLog, LogClosed
+from bentos.features import Floats, Ints
+from bentos.feed import Feed, Surface
+from validation.events import CandidateRecord, Reached
+
+logger = logging.getLogger("corkboard.candidates")
+
+STREAM = "candidates"
+_DRAWS = 11
+"""The stream of a request's generator that decides what is logged."""
+
+
+class CandidateSample(BaseModel):
+    """How much is logged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: float = Field(0.05, ge=0, le=1)
+    """Share of requests."""
+    cut: int = Field(200, ge=0)
+    """Pins a request of which nothing was shown; all of them where there are fewer."""
+
+
+class CandidateLog:
+    """Writes the sample to a log of its own: a log that is full or closed never costs a feed."""
+
+    def __init__(self, log: EventLog, sample: CandidateSample | None = None) -> None:
+        self._log, self._sample = log, sample or CandidateSample()
+        self._behind = ThreadPoolExecutor(1, "candidate-log")
+
+    def record(self, feed: Feed) -> None:
+        """Log the finished home feed of somebody, if it is of the sample. The feed must not change any more."""
+        if feed.surface is Surface.HOMEFEED and feed.user_id and drawn(feed, self._sample.requests):
+            self._behind.submit(self._write, feed).add_done_callback(_report)
+
+    def _write(self, feed: Feed) -> None:
+        if records := records_of(feed, self._sample.cut):
+            self._log.append(records).add_done_callback(_report)
+
+    def close(self) -> None:
+        """Write what waits, then release the log. Safe to call twice."""
+        self._behind.shutdown()
+        self._log.close()
+
+
+def drawn(feed: Feed, share: float) -> bool:
+    """Whether a request is of a sample that holds this share of them; the same answer for the same request."""
+    return bool(feed.rng(_DRAWS).random() < share)
+
+
+def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
+    """One record a source of every pin shown, and of `cut` pins drawn evenly from the others."""
+    fetched = concatenate([part for part in feed.parts if len(part)])
+    pins, reached = fates(feed, np.unique(fetched.pin_ids))
+    logged = _chances(feed, reached, cut)
+    rank = np.concatenate([np.arange(len(part)) for part in feed.parts]) if len(pins) else pins
+    row = np.searchsorted(pins, fetched.pin_ids)
+    kept = np.flatnonzero(logged[row] > 0)
+    columns = (fetched.pin_ids, fetched.sources, rank, fetched.scores, reached[row], logged[row])
+    return [
+        CandidateRecord(
+            event_id=candidate_id(feed.request_id, pin_id, source),
+            user_id=feed.user_id,
+            pin_id=pin_id,
+            timestamp_ms=feed.now_ms,
+            surface=feed.surface.value,
+            release=feed.release.version,
+            request_id=feed.request_id,
+            source=source,
+            rank=place,
+            score=score,
+            stage=_STAGES[stage],
+            logged=chance,
+        )
+        for pin_id, source, place, score, stage, chance in zip(
+            *(c[kept].tolist() for c in columns), strict=True
+        )
+    ]
+
+
+def fates(feed: Feed, pins: Ints) -> tuple[Ints, Ints]:
+    """`pins` (n,) and the place in `_STAGES` of the last stage that each reached, (n,)."""
+    reached = np.zeros(len(pins), np.int64)
+    for place, stage in enumerate(_STAGES):
+        there = feed.candidates.pin_ids if stage is Reached.SHOWN else feed.reached.get(stage)
+        if there is not None:
+            reached[np.isin(pins, there)] = place
+    return pins, reached
+
+
+def _chances(feed: Feed, reached: Ints, cut: int) -> Floats:
+    """(n,) the chance with which each pin was logged; 0 for those that were not."""
+    chance = np.where(reached == _STAGES.index(Reached.SHOWN), 1.0, 0.0)
+    others = np.flatnonzero(chance == 0)
+    some = feed.rng(_DRAWS + 1).permutation(others)[:cut]
+    chance[some] = len(some) / max(len(others), 1)
+    return chance
+
+
+_STAGES = tuple(Reached)
+
+
+def candidate_id(request_id: int, pin_id: int, source: str) -> int:
+    """A 63-bit id that the same candidate of the same request always has."""
+    digest = hashlib.blake2b(f"{request_id}:{pin_id}:{source}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 1) or 1
+
+
+def _report(done: Future) -> None:
+    error = done.exception()
+    if isinstance(error, LogClosed):
+        logger.error("the candidates of a request are lost: %s", error)
+    elif error is not None:
+        logger.error("the candidates of a request are lost: %r", error)

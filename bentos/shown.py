@@ -1,0 +1,82 @@
+"""Pins as the outside sees them: ids of the data set's own, cards, reasons, and what was foretold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bentos import why
+from bentos.candidates import Candidates
+from bentos.features import Card
+from bentos.feed import Feed
+from bentos.messages import FeedPin, Pin, Topic, UtilityReport
+from bentos.ranking_stages import RANKED
+from bentos.release import ServingRelease
+from validation.tables import EntityKind
+
+
+def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
+    """Cards as the outside sees them, in order."""
+    outside = release.ids.outside(EntityKind.PIN, [card.pin_id for card in cards])
+    topics = topics_of(release, cards)
+    return [
+        Pin(
+            pin_id=pin_id,
+            title=card.title,
+            description=card.description,
+            link_domain=card.link_domain,
+            image=card.image,
+            topics=[topics[t] for t in card.topics if t in topics],
+        )
+        for pin_id, card in zip(outside, cards, strict=True)
+    ]
+
+
+def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
+    """Candidates as the outside sees them; `cards` holds every one of them."""
+    release = feed.release
+    pins = as_pins(release, [cards[i] for i in candidates.pin_ids.tolist()])
+    columns = zip(
+        pins,
+        candidates.sources.tolist(),
+        candidates.scores.tolist(),
+        feed.foretold(candidates.pin_ids),
+        why.reasons(release, candidates, cards),
+        feed.sponsors(candidates.pin_ids),
+        strict=True,
+    )
+    return [
+        FeedPin(
+            **dict(pin),
+            position=feed.place(nth),
+            source=source,
+            score=score,
+            heads=heads,
+            why=reason,
+            sponsored=ad.source if ad else None,
+        )
+        for nth, (pin, source, score, heads, reason, ad) in enumerate(columns)
+    ]
+
+
+def utility_of(feed: Feed) -> UtilityReport | None:
+    """What ordered the feed; None where no ranker did."""
+    if feed.heads is None or feed.ordered_by != RANKED:
+        return None
+    policy, names = feed.page_policy, feed.heads.names
+    weights = np.round(policy.vector(names).astype(np.float64), 6).tolist()
+    return UtilityReport(
+        ranker=feed.heads.ranker,
+        calibrated=feed.heads.calibrated,
+        policy=policy.digest,
+        weights=dict(zip(names, weights, strict=True)),
+        theta=policy.diversity.theta,
+    )
+
+
+def topics_of(release: ServingRelease, cards: Sequence[Card]) -> dict[int, Topic]:
+    """Named topics of `cards`, by lake id; topics without a name are left out."""
+    named = sorted({t for card in cards for t in card.topics if t in release.topics})
+    outside = release.ids.outside(EntityKind.TOPIC, named)
+    return {t: Topic(topic_id=o, name=release.topics[t].name) for t, o in zip(named, outside, strict=True)}

@@ -1,0 +1,183 @@
+"""Which of TransAct's published directions a home's data shows: fusion, action types, outputs, positions, V2.
+
+    python -m tests.benchmarks.ranking_quality --home COPY --runs DIR --json out.json
+
+Every ranker is trained on the same rows of the training set that `corkboard train` left in the home, under each
+seed, calibrated on the days after (Platt), and measured on the last days: HIT@3 of the list ordered by utility,
+and each head's AUC and ECE. Rows that nothing answered are thinned in training alone. A difference is *shown*
+where it is outside both its 95 % interval over users (paired) and the spread of its seeds. Sizes are smaller
+than the paper's, so that a run takes a minute of one core; they are printed. PinnerFormer's vectors come from a
+network that knew the days before the training rows, made anew as of the first row of each part. Finished runs
+are kept in `--runs`, so that a run cut short goes on. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.home import Home
+from tests.benchmarks import ranking_variants as rv
+from tests.benchmarks.ranking_runs import Data, Run, Runs, load
+from training.cpu import tune_cpu
+from training.evaluation import metrics
+from training.evaluation.spread import Spread, difference
+from training.transact.fitting import TransActRecipe
+
+K = 3
+MANY = 1_000
+"""Positives from which on a head's calibration is judged."""
+ECE = 0.01
+GBDT, LOGISTIC = "pinnability, gbdt", "pinnability, logistic"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--runs", type=Path, default=Path("ranking-runs"))
+    parser.add_argument("--parts", nargs="+", default=list(rv.PARTS), choices=list(rv.PARTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--days", type=int, nargs=3, default=[14, 3, 7], help="of training, validation, test")
+    parser.add_argument("--kept", type=float, default=0.05, help="share of unanswered rows in training")
+    parser.add_argument("--requests", type=float, default=0.4, help="share of validation and test requests")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
+    parser.add_argument("--batch-rows", type=int, default=256)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    tune_cpu(threads=1)
+    recipe = TransActRecipe(max_epochs=args.epochs)
+    changed = {"batch_rows": args.batch_rows, "learning_rate": args.rate}
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
+    long_term = "long and short term" in args.parts
+    data = load(Home.at(args.home), tuple(args.days), args.kept, args.requests, long_term)
+    known = rv.variants(data.positives, recipe)
+    print(f"{data.facts()}\n{recipe}\nutility {data.utility}\n", flush=True)
+    runs = Runs(args.runs, data, recipe)
+    names = list(dict.fromkeys(name for part in args.parts for name in rv.PARTS[part]))
+    found: dict[str, list[Run]] = {name: [] for name in names}
+    for seed in args.seeds:
+        for name in names:
+            found[name].append(runs.network(known[name], seed))
+    if "multi-task" in args.parts:
+        found[LOGISTIC] = [runs.baseline(LOGISTIC, args.seeds[0])]
+        found[GBDT] = [runs.baseline(GBDT, seed) for seed in args.seeds]
+    result: dict[str, Any] = {"facts": data.facts(), "recipe": recipe.model_dump(mode="json"), "tables": {}}
+    for part in args.parts:
+        members = [*rv.PARTS[part], *([LOGISTIC, GBDT] if part == "multi-task" else [])]
+        table = {name: measured(data, found[name], found[members[0]]) for name in members}
+        result["tables"][part] = table
+        print(f"\n## {part}\n\n{markdown(data, table)}", flush=True)
+    result["goals"] = goals(data, result["tables"])
+    print("\n" + "\n".join(f"{met:<9} {name}" for name, met in result["goals"].items()))
+    if args.json is not None:
+        args.json.write_text(json.dumps(result, indent=1))
+    print(json.dumps({"goals": result["goals"]}))
+
+
+def measured(data: Data, runs: Sequence[Run], against: Sequence[Run]) -> dict[str, Any]:
+    """HIT@K of each head, its change against another ranker's, and each head's AUC and ECE over seeds."""
+    out: dict[str, Any] = {}
+    for h, head in enumerate(data.heads):
+        own = np.stack([run.hits[:, h] for run in runs])
+        other = np.stack([run.hits[:, h] for run in against])
+        gap = difference(own, other)
+        labels = data.test_labels[:, h]
+        aucs = [metrics.auc(labels, run.raw[:, h]) for run in runs]
+        out[head] = {
+            "hit": asdict(Spread.of(own)),
+            "change": asdict(gap),
+            "shown": runs is not against and abs(gap.mean) > max(gap.error or 0.0, gap.seeds or 0.0),
+            "auc": float(np.mean(aucs)),
+            "auc_seeds": float(np.std(aucs, ddof=1)) if len(aucs) > 1 else None,
+            "ece": float(np.mean([metrics.ece(labels, run.raw[:, h]) for run in runs])),
+            "ece_calibrated": float(np.mean([metrics.ece(labels, run.made[:, h]) for run in runs])),
+            "positives": int(labels.sum()),
+        }
+    return out
+
+
+def markdown(data: Data, table: dict[str, dict[str, Any]]) -> str:
+    """HIT@3 of saves and hides with their changes, then every head's AUC and ECE before and after."""
+    judged = [head for head in ("save", "hide") if head in data.heads]
+    lines = [
+        "| ranker | " + " | ".join(f"HIT@{K}/{head} | change" for head in judged) + " |",
+        "|---" * (1 + 2 * len(judged)) + "|",
+    ]
+    for name, heads in table.items():
+        cells = [name]
+        for head in judged:
+            own = heads[head]
+            cells += [_spread(own["hit"], "{:.3f}"), _change(own, table)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| ranker | " + " | ".join(f"{head} AUC | ECE" for head in data.heads) + " |"]
+    lines.append("|---" * (1 + 2 * len(data.heads)) + "|")
+    for name, heads in table.items():
+        cells = [name]
+        for head in data.heads:
+            own = heads[head]
+            deviation = "" if own["auc_seeds"] is None else f" ({own['auc_seeds']:.4f})"
+            cells += [f"{own['auc']:.4f}{deviation}", f"{own['ece']:.4f} -> {own['ece_calibrated']:.4f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def goals(data: Data, tables: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Each direction: met, level (inside the spread) or missed."""
+    found: dict[str, str] = {}
+    fusion = tables.get("fusion", {})
+    for name in (rv.NO_SEQUENCE, rv.AVERAGE, rv.BST, rv.BST_POSITIVE):
+        for head, sign in (("save", -1), ("hide", 1)):
+            if name in fusion and head in data.heads:
+                found[f"{name} is worse than transact on {head}"] = _verdict(fusion[name][head], sign)
+    if "action types" in tables and "hide" in data.heads:
+        own = tables["action types"][rv.NO_TYPES]["hide"]
+        found["without action types hides rise"] = _verdict(own, 1)
+    multi = tables.get("multi-task")
+    if multi is not None:
+        for head in data.heads:
+            best = max(multi[LOGISTIC][head]["auc"], multi[GBDT][head]["auc"])
+            own = multi[rv.EVERYTHING][head]
+            apart = own["auc"] - best
+            level = abs(apart) <= max(own["auc_seeds"] or 0.0, multi[GBDT][head]["auc_seeds"] or 0.0)
+            found[f"multi-task AUC of {head} over logistic and GBDT ({apart:+.4f})"] = (
+                "level" if level else "met" if apart > 0 else "MISSED"
+            )
+            if own["positives"] >= MANY:
+                met = own["ece_calibrated"] < ECE
+                found[f"ECE of {head} after calibration ({own['ece_calibrated']:.4f})"] = (
+                    "met" if met else "MISSED"
+                )
+    return found
+
+
+def _verdict(own: dict[str, Any], sign: int) -> str:
+    if not own["shown"]:
+        return "level"
+    return "met" if own["change"]["mean"] * sign > 0 else "MISSED"
+
+
+def _spread(value: dict[str, float | None], form: str) -> str:
+    error = value["error"]
+    return form.format(value["mean"]) + ("" if error is None else " ± " + form.format(error))
+
+
+def _change(own: dict[str, Any], table: dict[str, dict[str, Any]]) -> str:
+    """Percent of the other's value, its interval over users, and the deviation of seeds."""
+    change = own["change"]
+    base = own["hit"]["mean"] - change["mean"]
+    if not base or change["error"] is None:
+        return "-"
+    seeds = "" if change["seeds"] is None else f", seeds {100 * change['seeds'] / base:.1f}"
+    mark = " *" if own["shown"] else ""
+    return f"{100 * change['mean'] / base:+.1f} % ± {100 * change['error'] / base:.1f}{seeds}{mark}"
+
+
+if __name__ == "__main__":
+    main()

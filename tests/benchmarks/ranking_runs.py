@@ -1,0 +1,239 @@
+"""Rows for the quality tables, and the runs made on them: trained, calibrated, scored, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.sequence import SequenceLog
+from infra.home import Home
+from infra.jobs import context
+from tests.benchmarks.ranking_variants import WITHOUT_SEQUENCE, Variant
+from training.data.splits import DAY, TimeSplit, time_split
+from training.data.training_rows import history_of
+from training.data.training_set import Block, TrainingSet
+from training.evaluation.hit_at_k import hit_at_k
+from training.evaluation.ranking import RankingData
+from training.evaluation.ranking_models import Gbdt, Logistic
+from training.models.calibration import CalibrationConfig, fit, restore_rate, uniform_sample
+from training.models.interactions import INTERACTION_FEATURES
+from training.models.pinnability import FeatureSpec
+from training.models.pinnerformer import PinnerFormerConfig
+from training.models.transact import Head, SequenceConfig, TransAct, TransActConfig
+from training.models.utility import UtilityWeights, utility
+from training.pinnerformer.batches import Sampling
+from training.pinnerformer.timelines import read_timelines
+from training.pinnerformer.trainer import PinnerFormerTraining
+from training.pinnerformer.trainer import train_network as train_pinnerformer
+from training.pipelines.catalogues import catalogue_of, space_part
+from training.pipelines.pinnability import SET
+from training.pipelines.pinnerformer import rules_of
+from training.pipelines.pinnerformer_users import user_vectors
+from training.registry import Registry
+from training.transact.examples import Examples, Known, PinTable, UserVectors
+from training.transact.fitting import TransActRecipe, as_logistic, config_of
+from training.transact.trainer import predict, train_network
+from validation.lake import Lake
+from validation.tables import Polarity
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+USER_DIM = 64
+TOP = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ranker under one seed, on the test rows."""
+
+    raw: Floats  # (n, H) probabilities, corrected for thinned negatives
+    made: Floats  # (n, H) calibrated
+    hits: NDArray[np.float64]  # (users, H) HIT@3 of each user
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training, validation and test rows, in that order in every pair of arrays."""
+
+    rows: RankingData
+    blocks: tuple[Block, Block, Block]
+    log: SequenceLog
+    pins: PinTable
+    long_term: UserVectors | None
+    positives: tuple[int, ...]
+    kept: float
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return self.rows.heads
+
+    @property
+    def space(self) -> str | None:
+        return self.rows.rows.info.space
+
+    @property
+    def utility(self) -> dict[str, float]:
+        return dict(zip(self.heads, self._weights.tolist(), strict=True))
+
+    @property
+    def _weights(self) -> Floats:
+        return UtilityWeights.default(self.rows.rows.info.vocabulary).vector(self.heads)
+
+    @cached_property
+    def test_labels(self) -> NDArray[np.int8]:
+        return self.rows.labels(self.blocks[2])
+
+    @cached_property
+    def positive_log(self) -> SequenceLog:
+        """The log without actions that are no positive ones."""
+        log = self.log
+        users = np.repeat(log.users, np.diff(log.offsets))
+        chosen = np.isin(log.actions, self.positives)
+        names = ("event_ids", "pin_ids", "actions", "surfaces", "timestamps_ms", "durations_s")
+        return SequenceLog.from_columns(
+            [{"user_ids": users[chosen], **{n: getattr(log, n)[chosen] for n in names}}]
+        )
+
+    def known(self, variant: Variant) -> Known:
+        log = self.positive_log if variant.positive_only else self.log
+        return Known(log, self.pins, self.long_term if variant.long_term else None)
+
+    def spec(self, variant: Variant) -> FeatureSpec:
+        names = INTERACTION_FEATURES if variant.everything else WITHOUT_SEQUENCE
+        return FeatureSpec(space=self.space, interactions=names, position=variant.position)
+
+    def examples(self, variant: Variant) -> list[Examples]:
+        """The three parts as `variant` reads them; after training at the position that serving has."""
+        known, spec, made = self.known(variant), self.spec(variant), []
+        for place, block in enumerate(self.blocks):
+            # answers dated before what they answer are found in the whole log, whatever is read of it
+            part = Examples.of(block, self.log, self.pins, spec, known.users, serving=bool(place))
+            made.append(replace(part, log=known.log, log_places=self.pins.places(known.log.pin_ids)))
+        return made
+
+    def run(self, validation: Floats, test: Floats, name: str) -> Run:
+        """Calibrate on the validation rows, order by utility, count."""
+        labels = self.rows.labels(self.blocks[1])
+        config = CalibrationConfig(min_positives=50)
+        calibrator = fit(validation, labels, self.heads, ranker=name, config=config)
+        made, keys = calibrator.calibrate(test), self.blocks[2].keys
+        score = utility(made, self._weights)
+        hits = hit_at_k(keys["user_id"], keys["request_id"], score, self.test_labels, TOP)
+        return Run(test, made, hits.values)
+
+    def facts(self) -> str:
+        sizes = "; ".join(f"{name} {len(b):,} rows" for name, b in zip(_PARTS, self.blocks, strict=True))
+        counts = self.test_labels.sum(axis=0).tolist()
+        spans = "; ".join(
+            f"{name} {getattr(self.rows.split, name)}" for name in ("train", "validation", "test")
+        )
+        return f"{spans}\n{sizes}; test positives {dict(zip(self.heads, counts, strict=True))}"
+
+
+_PARTS = ("training", "validation", "test")
+
+
+def load(home: Home, days: tuple[int, int, int], kept: float, share: float, long_term: bool) -> Data:
+    """The home's training set: the last `days[2]` test, `days[1]` before them validate, `days[0]` train."""
+    ctx, rows = context(home), TrainingSet(home.training_sets / SET)
+    info, lake = rows.info, Lake(home.lake)
+    split = time_split(info.start, info.end, validation=days[1] * DAY, test=days[2] * DAY)
+    split = replace(split, train=replace(split.train, start=split.train.end - days[0] * DAY))
+    data, _ = RankingData.of(rows, split)
+    answered = data.train.labels.any(axis=1)
+    drawn = np.random.default_rng(0).random(len(answered)) < kept
+    blocks = (
+        _of(data.train, answered | drawn),
+        *(
+            _of(part, uniform_sample(part.keys["request_id"].to_numpy(np.int64), share))
+            for part in (data.validation, data.test)
+        ),
+    )
+    for name, block in zip(("train", "validation", "test"), blocks, strict=True):
+        data.__dict__[name] = block
+    space = space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), str(info.space))
+    pins = catalogue_of(ctx, space)
+    table = PinTable(pins.ids, np.ascontiguousarray(pins.vectors, np.float32))
+    vectors = _long_term(lake, table, split) if long_term else None
+    positives = tuple(info.vocabulary.codes(Polarity.POSITIVE))
+    return Data(data, blocks, history_of(lake, info.end), table, vectors, positives, kept)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Scores by ranker and seed, made once and kept in `folder`."""
+
+    folder: Path
+    data: Data
+    recipe: TransActRecipe
+
+    def network(self, variant: Variant, seed: int) -> Run:
+        def made() -> tuple[Floats, Floats]:
+            train, *others = self.data.examples(variant)
+            network = self._trained(variant, train, seed)
+            validation, test = (predict(network, part, batch_rows=256) for part in others)
+            return restore_rate(validation, self.data.kept), restore_rate(test, self.data.kept)
+
+        return self._kept(variant.name, seed, (repr(variant), self.recipe.model_dump_json()), made)
+
+    def _trained(self, variant: Variant, train: Examples, seed: int) -> TransAct:
+        data, recipe = self.data, self.recipe
+        sequence = SequenceConfig.model_validate(recipe.sequence.model_dump() | variant.sequence)
+        heads = tuple(Head(action=head) for head in data.heads)
+        changed = recipe.model_copy(update={"sequence": sequence})
+        config = config_of(heads, data.spec(variant), changed, data.known(variant))
+        config = TransActConfig.model_validate(config.model_dump() | variant.network)
+        actions = data.rows.rows.info.action_names
+        # the rows are thinned already: what is linear is learned from them at the rate they have
+        start = as_logistic(config, train, actions, 1.0, seed) if recipe.wide else None
+        training = recipe.training.model_copy(update={"seed": seed, "epochs": recipe.max_epochs})
+        return train_network(config, train, actions, training, start=start).network
+
+    def baseline(self, name: str, seed: int) -> Run:
+        """Pinnability's, one model a head, on the same rows with every feature."""
+        model = Gbdt() if "gbdt" in name else Logistic()
+
+        def made() -> tuple[Floats, Floats]:
+            found = model.scores(self.data.rows, seed)
+            return restore_rate(found.validation, self.data.kept), restore_rate(found.test, self.data.kept)
+
+        return self._kept(name, seed, (repr(model),), made)
+
+    def _kept(self, name: str, seed: int, settings: tuple[str, ...], made) -> Run:  # type: ignore[no-untyped-def]
+        key = "\0".join((name, str(seed), self.data.facts(), *settings))
+        file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+        if not file.exists():
+            started = time.process_time()
+            validation, test = made()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            np.savez(file, validation=validation, test=test)
+            print(f"{name}, seed {seed}: {time.process_time() - started:.0f} CPU s", flush=True)
+        found = np.load(file)
+        return self.data.run(found["validation"], found["test"], name)
+
+
+def _of(block: Block, chosen: Bools) -> Block:
+    """The chosen rows, bool (n,)."""
+    return Block(**{f.name: getattr(block, f.name)[chosen] for f in fields(block)})
+
+
+def _long_term(lake: Lake, pins: PinTable, split: TimeSplit) -> UserVectors:
+    """PinnerFormer's vectors as of the first row of each part, by a network that knew what was before all."""
+    cut = split.train.start
+    config = PinnerFormerConfig(dim=USER_DIM, hidden=64, layers=2, heads=2, length=64)
+    settings = PinnerFormerTraining(epochs=8, learning_rate=3e-3, sampling=Sampling())
+    lines = read_timelines(lake, pins.ids, cut, rules_of(lake, cut))
+    network = train_pinnerformer(config, lines, pins.content, settings).network
+    nights = (cut, split.validation.start, split.test.start)
+    made = [user_vectors(network, lake, pins.ids, pins.content, night) for night in nights]
+    ids = np.concatenate([part.users for part in made])
+    times = np.repeat([int(night.timestamp() * 1000) for night in nights], [len(part) for part in made])
+    order = np.lexsort((times, ids))
+    vectors = np.concatenate([part.vectors for part in made])[order]
+    return UserVectors(ids[order], times[order].astype(np.int64), vectors)

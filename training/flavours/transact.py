@@ -1,0 +1,45 @@
+"""MLflow loads TransAct by running this file: users with their candidates in, a probability a head out."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.models.calibration import Calibrator
+from training.models.ranker import Candidates, Request, load_ranker
+
+
+class TransActModel(mlflow.pyfunc.PythonModel):
+    def load_context(self, context: Any) -> None:
+        folder = Path(context.artifacts["model"])
+        self.ranker = load_ranker(folder)
+        self.calibrator = Calibrator.load(folder)
+
+    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
+        """A row a user: parallel lists, newest action first, and a list a candidate. Calibrated, stacked in the
+        order of the candidates."""
+        width = self.ranker.network.content_dim
+
+        def matrix(row: Any, columns: int) -> NDArray[np.float32]:
+            return np.asarray([list(v) for v in row], np.float32).reshape(-1, columns)
+
+        scores = []
+        for user in pd.DataFrame(model_input).to_dict("records"):
+            asked = Request(
+                history=matrix(user["history"], width),
+                actions=np.asarray(user["actions"], np.int64),
+                surfaces=np.asarray(user["surfaces"], np.int64),
+                times_ms=np.asarray(user["timestamps_ms"], np.int64),
+                request_ms=int(user["request_ms"]),
+                user=np.asarray(user["user"], np.float32),
+            )
+            features = matrix(user["features"], len(self.ranker.spec.names))
+            given = Candidates(matrix(user["candidates"], width), features)
+            scores.append(self.calibrator.calibrate(self.ranker.score_heads(asked, given)))
+        return np.concatenate(scores) if scores else np.empty((0, len(self.ranker.heads)), np.float32)
+
+
+mlflow.models.set_model(TransActModel())

@@ -1,0 +1,61 @@
+"""What pages are made by once a ranker has spoken: what actions are worth, and how much is given for variety.
+
+One file holds both, and changes without training or restarting anything:
+
+    weights: {save: 1, click: 0.3, hide: -5}
+    diversity: {theta: 0.7, topic_cap: 3}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from training.models.diversity import DiversityConfig
+from training.models.utility import UtilityError, UtilityWeights
+from validation.tables import Vocabulary
+
+
+class PagePolicy(UtilityWeights):
+    """Utility weights, and the diversity of a page ordered by them."""
+
+    diversity: DiversityConfig = DiversityConfig()
+
+    @cached_property
+    def digest(self) -> str:
+        """Eight hex digits that every change of a number changes."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.blake2s(content.encode(), digest_size=4).hexdigest()
+
+
+def read_policy(file: Path, vocabulary: Vocabulary, heads: Sequence[str] = ()) -> PagePolicy:
+    """The policy of a YAML or JSON file, checked against the data set and, where `heads` are given, a ranker.
+
+    What the file leaves out is the default: the data set's weights, DiversityConfig's numbers. Raises
+    UtilityError for a file that is absent, does not parse, or does not fit.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text())
+        if isinstance(content, dict):
+            content = {"weights": UtilityWeights.default(vocabulary).weights, **content}
+        policy = PagePolicy.model_validate(content).check(vocabulary)
+        if heads:
+            policy.vector(heads)
+        return policy
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UtilityError(f"{file}: cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise UtilityError(
+            f"{file}: {where}: {first['msg']}; a file of weights looks like `weights: {{save: 1, hide: -5}}`"
+        ) from error
+    except UtilityError as error:
+        raise UtilityError(f"{file}: {error}") from error

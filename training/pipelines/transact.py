@@ -1,0 +1,304 @@
+"""Train TransAct on the rankers' rows: heads of what users do, a calibrator beside them, metrics on days after.
+
+A version is made from the same rows, days and checks as Pinnability's. With `ctx.warm_start` the newest version
+learns on from its weights, on the rows since; with `ctx.keep_weights` the next version has the same weights,
+and is calibrated and measured on the newest days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from feature_repo.schema import PINNABILITY_SERVICE, SEQUENCE_ARRAYS
+from feature_repo.sequence import SequenceLog
+from training.context import TrainingContext
+from training.cpu import tune_cpu
+from training.data.splits import DAY, Interval, TimeSplit, midnight
+from training.data.training_set import TrainingSet
+from training.models import calibration as calibration_module
+from training.models import ranker as ranker_module
+from training.models import transact as transact_module
+from training.models.calibration import CalibrationConfig
+from training.models.interactions import Pins
+from training.models.pinnability import FeatureSpec
+from training.models.transact import TransAct
+from training.models.transact.ranker import TransActRanker
+from training.pipelines import ranker_calibration
+from training.pipelines.night_vectors import may_join, newest_pinnerformer, night_vectors
+from training.pipelines.pinnability import newest, split_of
+from training.pipelines.ranker_calibration import calibrate
+from training.pipelines.registering import Kept, kept_weights, register, unchanged
+from training.pipelines.transact_card import MODEL, card
+from training.registry import (
+    LEARNED_UNTIL_TAG,
+    Registry,
+    digest_files,
+    digest_of,
+)
+from training.transact import fitting as fitting_module
+from training.transact.examples import Known, PinTable, UserVectors
+from training.transact.fitting import Fitted, TransActRecipe, fit_transact, in_space, misfit
+from validation.lake import Lake
+from validation.manifest import Part, Space
+from validation.tables import ACTION, SURFACE, TIMESTAMP
+
+if TYPE_CHECKING:
+    pass
+
+CODE = (
+    Path(transact_module.__file__).parent,
+    Path(fitting_module.__file__).parent,
+    Path(calibration_module.__file__).parent,
+    Path(ranker_module.__file__),
+    Path(ranker_calibration.__file__),
+    Path(__file__),
+)
+
+
+class TransActPipeline(TransActRecipe):
+    """Everything one TransAct version is made with."""
+
+    calibration: CalibrationConfig = CalibrationConfig()
+    max_rows: int = Field(4_000_000, ge=1)
+    """Newest training rows that are read, whole days: memory is about 600 bytes a row."""
+    warm_days: int = Field(7, ge=1)
+    """A warm start reads the rows since the version it goes on from learned, and those of so many days."""
+    user_vectors: bool = True
+    """Whether PinnerFormer's vectors are read, where they know none of the rows (`night_vectors.py`)."""
+    rows_after_user_vectors: bool = False
+    """Leave out rows from before PinnerFormer's weights were learned, so that its vectors may be read."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run under way: what is learned from, and where it goes."""
+
+    ctx: TrainingContext
+    registry: Registry
+    config: TransActPipeline
+    rows: TrainingSet
+    split: TimeSplit
+    """`train` is what this run may learn from."""
+    content: Part
+    former: Part | None
+    """The PinnerFormer whose vectors are read."""
+    no_former: str
+    """Why there is none."""
+    kept: Kept | None
+    """The version to keep, or to go on from."""
+    inputs: str
+
+    @property
+    def space(self) -> str | None:
+        """Of users' vectors."""
+        return None if self.former is None else self.former.space
+
+
+def train_transact(
+    ctx: TrainingContext,
+    rows: TrainingSet,
+    content: Part,
+    pins: Pins,
+    config: TransActPipeline | None = None,
+    *,
+    force: bool = False,
+) -> Part:
+    """Fit, calibrate, measure and register one version on a finished training set.
+
+    `pins` are the catalogue in the content space. Split by time as Pinnability's (`split_of`). The version
+    already made from the same rows, configuration, start and code is returned as it is, unless `force`; a run
+    that was cut short goes on from its last checkpoint. Raises TooShort, NothingToLearn, and ValueError where
+    the set's interactions are of another space.
+    """
+    if rows.info.space != content.space:
+        raise ValueError(
+            f"the training set compares vectors of {rows.info.space}, the release's are {content.space}"
+        )
+    job = _job(ctx, rows, content, config or TransActPipeline())
+    version = unchanged(ctx, MODEL, job.inputs, force=force)
+    if version is None and ctx.warm_start and not force and (version := _up_to_date(job)):
+        ctx.progress(f"{MODEL}: no rows since {MODEL}@{version}")
+    if version is not None:
+        return transact_part(job.registry, version)
+    tune_cpu()
+    known = _known(job, pins)
+    start = _start(job, known)
+    if start is not None and ctx.keep_weights:
+        ctx.progress(f"{MODEL}: the weights of {MODEL}@{start.kept.learned_at}, calibrated anew")
+        ranker = TransActRanker(start.network, job.space if start.network.config.user_dim else None)
+        tags, rate = start.kept.tags, start.negative_rate
+        facts: dict[str, object] = {"weights_of": start.kept.learned_at}
+    else:
+        fitted = _fit(job, known, start)
+        ranker, rate, facts = fitted.ranker, fitted.negative_rate, _facts(job, fitted, start)
+        tags = {LEARNED_UNTIL_TAG: job.split.validation.end.isoformat()}
+    return _registered(job, known, ranker, rate, facts, tags)
+
+
+def transact_part(registry: Registry, version: int) -> Part:
+    """The release part of one version."""
+    return Part(
+        model=MODEL,
+        version=version,
+        space=registry.version(MODEL, version).tags["content_space"],
+        feature_service=PINNABILITY_SERVICE,
+        metrics=registry.metrics(MODEL, version),
+    )
+
+
+def known_of(
+    lake: Lake, pins: PinTable, end: datetime, users: UserVectors | None = None, space: str | None = None
+) -> Known:
+    """What rows before `end` are joined with; the log day by day, so that only its numbers are in memory."""
+    columns = ["user_id", "event_id", "pin_id", ACTION, TIMESTAMP, SURFACE]
+    pieces = []
+    for day in Interval(lake.interval()[0], end).days():
+        log = SequenceLog.from_actions(lake.read("actions", columns, day, min(day + DAY, end)))
+        arrays = {name: getattr(log, name) for name in SEQUENCE_ARRAYS}
+        pieces.append({"user_ids": np.repeat(log.users, np.diff(log.offsets)), **arrays})
+    return Known(SequenceLog.from_columns(pieces), pins, users, space)
+
+
+def _job(ctx: TrainingContext, rows: TrainingSet, content: Part, config: TransActPipeline) -> Job:
+    registry, split = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), split_of(rows.info)
+    kept = kept_weights(registry, MODEL, content) if ctx.keep_weights or ctx.warm_start else None
+    train = newest(rows, split.train, config.max_rows)
+    former, why = (None, "none: not asked for")
+    if config.user_vectors:
+        former, why = newest_pinnerformer(registry, content)
+    if former is not None and config.rows_after_user_vectors:
+        until = registry.learned_until(former.model, former.version)
+        train = Interval(min(max(train.start, until or train.start), train.end), train.end)
+    if former is not None and (refusal := may_join(registry, former, train.start)):
+        former, why = None, refusal
+    if kept is not None and ctx.warm_start and kept.learned_until is not None:
+        since = min(kept.learned_until, train.end - config.warm_days * DAY)
+        train = Interval(min(max(train.start, midnight(since)), train.end), train.end)
+    inputs = digest_of(
+        MODEL,
+        rows.info.fingerprint,
+        config.model_dump_json(),
+        ctx.seed,
+        train,
+        None if former is None else former.space,
+        None if kept is None else kept.learned_at if ctx.keep_weights else f"on from {kept.version}",
+        digest_files(CODE),
+    )
+    return Job(ctx, registry, config, rows, replace(split, train=train), content, former, why, kept, inputs)
+
+
+def _known(job: Job, pins: Pins) -> Known:
+    users = None
+    if job.former is not None:
+        users = night_vectors(job.ctx, job.former, Interval(job.split.train.start, job.split.test.end))
+    return known_of(Lake(job.ctx.lake), PinTable(pins.ids, pins.vectors), job.split.test.end, users, job.space)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """An earlier version in the space that is read now."""
+
+    kept: Kept
+    network: TransAct
+    negative_rate: float
+
+
+def _start(job: Job, known: Known) -> _Start | None:
+    """The version to keep or to go on from; None where there is none or it does not fit, which is said."""
+    ctx, kept = job.ctx, job.kept
+    if kept is None:
+        if ctx.keep_weights or ctx.warm_start:
+            ctx.progress(f"{MODEL}: nothing reads vectors like {job.content.space}'s; one is trained anew")
+        return None
+    ranker = TransActRanker.load(job.registry.download(MODEL, kept.version))
+    network = in_space(ranker.network, job.content.space)
+    spec = FeatureSpec(space=job.content.space, position=job.rows.info.has_position)
+    why = misfit(network, spec, job.config, known) or _other_users(job, ranker.user_space)
+    if why is not None:
+        ctx.progress(f"{MODEL}: {MODEL}@{kept.version} does not fit: {why}; one is trained anew")
+        return None
+    rate = job.registry.params(MODEL, kept.version)["negative_rate"]
+    return _Start(kept, network, float(rate))
+
+
+def _up_to_date(job: Job) -> int | None:
+    """The version to go on from, where it has learned from all there is; else None."""
+    kept = job.kept
+    if kept is None or kept.learned_until is None or kept.learned_until < job.split.validation.end:
+        return None
+    reads = job.registry.version(MODEL, kept.version).tags["content_space"]
+    return kept.version if reads == job.content.space else None
+
+
+def _other_users(job: Job, space: str | None) -> str | None:
+    """Why vectors of users in `space` are not what this run reads; None where they are, by the same weights."""
+    if space is None or space == job.space:
+        return None
+    ours, theirs = (Space.parse(s) for s in (job.space or space, space))
+    same = [job.registry.weights_of(s.model, s.version) for s in (ours, theirs)]
+    return None if same[0] == same[1] else f"it reads users in {space}, which {job.space} has replaced"
+
+
+def _fit(job: Job, known: Known, start: _Start | None) -> Fitted:
+    info, ctx = job.rows.info, job.ctx
+    train = job.rows.block(job.split.train)
+    went = f", on from {MODEL}@{start.kept.version}" if start else ""
+    ctx.progress(f"{MODEL}: fitting on {len(train)} rows of {job.split.train}{went}")
+    return fit_transact(
+        train,
+        known,
+        info.action_names,
+        FeatureSpec(space=job.content.space, position=info.has_position),
+        job.config,
+        seed=ctx.seed,
+        start=None if start is None else start.network,
+        checkpoints=ctx.training_sets / f"{MODEL}-{job.inputs}",
+        progress=ctx.progress,
+    )
+
+
+def _facts(job: Job, fitted: Fitted, start: _Start | None) -> dict[str, object]:
+    """What the card tells of how the weights came to be."""
+    return {
+        "rows_read": fitted.rows,
+        "epochs_read": fitted.epochs,
+        "final_loss": round(fitted.loss, 5),
+        "started_from": "nothing" if start is None else f"{MODEL}@{start.kept.version}",
+        **{f"no_head.{action}": why for action, why in fitted.left_out.items()},
+    }
+
+
+def _registered(
+    job: Job,
+    known: Known,
+    ranker: TransActRanker,
+    rate: float,
+    facts: Mapping[str, object],
+    tags: Mapping[str, str],
+) -> Part:
+    """Calibrate, measure, write the card."""
+    made = calibrate(
+        ranker,
+        f"{MODEL}@{job.registry.next_version(MODEL)}",
+        job.rows,
+        job.split,
+        known=known,
+        negative_rate=rate,
+        config=job.config.calibration,
+        seed=job.ctx.seed,
+    )
+
+    def save(files: Path) -> None:
+        ranker.save(files)
+        made.calibrator.save(files)
+
+    number = register(job.ctx, card(job, ranker, made, rate, facts, tags), save)
+    job.ctx.progress(f"{MODEL}: AUC {made.metrics['auc']:.4f} on {job.split.test}")
+    return transact_part(job.registry, number)

@@ -1,0 +1,110 @@
+"""What a TransAct version says of itself in the registry: parameters, metrics, figures, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from feature_repo.schema import PINNABILITY_SERVICE
+from training.evaluation import calibration_metrics
+from training.models.calibration import Calibrator
+from training.models.transact.ranker import TransActRanker
+from training.pipelines import figures
+from training.pipelines.ranker_calibration import Calibrated, engage_scores
+from training.pipelines.registering import flat_params
+from training.registry import FLAVOURS, Dataset, ModelLog, pinned
+from validation.lake import Lake
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+    from training.pipelines.transact import Job
+
+MODEL = "transact"
+
+USER_SPACE_TAG = "user_space"
+"""Space of the users' vectors that a version reads."""
+
+
+def card(
+    job: Job,
+    ranker: TransActRanker,
+    made: Calibrated,
+    rate: float,
+    facts: Mapping[str, object],
+    tags: Mapping[str, str],
+) -> ModelLog:
+    """Everything there is to say of `ranker`, whose rows without an action were thinned to `rate`; `facts` are
+    parameters and `tags` tags of how the weights came to be."""
+    info, split, space = job.rows.info, job.split, job.content.space or ""
+    score = engage_scores(ranker.heads, made.scores)
+    users = job.no_former if ranker.user_space is None else f"{ranker.user_space}, of each day's midnight"
+    return ModelLog(
+        name=MODEL,
+        flavour=FLAVOURS / "transact.py",
+        description="Probability of each action on a pin that a user is shown, from their last actions met "
+        "with the pin by a transformer, and every feature, through full-rank DCNv2 (arXiv 2306.00248).",
+        params={
+            **flat_params(job.config),
+            "heads": ", ".join(ranker.heads),
+            "negative_rate": rate,
+            "user_vectors_of": users,
+            "position": info.has_position,
+            "space": space,
+            "train": split.train,
+            "validation": split.validation,
+            "test": split.test,
+            "rows": info.rows,
+            **{f"labels.{action}": count for action, count in info.label_sums.items()},
+            "scheme": info.scheme,
+            **facts,
+        },
+        metrics=made.metrics,
+        interval=(split.train.start, split.validation.end),
+        datasets=(Dataset("training_set", str(job.rows.path), info.fingerprint),),
+        signature=_signature(ranker),
+        requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
+        inputs=job.inputs,
+        tags={
+            "feature_service": PINNABILITY_SERVICE,
+            "space": space,
+            "content_space": space,
+            **({} if ranker.user_space is None else {USER_SPACE_TAG: ranker.user_space}),
+            **tags,
+        },
+        figures={
+            "roc": figures.roc(made.test.label, score),
+            "calibration": calibration_metrics.figure(made.reliability),
+        },
+        notes=_notes(job, rate, made.calibrator, users),
+    )
+
+
+def _notes(job: Job, rate: float, calibrator: Calibrator, users: str) -> str:
+    position = "a feature of training rows, one constant when serving" if job.rows.info.has_position else "none"
+    uncalibrated = "".join(f" Uncalibrated: {why}." for why in calibrator.fallbacks.values())
+    return (
+        f"Rows: {job.rows.info.scheme_note}. Of the rows without an action {rate:.0%} were read, which "
+        f"calibration undoes. Calibrated on {calibrator.sample}; metrics are of "
+        f"{job.split.test}.{uncalibrated} Positions: {position}. Long-term vectors of users: {users}. "
+        f"Trained on what the logging policy chose to show. {Lake(job.ctx.lake).contract().notes}"
+    )
+
+
+def _signature(ranker: TransActRanker) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+
+    vectors, codes = Array(Array(DataType.double)), Array(DataType.long)
+    columns = [
+        ColSpec(vectors, "history"),
+        *(ColSpec(codes, name) for name in ("actions", "surfaces", "timestamps_ms")),
+        ColSpec(DataType.long, "request_ms"),
+        ColSpec(Array(DataType.double), "user"),
+        ColSpec(vectors, "candidates"),
+        ColSpec(vectors, "features"),
+    ]
+    heads = len(ranker.heads)
+    return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.float32), (-1, heads))]))

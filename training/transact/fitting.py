@@ -1,0 +1,242 @@
+"""From rows of a training set to a ranker: which heads they can teach, which rows are kept, the network.
+
+Rows that no action answered are most of them and say the least: they are thinned until the run reads no more
+rows than its budget, at a rate that whoever calibrates undoes (`restore_rate`). Positions are a feature of
+training rows; scores are those of serving, where every pin has the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.data.training_set import Block
+from training.models.pinnability import FeatureSpec
+from training.models.ranker import ENGAGE
+from training.models.transact import Head, SequenceConfig, TransAct, TransActConfig
+from training.models.transact.loss import label_matrix, row_weights
+from training.models.transact.network import seeded
+from training.models.transact.ranker import TransActRanker
+from training.pipelines.fitting import LogisticConfig, fit_logistic
+from training.pipelines.fitting import Rows as LinearRows
+from training.transact.examples import Examples, Known
+from training.transact.trainer import NothingToLearn, TransActTraining, train_network
+
+MIN_SHARE = 0.1
+"""Of the rows without an action, kept at least: fewer would leave out whole kinds of them."""
+
+
+class LabelWeights(BaseModel):
+    """A row of the label-weight matrix: how much a row counts for one head, by what answered it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: dict[str, float] = {}
+    other: float = Field(1.0, ge=0)
+    base: float = Field(1.0, ge=0)
+    """Of rows that no action answered."""
+
+
+class TransActRecipe(BaseModel):
+    """What a TransAct ranker is made with. Defaults learn the demo world in about 100 CPU seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sequence: SequenceConfig = SequenceConfig(
+        length=32, action_dim=16, pin_dim=24, layers=1, ffn=64, k=2, dropout=0.0, mask_hours=0.0
+    )
+    cross_layers: int = Field(2, ge=0)
+    deep: tuple[int, ...] = (128, 64)
+    wide: bool = True
+    """Begin as the logistic regression of every head, and learn what it misses."""
+    training: TransActTraining = TransActTraining(batch_rows=512, learning_rate=2e-3, weight_decay=0.01)
+    """Its epochs follow from `max_reads`, its seed is the run's."""
+    label_weights: dict[str, LabelWeights] = {}
+    """By head; heads that are not named count every row alike."""
+    min_positives: int = Field(100, ge=1)
+    """An action with fewer among the training rows gets no head."""
+    max_reads: int = Field(160_000, ge=1)
+    """Rows read in all, those of every epoch together."""
+    max_epochs: int = Field(2, ge=1)
+    """Epochs at most, where so few rows leave the budget unspent."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained ranker and how it came to be."""
+
+    ranker: TransActRanker
+    left_out: Mapping[str, str]
+    """Actions without a head, with the reason."""
+    negative_rate: float
+    """Share of the rows without an action that were kept."""
+    rows: int
+    """Rows learned from."""
+    epochs: int
+    loss: float
+    """Mean of the last epoch."""
+
+
+def heads_of(
+    labels: NDArray[np.int8], actions: Sequence[str], recipe: TransActRecipe
+) -> tuple[tuple[Head, ...], dict[str, str]]:
+    """A head an action with enough positives among `labels` (n, A), and ENGAGE; actions left out and why.
+
+    Raises NothingToLearn where no action has enough.
+    """
+    positives = labels.sum(axis=0, dtype=np.int64)
+    few = {a: int(n) for a, n in zip(actions, positives, strict=True) if n < recipe.min_positives}
+    left_out = {a: f"{n} positives, {recipe.min_positives} are needed" for a, n in few.items()}
+    kept = [action for action in actions if action not in few]
+    if not kept:
+        raise NothingToLearn(
+            "no action has enough positives: " + "; ".join(f"{a}: {why}" for a, why in left_out.items())
+        )
+    unknown = sorted(set(recipe.label_weights) - {*actions, ENGAGE})
+    if unknown:
+        raise ValueError(f"label weights name {', '.join(unknown)}; heads are {', '.join((*actions, ENGAGE))}")
+    return tuple(_head(name, recipe) for name in (*kept, ENGAGE)), left_out
+
+
+def fit_transact(
+    train: Block,
+    known: Known,
+    actions: Sequence[str],
+    spec: FeatureSpec,
+    recipe: TransActRecipe,
+    *,
+    seed: int,
+    start: TransAct | None = None,
+    checkpoints: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Fitted:
+    """Train a ranker on `train`, whose label columns `actions` name.
+
+    With `start`, which fits (`misfit`), its weights are gone on from, under its heads. Raises NothingToLearn.
+    """
+    if start is None:
+        heads, left_out = heads_of(train.labels, actions, recipe)
+        config = config_of(heads, spec, recipe, known)
+    else:
+        config = start.config
+        missing = [action for action in actions if action not in config.actions]
+        left_out = dict.fromkeys(missing, "the version gone on from has no head for it")
+    epochs, rate = plan_reads(train.labels, recipe)
+    kept = thinned(train.labels, rate, seed)
+    users = known.users if config.user_dim else None
+    every = with_engage(Examples.of(train, known.log, known.pins, spec, users), train.label)
+    training = recipe.training.model_copy(update={"epochs": epochs, "seed": seed})
+    labelled = (*actions, ENGAGE)
+    if start is None and recipe.wide:
+        start = as_logistic(config, every, labelled, rate, seed)
+    trained = train_network(
+        config,
+        every.take(kept),
+        labelled,
+        training,
+        start=start,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    ranker = TransActRanker(trained.network, known.user_space if users is not None else None)
+    return Fitted(ranker, left_out, rate, len(kept), epochs, trained.losses[-1])
+
+
+def config_of(
+    heads: tuple[Head, ...], spec: FeatureSpec, recipe: TransActRecipe, known: Known
+) -> TransActConfig:
+    """The network that the recipe asks for; it reads users' vectors where they are known."""
+    return TransActConfig(
+        spec=spec,
+        sequence=recipe.sequence,
+        heads=heads,
+        user_dim=0 if known.users is None else known.users.dim,
+        cross_layers=recipe.cross_layers,
+        deep=recipe.deep,
+        wide=recipe.wide,
+    )
+
+
+def as_logistic(
+    config: TransActConfig, examples: Examples, actions: Sequence[str], rate: float, seed: int
+) -> TransAct:
+    """A network that says what a logistic regression a head says, its other weights drawn from `seed`.
+
+    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features. So it is
+    given every row; odds are then those of rows thinned to `rate`.
+    """
+    network = seeded(config, examples.pins.content.shape[1], seed)
+    network.learn_scale(torch.from_numpy(examples.features))
+    matrix, base, columns = label_matrix(config.heads, actions)
+    labels = torch.from_numpy(examples.labels)
+    weights = row_weights(labels, matrix, base).numpy() * examples.weights[:, None]
+    fits = []
+    for head, column in enumerate(columns.tolist()):
+        label = examples.labels[:, column].astype(np.float32)
+        rows = LinearRows(examples.features, label, weights[:, head])
+        fits.append(fit_logistic(rows, config.spec, LogisticConfig()))
+    scale, mean = network.scale.numpy(), network.mean.numpy()
+    # the same features, standardised by other moments: what the weights are per unit must not change
+    slopes = np.stack([f.weights / f.scale for f in fits])
+    constants = np.array([f.bias for f in fits]) + (slopes * (mean - np.stack([f.mean for f in fits]))).sum(1)
+    constants -= np.log(rate)
+    network.learn_linear(torch.from_numpy((slopes * scale).astype(np.float32)), torch.from_numpy(constants))
+    return network
+
+
+def misfit(start: TransAct, spec: FeatureSpec, recipe: TransActRecipe, known: Known) -> str | None:
+    """Why a network's weights cannot be gone on from for these rows, None where they can."""
+    asked = config_of(start.config.heads, spec, recipe, known)
+    differs = [n for n in type(asked).model_fields if getattr(asked, n) != getattr(start.config, n)]
+    if start.content_dim != known.pins.content.shape[1]:
+        differs.append("width of content vectors")
+    return f"it differs in {', '.join(differs)}" if differs else None
+
+
+def plan_reads(labels: NDArray[np.int8], recipe: TransActRecipe) -> tuple[int, float]:
+    """(epochs, share of the rows without an action to keep) that read about `max_reads` rows of `labels`."""
+    answered = int(labels.any(axis=1).sum())
+    silent = len(labels) - answered
+    epochs = max(1, min(recipe.max_epochs, recipe.max_reads // max(1, len(labels))))
+    share = (recipe.max_reads / epochs - answered) / max(1, silent)
+    return epochs, round(float(np.clip(share, MIN_SHARE, 1.0)), 4)
+
+
+def thinned(labels: NDArray[np.int8], rate: float, seed: int) -> NDArray[np.int64]:
+    """Rows kept: every answered one, and a share `rate` of the others, drawn evenly."""
+    drawn = np.random.default_rng([seed, 1]).random(len(labels)) < rate
+    return np.flatnonzero(labels.any(axis=1) | drawn)
+
+
+def with_engage(examples: Examples, engaged: NDArray[np.int8]) -> Examples:
+    """The same rows with ENGAGE's label as one more column.
+
+    The matrix adds up the weights of every action that answered a row; dividing by their number makes it their
+    mean, so that a row which was clicked and saved counts as one row.
+    """
+    answers = np.maximum(examples.labels.sum(axis=1), 1)
+    return replace(
+        examples,
+        labels=np.column_stack([examples.labels, (engaged > 0).astype(np.int8)]),
+        weights=(examples.weights / answers).astype(np.float32),
+    )
+
+
+def in_space(network: TransAct, space: str | None) -> TransAct:
+    """The same weights under the name that the space they read bears by now."""
+    spec = network.config.spec.model_copy(update={"space": space})
+    made = TransAct(network.config.model_copy(update={"spec": spec}), network.content_dim)
+    made.load_state_dict(network.state_dict())
+    return made.eval()
+
+
+def _head(name: str, recipe: TransActRecipe) -> Head:
+    own = recipe.label_weights.get(name, LabelWeights())
+    # ENGAGE is no action that answers a row: what answered it is in the columns beside
+    return Head(action=name, weights={**own.weights, ENGAGE: 0.0}, other=own.other, base=own.base)
