@@ -35,6 +35,13 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Door, IngestRepo
         follows={"user_id": [7], "timestamp": times(at(days=2)), "topic_id": [10]},
         ads=ads(),
         impressions=impressions(),
+        candidates={
+            **{name: impressions()[name] for name in ("request_id", "user_id", "pin_id", "timestamp")},
+            "source": ["pixie", "pixie", "dcm"],
+            "rank": [0, 1, 0],
+            "stage": ["shown", "shown", "shown"],
+            "logged": [1.0, 1.0, 1.0],
+        },
         actions=actions(board_id=[1, None, None, 2]),
     )
     return door, door.open(checkpoint=True)
