@@ -9,7 +9,7 @@ from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.networks import Learned
 from bentos.user_inputs import histories
-from training.models.light_ranking import Asker, LightSpec, SourceList, fetch, request_rows
+from training.models.light_ranking import Asker, LightSpec, SourceList, fetched_of, request_rows
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -47,7 +47,7 @@ def rows(feed: Feed, spec: LightSpec) -> Floats:
     stats = feed.pins.stats
     return request_rows(
         spec,
-        fetch(source_lists(feed.parts), spec.sources).of(ids),
+        fetched_of(source_lists(feed.parts), spec.sources, ids),
         stats.scalars[at],
         stats.created_at_ms[at],
         stats.topics[at],

@@ -39,10 +39,11 @@ class PolicyFile:
 
     def current(self, release: ServingRelease) -> ServedPolicy:
         """The policy of now for `release`; a stat where nothing has changed."""
-        seen = (release.version, self._stamp())
+        stamp = self._stamp()
         with self._door:
-            if self._served is None or seen != self._seen:
-                self._served, self._seen = self._read(release), seen
+            if self._served is None or (release.version, stamp) != self._seen:
+                self._served = self._read(release, there=bool(stamp))
+                self._seen = (release.version, stamp)
             return self._served
 
     def _stamp(self) -> tuple[int, ...]:
@@ -53,8 +54,8 @@ class PolicyFile:
             return ()
         return found.st_mtime_ns, found.st_size, found.st_ino
 
-    def _read(self, release: ServingRelease) -> ServedPolicy:
-        if not self._named and not self._file.exists():
+    def _read(self, release: ServingRelease, *, there: bool) -> ServedPolicy:
+        if not there and not self._named:
             return ServedPolicy(release.policy)
         try:
             policy = read_policy(self._file, release.contract.vocabulary, release.heads)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from bentos import why
 from bentos.candidates import Candidates
 from bentos.features import Card
@@ -63,11 +65,12 @@ def utility_of(feed: Feed) -> UtilityReport | None:
     if feed.heads is None or feed.ordered_by != RANKED:
         return None
     policy, names = feed.page_policy, feed.heads.names
+    weights = np.round(policy.vector(names).astype(np.float64), 6).tolist()
     return UtilityReport(
         ranker=feed.heads.ranker,
         calibrated=feed.heads.calibrated,
         policy=policy.digest,
-        weights=dict(zip(names, policy.vector(names).tolist(), strict=True)),
+        weights=dict(zip(names, weights, strict=True)),
         theta=policy.diversity.theta,
     )
 

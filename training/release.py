@@ -55,8 +55,8 @@ def release(ctx: TrainingContext) -> int:
 def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> ReleaseManifest:
     """Measure the parts together and write the manifest of their release; nothing is registered yet.
 
-    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together,
-    CollectionMissing where a space was never built.
+    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together
+    and for a ranker whose calibrator is not its own, CollectionMissing where a space was never built.
     """
     skipped: dict[str, str] = {}
     if parts is None:
@@ -71,6 +71,8 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
         parts = {role: part for role, part in parts.items() if role != LIGHT}
     lake, bench = Lake(ctx.lake), Bench.of(ctx, parts.values())
     spaces = _spaces(bench.registry, parts)
+    if RANKER in parts:
+        calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
     sources = _sources(lake, parts, skipped)
     checks = []
     for space in spaces:
@@ -174,7 +176,6 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     for role in retrievers:
         out |= bench.retrieval(role, parts[role]).metrics
     if RANKER in parts:
-        calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
         out |= {f"ranker/{name}": value for name, value in parts[RANKER].metrics.items()}
         out |= normalized_entropy(out)
     if ADS in parts:

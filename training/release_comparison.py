@@ -19,9 +19,11 @@ from training.evaluation.histories import Histories
 from training.evaluation.measured import Measured, measure_baselines
 from training.evaluation.retrieval import EVALUATED_USERS, NothingHeldOut, hold_out_last
 from training.evaluation.served import AtCut
+from training.models.calibration import Calibrator
+from training.models.calibration.calibrator import FILE as CALIBRATION
 from training.models.pinnersage import PinnerSageConfig
 from training.models.pixie import ReleasedPixie
-from training.models.ranker import Ranker
+from training.models.ranker import Ranker, load_ranker
 from training.pipelines import content as content_pipeline
 from training.pipelines import transact as transact_pipeline
 from training.pipelines.catalogues import catalogue_of, space_part
@@ -132,9 +134,17 @@ class Bench:
         return tested_rows(self.ctx, self.rows, space, stored, days)
 
     def ranking(self, part: Part, block: Block) -> Measured:
-        """A ranker with its calibrator on `block`. Raises ReleaseError where it has none of its own."""
+        """A ranker with its calibrator on `block`; one of a time before calibrators as it served, without.
+
+        Raises ReleaseError where the calibrator is another version's.
+        """
         assert self.rows is not None
-        ranker, calibrator = calibrated_ranker(self.files(part), part)
+        files = self.files(part)
+        if (files / CALIBRATION).exists():
+            ranker, calibrator = calibrated_ranker(files, part)
+        else:
+            ranker = load_ranker(files)
+            calibrator = Calibrator.identity(f"{part.model}@{part.version}", ranker.heads)
         known = self._known(part, ranker, block) if part.model == transact_pipeline.MODEL else None
         return measure_ranker(ranker, calibrator, block, self.rows.info.action_names, known)
 

@@ -35,7 +35,7 @@ from training.pipelines.content import content_part, load_catalogue
 from training.registry import Registry
 from validation.lake import Lake
 
-RESAMPLES = 400
+RESAMPLES = 200
 FIRST_SEED = 7
 FIGURES = ("auc", "log_loss", "error_before", "error_after")
 

@@ -61,9 +61,9 @@ def _network(
 def _separate(
     train: AdExamples, validation: AdExamples, test: AdExamples, training: AdsTraining, layout: Layout
 ) -> Scores:
-    """Sources without enough clicks for a model are answered by the mixed one."""
-    rest = _network(train, validation, test, training.model_copy(update={"towers": False}), layout)
-    before, after = rest.before.copy(), rest.after.copy()
+    """What no source's own model foretells (too few clicks, no such action) is answered by the mixed one."""
+    alone = training.model_copy(update={"towers": False})
+    found = Scores(*(np.full((len(test), len(layout.heads)), np.nan, np.float32) for _ in range(2)))
     for source in layout.sources:
         parts = [rows.take(rows.sources == source) for rows in (train, validation, test)]
         if not all(map(len, parts)):
@@ -72,12 +72,14 @@ def _separate(
             own = layout_of(parts[0], training)
         except NothingToLearn:
             continue
-        own = Layout(own.heads, (), own.left_out, {})
-        found = _network(*parts, training.model_copy(update={"towers": False}), own)
-        columns = [layout.heads.index(head) for head in own.heads]
-        here = np.flatnonzero(test.sources == source)
-        before[np.ix_(here, columns)], after[np.ix_(here, columns)] = found.before, found.after
-    return Scores(before, after)
+        made = _network(*parts, alone, Layout(own.heads, (), own.left_out, {}))
+        cells = np.ix_(np.flatnonzero(test.sources == source), [layout.heads.index(h) for h in own.heads])
+        found.before[cells], found.after[cells] = made.before, made.after
+    left = np.isnan(found.after)
+    if left.any():
+        rest = _network(train, validation, test, alone, layout)
+        found.before[left], found.after[left] = rest.before[left], rest.after[left]
+    return found
 
 
 def _logistic(

@@ -64,13 +64,6 @@ class Fetched:
         """The candidates of these rows, in their order."""
         return Fetched(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    def of(self, pin_ids: Ints) -> Fetched:
-        """What the sources say of `pin_ids`, in their order. Raises KeyError naming one that none brought."""
-        rows, here = _places(self.pin_ids, np.argsort(self.pin_ids), pin_ids)
-        if not here.all():
-            raise KeyError(f"pin {np.setdiff1d(pin_ids, self.pin_ids)[0]} was brought by no source")
-        return self.take(rows)
-
 
 class LightSpec(BaseModel):
     """Which features a light ranker reads, in order."""
@@ -240,8 +233,7 @@ class LightRanker:
 
 def fetch(lists: Sequence[SourceList], sources: Sequence[str]) -> Fetched:
     """What every source brought, as one row a distinct pin; `sources` are the columns (`LightSpec.sources`)."""
-    ids = np.concatenate([np.empty(0, np.int64), *(part.pin_ids for part in lists)])
-    rank = np.concatenate([np.empty(0, np.int64), *(_ranks(part) for part in lists)])
+    ids, rank = _entries(lists)
     part = np.repeat(np.arange(len(lists)), [len(part.pin_ids) for part in lists])
     distinct, row = np.unique(ids, return_inverse=True)
     turn = np.full(len(distinct), np.iinfo(np.int64).max)
@@ -249,21 +241,49 @@ def fetch(lists: Sequence[SourceList], sources: Sequence[str]) -> Fetched:
     order = np.argsort(turn)  # of the sorted ids, to taking turns
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    of = place[row]
-    scores = np.full((len(distinct), len(sources)), np.nan, np.float32)
-    ranks = np.full((len(distinct), len(sources)), np.nan, np.float32)
+    return _said(lists, sources, distinct[order], place[row], rank)
+
+
+def fetched_of(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints) -> Fetched:
+    """The rows of `fetch` of these distinct pins alone, in their order.
+
+    Raises KeyError naming a pin that no source brought.
+    """
+    ids, rank = _entries(lists)
+    rows, here = _places(pin_ids, np.argsort(pin_ids), ids)
+    found = _said(lists, sources, pin_ids, np.where(here, rows, len(pin_ids)), rank)
+    if not found.brought.all():
+        raise KeyError(f"pin {pin_ids[found.brought == 0][0]} was brought by no source")
+    return found
+
+
+def _entries(lists: Sequence[SourceList]) -> tuple[Ints, Ints]:
+    """(pin, rank) of everything brought, list after list."""
+    nothing = np.empty(0, np.int64)
+    return (
+        np.concatenate([nothing, *(part.pin_ids for part in lists)]),
+        np.concatenate([nothing, *(_ranks(part) for part in lists)]),
+    )
+
+
+def _said(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints, row: Ints, rank: Ints) -> Fetched:
+    """Entries gathered by their row in `pin_ids` (n,); row n takes those of other pins, and is left out."""
+    n = len(pin_ids)
+    scores = np.full((n + 1, len(sources)), np.nan, np.float32)
+    ranks = np.full((n + 1, len(sources)), np.nan, np.float32)
     columns = {source: column for column, source in enumerate(sources)}
     start = 0
     for one in lists:
         stop = start + len(one.pin_ids)
         if one.source in columns:
-            rows, column = of[start:stop], columns[one.source]
+            rows, column = row[start:stop], columns[one.source]
             scores[rows, column], ranks[rows, column] = one.scores, rank[start:stop]
         start = stop
-    best = turn[order] // max(len(lists), 1)
-    brought = np.bincount(of, minlength=len(distinct))
-    fused = np.bincount(of, 1 / (_DAMPING + 1 + rank), minlength=len(distinct))
-    return Fetched(distinct[order], scores, ranks, *(c.astype(np.float32) for c in (brought, best, fused)))
+    best = np.full(n + 1, np.iinfo(np.int64).max)
+    np.minimum.at(best, row, rank)
+    brought = np.bincount(row, minlength=n + 1)
+    fused = np.bincount(row, 1 / (_DAMPING + 1 + rank), minlength=n + 1)
+    return Fetched(pin_ids, scores[:n], ranks[:n], *(c[:n].astype(np.float32) for c in (brought, best, fused)))
 
 
 def _ranks(part: SourceList) -> Ints:
@@ -310,10 +330,17 @@ def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Fl
     order = order[wanted[order] > 0]
     if len(order) == 0:
         return np.zeros(len(topics), np.float32)
-    # What lies beyond every wanted topic falls on a last one that nothing equals.
-    known, value = np.append(wanted[order], np.iinfo(np.int64).max), np.append(value[order], np.float32(0))
-    at = np.searchsorted(known, topics)
+    known, value = wanted[order], value[order]
+    if known[-1] < _TABLE:  # one look-up a topic; what lies beyond every wanted one falls on a last zero
+        table = np.zeros(known[-1] + 2, np.float32)
+        table[known] = value
+        return np.einsum("nt->n", table.take(topics, mode="clip"))
+    at = np.minimum(np.searchsorted(known, topics), len(known) - 1)
     return np.einsum("nt,nt->n", value.take(at), known.take(at) == topics)
+
+
+_TABLE = 1 << 16
+"""Topic ids below this are looked up in a table of all of them."""
 
 
 def keep(scores: Floats, budget: int) -> Ints:

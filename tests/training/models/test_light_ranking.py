@@ -12,6 +12,7 @@ from training.models.light_ranking import (
     LightSpec,
     SourceList,
     fetch,
+    fetched_of,
     keep,
     topic_match,
 )
@@ -40,9 +41,9 @@ def test_what_every_source_says_is_one_row_a_pin():
     assert got.brought.tolist() == [1, 2, 2, 1]
     assert got.best_rank.tolist() == [0, 0, 0, 1]
     np.testing.assert_allclose(got.fused, [1 / 61, 1 / 62 + 1 / 61, 1 / 63 + 1 / 61, 1 / 62])
-    assert got.of(np.array([4, 7])).brought.tolist() == [2, 1]
+    assert fetched_of(lists(), SPEC.sources, np.array([4, 7])).brought.tolist() == [2, 1]
     with pytest.raises(KeyError, match="pin 5 was brought by no source"):
-        got.of(np.array([7, 5]))
+        fetched_of(lists(), SPEC.sources, np.array([7, 5]))
 
 
 def test_a_sample_of_a_list_keeps_the_places_that_its_pins_had():
@@ -50,7 +51,7 @@ def test_a_sample_of_a_list_keeps_the_places_that_its_pins_had():
     some[0] = SourceList("pinnersage", np.array([9, 4]), np.array([0.8, 0.1], np.float32), np.array([1, 2]))
     for name in ("scores", "ranks", "best_rank", "fused", "brought"):
         sampled, full = (
-            getattr(fetch(given, SPEC.sources).of(np.array([9, 4])), name) for given in (some, whole)
+            getattr(fetched_of(given, SPEC.sources, np.array([9, 4])), name) for given in (some, whole)
         )
         np.testing.assert_array_equal(sampled, full)
 
@@ -148,6 +149,9 @@ def test_topics_that_match():
     np.testing.assert_array_equal(topic_match(topics, np.array([8, 3])), [2, 0, 2, 0])
     np.testing.assert_allclose(topic_match(topics, np.array([9, 3]), np.array([0.25, 0.5])), [0.5, 0, 0.75, 0])
     np.testing.assert_array_equal(topic_match(topics, np.array([0])), [0, 0, 0, 0])
+    large = np.where(topics == 9, 10**12, topics)
+    wanted, shares = np.array([10**12, 3]), np.array([0.25, 0.5])
+    np.testing.assert_allclose(topic_match(large, wanted, shares), [0.5, 0, 0.75, 0])
     np.testing.assert_array_equal(topic_match(topics, np.empty(0, np.int64)), [0, 0, 0, 0])
 
 
@@ -188,3 +192,17 @@ def test_blocks_that_do_not_belong_are_named():
 def test_a_spec_that_makes_no_sense_cannot_be_made(change: dict):
     with pytest.raises(ValidationError):
         LightSpec(**({"sources": ("pixie",)} | change))
+
+
+def test_rows_of_some_pins_are_those_of_all():
+    """Filters take candidates before light ranking: what sources say of the others does not change."""
+    rng = np.random.default_rng(0)
+    given = [
+        SourceList(source, rng.choice(60, 25, replace=False) + 1, rng.random(25, np.float32))
+        for source in ("pixie", "pinnersage", "dcm")
+    ]
+    whole = fetch(given, SPEC.sources)
+    rows = rng.permutation(len(whole))[:20]
+    some = fetched_of(given, SPEC.sources, whole.pin_ids[rows])
+    for name in ("pin_ids", "scores", "ranks", "brought", "best_rank", "fused"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole.take(rows), name))
