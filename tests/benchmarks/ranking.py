@@ -194,11 +194,10 @@ def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype
         torch.randn(length, largest * width, dtype=dtype),
     )
     e, scores = torch.rand(length, length, dtype=dtype), torch.rand(largest, length, length, dtype=dtype)
-    double = torch.randn(width, 2 * width, dtype=dtype)
+    square = torch.randn(width, width, dtype=dtype)
     up, down = torch.randn(width, config.ffn, dtype=dtype), torch.randn(config.ffn, width, dtype=dtype)
     hidden = torch.randn(largest * length, config.ffn, dtype=dtype)
     outs = [torch.empty_like(t) for t in (wide, x.view(-1, width), hidden, scores, x)]
-    outs.append(torch.empty(largest * length, 2 * width, dtype=dtype))
 
     def run() -> None:
         for size in sizes:
@@ -206,7 +205,8 @@ def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype
             torch.mm(e, wide[:, : size * width], out=outs[0][:, : size * width])
             for layer in range(config.layers):
                 if layer:
-                    torch.mm(flat, double, out=outs[5][:rows])
+                    torch.mm(flat, square, out=outs[1][:rows])
+                    torch.mm(flat, square, out=outs[1][:rows])
                     torch.bmm(x[:size], x[:size].transpose(1, 2), out=outs[3][:size])
                     torch.bmm(scores[:size], x[:size], out=outs[4][:size])
                 torch.mm(flat, up, out=outs[2][:rows])

@@ -119,24 +119,14 @@ def first_norm(seen, total, own, gain, shift, eps, out):  # type: ignore[no-unty
 
 
 @numba.njit(**_JIT)
-def norm(x, added, gain, shift, eps, along, lift):  # type: ignore[no-untyped-def]
-    """LayerNorm of every row of `x` + `added`, (n, d) and (d,) or empty, in place. Where `lift` (n,) is not
-    empty, it gets each row's product with `along` (d,)."""
-    d = x.shape[1]
-    bits = np.empty(d, np.uint32)
+def norm(x, gain, shift, eps):  # type: ignore[no-untyped-def]
+    """LayerNorm of every row of `x` (n, d), in place."""
+    bits = np.empty(x.shape[1], np.uint32)
     row = bits.view(np.float32)
     for i in range(len(x)):
         _read(x[i], bits, row)
-        if len(added):
-            for j in range(d):
-                row[j] += added[j]
         _normed(row, gain, shift, eps)
         _write(bits, row, x[i])
-        if len(lift):
-            total = np.float32(0)
-            for j in range(d):
-                total += row[j] * along[j]
-            lift[i] = total
 
 
 @numba.njit(**_JIT)
@@ -144,55 +134,47 @@ def last_norm(x, gain, shift, eps, places, most, kept):  # type: ignore[no-untyp
     """LayerNorm of every row of `x` (C, T, d), of which only this is kept: the maximum over T, in `most`
     (C, d) float32, and the rows `places` (k,), in `kept` (C, k, d) float32."""
     count, length, d = x.shape
-    bits, largest = np.empty(d, np.uint32), np.empty(d, np.float32)
+    bits = np.empty(d, np.uint32)
     row = bits.view(np.float32)
     at = np.full(length, -1)
     for k in range(len(places)):
         at[places[k]] = k
     for c in range(count):
         for j in range(d):
-            largest[j] = -np.inf
+            most[c, j] = -np.inf
         for t in range(length):
             _read(x[c, t], bits, row)
             _normed(row, gain, shift, eps)
             for j in range(d):
-                largest[j] = max(largest[j], row[j])
+                most[c, j] = row[j] if row[j] > most[c, j] else most[c, j]
             if at[t] >= 0:
-                kept[c, at[t]] = row
-        most[c] = largest
+                for j in range(d):
+                    kept[c, at[t], j] = row[j]
         for k in range(len(places)):  # a place asked for twice
             if at[places[k]] != k:
-                kept[c, k] = kept[c, at[places[k]]]
+                for j in range(d):
+                    kept[c, k, j] = kept[c, at[places[k]], j]
 
 
 @numba.njit(**_JIT)
-def softmax(x, lift):  # type: ignore[no-untyped-def]
-    """Softmax over T of `x` (C, k, T) + `lift` (C, T), in place."""
-    wide = x.shape[2]
+def softmax(x):  # type: ignore[no-untyped-def]
+    """Softmax of every row of `x` (n, T), in place."""
+    wide = x.shape[1]
     bits, powers = np.empty(wide, np.uint32), np.empty(wide, np.int32)
     row, scale = bits.view(np.float32), powers.view(np.float32)
-    for c in range(len(x)):
-        for i in range(x.shape[1]):
-            _lifted(x[c, i], lift[c], bits, row)
-            total = _exponentials(row, powers, scale, np.float32(0))
-            if not SMALLEST < total < LARGEST:  # so far from 0 that the maximum has to be taken off
-                _lifted(x[c, i], lift[c], bits, row)
-                largest = row[0]
-                for j in range(wide):
-                    largest = max(largest, row[j])
-                total = _exponentials(row, powers, scale, largest)
-            over = ONE / total
+    for i in range(len(x)):
+        _read(x[i], bits, row)
+        total = _exponentials(row, powers, scale, np.float32(0))
+        if not SMALLEST < total < LARGEST:  # scores so far from 0 that their maximum has to be taken off
+            _read(x[i], bits, row)
+            largest = row[0]
             for j in range(wide):
-                row[j] *= over
-            _write(bits, row, x[c, i])
-
-
-@numba.njit(**_JIT)
-def _lifted(source, lift, bits, row):  # type: ignore[no-untyped-def]
-    """source + lift into `row`, all (T,)."""
-    _read(source, bits, row)
-    for j in range(len(row)):
-        row[j] += lift[j]
+                largest = max(largest, row[j])
+            total = _exponentials(row, powers, scale, largest)
+        over = ONE / total
+        for j in range(wide):
+            row[j] *= over
+        _write(bits, row, x[i])
 
 
 @numba.njit(**_JIT)

@@ -10,8 +10,8 @@ all candidates' weighted values stand beside each other in one product with it. 
 that their product vanishes in float32, the candidate's scores are made and normalised as they are.
 
 In every layer the output projection is multiplied into the values (weights that sum to one carry biases
-through), and the keys' into the queries: two projections instead of four, made in one product. Biases that
-would cost a pass of their own are moved into the norms and the softmax. Nothing here is an approximation.
+through), and the keys' into the queries: two projections instead of four. Biases that would cost a pass of
+their own are moved into the norm before them. Nothing here is an approximation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from training.models.transact.sequence import SequenceEncoder
 
 LEAST_TOTAL = 1e-25
 """Sums of weights below this have lost digits to underflow."""
-_NONE = np.zeros(0, np.float32)
 _CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 
@@ -44,8 +43,8 @@ def second_cache() -> int:
         return 2**20
 
 
-CHUNK_BYTES = int(0.4 * second_cache())
-"""Tokens worked on at a time: what stays in the second cache with the scores made of it."""
+CHUNK_BYTES = int(0.6 * second_cache())
+"""Tokens worked on at a time: what stays in the second cache, with the scores made of it."""
 
 
 def shareable(config: SequenceConfig) -> bool:
@@ -58,10 +57,9 @@ class FoldedLayer:
     """An encoder layer's weights as serving multiplies them; matrices are (in, out), in working precision."""
 
     query: Tensor  # (d, d): x_t query + query_bias, times x_s, is the score but for what all s share
-    query_bias: Tensor  # (d,) float32
+    query_bias: Tensor  # (d,)
     value: Tensor  # (d, d) values through the output projection
-    value_bias: Tensor  # (d,) float32
-    both: Tensor  # (d, 2 d) query beside value
+    value_bias: Tensor  # (d,)
     up: Tensor  # (d, ffn)
     up_bias: Tensor
     down: Tensor  # (ffn, d)
@@ -76,13 +74,11 @@ class FoldedLayer:
         qb, _, vb = state["qkv.bias"].chunk(3)
         out, scale = state["out.weight"], len(q) ** -0.5
         down_bias = state["down.bias"]
-        query, value = q.t() @ k * scale, (out @ v).t()
         return cls(
-            query=query.to(dtype),
-            query_bias=(qb @ k * scale).float(),
-            value=value.contiguous().to(dtype),
-            value_bias=(out @ vb + state["out.bias"]).float(),
-            both=torch.cat([query, value], dim=1).to(dtype),
+            query=(q.t() @ k * scale).to(dtype),
+            query_bias=(qb @ k * scale).to(dtype),
+            value=(out @ v).t().contiguous().to(dtype),
+            value_bias=(out @ vb + state["out.bias"]).to(dtype),
             up=state["up.weight"].t().contiguous().to(dtype),
             up_bias=(state["up.bias"] - state["up.weight"] @ down_bias).to(dtype),
             down=state["down.weight"].t().contiguous().to(dtype),
@@ -174,9 +170,9 @@ class SharedEncoder:
         x = self._first(user, given, None if everything or last else places)
         self._feed(x, self.layers[0])
         for i, layer in enumerate(self.layers[1:], start=1):
-            lift = torch.empty(x.shape[:2])
-            _norm_rows(x, self.layers[i - 1].norm2, lift=(layer.query_bias, lift))
-            x = self._layer(x, lift, None if everything or i < last else places, layer)
+            _norm_rows(x, self.layers[i - 1].norm2)
+            rows = x if everything or i < last else x[:, places]
+            x = self._layer(x, rows, layer)
         at = places if everything else torch.arange(len(places))
         kernels.last_norm(_bits(x), *self.layers[-1].norm2, at.numpy(), most.numpy(), kept.numpy())
 
@@ -205,19 +201,15 @@ class SharedEncoder:
         kernels.first_norm(_bits(seen), total.numpy(), own.numpy(), *self.layers[0].norm1, _bits(x))
         return x
 
-    def _layer(self, x: Tensor, lift: Tensor, places: Tensor | None, layer: FoldedLayer) -> Tensor:
-        """A later layer up to its last norm, of `x` (C, T, d), which may change, or of its rows `places` alone;
-        `lift` (C, T) is what every key adds to its scores."""
-        if places is None:
-            rows, both = x, (x.view(-1, x.shape[2]) @ layer.both).view(*x.shape[:2], -1)
-            queries, values = both.chunk(2, dim=2)
-        else:
-            rows, values = x[:, places], x @ layer.value
-            queries = rows @ layer.query
+    def _layer(self, x: Tensor, rows: Tensor, layer: FoldedLayer) -> Tensor:
+        """A later layer up to its last norm, for `rows` (C, k, d) of `x` (C, T, d); both may change."""
+        width = x.shape[2]
+        values = torch.addmm(layer.value_bias, x.view(-1, width), layer.value).view(x.shape)
+        queries = torch.addmm(layer.query_bias, rows.reshape(-1, width), layer.query).view(rows.shape)
         weights = torch.bmm(queries, x.transpose(1, 2))  # (C, k, T)
-        kernels.softmax(_bits(weights), lift.numpy())
-        rows = rows.baddbmm_(weights, values)
-        _norm_rows(rows, layer.norm1, added=layer.value_bias)
+        kernels.softmax(_bits(weights.view(-1, weights.shape[2])))
+        rows = rows.contiguous().baddbmm_(weights, values)
+        _norm_rows(rows, layer.norm1)
         self._feed(rows, layer)
         return rows
 
@@ -232,16 +224,8 @@ def _norm(norm: torch.nn.LayerNorm, added: Tensor | None = None) -> tuple[NDArra
     return norm.weight.detach().float().numpy(), shift.float().numpy(), np.float32(norm.eps)
 
 
-def _norm_rows(
-    x: Tensor,
-    norm: tuple[NDArray, NDArray, np.float32],
-    added: Tensor | None = None,
-    lift: tuple[Tensor, Tensor] | None = None,
-) -> None:
-    """LayerNorm of `x` + `added` in place; `lift` is a vector (d,), and where each row's product with it goes
-    (n,)."""
-    along, out = (_NONE, _NONE) if lift is None else (lift[0].numpy(), lift[1].view(-1).numpy())
-    kernels.norm(_bits(x.view(-1, x.shape[2])), _NONE if added is None else added.numpy(), *norm, along, out)
+def _norm_rows(x: Tensor, norm: tuple[NDArray, NDArray, np.float32]) -> None:
+    kernels.norm(_bits(x.view(-1, x.shape[2])), *norm)
 
 
 def _bits(x: Tensor) -> NDArray:

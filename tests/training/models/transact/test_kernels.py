@@ -27,17 +27,17 @@ def close(made: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize("width", [1, 7, 16, 100])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
 def test_softmax(dtype: torch.dtype, width: int, scale: float) -> None:
-    x, lift = drawn(3, 3, width, dtype=dtype, scale=scale), drawn(3, width)
+    x = drawn(9, width, dtype=dtype, scale=scale)
     for moved in (x, x + 500, x - 500):
         made = moved.clone()
-        kernels.softmax(_bits(made), lift.numpy())
-        close(made, (moved.float() + lift[:, None]).softmax(dim=2))
+        kernels.softmax(_bits(made))
+        close(made, moved.float().softmax(dim=1))
 
 
 def test_softmax_is_exact_to_float32() -> None:
-    x = drawn(2, 100, 100, scale=4.0)
-    wanted = x.double().softmax(dim=2)
-    kernels.softmax(_bits(x), np.zeros((2, 100), np.float32))
+    x = drawn(200, 100, scale=4.0)
+    wanted = x.double().softmax(dim=1)
+    kernels.softmax(_bits(x))
     assert float((x.double() / wanted - 1).abs().max()) < 2e-6
 
 
@@ -53,13 +53,8 @@ def test_norms(dtype: torch.dtype, width: int) -> None:
     )
     torch.testing.assert_close(most, wanted.amax(dim=1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(kept, wanted[:, [4, 0, 4]], atol=1e-5, rtol=1e-5)
-    none, added, along, lift = np.zeros(0, np.float32), drawn(width), drawn(width), torch.empty(20)
-    again, plain = x.clone(), x.float().clone()
-    kernels.norm(_bits(x.view(-1, width)), none, gain.numpy(), shift.numpy(), EPS, along.numpy(), lift.numpy())
+    kernels.norm(_bits(x.view(-1, width)), gain.numpy(), shift.numpy(), EPS)
     close(x, wanted)
-    torch.testing.assert_close(lift, (wanted @ along).view(-1), atol=1e-4, rtol=1e-4)
-    kernels.norm(_bits(again.view(-1, width)), added.numpy(), gain.numpy(), shift.numpy(), EPS, none, none)
-    close(again, F.layer_norm(plain + added, (width,), gain, shift, 1e-5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
