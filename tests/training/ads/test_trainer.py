@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +106,8 @@ def test_a_source_of_few_rows_takes_the_curve_of_all(model: AdsModel) -> None:
     assert isinstance(shared.heads[0].curve, Platt)
     assert set(own.fallbacks) == set(model.heads)
     assert own.fallbacks["click"].endswith("the curve of 6000 impressions of all sources stands in")
-    split = TimeSplit(*(Interval(datetime(2026, 3, d), datetime(2026, 3, d + 1)) for d in (1, 2, 3)))
+    day = [datetime(2026, 3, d, tzinfo=UTC) for d in range(1, 5)]
+    split = TimeSplit(*map(Interval, day[:3], day[1:]))
     said = card({TOWERS: ()}, {}, mended, split)
     assert f"No curve of its own, video: {own.fallbacks['click']}." in said
     none = calibrated(model, VALIDATION.take(few), TRAINING)
