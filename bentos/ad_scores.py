@@ -25,7 +25,9 @@ def score(feed: Feed) -> Heads:
     """
     release, table = feed.release, feed.pins
     if release.ads is None:
-        raise NoAdsModel(f"release {release.version} has no ads model; its manifest says why under `skipped`")
+        raise NoAdsModel(
+            release.no_ads if not release.has_ads else f"{release.ads_name} is not loaded in this process"
+        )
     ids = feed.candidates.pin_ids
     rows, anchor = table.rows(ids), table.rows(np.array([feed.pin_id], np.int64))
     live = release.campaigns.live(feed.now_ms)

@@ -29,7 +29,7 @@ from bentos.settings import Settings
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
-from training.models.ads.ranking import AdsPolicyError, read_ads_policy
+from training.models.ads.ranking import AdsPolicy, AdsPolicyError, read_ads_policy
 from training.models.calibration import Calibrator
 from training.models.light_ranking import LightRanker
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
@@ -54,7 +54,7 @@ WHOLE = Role.RETRIEVE | Role.RANK
 RETRIEVING = tuple(stage for stage in HOMEFEED if isinstance(stage, ReadUser | Retrieve | Merge))
 
 ADS_POLICY = "ads.yaml"
-"""File in the home: how many ads a page has, and which."""
+"""File in the home: how many ads a page has, and which. Read once a load; a bad one costs no release."""
 
 TRIALS = 8
 TRIAL_PAUSE_S = 1.0
@@ -170,11 +170,7 @@ class ReleaseLoader:
 
     def _with_ads(self, release: ServingRelease, lake: Lake) -> ServingRelease:
         """Campaigns and their policy in every process; the model where this one ranks."""
-        try:
-            policy = read_ads_policy(self.settings.home / ADS_POLICY)
-        except AdsPolicyError as error:
-            raise ReleaseRejected(str(error)) from error
-        release = replace(release, campaigns=Campaigns(lake.file("ads")), ads_policy=policy)
+        release = replace(release, campaigns=Campaigns(lake.file("ads")), ads_policy=self._ads_policy())
         if not self.role & Role.RANK:
             return release
         from training.models.ads.model import AdsModel
@@ -185,6 +181,14 @@ class ReleaseLoader:
         except ValueError as error:
             raise ReleaseRejected(f"{release.ads_name}: {error}") from error
         return replace(release, ads=model)
+
+    def _ads_policy(self) -> AdsPolicy:
+        """What the home's file says; the defaults, said in the log, where it is refused."""
+        try:
+            return read_ads_policy(self.settings.home / ADS_POLICY)
+        except AdsPolicyError as error:
+            logger.error("the ads policy is refused, the defaults serve until the next load: %s", error)
+            return AdsPolicy()
 
     def _with_calibrator(self, release: ServingRelease) -> ServingRelease:
         part = release.manifest.parts.get("ranker")

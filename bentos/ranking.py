@@ -81,13 +81,16 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
 async def ads(parts: RankingParts, request: RankRequest) -> RankAnswer:
     """Calibrated probabilities of the request's pins as ads beside `anchor`, in their order.
 
-    Raises LimitOutOfRange, BadId, NoRelease (also where the release has no ads model), ReleaseMismatch,
+    Raises LimitOutOfRange, BadId (also without `anchor`), NoRelease (also where the release has no ads model),
+    ReleaseMismatch,
     StoreUnavailable when they miss their deadline or fail.
     """
+    if request.anchor <= 0:
+        raise BadId(f"anchor {request.anchor}: ads are priced beside a pin; send its id, a number from 1")
     feed = feed_of(parts, request)
     release = feed.release
     if release.ads is None:
-        raise NoRelease(f"release {release.version} has no ads model; its manifest says why under `skipped`")
+        raise NoRelease(release.no_ads)
     feed.pin_id = request.anchor
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
@@ -106,8 +109,8 @@ def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
 async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
     """Light scores of the request's pins, in their order, by the release's trees or its two-tower.
 
-    Raises LimitOutOfRange, BadId (also for a pin that no source brought), NoRelease (also where the release has
-    neither), ReleaseMismatch, StoreUnavailable when the scores miss their deadline or fail.
+    Raises LimitOutOfRange, BadId (the trees: also for a pin that no source brought), NoRelease (also where the
+    release has neither), ReleaseMismatch, StoreUnavailable when the scores miss their deadline or fail.
     """
     feed = feed_of(parts, request)
     release = feed.release
@@ -116,9 +119,10 @@ async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
             f"release {release.version} has no light ranker and no two-tower; its manifest says why under"
             " `skipped`"
         )
+    feed.parts = brought(request)
     await read_user(feed, parts.pool, READ_DEADLINE_MS)
     if release.light_by == light_scores.LIGHT:
-        feed.parts = brought(request)
+        check_all_brought(request)
         await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     scores = await needed(parts.pool, "light", LIGHT_DEADLINE_MS, lambda: light_scores.score(feed))
     return LightAnswer(release=release.version, scores=scores.tolist())
@@ -132,11 +136,15 @@ def brought(request: LightRequest) -> list[Candidates]:
     for one in request.brought:
         if len(one.pin_ids) != len(one.scores):
             raise BadId(f"source {one.source} has {len(one.pin_ids)} pins and {len(one.scores)} scores")
+    return [Candidates.of(one.source, one.pin_ids, one.scores, 0, "") for one in request.brought]
+
+
+def check_all_brought(request: LightRequest) -> None:
+    """Raises BadId for a candidate that no source brought: the trees know nothing of it."""
     known = {pin for one in request.brought for pin in one.pin_ids}
     missing = next((pin for pin in request.pin_ids if pin not in known), None)
     if missing is not None:
         raise BadId(f"pin {missing} is a candidate that no source brought; send what each source brought")
-    return [Candidates.of(one.source, one.pin_ids, one.scores, 0, "") for one in request.brought]
 
 
 def feed_of(parts: RankingParts, request: RankRequest) -> Feed:

@@ -95,6 +95,12 @@ class ServingRelease:
         return ADS in self.manifest.parts
 
     @property
+    def no_ads(self) -> str:
+        """What is said where there is no ads model: with the manifest's reason, if it gives one."""
+        why = self.manifest.skipped.get(ADS)
+        return f"release {self.version} prices no ads" + (f": {why}" if why else "")
+
+    @property
     def ads_name(self) -> str:
         """`model@version` of the ads model; empty where there is none."""
         part = self.manifest.parts.get(ADS)

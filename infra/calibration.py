@@ -31,6 +31,7 @@ class CalibrationReportConfig(BaseModel):
 def run(home: Home, config: CalibrationReportConfig) -> None:
     """Print every ranker version's table, newest first; write all numbers and the newest's diagrams if asked.
 
+    An ads model has diagrams only where nothing else was ranked.
     Raises CalibrationError where no impression of the time was ranked, LakeError before the first ingest.
     """
     from training.evaluation.calibration_metrics import draw, text
@@ -56,5 +57,6 @@ def run(home: Home, config: CalibrationReportConfig) -> None:
         config.json_file.write_text(json.dumps(as_dict(found), indent=1))
         say(f"every number: {config.json_file}")
     if config.figure is not None:
-        draw(found[0].rows, config.figure)
-        say(f"reliability of {found[0].ranker}: {config.figure}")
+        newest = next((one for one in found if not one.ads), found[0])
+        draw(newest.rows, config.figure)
+        say(f"reliability of {newest.ranker}: {config.figure}")

@@ -21,7 +21,7 @@ def candidates(feed: Feed) -> Candidates:
     """
     release = feed.release
     if not release.has_ads:
-        feed.fallback = f"release {release.version} has no ads model; its manifest says why under `skipped`"
+        feed.fallback = release.no_ads
         return Candidates.none()
     live = release.campaigns.live(feed.now_ms)
     anchor, known = release.vectors(np.array([feed.pin_id], np.int64), release.pin_space)

@@ -158,6 +158,16 @@ def test_light_requests_that_cannot_be_ranked(stack: Stack) -> None:
             run(ranking.light(parts, LightRequest(user_id=COOK, pin_ids=[1], brought=brought)))
 
 
+def test_lists_that_do_not_fit_are_refused_whatever_scores_them(stack_of: Callable[..., Stack]) -> None:
+    stack = stack_of(learned=True)
+    release = replace(stack.release, networks=Networks(), light=trees())
+    assert release.light_by != "light"
+    parts = ranking.RankingParts(stack.pool, FixedHolder(release))  # type: ignore[arg-type]
+    odd = LightRequest(user_id=COOK, pin_ids=[1], brought=[Brought(source="a", pin_ids=[1, 2], scores=[1.0])])
+    with pytest.raises(BadId, match="2 pins and 1 scores"):
+        run(ranking.light(parts, odd))
+
+
 def test_a_whole_feed_is_shortlisted_by_the_trees(stack: Stack) -> None:
     stack = released(stack)
     feed = Feed(Surface.HOMEFEED, stack.release, NOW_MS, 20, request_id=9, seed=9, user_id=COOK)

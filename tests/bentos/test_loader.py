@@ -24,11 +24,12 @@ from tests.bentos.fakes import (
     planted_release,
 )
 from tests.bentos.planted_networks import learned_manifest, networks, save
+from training.models.ads.ranking import AdsPolicy
 from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.pinnersage import PinnerSageConfig
 from training.models.two_tower import TwoTower, TwoTowerConfig
 from validation.lake import Lake
-from validation.manifest import CollectionCheck, ReleaseManifest
+from validation.manifest import CollectionCheck, Part, ReleaseManifest
 from validation.tables import Contract
 
 
@@ -221,6 +222,23 @@ def test_a_calibrator_of_other_heads_or_unreadable_is_rejected(loader_of: Callab
     (folder / "calibration.json").write_text("{}")
     with pytest.raises(ReleaseRejected, match="calibration of pinnability_lr@1"):
         loader.load(1)
+
+
+def test_a_typo_in_the_ads_policy_costs_its_numbers_and_no_release(
+    loader_of: Callable[..., ReleaseLoader], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = loader_of(Role.FEED)
+    parts = manifest(1).parts | {"ads": Part(model="ads_multi_tower", version=3, space=SPACE)}
+    loader.registry.manifests[1] = manifest(1, parts=parts)  # type: ignore[attr-defined]
+    file = tmp_path / "ads.yaml"
+    file.write_text("every: 6")
+    assert loader.load(1).ads_policy == AdsPolicy(every=6)
+    assert not caplog.records
+    file.write_text("everi: 6")
+    release = loader.load(1)
+    assert release.has_ads and release.ads_policy == AdsPolicy()
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    assert "ads.yaml: everi: " in caplog.text
 
 
 def test_a_release_with_a_collection_needs_milvus(tmp_path: Path) -> None:

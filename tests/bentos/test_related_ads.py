@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,12 @@ import pytest
 from bentos import ranking
 from bentos.campaigns import Campaigns
 from bentos.engines import Engines, RemoteRanking
-from bentos.errors import LimitOutOfRange, PinNotFound
+from bentos.errors import BadId, LimitOutOfRange, PinNotFound
 from bentos.event_log import read
 from bentos.feed_service import FeedService
 from bentos.impressions import STREAM
 from bentos.loader import check_release
-from bentos.messages import FeedAnswer, RelatedAdsRequest, RelatedRequest
+from bentos.messages import FeedAnswer, RankRequest, RelatedAdsRequest, RelatedRequest
 from bentos.pool import Pool
 from bentos.ranking import RankingParts
 from bentos.serving import ReleaseRejected
@@ -161,7 +161,9 @@ def test_an_ad_that_cannot_be_priced_is_not_shown(
 def test_a_release_without_an_ads_model_shows_none_and_says_so(stack: Stack) -> None:
     answer = ask(stack)
     assert answer.pins == []
-    assert "no ads model" in (answer.fallback or "")
+    assert answer.fallback == "release 1 prices no ads"  # the data has no ads: its manifest gives no reason
+    skipped = stack.release.manifest.model_copy(update={"skipped": {"ads": "no ads model is trained"}})
+    assert replace(stack.release, manifest=skipped).no_ads == "release 1 prices no ads: no ads model is trained"
     related = run(stack.service.related(RelatedRequest(pin_id=pin_of(1, 0), user_id=COOK, limit=5)))
     assert [p.sponsored for p in related.pins] == [None] * 5
 
@@ -179,14 +181,27 @@ def test_a_model_of_another_content_space_is_rejected_with_its_release(ads_stack
         check_release(replace(ads_stack.release, ads=other))
 
 
-def test_a_ranking_process_prices_alike(ads_stack: Stack, tmp_path: Path) -> None:
+@pytest.fixture
+def ranking_parts(ads_stack: Stack) -> Iterator[RankingParts]:
     class Holder:
         ready = True
 
         def at(self, version: int | None) -> object:
             return ads_stack.release
 
-    parts = RankingParts(Pool(2), Holder())  # type: ignore[arg-type]
+    pool = Pool(2)
+    yield RankingParts(pool, Holder())  # type: ignore[arg-type]
+    pool.close()
+
+
+def test_ads_beside_no_pin_are_refused_by_name(ranking_parts: RankingParts) -> None:
+    with pytest.raises(BadId, match="anchor 0: ads are priced beside a pin"):
+        run(ranking.ads(ranking_parts, RankRequest(user_id=COOK, pin_ids=[pin_of(1, 5)])))
+    assert BadId.status == 400
+
+
+def test_a_ranking_process_prices_alike(ads_stack: Stack, ranking_parts: RankingParts) -> None:
+    parts = ranking_parts
     remote = RemoteRanking(
         lambda r: ranking.light(parts, r), lambda r: ranking.rank(parts, r), lambda r: ranking.ads(parts, r)
     )
@@ -198,7 +213,6 @@ def test_a_ranking_process_prices_alike(ads_stack: Stack, tmp_path: Path) -> Non
     assert [(p.pin_id, p.score, p.heads) for p in there.pins] == [
         (p.pin_id, p.score, p.heads) for p in here.pins
     ]
-    parts.pool.close()
 
 
 def test_expected_value_by_hand() -> None:
@@ -216,7 +230,8 @@ def test_the_policy_is_a_file(tmp_path: Path) -> None:
     assert read_ads_policy(file) == AdsPolicy()
     file.write_text("every: 6\nhide_penalty: 1e6\n")
     assert read_ads_policy(file).every == 6
-    for bad in ("every: 1", "everi: 4", "relevance: .nan", "[1"):
+    unparsed = ("since: 2026-13-45", "every: !!int ''", "every: !!bool maybe", "[" * 3000)
+    for bad in ("every: 1", "everi: 4", "relevance: .nan", "[1", *unparsed):
         file.write_text(bad)
         with pytest.raises(AdsPolicyError, match=r"ads\.yaml"):
             read_ads_policy(file)

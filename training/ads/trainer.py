@@ -29,6 +29,10 @@ class NothingToLearn(ValueError):
     """The rows hold no click, or nothing but clicks."""
 
 
+class Diverged(ValueError):
+    """The loss is no number; the message says at which epoch, and the mend."""
+
+
 class AdsTraining(BaseModel):
     """How an ads model is trained; `model` names sizes, its heads and sources are found in the data."""
 
@@ -108,9 +112,10 @@ def train_model(
 ) -> AdsModel:
     """Fit the network on `train` and its curves on `validation`, days after it and unthinned.
 
-    `name` says what the network is made from; the curves are bound to it. Without `towers` one shared tower
-    answers every source. `watch` sees the network, uncalibrated, after each epoch, and may raise. Equal
-    arguments and threads give equal weights. Raises NothingToLearn, and ValueError on a loss that is no number.
+    `name` is the version it becomes, `ads_multi_tower@4`; the curves are bound to it. Without `towers` one
+    shared tower answers every source. `watch` sees the network, uncalibrated, after each epoch, and may raise.
+    Equal arguments and threads give equal weights. Raises NothingToLearn, and Diverged on a loss that is no
+    number.
     """
     layout = layout or layout_of(train, training)
     sources = layout.sources if training.towers else ()
@@ -119,10 +124,10 @@ def train_model(
     used = train.take(thinned(train, layout.heads, training.negative_rate, training.seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        network = AdsNetwork(config, Seen.of(used.rows))
+        network = AdsNetwork(config, Seen.of(used.rows), name)
         network.representation.learn(used.rows)
         _set_rates(network, used, layout.heads)
-        model = AdsModel(network, name, {}, layout.fallbacks)
+        model = AdsModel(network, {}, layout.fallbacks)
         _train(model, used, training, watch, progress)
     return calibrated(model, validation, training)
 
@@ -162,7 +167,7 @@ def _train(
             optimiser.step()
             total += loss.item()
         if not np.isfinite(total):
-            raise ValueError(f"ads: loss {total} in epoch {epoch + 1}; lower learning_rate")
+            raise Diverged(f"ads: loss {total} in epoch {epoch + 1}; lower learning_rate")
         if progress is not None:
             progress(f"ads: epoch {epoch + 1} of {training.epochs}, loss {total / steps:.4f}")
         if watch is not None:
@@ -172,9 +177,12 @@ def _train(
 
 
 def calibrated(model: AdsModel, validation: AdExamples, training: AdsTraining) -> AdsModel:
-    """The model with a curve a head for each source and for all of them together, fitted on `validation`."""
+    """The model with a curve a head for each source and for all of them together, fitted on `validation`.
+
+    A source with too few rows for a curve of a head takes that of all sources.
+    """
     p, labels = model.raw(validation.rows, validation.sources), validation.of(model.heads)
-    parts = {SHARED: np.ones(len(validation), bool)}
+    parts = {SHARED: np.ones(len(validation), bool)}  # first: the others fall back on it
     parts |= {s: validation.sources == s for s in np.unique(validation.sources).tolist()}
     curves: dict[str, Calibrator] = {}
     for source, rows in parts.items():
@@ -185,6 +193,7 @@ def calibrated(model: AdsModel, validation: AdExamples, training: AdsTraining) -
             ranker=model.name,
             config=training.calibration,
             negative_rate=training.negative_rate,
-            sample=f"{int(rows.sum())} impressions of the validation days",
+            sample=f"{int(rows.sum())} impressions of {'all sources' if source == SHARED else source}",
+            stand_in=curves.get(SHARED),
         )
-    return AdsModel(model.network, model.name, curves, model.fallbacks)
+    return AdsModel(model.network, curves, model.fallbacks)

@@ -2,7 +2,8 @@
 
 Trials are judged on days after those they learn from, and never on the test days. The first trial is the
 settings the search begins with, so that what is chosen is no worse on the days it was chosen by. Every trial is
-in a SQLite file: a search that was cut short goes on where it stopped.
+in a SQLite file: a search that was cut short goes on where it stopped. A trial whose loss is no number is
+pruned.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from training.ads.examples import AdExamples
-from training.ads.trainer import AdsTraining, layout_of, train_model
+from training.ads.trainer import AdsTraining, Diverged, layout_of, train_model
 from training.evaluation import metrics
 from training.models.ads.config import AdsModelConfig
 from training.models.ads.model import AdsModel
@@ -57,7 +58,7 @@ class Tuned:
     loss: float
     """Of the best on the validation days, see `validation_loss`."""
     first: float
-    """Of the settings the search began with."""
+    """Of the settings the search began with; NaN where that is no number."""
     trials: tuple[dict[str, object], ...]
     """number, state, loss and settings of every trial, in order; pruned ones among them."""
 
@@ -86,20 +87,25 @@ def tune(
     storage.parent.mkdir(parents=True, exist_ok=True)
     search = _search(optuna, storage, study, base.seed)
     done = len(_ended(optuna, search))
-    if not search.trials:
-        search.enqueue_trial(_settings(base))
 
     def objective(trial: Any) -> float:
         chosen = _chosen(trial, base)
 
-        def watch(epoch: int, model: AdsModel) -> None:
+        def judged(model: AdsModel) -> float:
             loss = validation_loss(model, validation, chosen.negative_rate)
-            trial.report(loss, epoch)
+            if not np.isfinite(loss):
+                raise Diverged(f"validation loss {loss}")
+            return loss
+
+        def watch(epoch: int, model: AdsModel) -> None:
+            trial.report(judged(model), epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        model = train_model(train, validation, chosen, name=study, layout=layout, watch=watch)
-        return validation_loss(model, validation, chosen.negative_rate)
+        try:
+            return judged(train_model(train, validation, chosen, name=study, layout=layout, watch=watch))
+        except Diverged as reason:
+            raise optuna.TrialPruned(str(reason)) from reason
 
     def told(search: Any, trial: Any) -> None:
         if progress is not None:
@@ -108,6 +114,7 @@ def tune(
 
     left = None if trials is None else max(0, trials - done)
     if left != 0:
+        _enqueue(optuna, search, _settings(base))
         search.optimize(objective, n_trials=left, timeout=budget_s, callbacks=[told])
     return _tuned(optuna, search, base)
 
@@ -157,6 +164,19 @@ def _search(optuna: Any, storage: Path, study: str, seed: int) -> Any:
     return search
 
 
+def _enqueue(optuna: Any, search: Any, settings: dict[str, object]) -> None:
+    """Have these settings tried next, unless a trial has their loss or they wait already.
+
+    A trial that was killed counts for neither.
+    """
+    state = optuna.trial.TrialState
+    tried = [t.params for t in search.get_trials(deepcopy=False, states=(state.COMPLETE,))]
+    waiting = search.get_trials(deepcopy=False, states=(state.WAITING,))
+    tried += [t.system_attrs.get("fixed_params") for t in waiting]
+    if settings not in tried:
+        search.enqueue_trial(settings)
+
+
 def _ended(optuna: Any, search: Any) -> list:
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     return search.get_trials(deepcopy=False, states=states)
@@ -188,11 +208,14 @@ def _with(values: tuple, own: object) -> tuple:
 def _tuned(optuna: Any, search: Any, base: AdsTraining) -> Tuned:
     complete = search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if not complete:
-        raise TuningError("no trial ended within the budget; give it more minutes")
+        raise TuningError(
+            "no trial ended with a loss within the budget; give it more minutes, or a lower learning_rate"
+        )
+    first = next((t.value for t in complete if t.params == _settings(base)), np.nan)
     best = search.best_trial
     chosen = _chosen(optuna.trial.FixedTrial(best.params), base)
     rows = [
         {"number": t.number, "state": t.state.name.lower(), "loss": t.value, **t.params}
         for t in search.get_trials(deepcopy=False)
     ]
-    return Tuned(chosen, float(best.value), float(complete[0].value), tuple(rows))
+    return Tuned(chosen, float(best.value), float(first), tuple(rows))

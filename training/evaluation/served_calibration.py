@@ -28,6 +28,7 @@ from validation.tables import (
     ACTIONS,
     EVENT_ID,
     PIN_ID,
+    RELATED_ADS,
     REQUEST_ID,
     TIMESTAMP,
     USER_ID,
@@ -49,6 +50,8 @@ class ServedCalibration:
     """False where its scores were served as they are."""
     rows: tuple[CalibrationRow, ...]
     """By head and slice; there is no `before`, since the log holds what was served."""
+    ads: bool = False
+    """Whether it prices ads, and orders nothing else."""
 
 
 @dataclass
@@ -96,7 +99,8 @@ def _measured(
     slices = slices_of([r.surface for r in of], [r.source for r in of], new)
     answered = np.column_stack([_answers(labels, head, vocabulary) for head in heads])
     rows = calibration_table(answered, None, p, heads, slices)
-    return ServedCalibration(first.ranker or "", bool(first.calibrated), rows)
+    ads = all(r.surface == RELATED_ADS for r in of)
+    return ServedCalibration(first.ranker or "", bool(first.calibrated), rows, ads)
 
 
 def _answers(labels: NDArray[np.int8], head: str, vocabulary: Vocabulary) -> NDArray[np.int8]:

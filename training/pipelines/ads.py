@@ -104,7 +104,8 @@ def train_ads(
     parts = [read_examples(rows, lake, pins, i) for i in (split.train, split.validation, split.test)]
     layout = layout_of(parts[0], training)
     ctx.progress(f"{MODEL}: fitting on {len(parts[0]):,} impressions of ads, {len(layout.sources)} towers")
-    model = train_model(*parts[:2], training, name=f"{MODEL}:{inputs}", layout=layout, progress=ctx.progress)
+    name = f"{MODEL}@{Registry(ctx.mlflow_uri, ctx.mlflow_artifacts).next_version(MODEL)}"
+    model = train_model(*parts[:2], training, name=name, layout=layout, progress=ctx.progress)
     measured = {TOWERS: measure(parts[2], _scores(model, parts[2], training), layout.heads)}
     for arm in (MIXED, SEPARATE, LOGISTIC):
         scores = run_arm(arm, *parts, training, layout)
@@ -167,7 +168,7 @@ def card(
     ]
     lines += [f"Without a head: {why}." for name, why in missing.items() if name not in model.fallbacks]
     for source, calibrator in model.calibrators.items():
-        lines += [f"Not calibrated, {source}: {why}." for why in calibrator.fallbacks.values()]
+        lines += [f"No curve of its own, {source}: {why}." for why in calibrator.fallbacks.values()]
     return "\n".join([*lines, ""])
 
 

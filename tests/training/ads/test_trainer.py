@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ import torch
 from tests.training.ads.planted import planted_ads
 from training.ads.baselines import ARMS, MIXED, SEPARATE, TOWERS, run_arm
 from training.ads.evaluation import ALL, flat, measure, table
-from training.ads.trainer import AdsTraining, NothingToLearn, layout_of, thinned, train_model
+from training.ads.trainer import AdsTraining, NothingToLearn, calibrated, layout_of, thinned, train_model
+from training.data.splits import Interval, TimeSplit
 from training.evaluation import metrics
 from training.models.ads.config import SHARED
 from training.models.ads.model import AdsModel
-from training.models.calibration import CalibrationMismatch
+from training.models.calibration import CalibrationMismatch, Platt
+from training.pipelines.ads import card
 
 TRAINING = AdsTraining(epochs=7, learning_rate=5e-3, negative_rate=0.5)
 TRAIN, VALIDATION, TEST = (planted_ads(seed=s) for s in (1, 2, 3))
@@ -24,7 +28,7 @@ TRAIN, VALIDATION, TEST = (planted_ads(seed=s) for s in (1, 2, 3))
 
 @pytest.fixture(scope="module")
 def model() -> AdsModel:
-    return train_model(TRAIN, VALIDATION, TRAINING, name="ads:planted")
+    return train_model(TRAIN, VALIDATION, TRAINING, name="ads_multi_tower@1")
 
 
 def test_every_source_and_head_is_foretold(model: AdsModel) -> None:
@@ -77,11 +81,37 @@ def test_equal_seeds_give_equal_weights(model: AdsModel) -> None:
 def test_a_model_comes_back_with_its_curves(model: AdsModel, tmp_path: Path) -> None:
     model.save(tmp_path)
     again = AdsModel.load(tmp_path)
+    assert again.name == "ads_multi_tower@1"
     np.testing.assert_array_equal(again.score(TEST.rows, TEST.sources), model.score(TEST.rows, TEST.sources))
-    text = (tmp_path / "calibration.json").read_text()
-    (tmp_path / "calibration.json").write_text(text.replace('"name": "ads:planted"', '"name": "ads:other"'))
-    with pytest.raises(CalibrationMismatch, match="fit it again"):
-        AdsModel.load(tmp_path)
+
+
+def test_curves_of_another_version_are_refused(model: AdsModel, tmp_path: Path) -> None:
+    quick = TRAINING.model_copy(update={"epochs": 1})
+    model.save(tmp_path / "1")
+    train_model(TRAIN, VALIDATION, quick, name="ads_multi_tower@2").save(tmp_path / "2")
+    assert AdsModel.load(tmp_path / "2").name == "ads_multi_tower@2"
+    shutil.copy(tmp_path / "1" / "calibration.json", tmp_path / "2")
+    with pytest.raises(CalibrationMismatch, match="is for ads_multi_tower@1, not ads_multi_tower@2"):
+        AdsModel.load(tmp_path / "2")
+
+
+def test_a_source_of_few_rows_takes_the_curve_of_all(model: AdsModel) -> None:
+    """Or its bids would be weighed by probabilities that nothing corrects, beside some that are."""
+    sources = VALIDATION.sources.astype("U20")
+    few = np.flatnonzero((sources == "standard") & (VALIDATION.of(["click"])[:, 0] == 1))[:20]
+    sources[few] = "video"
+    mended = calibrated(model, replace(VALIDATION, sources=sources), TRAINING)
+    own, shared = mended.calibrators["video"], mended.calibrators[SHARED]
+    assert [h.curve for h in own.heads] == [h.curve for h in shared.heads]
+    assert isinstance(shared.heads[0].curve, Platt)
+    assert set(own.fallbacks) == set(model.heads)
+    assert own.fallbacks["click"].endswith("the curve of 6000 impressions of all sources stands in")
+    day = [datetime(2026, 3, d, tzinfo=UTC) for d in range(1, 5)]
+    split = TimeSplit(*map(Interval, day[:3], day[1:]))
+    said = card({TOWERS: ()}, {}, mended, split)
+    assert f"No curve of its own, video: {own.fallbacks['click']}." in said
+    none = calibrated(model, VALIDATION.take(few), TRAINING)
+    assert "pass as they are" in none.calibrators["standard"].fallbacks["click"], "all sources have too few"
 
 
 def test_a_head_nobody_used_is_left_out_and_named() -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training.ads.planted import planted_ads
 from training.ads.trainer import AdsTraining, train_model
 from training.ads.tuning import Tuned, TuningError, tune, validation_loss
+from training.models.ads.network import AdsNetwork
+from training.models.ads.representation import Batch
 
 pytest.importorskip("optuna")
 
@@ -44,6 +47,40 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert more.trials[:2] == first.trials
     assert searched(tmp_path, 3).trials == more.trials  # nothing left to do
     assert len(searched(tmp_path, 1, study="another data set").trials) == 1
+
+
+def test_a_search_killed_in_its_first_trial_begins_again_with_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.ads.tuning.train_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            searched(tmp_path, 1)
+    trials = searched(tmp_path, 2).trials
+    ended = [t for t in trials if t["state"] == "complete"]
+    assert trials[0]["state"] != "complete"
+    assert (ended[0]["epochs"], ended[0]["learning_rate"]) == (2, 1e-3)
+
+
+def test_a_trial_that_diverges_does_not_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([float("nan"), 0.9])
+    monkeypatch.setattr("training.ads.tuning.train_model", lambda *_, **__: None)
+    monkeypatch.setattr("training.ads.tuning.validation_loss", lambda *_: next(losses))
+    found = searched(tmp_path, 2)
+    assert [t["state"] for t in found.trials] == ["pruned", "complete"]
+    assert found.loss == 0.9 and np.isnan(found.first)
+
+
+def test_training_that_diverges_is_pruned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(network: AdsNetwork, batch: Batch, *_: object) -> torch.Tensor:
+        return network.hidden(batch).sum() * torch.nan
+
+    monkeypatch.setattr(AdsNetwork, "loss", loss)
+    with pytest.raises(TuningError, match="no trial ended with a loss"):
+        searched(tmp_path, 2)
 
 
 def test_equal_seeds_search_alike(whole: Tuned, tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines.append(shown(SHOWN, heads=None))
     lines.append(shown(SHOWN + 1, ranker="lr@1", calibrated=False, heads={"engage": 0.5}))
     lines.append(acted(lines[-1], "save", late_s=3 * 86_400))
+    ad = {"ranker": "ads_multi_tower@2", "surface": "related_ads", "heads": {"hide": 0.5}}
+    lines.append(shown(SHOWN + 2, **ad))
     (root / "events").mkdir()
     written = b"".join(map(to_line, lines)) + b'{"torn": '
     (root / "events" / "events-1.jsonl").write_bytes(written)
@@ -85,7 +87,8 @@ def measured(home: Path, end: datetime = END) -> tuple[ServedCalibration, ...]:
 
 
 def test_planted_errors_are_found_by_head_and_slice(home: Path):
-    other, newest = measured(home)
+    ads, other, newest = measured(home)
+    assert [one.ads for one in (ads, other, newest)] == [True, False, False]
     rows = {(row.head, row.slice): row for row in newest.rows}
     assert (newest.ranker, newest.calibrated) == ("transact@4", True)
     assert rows["save", "all"].rows == SHOWN and rows["save", "all"].before is None
@@ -98,7 +101,7 @@ def test_planted_errors_are_found_by_head_and_slice(home: Path):
 
 
 def test_new_users_are_those_of_few_positive_actions_before(home: Path):
-    rows = {(row.head, row.slice): row for row in measured(home)[1].rows}
+    rows = {(row.head, row.slice): row for row in measured(home)[2].rows}
     new = rows["engage", "new users"]
     assert 5 <= new.rows < SHOWN / 4, "until the fifth save"
 
@@ -119,7 +122,8 @@ def test_the_command_prints_and_draws(home: Path, tmp_path: Path, monkeypatch: p
     assert result.exit_code == 0, result.output
     assert "transact@4" in result.output and "lr@1, scores served uncalibrated" in result.output
     told = json.loads((tmp_path / "all.json").read_text())
-    assert {one["ranker"] for one in told} == {"transact@4", "lr@1"}
+    assert {one["ranker"] for one in told} == {"transact@4", "lr@1", "ads_multi_tower@2"}
     assert (tmp_path / "served.png").read_bytes()[:4] == b"\x89PNG"
+    assert "reliability of lr@1" in result.output, "an ad was shown last, and ads have no headline"
     result = CliRunner().invoke(app, ["--home", str(home), "calibration", "--within-hours", "9000"])
     assert result.exit_code == 1 and "has no ranked impression" in " ".join(result.output.split())

@@ -25,15 +25,19 @@ _CHUNK = 8_192
 class AdsModel:
     """Calibrated probabilities of ads.
 
-    A calibrator is held to the network it was fitted on by `name`, a digest of what the network was made from.
+    A calibrator is held to the network it was fitted on by the version's name, which both files have.
     """
 
     network: AdsNetwork
-    name: str
     calibrators: Mapping[str, Calibrator]
     """By source, and SHARED for every other: each corrects the thinned negatives, and then the curve."""
     fallbacks: Mapping[str, str] = field(default_factory=dict)
     """Known sources without a tower, with the reason."""
+
+    @property
+    def name(self) -> str:
+        """The version, `ads_multi_tower@4`."""
+        return self.network.name
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ class AdsModel:
         """Write the network and `calibration.json` into `folder`."""
         self.network.save(folder)
         curves = {name: c.model_dump(mode="json") for name, c in self.calibrators.items()}
-        kept = {"name": self.name, "fallbacks": dict(self.fallbacks), "calibrators": curves}
+        kept = {"fallbacks": dict(self.fallbacks), "calibrators": curves}
         (folder / CALIBRATION).write_text(json.dumps(kept, indent=1))
 
     @classmethod
@@ -87,5 +91,5 @@ class AdsModel:
         kept = json.loads((folder / CALIBRATION).read_text())
         calibrators = {name: Calibrator.model_validate(c) for name, c in kept["calibrators"].items()}
         for calibrator in calibrators.values():
-            calibrator.check(kept["name"], network.config.heads)
-        return cls(network, kept["name"], calibrators, kept["fallbacks"])
+            calibrator.check(network.name, network.config.heads)
+        return cls(network, calibrators, kept["fallbacks"])

@@ -31,9 +31,10 @@ NAME = "ads"
 class AdsNetwork(nn.Module):
     """Logits of every head by every tower. Towers are `config.sources` in order, and the shared one last."""
 
-    def __init__(self, config: AdsModelConfig, seen: Seen) -> None:
+    def __init__(self, config: AdsModelConfig, seen: Seen, name: str = "") -> None:
+        """`name` is the version it becomes, `ads_multi_tower@4`: it is saved with the weights."""
         super().__init__()
-        self.config, self.seen = config, seen
+        self.config, self.seen, self.name = config, seen, name
         self.representation = Representation(config, seen)
         widths = self.representation.widths
         self.summaries = nn.ModuleDict({g: nn.Linear(w, config.width) for g, w in widths.items()})
@@ -87,8 +88,8 @@ class AdsNetwork(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `ads.safetensors` and `ads.json`."""
-        settings = {"config": self.config.model_dump(mode="json"), "seen": self.seen.model_dump(mode="json")}
-        save_network(self, folder, NAME, settings)
+        parts = {"config": self.config.model_dump(mode="json"), "seen": self.seen.model_dump(mode="json")}
+        save_network(self, folder, NAME, {"name": self.name, **parts})
 
     @classmethod
     def load(cls, folder: Path) -> AdsNetwork:
@@ -96,7 +97,7 @@ class AdsNetwork(nn.Module):
 
         def build(settings: dict[str, Any]) -> AdsNetwork:
             config = AdsModelConfig.model_validate(settings["config"])
-            return cls(config, Seen.model_validate(settings["seen"]))
+            return cls(config, Seen.model_validate(settings["seen"]), settings.get("name", ""))
 
         return load_network(folder, NAME, build)
 

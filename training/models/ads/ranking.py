@@ -19,6 +19,9 @@ Floats = NDArray[np.float32]
 
 CLICK, HIDE = "click", "hide"
 
+_UNREADABLE = (ValueError, LookupError, AttributeError, RecursionError)
+"""What PyYAML lets through of bad dates, numbers, tags and nesting."""
+
 
 class AdsPolicyError(ValueError):
     """A file of ads settings cannot be used; the message names it and the mend."""
@@ -71,10 +74,10 @@ def read_ads_policy(file: Path) -> AdsPolicy:
         return AdsPolicy()
     try:
         return AdsPolicy.model_validate(yaml.safe_load(file.read_text()) or {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AdsPolicyError(f"{file}: cannot be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
         known = ", ".join(AdsPolicy.model_fields)
         raise AdsPolicyError(f"{file}: {where}: {first['msg']}; settings are {known}") from error
+    except (OSError, yaml.YAMLError, *_UNREADABLE) as error:
+        raise AdsPolicyError(f"{file}: cannot be read: {error}") from error

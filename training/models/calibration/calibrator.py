@@ -76,7 +76,7 @@ class Calibrator(BaseModel):
 
     @property
     def fallbacks(self) -> dict[str, str]:
-        """Heads whose scores pass uncalibrated, with the reason."""
+        """Heads without a curve of their own, with the reason and what stands in."""
         return {head.head: head.fallback for head in self.heads if head.fallback}
 
     @property

@@ -29,7 +29,7 @@ class CalibrationConfig(BaseModel):
     heads: Mapping[str, Method] = Field(default_factory=dict)
     """Heads with a method of their own."""
     min_positives: int = Field(100, ge=1)
-    """A head with fewer positives, or negatives, in the sample is left as it is."""
+    """A head with fewer positives, or negatives, in the sample has no curve of its own."""
     min_isotonic_positives: int = Field(1000, ge=1)
     """The same for isotonic, which has as many parameters as it finds steps."""
     l2: float = Field(1e-6, gt=0)
@@ -52,6 +52,7 @@ def fit(
     features: Floats | None = None,
     feature_names: Sequence[str] = (),
     sample: str = "",
+    stand_in: Calibrator | None = None,
 ) -> Calibrator:
     """Curves for every head of `ranker`, fitted to what happened.
 
@@ -64,10 +65,11 @@ def fit(
         correct for it itself.
     features : (n, F) read beside the score by Platt, NaN where unknown; `feature_names` are their F names.
     sample : what the rows are, in words, for the model card.
+    stand_in : of a wider sample of the same ranker: its curves serve heads that cannot be fitted on this one.
 
-    A head that cannot be fitted keeps its scores and says why in `Calibrator.fallbacks`: too few positives or
-    negatives, or scores that order the sample backwards. Raises ValueError for blocks that do not belong
-    together or scores that are no probabilities.
+    A head that cannot be fitted says why in `Calibrator.fallbacks`: too few positives or negatives, or scores
+    that order the sample backwards. It keeps its scores where `stand_in` has no curve for it either. Raises
+    ValueError for blocks that do not belong together or scores that are no probabilities.
     """
     config = config or CalibrationConfig()
     y = np.asarray(labels)
@@ -83,7 +85,8 @@ def fit(
         try:
             curve = _curve(config.heads.get(head, config.method), full, label, w, beside, config)
         except _Refused as refusal:
-            why = f"{head}: {refusal}; its scores pass as they are"
+            curve, instead = _instead(head, stand_in)
+            why = f"{head}: {refusal}; {instead}"
         fitted.append(
             HeadCalibration(
                 head=head,
@@ -95,6 +98,14 @@ def fit(
             )
         )
     return Calibrator(ranker=ranker, heads=tuple(fitted), features=tuple(feature_names), sample=sample)
+
+
+def _instead(head: str, stand_in: Calibrator | None) -> tuple[Curve, str]:
+    """What a head without a curve of its own goes through, and how that is said."""
+    for other in stand_in.heads if stand_in else ():
+        if other.head == head and other.fallback is None:
+            return other.curve, f"the curve of {stand_in.sample} stands in"
+    return Identity(), "its scores pass as they are"
 
 
 def _curve(
