@@ -143,7 +143,12 @@ def test_a_space_without_a_checked_collection_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", [m for m in METRICS if m.partition("/")[2].partition("/")[0] not in ("users", "rows")]
+    "metric",
+    [
+        m
+        for m in METRICS
+        if m.partition("/")[2].partition("/")[0] not in ("users", "rows", "max_drift", "drift_rows", "drift")
+    ],
 )
 def test_what_was_not_measured_does_not_pass(metric: str) -> None:
     bad = failed(run_gates(release({metric: None}), None))
