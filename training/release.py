@@ -177,7 +177,7 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
         out |= bench.retrieval(role, parts[role]).metrics
     if RANKER in parts:
         out |= {f"ranker/{name}": value for name, value in parts[RANKER].metrics.items()}
-        out |= normalized_entropy(out)
+        out |= normalized_entropy(out) | bench.drift(parts[RANKER])
     if ADS in parts:
         own = ("auc/", "log_loss/", "error_before/", "error_after/", "positives/")
         out |= {f"ads/{name}": value for name, value in parts[ADS].metrics.items() if name.startswith(own)}

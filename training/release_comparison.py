@@ -31,6 +31,7 @@ from training.pipelines.clock import run_end
 from training.pipelines.content import content_space_of
 from training.pipelines.night_vectors import night_vectors
 from training.pipelines.pixie import released_graph_at
+from training.pipelines.ranker_features import drift_metrics, kept_baseline
 from training.pipelines.transact import known_of
 from training.registry import Registry
 from training.release_evaluation import (
@@ -147,6 +148,17 @@ class Bench:
             calibrator = Calibrator.identity(f"{part.model}@{part.version}", ranker.heads)
         known = self._known(part, ranker, block) if part.model == transact_pipeline.MODEL else None
         return measure_ranker(ranker, calibrator, block, self.rows.info.action_names, known)
+
+    def drift(self, part: Part) -> dict[str, float]:
+        """How far features of the newest test days have moved from those a ranker learned from.
+
+        See `drift_metrics`. Nothing without a training set, or where no baseline stands beside the version.
+        """
+        files = self.files(part)
+        baseline = kept_baseline(files)
+        if baseline is None or self.rows is None:
+            return {}
+        return drift_metrics(baseline, load_ranker(files).spec, self.tested(part, None))
 
     def _known(self, part: Part, ranker: Ranker, block: Block) -> Known:
         """What TransAct reads beside the rows of `block`, in the part's own spaces."""

@@ -46,6 +46,13 @@ class GateBounds(Frozen):
     min_head_positives: int = Field(1000, ge=1)
     """A head with fewer decides nothing by its calibration."""
 
+    max_drift: float = Field(2.5, gt=0)
+    """Population stability index of a ranker's feature between its training rows and the newest days.
+
+    Counters over 30 days reach 1.6 while data is younger than that; a feature that broke (a third of it
+    missing, another unit) is beyond 2.5."""
+    min_drift_rows: int = Field(1000, ge=1)
+
     margin: float = Field(0.1, ge=0)
     """How much worse than the champion a release may measure, as a share of the champion's value."""
     slice_margin: float = Field(0.2, ge=0)
@@ -201,6 +208,30 @@ def head_calibration(
                 yield _undecided(result, why)
 
 
+def feature_drift(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """No feature has moved so far from what the ranker learned from that it must be broken."""
+    if "ranker" not in release.parts:
+        return
+    name, prefix, metrics = "ranker/max_drift", "ranker/drift/", release.metrics
+    n = int(metrics.get("ranker/drift_rows", 0))
+    result = _result(name, metrics.get(name), bounds.max_drift, n, above=False)
+    if result.value is None:
+        yield _undecided(result, "the ranker keeps no baseline of its features, train it anew")
+        return
+    moved = {m: v for m, v in metrics.items() if m.startswith(prefix) and v > bounds.max_drift}
+    if moved:
+        said = ", ".join(
+            f"{m.removeprefix(prefix)} {moved[m]:.2f}" for m in sorted(moved, key=lambda m: -moved[m])
+        )
+        why = f"PSI against the training rows: {said}; look at what feeds them, or train on newer days"
+        result = result.model_copy(update={"message": f"{result.message}; {why}"})
+    if n < bounds.min_drift_rows:
+        result = _undecided(result, f"{n} are too few to decide, it takes {bounds.min_drift_rows}")
+    yield result
+
+
 def light_floor(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
@@ -284,6 +315,7 @@ GATES: tuple[Gate, ...] = (
     retrieval_floors,
     ranker_floor,
     head_calibration,
+    feature_drift,
     light_floor,
     index_health,
     size,

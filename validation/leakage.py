@@ -88,7 +88,8 @@ def check_leaks(
     found = leaks(names, values, label_names, labels, max_auc=max_auc)
     if found:
         raise LabelLeak(
-            f"{len(found)} features know what they are to foretell: {'; '.join(map(str, found))}. "
+            f"{len(found)} features know what they are to foretell: {'; '.join(map(str, found))} "
+            f"(bound {max_auc:g}, {len(values)} rows). "
             "Take them out, or read them as of the moment before the impression"
         )
 

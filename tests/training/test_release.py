@@ -17,14 +17,16 @@ import pytest
 from scipy import stats
 
 from bentos.registry import ModelRegistry
+from feature_repo.schema import PIN_SCALARS
 from feature_repo.vectors.milvus import connect
 from tests.feature_repo.vectors.servers import shared_lite
 from tests.training.data.lakes import write_lake
 from tests.training.data.oracle import NaivePointInTime
 from tests.training.data.worlds import tiny_world
-from training import index, promotion, release, release_evaluation, release_parts
+from training import index, promotion, release, release_comparison, release_evaluation, release_parts
 from training.context import TrainingContext
-from training.data.training_set import PinVectors, build
+from training.data.splits import Interval
+from training.data.training_set import Block, PinVectors, TrainingSet, build
 from training.interests.trainer import InterestsTraining
 from training.ledger import Ledger, LedgerEntry, Move
 from training.models.content import ContentConfig
@@ -56,6 +58,7 @@ from training.release_evaluation import NothingTested
 from training.release_parts import RANKERS, ReleaseError, newest_parts, registry_of
 from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
+from validation.leakage import LabelLeak
 from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, Part, ReleaseManifest
 from validation.tables import Polarity
 
@@ -247,6 +250,7 @@ def test_its_metrics_are_those_of_the_planted_world(trained: Trained) -> None:
     assert metrics["conditional/users"] < metrics["dcm/users"], "who follows nothing is not served"
     assert 0.55 < metrics["ranker/auc"] < 1
     assert metrics["ranker/normalized_entropy"] < 1
+    assert 0 < metrics["ranker/max_drift"] < GateBounds().max_drift
     assert metrics["index/coverage/content@1"] == pytest.approx(1.0)
     scrambled = manifest(trained, trained.scrambled).metrics
     assert scrambled["pinnersage/recall_at_100"] < 0.7 * metrics["pinnersage/recall_at_100"]
@@ -292,6 +296,48 @@ def test_a_ranker_with_another_versions_calibrator_is_not_released(
     monkeypatch.setattr(Bench, "files", lambda bench, part: bare if part == two else files(bench, part))
     with pytest.raises(ReleaseError, match=r"@2 has no calibrator .* --model pinnability_logistic --force"):
         compose(trained.ctx, {**parts, "ranker": two})
+
+
+def test_a_planted_leak_stops_every_ranker_and_nothing_is_registered(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, registry = trained.ctx, registry_of(trained.ctx)
+    rows, content = TrainingSet(ctx.training_sets / SET), manifest(trained, trained.scrambled).parts["content"]
+    versions = [registry.versions(model) for model in RANKERS]
+    honest = TrainingSet.block
+
+    def leaky(given: TrainingSet, days: Interval | None = None) -> Block:
+        """The likes of a counter that was read after the impression."""
+        block = honest(given, days)
+        block.pin_scalars[:, 0] = block.label
+        return block
+
+    monkeypatch.setattr(TrainingSet, "block", leaky)
+    says = rf"pin_{PIN_SCALARS[0]} equals label engage"
+    for kind in Kind:
+        with pytest.raises(LabelLeak, match=says):
+            train_pinnability(ctx, kind, rows, content, SMALL, force=True)
+    with pytest.raises(LabelLeak, match=says):
+        train_transact(ctx, rows, content, load_catalogue(ctx, content), SMALL_TRANSACT, force=True)
+    assert [registry.versions(model) for model in RANKERS] == versions
+
+
+@pytest.mark.parametrize("model", RANKERS)
+def test_a_release_measures_how_far_its_rankers_features_moved(
+    trained: Trained, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, part = Bench.of(trained.ctx, ()), ranked_by(trained, model).parts["ranker"]
+    assert bench.rows is not None
+    block = bench.rows.block(split_of(bench.rows.info).test)
+    monkeypatch.setattr(Bench, "tested", lambda *_: block)
+    moved = bench.drift(part)
+    assert 0 < moved["ranker/max_drift"] < GateBounds().max_drift
+    assert moved["ranker/drift_rows"] == len(block)
+    block.pin_scalars[:, PIN_SCALARS.index("title_words")] += 1000
+    moved = bench.drift(part)
+    assert moved["ranker/max_drift"] == moved["ranker/drift/pin_title_words"] > GateBounds().max_drift
+    monkeypatch.setattr(release_comparison, "kept_baseline", lambda _: None)
+    assert bench.drift(part) == {}
 
 
 def test_no_day_is_tested_that_a_ranker_has_learned_from(trained: Trained) -> None:

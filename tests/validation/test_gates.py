@@ -37,6 +37,9 @@ METRICS = {
     "ranker/normalized_entropy": 0.9,
     "ranker/ece": 0.01,
     "ranker/rows": 20_000.0,
+    "ranker/max_drift": 0.6,
+    "ranker/drift_rows": 20_000.0,
+    "ranker/drift/pin_impressions_30d": 0.6,
     "index/coverage/content@3": 1.0,
     "size/content": 4e6,
     "size/pinnersage": 200.0,
@@ -140,7 +143,12 @@ def test_a_space_without_a_checked_collection_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", [m for m in METRICS if m.partition("/")[2].partition("/")[0] not in ("users", "rows")]
+    "metric",
+    [
+        m
+        for m in METRICS
+        if m.partition("/")[2].partition("/")[0] not in ("users", "rows", "max_drift", "drift_rows", "drift")
+    ],
 )
 def test_what_was_not_measured_does_not_pass(metric: str) -> None:
     bad = failed(run_gates(release({metric: None}), None))
@@ -311,3 +319,25 @@ def test_whoever_orders_candidates_keeps_no_less_than_the_merge(
     assert bool(failed(results)) is not passes
     if not passes:
         assert "light/kept: 0.6 is below 0.7, n = 400" in failed(results)["light/kept"].message
+
+
+def drift_gate(metrics: dict[str, float | None]) -> GateResult:
+    return next(r for r in run_gates(release(metrics), None) if r.name == "ranker/max_drift")
+
+
+def test_a_feature_that_broke_since_training_stops_the_release_and_is_named():
+    broken = {"ranker/max_drift": 8.3, "ranker/drift/pin_age_days": 8.3}
+    result = drift_gate(broken)
+    assert not result.passed and (result.value, result.bound, result.n) == (8.3, 2.5, 20_000)
+    assert "ranker/max_drift: 8.3 is above 2.5" in result.message and "pin_age_days 8.30" in result.message
+    assert "pin_impressions_30d" not in result.message, "it moved, within the bound"
+    few = drift_gate({**broken, "ranker/drift_rows": 999.0})
+    assert few.passed and not few.decided and "999 are too few" in few.message
+
+
+def test_a_ranker_without_a_baseline_is_undecided_by_drift():
+    gone = drift_gate(
+        dict.fromkeys(("ranker/max_drift", "ranker/drift_rows", "ranker/drift/pin_impressions_30d"))
+    )
+    assert gone.passed and not gone.decided and "keeps no baseline" in gone.message
+    assert drift_gate({}).passed and drift_gate({}).decided

@@ -22,10 +22,11 @@ from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
 from training.models.interactions import Pins
 from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, PinnabilityRanker
-from training.pipelines import figures, fitting, ranker_calibration
+from training.pipelines import figures, fitting, ranker_calibration, ranker_features
 from training.pipelines.clock import run_interval
 from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic, thin_negatives
 from training.pipelines.ranker_calibration import calibrate, engage_scores
+from training.pipelines.ranker_features import keep_baseline, vetted
 from training.pipelines.registering import register, unchanged
 from training.registry import (
     FLAVOURS,
@@ -48,6 +49,7 @@ CODE = (
     *(Path(m.__file__ or "") for m in (interactions_module, pinnability_module, fitting)),
     Path(calibration_module.__file__).parent,
     Path(ranker_calibration.__file__),
+    Path(ranker_features.__file__),
     Path(__file__),
 )
 
@@ -146,8 +148,8 @@ def train_pinnability(
 
     Split by time (`split_of`): the last days test, those before validate, everything earlier trains. The
     version already made from the same rows, configuration and code is returned as it is, unless `force`.
-    Raises TooShort for a set of less than three days, NothingToLearn where a split holds one class only, and
-    ValueError where the set's interactions are of another space.
+    Raises TooShort for a set of less than three days, NothingToLearn where a split holds one class only,
+    LabelLeak where a feature knows a label, and ValueError where the set's interactions are of another space.
     """
     config, info = config or PinnabilityConfig(), rows.info
     if info.space != content.space:
@@ -163,7 +165,9 @@ def train_pinnability(
         return _part(registry, kind, version, content)
     split = split_of(info)
     spec = FeatureSpec(space=content.space, position=info.has_position)
-    train = _rows(rows.block(newest(rows, split.train, config.max_rows)), spec)
+    block = rows.block(newest(rows, split.train, config.max_rows))
+    baseline, train = vetted(block, info.action_names, spec), _rows(block, spec)
+    del block
     ctx.progress(f"{kind.model}: fitting on {len(train)} rows")
     ranker = _fit(kind, train, rows, split, spec, config, ctx.seed)
     del train
@@ -212,6 +216,7 @@ def train_pinnability(
     def save(files: Path) -> None:
         ranker.save(files)
         made.calibrator.save(files)
+        keep_baseline(baseline, files)
 
     version = register(ctx, log, save)
     ctx.progress(f"{kind.model}: AUC {made.metrics['auc']:.4f} on {split.test}")

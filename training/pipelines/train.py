@@ -128,7 +128,8 @@ def train(ctx: TrainingContext, models: Sequence[str] | None = None, force: bool
 
     `force` redoes the named steps even where nothing changed. A step whose tables the lake lacks, or whose
     data cannot decide anything (one outcome only, too few days), is skipped, and what stands on it too.
-    Raises UnknownStep, and LakeError before the first ingest.
+    Raises UnknownStep, LakeError before the first ingest, and LabelLeak where a feature of the rankers' rows
+    knows what they are to foretell: then nothing after that step is made.
     """
     unknown = [name for name in models or () if name not in STEPS]
     if unknown:

@@ -32,10 +32,11 @@ from training.models.transact import TransAct
 from training.models.transact.ranker import TransActRanker
 from training.pipelines import fitting as linear_module
 from training.pipelines import night_vectors as night_vectors_module
-from training.pipelines import ranker_calibration
+from training.pipelines import ranker_calibration, ranker_features
 from training.pipelines.night_vectors import may_join, newest_pinnerformer, night_vectors
 from training.pipelines.pinnability import newest, split_of
 from training.pipelines.ranker_calibration import calibrate
+from training.pipelines.ranker_features import keep_baseline, kept_baseline, vetted
 from training.pipelines.registering import Kept, kept_weights, register, unchanged
 from training.pipelines.transact_card import MODEL, card
 from training.registry import (
@@ -47,6 +48,7 @@ from training.registry import (
 from training.transact import fitting as fitting_module
 from training.transact.examples import Known, PinTable, UserVectors
 from training.transact.fitting import Fitted, TransActRecipe, fit_transact, in_space, misfit
+from validation.drift import DriftBaseline
 from validation.lake import Lake
 from validation.manifest import Part, Space
 from validation.tables import ACTION, SURFACE, TIMESTAMP
@@ -56,7 +58,7 @@ CODE = (
     Path(fitting_module.__file__).parent,
     Path(calibration_module.__file__).parent,
     *(Path(m.__file__ or "") for m in (ranker_module, linear_module, night_vectors_module)),
-    *(Path(m.__file__ or "") for m in (ranker_calibration, served_scores)),
+    *(Path(m.__file__ or "") for m in (ranker_calibration, ranker_features, served_scores)),
     Path(__file__),
 )
 
@@ -113,8 +115,8 @@ def train_transact(
 
     `pins` are the catalogue in the content space. Split by time as Pinnability's (`split_of`). The version
     already made from the same rows, configuration, start and code is returned as it is, unless `force`; a run
-    that was cut short goes on from its last checkpoint. Raises TooShort, NothingToLearn, and ValueError where
-    the set's interactions are of another space.
+    that was cut short goes on from its last checkpoint. Raises TooShort, NothingToLearn, LabelLeak where a
+    feature knows a label, and ValueError where the set's interactions are of another space.
     """
     if rows.info.space != content.space:
         raise ValueError(
@@ -132,13 +134,13 @@ def train_transact(
     if start is not None and ctx.keep_weights:
         ctx.progress(f"{MODEL}: the weights of {MODEL}@{start.kept.learned_at}, calibrated anew")
         ranker = TransActRanker(start.network, job.space if start.network.config.user_dim else None)
-        tags, rate = start.kept.tags, start.negative_rate
+        tags, rate, baseline = start.kept.tags, start.negative_rate, start.baseline
         facts: dict[str, object] = {"weights_of": start.kept.learned_at}
     else:
-        fitted = _fit(job, known, start)
+        fitted, baseline = _fit(job, known, start)
         ranker, rate, facts = fitted.ranker, fitted.negative_rate, _facts(job, fitted, start)
         tags = {LEARNED_UNTIL_TAG: job.split.validation.end.isoformat()}
-    return _registered(job, known, ranker, rate, facts, tags)
+    return _registered(job, known, ranker, rate, facts, tags, baseline)
 
 
 def transact_part(registry: Registry, version: int) -> Part:
@@ -211,6 +213,8 @@ class _Start:
     kept: Kept
     network: TransAct
     negative_rate: float
+    baseline: DriftBaseline | None
+    """Of the features that its weights were learned from."""
 
 
 def _start(job: Job, known: Known) -> _Start | None:
@@ -220,7 +224,8 @@ def _start(job: Job, known: Known) -> _Start | None:
         if ctx.keep_weights or ctx.warm_start:
             ctx.progress(f"{MODEL}: nothing reads vectors like {job.content.space}'s; one is trained anew")
         return None
-    ranker = TransActRanker.load(job.registry.download(MODEL, kept.version))
+    files = job.registry.download(MODEL, kept.version)
+    ranker = TransActRanker.load(files)
     network = in_space(ranker.network, job.content.space)
     spec = FeatureSpec(space=job.content.space, position=job.rows.info.has_position)
     why = misfit(network, spec, job.config, known) or _other_users(job, ranker.user_space)
@@ -228,7 +233,7 @@ def _start(job: Job, known: Known) -> _Start | None:
         ctx.progress(f"{MODEL}: {MODEL}@{kept.version} does not fit: {why}; one is trained anew")
         return None
     rate = job.registry.params(MODEL, kept.version)["negative_rate"]
-    return _Start(kept, network, float(rate))
+    return _Start(kept, network, float(rate), kept_baseline(files))
 
 
 def _up_to_date(job: Job) -> int | None:
@@ -249,22 +254,25 @@ def _other_users(job: Job, space: str | None) -> str | None:
     return None if same[0] == same[1] else f"it reads users in {space}, which {job.space} has replaced"
 
 
-def _fit(job: Job, known: Known, start: _Start | None) -> Fitted:
+def _fit(job: Job, known: Known, start: _Start | None) -> tuple[Fitted, DriftBaseline]:
     info, ctx = job.rows.info, job.ctx
     train = job.rows.block(job.split.train)
+    spec = FeatureSpec(space=job.content.space, position=info.has_position)
+    baseline = vetted(train, info.action_names, spec)
     went = f", on from {MODEL}@{start.kept.version}" if start else ""
     ctx.progress(f"{MODEL}: fitting on {len(train)} rows of {job.split.train}{went}")
-    return fit_transact(
+    fitted = fit_transact(
         train,
         known,
         info.action_names,
-        FeatureSpec(space=job.content.space, position=info.has_position),
+        spec,
         job.config,
         seed=ctx.seed,
         start=None if start is None else start.network,
         checkpoints=ctx.training_sets / f"{MODEL}-{job.inputs}",
         progress=ctx.progress,
     )
+    return fitted, baseline
 
 
 def _facts(job: Job, fitted: Fitted, start: _Start | None) -> dict[str, object]:
@@ -285,6 +293,7 @@ def _registered(
     rate: float,
     facts: Mapping[str, object],
     tags: Mapping[str, str],
+    baseline: DriftBaseline | None,
 ) -> Part:
     """Calibrate, measure, write the card."""
     made = calibrate(
@@ -301,6 +310,7 @@ def _registered(
     def save(files: Path) -> None:
         ranker.save(files)
         made.calibrator.save(files)
+        keep_baseline(baseline, files)
 
     number = register(job.ctx, card(job, ranker, made, rate, facts, tags), save)
     job.ctx.progress(f"{MODEL}: AUC {made.metrics['auc']:.4f} on {job.split.test}")
