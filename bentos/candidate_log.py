@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -23,6 +24,8 @@ from validation.events import CandidateRecord, Reached
 logger = logging.getLogger("corkboard.candidates")
 
 STREAM = "candidates"
+WAITING = 64
+"""Requests whose records may wait to be made; those that come then are left out of the sample."""
 _DRAWS = 11
 """The stream of a request's generator that decides what is logged."""
 
@@ -39,20 +42,33 @@ class CandidateSample(BaseModel):
 
 
 class CandidateLog:
-    """Writes the sample to a log of its own: a log that is full or closed never costs a feed."""
+    """Writes the sample to a log of its own: one that is slow, full or closed never costs a feed."""
 
     def __init__(self, log: EventLog, sample: CandidateSample | None = None) -> None:
         self._log, self._sample = log, sample or CandidateSample()
         self._behind = ThreadPoolExecutor(1, "candidate-log")
+        self._waiting = threading.BoundedSemaphore(WAITING)
 
     def record(self, feed: Feed) -> None:
         """Log the finished home feed of somebody, if it is of the sample. The feed must not change any more."""
-        if feed.surface is Surface.HOMEFEED and feed.user_id and drawn(feed, self._sample.requests):
+        if not (feed.surface is Surface.HOMEFEED and feed.user_id and drawn(feed, self._sample.requests)):
+            return
+        if not self._waiting.acquire(blocking=False):
+            logger.warning("candidates of request %d are not logged: %d wait", feed.request_id, WAITING)
+            return
+        try:
             self._behind.submit(self._write, feed).add_done_callback(_report)
+        except RuntimeError:
+            # The service is closing; the answer is worth more than its place in the sample.
+            self._waiting.release()
+            logger.warning("candidates of request %d are not logged: the log is closed", feed.request_id)
 
     def _write(self, feed: Feed) -> None:
-        if records := records_of(feed, self._sample.cut):
-            self._log.append(records).add_done_callback(_report)
+        try:
+            if records := records_of(feed, self._sample.cut):
+                self._log.append(records).add_done_callback(_report)
+        finally:
+            self._waiting.release()
 
     def close(self) -> None:
         """Write what waits, then release the log. Safe to call twice."""

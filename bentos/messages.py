@@ -152,7 +152,10 @@ class UtilityReport(Message):
     calibrated: bool = Field(description="False: the ranker's scores stand for probabilities as they are.")
     policy: str = Field(description="Digest of the weights and the diversity: another number, another digest.")
     weights: dict[str, float] = Field(description="What one action is worth, by head of the ranker.")
-    theta: float = Field(description="1 orders by utility alone, 0 by variety alone.")
+    unweighed: list[str] = Field(
+        description="Actions with a weight that the ranker does not foretell: those weights change nothing."
+    )
+    theta: float = Field(description="1 orders by utility alone, under the caps; 0 by variety alone.")
 
 
 class FeedAnswer(Message):

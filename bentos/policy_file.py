@@ -61,7 +61,9 @@ class PolicyFile:
             policy = read_policy(self._file, release.contract.vocabulary, release.heads)
         except UtilityError as error:
             logger.error("the page policy is refused: %s", error)
-            return ServedPolicy(self._last_good(release), str(error))
+            # Whoever asks for a feed reads this; where the file lies is the operator's to know.
+            told = str(error).replace(str(self._file), self._file.name)
+            return ServedPolicy(self._last_good(release), told)
         logger.info("pages are made by policy %s of %s", policy.digest, self._file)
         return ServedPolicy(policy)
 

@@ -71,6 +71,7 @@ def utility_of(feed: Feed) -> UtilityReport | None:
         calibrated=feed.heads.calibrated,
         policy=policy.digest,
         weights=dict(zip(names, weights, strict=True)),
+        unweighed=list(policy.without_head(names)),
         theta=policy.diversity.theta,
     )
 

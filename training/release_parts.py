@@ -54,9 +54,9 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
 
     Of the newest ranker of each kind that was trained in that space, the one with the lowest `log_loss` is
     taken: that of its calibrated chance of any positive action, which every kind foretells, at serving's
-    position, on the test days of the training set they share. One that reads users' vectors of a PinnerFormer
-    which is not of the release cannot be. Raises ReleaseError where there is no content space, or where later
-    parts exist but only for an older space (the training run stopped halfway).
+    position, on the newest test days; a version tested on earlier ones is passed over. One that reads users'
+    vectors of a PinnerFormer which is not of the release cannot be. Raises ReleaseError where there is no
+    content space, or where later parts exist but only for an older space (the training run stopped halfway).
     """
     registry = registry_of(ctx)
     version = registry.trained(content_pipeline.MODEL)
@@ -140,7 +140,8 @@ def _in_space(registry: Registry, model: str, space: str) -> Part | None:
 
 
 def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
-    """Of the newest ranker of each kind that can serve beside `former`, the one with the lowest log loss."""
+    """Of the newest ranker of each kind that can serve beside `former`, the one with the lowest log loss on the
+    newest test days: losses of other days say nothing beside it."""
     newest = {model: _newest(registry, model, "space", space) for model in RANKERS}
     users = {None, None if former is None else former.space}
     trained = [
@@ -148,7 +149,9 @@ def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
         for model, version in newest.items()
         if version is not None and _tag(registry, model, version, USER_SPACE_TAG) in users
     ]
-    return min(trained, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
+    tested = [registry.params(part.model, part.version).get("test", "") for part in trained]
+    shared = [part for part, days in zip(trained, tested, strict=True) if days == max(tested)]
+    return min(shared, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
 
 
 def space_of(part: Part) -> str:

@@ -109,6 +109,7 @@ def test_nobody_and_related_pins_are_not_logged(stack_of: Callable[..., Stack]) 
     log.record(finished(stack, 0))
     asyncio.run(stack.service.related(RelatedRequest(pin_id=1, user_id=COOK)))
     log.close()
+    assert len(ask(stack).pins) == 20
     assert logged(stack) == []
 
 

@@ -29,14 +29,14 @@ class DiversityConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     theta: float = Field(0.8, ge=0, le=1)
-    """1 sorts by relevance alone, 0 by variety alone."""
-    window: int = Field(8, ge=1)
+    """1 sorts by relevance alone, as far as the caps let it; 0 by variety alone."""
+    window: int = Field(8, ge=1, le=1000)
     """A place is weighed against the `window - 1` before it."""
-    topic_cap: int = Field(3, ge=0)
+    topic_cap: int = Field(3, ge=0, le=1000)
     """At most so many of any `window` neighbours share a topic; 0 is no cap."""
-    board_cap: int = Field(2, ge=0)
+    board_cap: int = Field(2, ge=0, le=1000)
     """The same for boards."""
-    ridge: float = Field(0.01, gt=0)
+    ridge: float = Field(0.01, gt=0, le=1000)
     """Added to each pin's likeness with itself: how much of an exact repeat still counts as new."""
 
 

@@ -33,24 +33,31 @@ class PagePolicy(UtilityWeights):
         return hashlib.blake2s(content.encode(), digest_size=4).hexdigest()
 
 
+def read_yaml(file: Path) -> object:
+    """What a YAML or JSON file says. Raises UtilityError where it cannot be read or parsed."""
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text())
+    except Exception as error:
+        # Beside its own errors, the parser lets those of dates, numbers and depth through.
+        raise UtilityError(f"{file}: cannot be read: {error}") from error
+
+
 def read_policy(file: Path, vocabulary: Vocabulary, heads: Sequence[str] = ()) -> PagePolicy:
     """The policy of a YAML or JSON file, checked against the data set and, where `heads` are given, a ranker.
 
     What the file leaves out is the default: the data set's weights, DiversityConfig's numbers. Raises
     UtilityError for a file that is absent, does not parse, or does not fit.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(file.read_text())
+        content = read_yaml(file)
         if isinstance(content, dict):
             content = {"weights": UtilityWeights.default(vocabulary).weights, **content}
         policy = PagePolicy.model_validate(content).check(vocabulary)
         if heads:
             policy.vector(heads)
         return policy
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UtilityError(f"{file}: cannot be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"

@@ -8,11 +8,11 @@ beside calibrated probabilities.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from training.models.ranker import ENGAGE
 from validation.tables import Polarity, Vocabulary
@@ -34,6 +34,10 @@ _BY_POLARITY = {Polarity.POSITIVE: 1.0, Polarity.NEGATIVE: -5.0}
 """Of actions that DEFAULTS does not know."""
 
 
+MOST = 1e6
+"""Largest weight either way: sums stay far inside float32."""
+
+
 class UtilityError(ValueError):
     """Weights that do not fit the data set or the ranker; the message names them and the mend."""
 
@@ -43,7 +47,7 @@ class UtilityWeights(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weights: dict[str, FiniteFloat]
+    weights: dict[str, Annotated[float, Field(ge=-MOST, le=MOST)]]
     """By action name: positive for what a user wants, negative for what they do not."""
 
     @classmethod

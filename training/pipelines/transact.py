@@ -21,6 +21,7 @@ from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.data.splits import DAY, Interval, TimeSplit, midnight
 from training.data.training_set import TrainingSet
+from training.evaluation import served_scores
 from training.models import calibration as calibration_module
 from training.models import ranker as ranker_module
 from training.models import transact as transact_module
@@ -29,6 +30,8 @@ from training.models.interactions import Pins
 from training.models.pinnability import FeatureSpec
 from training.models.transact import TransAct
 from training.models.transact.ranker import TransActRanker
+from training.pipelines import fitting as linear_module
+from training.pipelines import night_vectors as night_vectors_module
 from training.pipelines import ranker_calibration, ranker_features
 from training.pipelines.night_vectors import may_join, newest_pinnerformer, night_vectors
 from training.pipelines.pinnability import newest, split_of
@@ -54,9 +57,8 @@ CODE = (
     Path(transact_module.__file__).parent,
     Path(fitting_module.__file__).parent,
     Path(calibration_module.__file__).parent,
-    Path(ranker_module.__file__),
-    Path(ranker_calibration.__file__),
-    Path(ranker_features.__file__),
+    *(Path(m.__file__ or "") for m in (ranker_module, linear_module, night_vectors_module)),
+    *(Path(m.__file__ or "") for m in (ranker_calibration, ranker_features, served_scores)),
     Path(__file__),
 )
 
@@ -178,7 +180,11 @@ def _job(ctx: TrainingContext, rows: TrainingSet, content: Part, config: TransAc
     if former is not None and (refusal := may_join(registry, former, train.start)):
         former, why = None, refusal
     if kept is not None and ctx.warm_start and kept.learned_until is not None:
-        since = min(kept.learned_until, train.end - config.warm_days * DAY)
+        # The days before `learned_until` chose and calibrated that version, and taught it nothing.
+        since = min(
+            kept.learned_until - (split.validation.end - split.validation.start),
+            train.end - config.warm_days * DAY,
+        )
         train = Interval(min(max(train.start, midnight(since)), train.end), train.end)
     inputs = digest_of(
         MODEL,

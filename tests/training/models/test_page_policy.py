@@ -47,6 +47,10 @@ def test_every_number_is_in_the_digest():
         ("", "valid dictionary"),
         ("[1, 2]", "valid dictionary"),
         ("weights: {buy: 1", "cannot be read"),
+        ("weights: {buy: 2026-13-45}", "cannot be read"),
+        ("[" * 3000, "cannot be read"),
+        ("weights: {buy: 1e39}", "weights.buy"),
+        ("weights: {buy: 1}\ndiversity: {topic_cap: 1000000000000}", "diversity.topic_cap"),
         ("weights: {bye: 1}", "bye; the data set's actions"),
     ],
 )

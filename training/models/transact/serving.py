@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class Scorer:
         network = self.network
         if len(candidates) == 0:
             return torch.zeros(0, len(network.config.heads))
+        request = newest(request, network.config.sequence.length)
         pins = network.pins(torch.from_numpy(candidates.content))
         if self.encoder is None:
             sequence = self._plain(request, candidates)
@@ -65,12 +67,10 @@ class Scorer:
         return network.rank(network.features(torch.from_numpy(candidates.features)), pins, users, sequence)
 
     def _tokens(self, request: Request) -> Tensor:
-        """The user's tokens that the request may see, (T, d), newest first."""
-        kept = (request.actions > 0) & (request.times_ms < request.request_ms)
-        at = np.flatnonzero(kept)
-        pins = self.network.pins(torch.from_numpy(request.history[at]))
-        codes, surfaces = (torch.from_numpy(a[at]) for a in (request.actions, request.surfaces))
-        return self.network.sequence.user_tokens(torch.arange(len(at)), codes, surfaces, pins)
+        """The user's tokens, (T, d), newest first."""
+        pins = self.network.pins(torch.from_numpy(request.history))
+        codes, surfaces = torch.from_numpy(request.actions), torch.from_numpy(request.surfaces)
+        return self.network.sequence.user_tokens(torch.arange(len(codes)), codes, surfaces, pins)
 
     def _plain(self, request: Request, candidates: Candidates) -> Tensor:
         """The module's own forward, some candidates at a time, (N, out)."""
@@ -80,6 +80,18 @@ class Scorer:
             pins = self.network.pins(rows.content)
             parts.append(self.network.sequence(rows, pins, pins[rows.candidates]).flat)
         return torch.cat(parts)
+
+
+def newest(request: Request, length: int) -> Request:
+    """The last `length` actions that the request may see: those that a training row holds of it."""
+    at = np.flatnonzero((request.actions > 0) & (request.times_ms < request.request_ms))[:length]
+    return replace(
+        request,
+        history=request.history[at],
+        actions=request.actions[at],
+        surfaces=request.surfaces[at],
+        times_ms=request.times_ms[at],
+    )
 
 
 def as_rows(request: Request, candidates: Candidates, part: slice = slice(None)) -> Rows:

@@ -65,6 +65,20 @@ def trained(net: TransAct, asked: Request, given: Candidates) -> np.ndarray:
     return made.train()(as_rows(asked, given)).detach().sigmoid().numpy()
 
 
+def test_actions_beyond_the_networks_length_change_nothing() -> None:
+    asked, given = request(3 * LENGTH), candidates(5)
+    at = slice(0, LENGTH)
+    cut = replace(
+        asked,
+        history=asked.history[at],
+        actions=asked.actions[at],
+        surfaces=asked.surfaces[at],
+        times_ms=asked.times_ms[at],
+    )
+    for net in (network(), network(config(fusion=Fusion.APPEND))):
+        np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, cut, given), atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, LENGTH])
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_parity_with_training(length: int, count: int) -> None:
