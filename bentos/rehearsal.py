@@ -3,6 +3,7 @@ user made up of real pins."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from training.models.light_ranking import LightRanker
 from training.models.ranker import Candidates as Ranked
 from training.models.ranker import Request
 
+logger = logging.getLogger("corkboard.release")
+
 MS_PER_HOUR = 3_600_000
 
 
@@ -31,7 +34,7 @@ def rehearse(release: ServingRelease) -> None:
     """
     if release.ranker is not None:
         check_ranker(release)
-        release.ranker.score_heads(*probe(release))
+        _score(release)
     if release.ads is not None:
         _rehearse_ads(release)
     held = [role for role in Learned if getattr(release.networks, role) is not None]
@@ -44,6 +47,18 @@ def rehearse(release: ServingRelease) -> None:
         _RUNS[role](feed)
     if release.light is not None:
         _light(feed, release.light)
+
+
+def _score(release: ServingRelease) -> None:
+    """Run the ranker once, where the feature store answers."""
+    assert release.ranker is not None
+    try:
+        asked = probe(release)
+    except Exception as error:
+        # A store that is down is the trial's to find: it asks again, and says what the answer went without.
+        logger.warning("release %d does not rehearse its ranker: %r", release.version, error)
+        return
+    release.ranker.score_heads(*asked)
 
 
 def check_ranker(release: ServingRelease) -> None:

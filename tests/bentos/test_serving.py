@@ -133,5 +133,5 @@ def test_scores_that_are_not_numbers_are_rejected(tmp_path: Path, stack_of: Call
     release = planted_release(tmp_path)
     assert release.ranker is not None
     weights = np.full_like(release.ranker.weights, np.nan)  # type: ignore[attr-defined]
-    with pytest.raises(ReleaseRejected, match="not numbers"):
+    with pytest.raises(ReleaseRejected, match="without rank: NoScores"):
         check_release(replace(release, ranker=replace(release.ranker, weights=weights)))  # type: ignore[type-var]

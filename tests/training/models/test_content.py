@@ -100,8 +100,9 @@ def test_words_never_seen_leave_only_what_is_known(encoder: ContentEncoder):
 def test_the_chunking_changes_nothing(pins: pd.DataFrame, encoder: ContentEncoder):
     pieces = ContentEncoder.fit((pins.iloc[i : i + 7] for i in range(0, len(pins), 7)), CONFIG)
     np.testing.assert_array_equal(pieces.idf, encoder.idf)
-    np.testing.assert_array_equal(pieces.encode(pins), encoder.encode(pins))
-    np.testing.assert_array_equal(encoder.encode_in_chunks(pins, 11), encoder.encode(pins))
+    # Products of other heights may round otherwise in the last bit, on some CPUs.
+    np.testing.assert_allclose(pieces.encode(pins), encoder.encode(pins), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_in_chunks(pins, 11), encoder.encode(pins), atol=1e-6)
 
 
 def test_a_sample_smaller_than_the_catalogue_still_counts_every_pin(pins: pd.DataFrame):
