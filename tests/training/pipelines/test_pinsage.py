@@ -109,9 +109,11 @@ def test_new_pins_get_vectors_of_the_weights_there_are(
     later = replace(ctx, lake=lake.path, keep_weights=True)
     more_content = train_content(later)
     more = train_pinsage(later, more_content)
-    assert (more_content.version, more.version) == (content.version + 1, part.version + 1)
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    assert registry.weights_of("content", more_content.version) == content.version
+    # Other tests of this home may have made versions of the content space in between.
+    assert more_content.version > content.version and more.version == part.version + 1
+    newest = registry.weights_of("content", more_content.version - 1)
+    assert registry.weights_of("content", more_content.version) == newest
     assert registry.weights_of("pinsage", more.version) == part.version
     files = [registry.download("pinsage", v) / "pinsage.safetensors" for v in (part.version, more.version)]
     assert files[0].read_bytes() == files[1].read_bytes()
