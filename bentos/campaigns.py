@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.features import Flags, Floats, Ints
+from bentos.file_stamp import file_stamp
 from validation.tables import BID, ENDS_AT, PIN_ID, SOURCE, STARTS_AT
 
 Fetch = Callable[[Ints], tuple[Floats, Flags]]
@@ -71,10 +72,9 @@ class Campaigns:
 
     def _read(self) -> dict[str, np.ndarray]:
         try:
-            found = self._file.stat()
+            stamp = file_stamp(self._file)
         except FileNotFoundError:
             return {}
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
         with self._door:
             if stamp != self._stamp:
                 self._rows, self._stamp = _rows_of(self._file), stamp

@@ -84,7 +84,8 @@ def drawn(feed: Feed, share: float) -> bool:
 def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
     """One record a source of every pin shown, and of `cut` pins drawn evenly from the others."""
     fetched = concatenate([part for part in feed.parts if len(part)])
-    pins, reached = fates(feed, np.unique(fetched.pin_ids))
+    pins = np.unique(fetched.pin_ids)
+    reached = fates(feed, pins)
     logged = _chances(feed, reached, cut)
     rank = np.concatenate([np.arange(len(part)) for part in feed.parts]) if len(pins) else pins
     row = np.searchsorted(pins, fetched.pin_ids)
@@ -111,14 +112,14 @@ def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
     ]
 
 
-def fates(feed: Feed, pins: Ints) -> tuple[Ints, Ints]:
-    """`pins` (n,) and the place in `_STAGES` of the last stage that each reached, (n,)."""
+def fates(feed: Feed, pins: Ints) -> Ints:
+    """The place in `_STAGES` of the last stage that each of `pins` reached, (n,)."""
     reached = np.zeros(len(pins), np.int64)
     for place, stage in enumerate(_STAGES):
         there = feed.candidates.pin_ids if stage is Reached.SHOWN else feed.reached.get(stage)
         if there is not None:
             reached[np.isin(pins, there)] = place
-    return pins, reached
+    return reached
 
 
 def _chances(feed: Feed, reached: Ints, cut: int) -> Floats:

@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from bentos.file_stamp import file_stamp
 from bentos.release import ServingRelease
 from training.models.page_policy import PagePolicy, read_policy
 from training.models.utility import UtilityError
@@ -49,10 +50,9 @@ class PolicyFile:
     def _stamp(self) -> tuple[int, ...]:
         """What changes when the file does; empty where there is none."""
         try:
-            found = self._file.stat()
+            return file_stamp(self._file)
         except OSError:
             return ()
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self, release: ServingRelease, *, there: bool) -> ServedPolicy:
         if not there and not self._named:

@@ -81,7 +81,8 @@ def test_every_source_of_a_pin_has_its_rank_and_score(stack: Stack) -> None:
 def test_each_pin_has_the_last_stage_it_reached(stack: Stack) -> None:
     feed = finished(stack, GARDENER)
     merged, stood = feed.reached[Reached.MERGED], feed.reached[Reached.LIGHT]
-    pins, reached = fates(feed, np.unique(np.append(merged, 9_999)))
+    pins = np.unique(np.append(merged, 9_999))
+    reached = fates(feed, pins)
     by_stage = {stage: set(pins[reached == place].tolist()) for place, stage in enumerate(Reached)}
     assert by_stage[Reached.FETCHED] == {9_999}
     assert by_stage[Reached.MERGED] == set(merged.tolist()) - set(stood.tolist()), "what filters took"
@@ -94,7 +95,7 @@ def test_what_the_shortlist_left_out_stood_in_line(stack: Stack) -> None:
     for stage, ids in ((Reached.MERGED, [1, 2, 3, 4]), (Reached.LIGHT, [2, 3, 4]), (Reached.RANKED, [3, 4])):
         feed.reached[stage] = np.array(ids)
     feed.candidates = Candidates.of("a", [4], [0.0], 0, "taste")
-    assert fates(feed, np.arange(6))[1].tolist() == [0, 1, 2, 3, 4, 0]
+    assert fates(feed, np.arange(6)).tolist() == [0, 1, 2, 3, 4, 0]
 
 
 def test_a_share_of_the_requests_is_logged(stack: Stack) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.retrieval import HeldOut
+from training.models.light_ranking import DAMPING
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -24,7 +25,6 @@ LISTED = 300
 among the first of all."""
 ROUNDS = 20
 """Additions of a source: weights come in twentieths."""
-_DAMPING = 60
 
 
 def fused(lists: Sequence[Ints], weights: Floats, k: int) -> Ints:
@@ -80,7 +80,7 @@ def _scored(of_user: Sequence[Ints]) -> tuple[Ints, Floats]:
     scores = np.zeros((len(of_user), len(pins)))
     start = 0
     for source, listed in enumerate(of_user):
-        scores[source, place[start : start + len(listed)]] = 1 / (_DAMPING + 1 + np.arange(len(listed)))
+        scores[source, place[start : start + len(listed)]] = 1 / (DAMPING + 1 + np.arange(len(listed)))
         start += len(listed)
     there = pins != 0
     return pins[there], scores[:, there]

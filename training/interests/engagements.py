@@ -275,13 +275,16 @@ def read_profiles(lake: Lake, user_ids: Ints) -> Ints:
 
 def followed_topics(lake: Lake, before: datetime) -> dict[int, Ints]:
     """Topic ids that each user followed before a time, ascending; empty without a follows table."""
+    return followed(lake, before, "topic_id")
+
+
+def followed(lake: Lake, before: datetime, column: str) -> dict[int, Ints]:
+    """The same of any id of the follows table: `topic_id` or `board_id`."""
     if not lake.has("follows"):
         return {}
-    rows = lake.read("follows", ["user_id", "topic_id"], end=before)
-    rows = rows[rows["topic_id"] != PADDING_ID]
-    return {
-        int(user): np.unique(topics.to_numpy(np.int64)) for user, topics in rows.groupby("user_id")["topic_id"]
-    }
+    rows = lake.read("follows", ["user_id", column], end=before)
+    rows = rows[rows[column] != PADDING_ID]
+    return {int(user): np.unique(ids.to_numpy(np.int64)) for user, ids in rows.groupby("user_id")[column]}
 
 
 def ms(time: datetime) -> int:

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from training.evaluation.histories import Histories
+from training.interests.engagements import followed
 from training.models.interactions import Pins
 from validation.lake import Lake
-from validation.tables import PADDING_ID, Polarity
+from validation.tables import Polarity
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -66,7 +67,7 @@ class Popular:
                 for topic, ids, scores in zip(*popular.values(), strict=True)
             },
             {board: np.array(ids, np.int64) for board, ids in zip(*newest.values(), strict=True)},
-            *(_followed(lake, midnight, column) for column in ("topic_id", "board_id")),
+            *(followed(lake, midnight, column) for column in ("topic_id", "board_id")),
         )
 
     def sources(self, past: Histories, content: Pins, seed: int) -> dict[str, list[Listed]]:
@@ -121,15 +122,6 @@ def in_turns(lists: Sequence[tuple[Ints, NDArray[np.floating]]], most: int) -> L
     _, first = np.unique(ids[turn], return_index=True)
     kept = turn[np.sort(first)[:most]]
     return ids[kept], scores[kept]
-
-
-def _followed(lake: Lake, before: datetime, column: str) -> dict[int, Ints]:
-    """What each user followed before a time, ascending ids."""
-    if not lake.has("follows"):
-        return {}
-    rows = lake.read("follows", ["user_id", column], end=before)
-    rows = rows[rows[column] != PADDING_ID]
-    return {int(user): np.unique(ids.to_numpy(np.int64)) for user, ids in rows.groupby("user_id")[column]}
 
 
 _NONE: Ints = np.empty(0, np.int64)

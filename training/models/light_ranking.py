@@ -30,7 +30,7 @@ CONFIG, TREES = "light_ranker.json", "light_ranker.ubj"
 
 _MS_PER_DAY = 86_400_000.0
 _SHOWN, _ACTED = PIN_SCALARS.index("impressions_30d"), PIN_SCALARS.index("positives_30d")
-_DAMPING = 60
+DAMPING = 60
 """Of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 _PRIOR_SHOWN = 20.0
 """Impressions that a pin is given in advance, with one positive action among them: new pins are no outliers."""
@@ -282,7 +282,7 @@ def _said(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints, ro
     best = np.full(n + 1, np.iinfo(np.int64).max)
     np.minimum.at(best, row, rank)
     brought = np.bincount(row, minlength=n + 1)
-    fused = np.bincount(row, 1 / (_DAMPING + 1 + rank), minlength=n + 1)
+    fused = np.bincount(row, 1 / (DAMPING + 1 + rank), minlength=n + 1)
     return Fetched(pin_ids, scores[:n], ranks[:n], *(c[:n].astype(np.float32) for c in (brought, best, fused)))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from training.models.diversity import DiversityConfig
+from training.models.settings_file import Unreadable, first_fault, read_settings
 from training.models.utility import UtilityError, UtilityWeights
 from validation.tables import Vocabulary
 
@@ -33,17 +34,6 @@ class PagePolicy(UtilityWeights):
         return hashlib.blake2s(content.encode(), digest_size=4).hexdigest()
 
 
-def read_yaml(file: Path) -> object:
-    """What a YAML or JSON file says. Raises UtilityError where it cannot be read or parsed."""
-    import yaml
-
-    try:
-        return yaml.safe_load(file.read_text())
-    except Exception as error:
-        # Beside its own errors, the parser lets those of dates, numbers and depth through.
-        raise UtilityError(f"{file}: cannot be read: {error}") from error
-
-
 def read_policy(file: Path, vocabulary: Vocabulary, heads: Sequence[str] = ()) -> PagePolicy:
     """The policy of a YAML or JSON file, checked against the data set and, where `heads` are given, a ranker.
 
@@ -51,18 +41,18 @@ def read_policy(file: Path, vocabulary: Vocabulary, heads: Sequence[str] = ()) -
     UtilityError for a file that is absent, does not parse, or does not fit.
     """
     try:
-        content = read_yaml(file)
+        content = read_settings(file)
         if isinstance(content, dict):
             content = {"weights": UtilityWeights.default(vocabulary).weights, **content}
         policy = PagePolicy.model_validate(content).check(vocabulary)
         if heads:
             policy.vector(heads)
         return policy
+    except Unreadable as error:
+        raise UtilityError(str(error)) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
         raise UtilityError(
-            f"{file}: {where}: {first['msg']}; a file of weights looks like `weights: {{save: 1, hide: -5}}`"
+            f"{file}: {first_fault(error)}; a file of weights looks like `weights: {{save: 1, hide: -5}}`"
         ) from error
     except UtilityError as error:
         raise UtilityError(f"{file}: {error}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from training.context import TrainingContext
 from training.data.point_in_time import PointInTime
+from training.data.splits import DAY
 from training.evaluation import served as served_module
 from training.evaluation.funnel_recall import funnel_recall
 from training.evaluation.histories import actions_by_day
@@ -73,7 +74,6 @@ _MADE_BY = (
 )
 CODE = (*(Path(module.__file__ or "") for module in _MADE_BY), Path(__file__))
 
-DAY = timedelta(days=1)
 Ints = NDArray[np.int64]
 
 

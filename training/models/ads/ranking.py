@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from training.models.settings_file import Unreadable, first_fault, read_settings
+
 Floats = NDArray[np.float32]
 
 CLICK, HIDE = "click", "hide"
-
-_UNREADABLE = (ValueError, LookupError, AttributeError, RecursionError)
-"""What PyYAML lets through of bad dates, numbers, tags and nesting."""
 
 
 class AdsPolicyError(ValueError):
@@ -68,16 +67,12 @@ def read_ads_policy(file: Path) -> AdsPolicy:
 
     Raises AdsPolicyError for a file that does not parse or does not fit.
     """
-    import yaml
-
     if not file.exists():
         return AdsPolicy()
     try:
-        return AdsPolicy.model_validate(yaml.safe_load(file.read_text()) or {})
+        return AdsPolicy.model_validate(read_settings(file) or {})
+    except Unreadable as error:
+        raise AdsPolicyError(str(error)) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
         known = ", ".join(AdsPolicy.model_fields)
-        raise AdsPolicyError(f"{file}: {where}: {first['msg']}; settings are {known}") from error
-    except (OSError, yaml.YAMLError, *_UNREADABLE) as error:
-        raise AdsPolicyError(f"{file}: cannot be read: {error}") from error
+        raise AdsPolicyError(f"{file}: {first_fault(error)}; settings are {known}") from error
