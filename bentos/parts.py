@@ -19,6 +19,7 @@ from bentos.feed_service import FeedService
 from bentos.ids import Ids
 from bentos.impressions import Impressions, ServedPins
 from bentos.intake import EventIntake
+from bentos.load import LoadRules, LoadShedder
 from bentos.loader import ReleaseLoader, Role
 from bentos.policy_file import PolicyFile
 from bentos.pool import Pool
@@ -103,7 +104,8 @@ def open_homefeed(
         opened.pop_all()
     holder = open_holder(settings, features, role)
     policy = PolicyFile(settings.utility or settings.home / UTILITY, named=settings.utility is not None)
-    feed = FeedService(holder.current, engines, shown, fetched, policy=policy.current)
+    load = LoadShedder(LoadRules(target_ms=settings.p99_ms))
+    feed = FeedService(holder.current, engines, shown, fetched, policy=policy.current, load=load)
     return HomefeedParts(pool, holder, feed, taken, lake)
 
 
