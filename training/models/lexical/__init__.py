@@ -1,0 +1,13 @@
+"""Search by words: BM25 over what pins say, with words that are typed wrong read as their nearest.
+
+| file | holds |
+|---|---|
+| `words.py` | how a text becomes words, and a query its plain form |
+| `spelling.py` | the nearest words of a vocabulary, by trigrams and edits |
+| `index.py` | `LexicalIndex`: search, scores of chosen pins, plain files |
+"""
+
+from training.models.lexical.index import LexicalIndex, Reading
+from training.models.lexical.words import plain, words
+
+__all__ = ["LexicalIndex", "Reading", "plain", "words"]
