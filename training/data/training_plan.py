@@ -27,7 +27,7 @@ from training.data.training_set_facts import (
 )
 from training.models.interactions import INTERACTION_FEATURES
 from validation.lake import Lake
-from validation.tables import RELATED_ADS, SURFACE, Vocabulary
+from validation.tables import LEARNED_TABLES, RELATED_ADS, SURFACE, Vocabulary
 
 _ROOT = Path(__file__).parents[2]
 _CODE = (
@@ -71,7 +71,7 @@ class Plan:
         made_of = {
             "interval": str(interval),
             "config": config.model_dump(exclude={"chunk_rows"}),
-            "lake": lake.digest(),
+            "lake": lake.digest(LEARNED_TABLES),
             "scheme": scheme,
             "vocabulary": contract.vocabulary.model_dump(mode="json"),
             "space": vectors.space if vectors else None,
