@@ -1,4 +1,4 @@
-"""Queries as token ids: a `tokenizers` model from one JSON file, batched by length so that nothing is padded."""
+"""Queries as token ids: a `tokenizers` model from one JSON file, batched by length so none is padded."""
 
 from __future__ import annotations
 
