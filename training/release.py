@@ -20,6 +20,7 @@ from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
 from training.release_parts import (
     CONTENT,
+    LEXICAL,
     LIGHT,
     MAKERS,
     PIXIE,
@@ -208,6 +209,8 @@ def _sources(lake: Lake, parts: Mapping[str, Part], skipped: dict[str, str]) -> 
         out.append("saved_together")
     if CONTENT in parts:
         out.append("similar_pins")
+    if LEXICAL in parts:
+        out.append("lexical")
     return tuple(out)
 
 
@@ -217,7 +220,7 @@ def _spaces(registry: Registry, parts: Mapping[str, Part]) -> list[str]:
         raise ReleaseError(f"a release needs a content space, these parts are {', '.join(parts)}")
     made = sorted(space_of(parts[role]) for role in MAKERS if role in parts)
     for role, part in parts.items():
-        if role == LIGHT:  # it reads scores, no vectors
+        if role in (LEXICAL, LIGHT):  # they read words and scores, no vectors
             continue
         reads_content = role in (*MAKERS, PIXIE) and role != CONTENT
         stands_on = content_space_of(registry, part) if reads_content else part.space

@@ -1,7 +1,8 @@
-"""The whole training run in order: features, content space, PinSage, Pixie, learned retrievers, PinnerSage,
-training set, rankers, light ranker.
+"""The whole training run in order: features, content space, words, PinSage, Pixie, learned retrievers,
+PinnerSage, training set, rankers, light ranker.
 
     lake -> features -> Feast
+         -> lexical@v (BM25 and popular queries)
          -> content@v -> Feast, Milvus
                       -> pinsage@v -> Feast, Milvus
                                    -> pinnersage@v -> interests -> Feast
@@ -39,6 +40,7 @@ from training.models.interactions import Pins
 from training.pinnerformer.trainer import NothingToPredict
 from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
+from training.pipelines import lexical as lexical_pipeline
 from training.pipelines import light as light_pipeline
 from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
@@ -50,6 +52,7 @@ from training.pipelines.clock import run_interval
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.interests import train_conditional, train_dcm
+from training.pipelines.lexical import NoWords, train_lexical
 from training.pipelines.light import NothingFetched, train_light
 from training.pipelines.pinnability import Kind, build_training_set, train_pinnability
 from training.pipelines.pinnerformer import TooFewLabels, train_pinnerformer
@@ -73,6 +76,7 @@ ADS = "ads"
 NEEDS: dict[str, tuple[str, ...]] = {
     FEATURES: ("pins", "actions"),
     content_pipeline.MODEL: ("pins",),
+    lexical_pipeline.MODEL: ("pins",),
     pinsage_pipeline.MODEL: ("pins", "actions"),
     pixie_pipeline.MODEL: ("pins", "actions"),
     PINNERFORMER: ("pins", "actions"),
@@ -156,6 +160,7 @@ class _Run:
             publisher.features(self._forced(FEATURES))
         pins = self._content(publisher) if self._needed(content_pipeline.MODEL) else None
         if pins is not None:
+            self._lexical()
             space = self._pinsage(publisher) or self.parts[content_pipeline.MODEL]
             self._pixie(pins)
             for name, train_it in RETRIEVERS.items():
@@ -186,6 +191,14 @@ class _Run:
         if name in self.wanted:
             self.collections.append(publisher.vectors(part, self._forced(name)))
         return pins
+
+    def _lexical(self) -> None:
+        name = lexical_pipeline.MODEL
+        if name in self.wanted and self._may(name):
+            try:
+                self.parts[name] = train_lexical(self.ctx, force=self._forced(name))
+            except NoWords as reason:
+                self._skip(name, str(reason))
 
     def _pinsage(self, publisher: Publisher) -> Part | None:
         """PinSage's space, trained where it or PinnerSage, which lives in it, is wanted.

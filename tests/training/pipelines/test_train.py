@@ -119,6 +119,7 @@ def rows(made: TrainingContext, trained: Trained) -> TrainingSet:
 def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
     assert {name: part.version for name, part in trained.parts.items()} == {
         "content": 1,
+        "lexical": 1,
         "pinsage": 1,
         "pixie": 1,
         **dict.fromkeys(LEARNED, 1),
@@ -135,6 +136,7 @@ def test_parts_live_in_their_spaces(trained: Trained):
     spaces = {name: part.space for name, part in trained.parts.items()}
     assert {name: spaces.pop(name) for name in LEARNED} == {name: f"{name}@1" for name in LEARNED}
     assert spaces.pop("pixie") is None, "a graph has no space"
+    assert spaces.pop("lexical") is None, "words are no vectors"
     assert spaces.pop("light_gbdt") is None, "it reads scores"
     assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
     assert {name for name, space in spaces.items() if space == "content@1"} == {
@@ -405,7 +407,7 @@ def test_rankers_without_rows_are_skipped_and_say_why(
 
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
-    assert set(done.parts) == {"content", "pinsage", "pixie", *LEARNED, "pinnersage", "light_gbdt"}
+    assert set(done.parts) == {"content", "lexical", "pinsage", "pixie", *LEARNED, "pinnersage", "light_gbdt"}
     no_ads = {"ads": "the data has no ads"}
     assert done.skipped == dict.fromkeys(RANKERS, "there is nothing to learn from") | no_ads
 

@@ -5,9 +5,11 @@
 | `words.py` | how a text becomes words, and a query its plain form |
 | `spelling.py` | the nearest words of a vocabulary, by trigrams and edits |
 | `index.py` | `LexicalIndex`: search, scores of chosen pins, plain files |
+| `popular.py` | queries that many people made |
 """
 
 from training.models.lexical.index import LexicalIndex, Reading
+from training.models.lexical.popular import PopularQueries
 from training.models.lexical.words import plain, words
 
-__all__ = ["LexicalIndex", "Reading", "plain", "words"]
+__all__ = ["LexicalIndex", "PopularQueries", "Reading", "plain", "words"]

@@ -55,6 +55,11 @@ class LexicalIndex:
     def __len__(self) -> int:
         return len(self.pin_ids)
 
+    @property
+    def words(self) -> int:
+        """Distinct words of the catalogue."""
+        return len(self._peaks)
+
     @classmethod
     def fit(cls, pin_ids: Ints, texts: Sequence[str]) -> LexicalIndex:
         """Index one text a pin, (n,) each, in any order.
