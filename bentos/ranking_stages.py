@@ -124,7 +124,7 @@ class Diversify:
     async def run(self, feed: Feed, engines: Engines) -> None:
         if len(feed.candidates) == 0:
             return
-        config, worth = feed.page_policy.diversity, feed.candidates.scores
+        config, worth = feed.diversity, feed.candidates.scores
         if feed.ordered_by != RANKED:
             config = config.model_copy(update={"theta": 1.0})
             worth = -np.arange(len(feed.candidates), dtype=np.float32)

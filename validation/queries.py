@@ -6,9 +6,10 @@ import unicodedata
 
 
 def normal(query: str) -> str:
-    """`query` in Unicode form NFKC, case folded, without control characters, its words one space apart.
+    """`query` in Unicode form NFKC, case folded, without control characters and lone surrogates, which no file
+    takes, its words one space apart.
 
     Empty where nothing is left of it.
     """
     text = unicodedata.normalize("NFKC", query).casefold()
-    return " ".join("".join(c if unicodedata.category(c) != "Cc" else " " for c in text).split())
+    return " ".join("".join(c if unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text).split())

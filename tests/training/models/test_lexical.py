@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.models.lexical import LexicalIndex, plain, words
+from training.models.lexical import LexicalIndex, words
 from training.models.lexical.index import K1, B
 from training.models.lexical.spelling import edits
 
@@ -102,7 +102,6 @@ def test_words_fold_case_accents_and_plurals() -> None:
     ]  # fmt: skip
     assert words("soft\u00adhyphen שָׁלוֹם") == ["softhyphen", "שלום"]
     assert words("\x00\x07<script>{{x}}</script>") == ["script", "x", "script"]
-    assert plain("  Cake\t\x00POPS\u3000  \ud800") == "cake pops"
 
 
 def test_edits_count_swapped_neighbours_once() -> None:

@@ -2,7 +2,7 @@
 
 | file | holds |
 |---|---|
-| `words.py` | how a text becomes words, and a query its plain form |
+| `words.py` | how a text becomes words |
 | `spelling.py` | the nearest words of a vocabulary, by trigrams and edits |
 | `index.py` | `LexicalIndex`: search, scores of chosen pins, plain files |
 | `popular.py` | queries that many people made |
@@ -10,6 +10,6 @@
 
 from training.models.lexical.index import LexicalIndex, Reading
 from training.models.lexical.popular import PopularQueries
-from training.models.lexical.words import plain, words
+from training.models.lexical.words import words
 
-__all__ = ["LexicalIndex", "PopularQueries", "Reading", "plain", "words"]
+__all__ = ["LexicalIndex", "PopularQueries", "Reading", "words"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.models.lexical.words import plain
+from validation.queries import normal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ FILE = "popular_queries.json"
 
 @dataclass(frozen=True)
 class PopularQueries:
-    """Plain queries, those that most people made first."""
+    """Queries in their normal spelling, those that most people made first."""
 
     users: dict[str, int]
     """How many people made each."""
@@ -36,7 +36,7 @@ class PopularQueries:
         Queries that differ in case or spaces alone are one. Equal counts stand by the alphabet.
         """
         distinct = searches.dropna(subset=["query"]).drop_duplicates(["user_id", "query"])
-        spoken = {query: plain(query) for query in distinct["query"].unique()}
+        spoken = {query: normal(query) for query in distinct["query"].unique()}
         made = distinct.assign(query=distinct["query"].map(spoken)).drop_duplicates(["user_id", "query"])
         counts = made["query"].value_counts()
         kept = [(q, int(n)) for q, n in counts.items() if n >= FEWEST_USERS and 0 < len(q) <= LONGEST]
@@ -44,7 +44,7 @@ class PopularQueries:
 
     def starting(self, prefix: str, n: int) -> list[tuple[str, int]]:
         """At most `n` (query, people) that begin with `prefix`, then those of which a later word does."""
-        typed = plain(prefix)
+        typed = normal(prefix)
         first = [pair for pair in self.users.items() if pair[0].startswith(typed)]
         later = [pair for pair in self.users.items() if f" {typed}" in pair[0]] if len(first) < n else []
         return list(dict.fromkeys(first + later))[:n]

@@ -91,8 +91,8 @@ class Spelling:
 
 
 def trigrams(word: str) -> set[str]:
-    """Every three letters in a row, the word's ends marked."""
-    marked = f"^{word}$"
+    """Every three letters in a row, the ends marked twice: a slip within a short word leaves only its ends."""
+    marked = f"^^{word}$$"
     return {marked[i : i + 3] for i in range(len(marked) - 2)}
 
 

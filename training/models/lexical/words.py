@@ -24,12 +24,6 @@ def words(text: str) -> list[str]:
     return found
 
 
-def plain(query: str) -> str:
-    """A query as it is compared and counted: lower case, controls and runs of spaces as one space."""
-    composed = unicodedata.normalize("NFKC", query).casefold()
-    return " ".join("".join(" " if _is_control(c) else c for c in composed).split())
-
-
 def singular(word: str) -> str:
     """The S-stemmer (Harman, How effective is suffixing?, JASIS 42(1), 1991), with -es after sibilants."""
     if len(word) <= 3 or not word.endswith("s"):
@@ -47,8 +41,3 @@ def _folded(text: str) -> str:
     parted = unicodedata.normalize("NFKD", text)
     kept = "".join(c for c in parted if unicodedata.category(c) not in ("Mn", "Mc", "Me", "Cf"))
     return unicodedata.normalize("NFC", kept.casefold())
-
-
-def _is_control(character: str) -> bool:
-    """Controls, surrogates, and code points that mean nothing; joiners and direction marks stay."""
-    return unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co")
