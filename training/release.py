@@ -25,6 +25,7 @@ from training.release_parts import (
     MAKERS,
     PIXIE,
     RANKER,
+    SEARCHSAGE,
     ReleaseError,
     calibrated_ranker,
     newest_parts,
@@ -182,6 +183,9 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     if ADS in parts:
         own = ("auc/", "log_loss/", "error_before/", "error_after/", "positives/")
         out |= {f"ads/{name}": value for name, value in parts[ADS].metrics.items() if name.startswith(own)}
+    if SEARCHSAGE in parts:
+        own = parts[SEARCHSAGE].metrics
+        out |= {name: value for name, value in own.items() if name.startswith(f"{SEARCHSAGE}/")}
     content = parts[CONTENT].metrics if CONTENT in parts else {}
     expected = content.get("pins", math.nan) * content.get("content_coverage", math.nan)
     for check in checks:
@@ -209,8 +213,7 @@ def _sources(lake: Lake, parts: Mapping[str, Part], skipped: dict[str, str]) -> 
         out.append("saved_together")
     if CONTENT in parts:
         out.append("similar_pins")
-    if LEXICAL in parts:
-        out.append("lexical")
+    out += [role for role in (LEXICAL, SEARCHSAGE) if role in parts]
     return tuple(out)
 
 
