@@ -61,6 +61,7 @@ async def retrieve(parts: RetrievalParts, request: RetrieveRequest) -> RetrieveA
         user_id=request.user_id,
         pin_id=request.pin_id,
         board_id=request.board_id,
+        query=request.query,
     )
     await read_user(feed, parts.pool, USER_DEADLINE_MS)
     await LocalRetrieval(parts.pool).retrieve(feed, sources_of(feed.surface))

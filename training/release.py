@@ -20,10 +20,12 @@ from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
 from training.release_parts import (
     CONTENT,
+    LEXICAL,
     LIGHT,
     MAKERS,
     PIXIE,
     RANKER,
+    SEARCHSAGE,
     ReleaseError,
     calibrated_ranker,
     newest_parts,
@@ -181,6 +183,9 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     if ADS in parts:
         own = ("auc/", "log_loss/", "error_before/", "error_after/", "positives/")
         out |= {f"ads/{name}": value for name, value in parts[ADS].metrics.items() if name.startswith(own)}
+    if SEARCHSAGE in parts:
+        own = parts[SEARCHSAGE].metrics
+        out |= {name: value for name, value in own.items() if name.startswith(f"{SEARCHSAGE}/")}
     content = parts[CONTENT].metrics if CONTENT in parts else {}
     expected = content.get("pins", math.nan) * content.get("content_coverage", math.nan)
     for check in checks:
@@ -208,6 +213,7 @@ def _sources(lake: Lake, parts: Mapping[str, Part], skipped: dict[str, str]) -> 
         out.append("saved_together")
     if CONTENT in parts:
         out.append("similar_pins")
+    out += [role for role in (LEXICAL, SEARCHSAGE) if role in parts]
     return tuple(out)
 
 
@@ -217,7 +223,7 @@ def _spaces(registry: Registry, parts: Mapping[str, Part]) -> list[str]:
         raise ReleaseError(f"a release needs a content space, these parts are {', '.join(parts)}")
     made = sorted(space_of(parts[role]) for role in MAKERS if role in parts)
     for role, part in parts.items():
-        if role == LIGHT:  # it reads scores, no vectors
+        if role in (LEXICAL, LIGHT):  # they read words and scores, no vectors
             continue
         reads_content = role in (*MAKERS, PIXIE) and role != CONTENT
         stands_on = content_space_of(registry, part) if reads_content else part.space

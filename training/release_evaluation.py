@@ -180,7 +180,7 @@ def measure_ranker(
     """The ranker's metrics as `ranker/...` and the log loss of its chance of any positive action row by row,
     overall and on new users: what two rankers of any heads have in common."""
     raw = served_scores(ranker, block, known)
-    made = calibrator.calibrate(raw)
+    made = calibrator.calibrate(raw, block.columns(calibrator.features))
     metrics = ranker_metrics(ranker.heads, actions, raw, made, block)
     out = {f"ranker/{name}": value for name, value in metrics.items()}
     out |= normalized_entropy(out)

@@ -94,8 +94,8 @@ class ReleaseManifest(Frozen):
     data_end: datetime
     """Interval of the actions the parts were trained on, UTC; `data_end` is exclusive."""
     parts: dict[str, Part]
-    """By role: `content`, `pinsage`, `pixie`, `pinnersage`, `pinnerformer`, `dcm`, `conditional`, `two_tower`,
-    `light`, `ranker`, `ads`."""
+    """By role: `content`, `lexical`, `pinsage`, `searchsage`, `pixie`, `pinnersage`, `pinnerformer`, `dcm`,
+    `conditional`, `two_tower`, `light`, `ranker`, `ads`."""
     light_by: str = "two_tower"
     """Role of the part that orders candidates before heavy ranking, `light` or `two_tower`; `merge`: none, the
     order of the merge stands."""

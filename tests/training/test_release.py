@@ -43,6 +43,7 @@ from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import load_catalogue, train_content
 from training.pipelines.fitting import GbdtConfig
 from training.pipelines.interests import InterestsPipeline, train_conditional, train_dcm
+from training.pipelines.lexical import train_lexical
 from training.pipelines.pinnability import SET, Kind, PinnabilityConfig, split_of, train_pinnability
 from training.pipelines.pinnerformer import PinnerFormerPipeline, train_pinnerformer
 from training.pipelines.pinnersage import train_pinnersage
@@ -117,7 +118,8 @@ def train_learned(ctx: TrainingContext, content: Part) -> None:
 
 
 def train_all(ctx: TrainingContext, content: Part, pins: Pins, kinds: tuple[Kind, ...] = tuple(Kind)) -> None:
-    """Pixie, PinnerSage and rankers on the content space, the latter on the last three days."""
+    """Words, Pixie, PinnerSage and rankers on the content space, the latter on the last three days."""
+    train_lexical(ctx)
     train_pixie(ctx, content, pins, WALK)
     train_pinnersage(ctx, content, PinnerSageConfig(alpha=1.0))
     end = tiny_world().config.end_time
@@ -200,7 +202,7 @@ def aliases(trained: Trained) -> dict[str, int | None]:
 
 def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     said = manifest(trained, trained.first)
-    assert set(said.parts) == {"content", "pixie", *LEARNED, "pinnersage", "ranker"}
+    assert set(said.parts) == {"content", "lexical", "pixie", *LEARNED, "pinnersage", "ranker"}
     assert said.skipped["pinsage"] == "the last training run left it out"
     assert "no light ranker is trained over the scores of pinnersage@1" in said.skipped["light"]
     assert set(said.skipped) == {"pinsage", "light"} and said.light_by == "two_tower"
@@ -224,6 +226,7 @@ def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
         "popular_by_topic",
         "saved_together",
         "similar_pins",
+        "lexical",
     )
     assert said.dataset == tiny_world().contract.name
     assert said.data_end == tiny_world().config.end_time
@@ -530,7 +533,7 @@ def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained
         if path.name != "follows":
             (lake / path.name).symlink_to(path)
     said = compose(replace(trained.ctx, lake=lake), manifest(trained, trained.first).parts)
-    assert said.sources[-3:] == ("popular_by_topic", "saved_together", "similar_pins")
+    assert said.sources[-4:] == ("popular_by_topic", "saved_together", "similar_pins", "lexical")
     assert said.skipped == {s: "there is no follows table" for s in ("followed_boards", "followed_topics")}
 
 
