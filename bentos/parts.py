@@ -112,9 +112,7 @@ def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHo
     """Follow the settings' alias, loading what `role` needs; a lease in the home says what is held."""
     loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
     lease = Lease.take(leases_of(settings.home), "homefeed" if role is WHOLE else str(role.name).lower())
-    return ReleaseHolder(
-        loader.newest, loader.load, loader.check, poll_s=settings.poll_s, lease=lease
-    ).start()
+    return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s, lease=lease).start()
 
 
 def open_intake(

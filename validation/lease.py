@@ -1,8 +1,8 @@
 """Which releases running services hold, as they say themselves, so that retention leaves those alone.
 
-A process has one file below `<home>/run/leases`, locked for as long as it lives: the kernel lets the lock go when
-the process ends, however it ends. A file that nobody locks is a dead process's and counts for nothing. Its last
-whole line is what the process holds, so a line torn by a crash takes nothing away.
+A process has one file below `<home>/run/leases`, locked for as long as it lives: the kernel lets the lock go
+when the process ends, however it ends. A file that nobody locks is a dead process's and counts for nothing. Its
+last whole line is what the process holds, so a line torn by a crash takes nothing away.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Lease:
 
 
 def leased(folder: Path) -> dict[int, str]:
-    """Release versions that running services hold, with a service's name each. Files of the dead are removed."""
+    """Release versions that running services hold, each with a service's name. Files of the dead go."""
     held: dict[int, str] = {}
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         try:
