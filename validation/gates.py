@@ -342,10 +342,15 @@ def non_inferiority(
     Decided when the interval of the paired difference lies on one side of the margin; where the sample
     cannot tell, the point estimate rules and the result says so.
     """
-    if comparison is None:
-        return
-    for name, why in comparison.missing.items():
-        yield GateResult(
+    if comparison is not None:
+        yield from non_inferiority_of(comparison, bounds)
+
+
+def non_inferiority_of(comparison: Comparison, bounds: GateBounds | None = None) -> tuple[GateResult, ...]:
+    """`non_inferiority` of a comparison alone."""
+    held = bounds or GateBounds()
+    missing = [
+        GateResult(
             name=f"champion/{name}",
             value=None,
             bound=None,
@@ -353,8 +358,9 @@ def non_inferiority(
             passed=False,
             message=f"champion/{name}: not compared with champion {comparison.champion}: {why}",
         )
-    for pair in comparison.metrics:
-        yield _compared(pair, comparison.champion, bounds)
+        for name, why in comparison.missing.items()
+    ]
+    return (*missing, *(_compared(pair, comparison.champion, held) for pair in comparison.metrics))
 
 
 GATES: tuple[Gate, ...] = (

@@ -37,8 +37,8 @@ def ranker_metrics(
 
     `rows`, `positives`, `auc`, `pr_auc`, `log_loss`, `rmse`, `r2`, `ece`, `calibration_error`, `grouped_auc`
     within requests; `<metric>/<slice>` of new users and of each surface; and of each head `heads/<head>/`
-    `positives`, `auc`, `pr_auc`, `log_loss`, `ece`, `calibration_error`, with `_raw` before calibration. A metric
-    that the rows cannot decide is left out.
+    `positives`, `auc`, `pr_auc`, `log_loss`, `ece`, `calibration_error`, with `_raw` before calibration. What
+    the rows cannot decide is left out.
     """
     labels, engaged = labels_of(heads, actions, block), heads.index(ENGAGE)
     label, score = block.label, made[:, engaged]
