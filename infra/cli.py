@@ -30,6 +30,9 @@ ROOMS = ("feature_repo", "training", "validation", "infra")
 datasets_app = typer.Typer(no_args_is_help=True, help="Make contract tables to start from.")
 app.add_typer(datasets_app, name="datasets")
 
+events_app = typer.Typer(no_args_is_help=True, help="What services logged, after it is in the tables.")
+app.add_typer(events_app, name="events")
+
 
 class Data(StrEnum):
     """What `demo` can run on."""
@@ -437,6 +440,28 @@ def demo(
 
     with _named_errors():
         jobs.demo(context.obj.home, data=data.value, size=size.value, seed=seed)
+
+
+@events_app.command("replay")
+def events_replay(
+    context: typer.Context,
+    check: Annotated[bool, typer.Option("--check", help="Only compare; exit 1 where they differ.")] = False,
+) -> None:
+    """Make every user's online sequence anew from the lake and the event log; the store must equal it."""
+    from infra import events
+
+    with _named_errors():
+        if not events.replay(context.obj.home, check=check):
+            raise typer.Exit(1)
+
+
+@events_app.command("compact")
+def events_compact(context: typer.Context) -> None:
+    """Remove sealed segments of the event log whose rows are in the lake and that no service reads any more."""
+    from infra import events
+
+    with _named_errors():
+        events.compact(context.obj.home)
 
 
 @datasets_app.command("world")
