@@ -141,6 +141,7 @@ class RemoteRetrieval:
             user_id=feed.user_id,
             pin_id=feed.pin_id,
             board_id=feed.board_id,
+            query=feed.query,
             release=feed.release.version,
             seed=feed.seed,
             now_ms=feed.now_ms,
@@ -206,6 +207,7 @@ def _asked(feed: Feed) -> dict[str, Any]:
         "release": feed.release.version,
         "now_ms": feed.now_ms,
         "anchor": feed.pin_id,
+        "query": feed.query,
     }
 
 

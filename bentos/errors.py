@@ -78,6 +78,20 @@ class OneSubject(RequestError):
     """Related pins asked for nothing, or for a pin and a board at once."""
 
 
+class EmptyQuery(RequestError):
+    """A search for nothing."""
+
+
+class QueryTooLong(RequestError):
+    """A search for more than anybody types."""
+
+
+class NoSearch(RequestError):
+    """The release has nothing to search with."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
 class UserNotFound(RequestError):
     """A user that has neither features nor actions, where one is needed."""
 

@@ -16,6 +16,8 @@ from bentos.features import Ints, PinTable, User
 from bentos.heads import Heads
 from bentos.messages import SourceReport, StageReport
 from bentos.release import ServingRelease
+from training.models.diversity import DiversityConfig
+from training.models.lexical import Reading
 from training.models.page_policy import PagePolicy
 from validation.events import Reached
 
@@ -26,6 +28,7 @@ class Surface(StrEnum):
     HOMEFEED = "homefeed"
     RELATED = "related"
     RELATED_ADS = "related_ads"
+    SEARCH = "search"
 
 
 _NOTHING: Ints = np.empty(0, np.int64)
@@ -48,6 +51,10 @@ class Feed:
     """The pin that related pins are asked for; 0 on the home feed."""
     board_id: int = 0
     """The board that related pins are asked for, where it is not a pin."""
+    query: str = ""
+    """What is searched for, in normal spelling; empty on other surfaces."""
+    reading: Reading | None = None
+    """What the query's words were read as, where the release knows words."""
     exclude: Ints = field(default_factory=_NOTHING.copy)
     """Pins already on the screen."""
     served: Ints = field(default_factory=_NOTHING.copy)
@@ -82,6 +89,12 @@ class Feed:
     @property
     def page_policy(self) -> PagePolicy:
         return self.policy or self.release.policy
+
+    @property
+    def diversity(self) -> DiversityConfig:
+        """How much variety the surface's pages have: results of a search may be alike."""
+        policy = self.page_policy
+        return policy.search if self.surface is Surface.SEARCH else policy.diversity
 
     def foretold(self, pin_ids: Ints) -> list[dict[str, float]]:
         """The probability of each action on each of `pin_ids`, to six decimals; empty where unranked."""

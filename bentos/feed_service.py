@@ -31,11 +31,15 @@ from bentos.messages import (
     PinsRequest,
     RelatedAdsRequest,
     RelatedRequest,
+    SearchRequest,
+    SuggestionsAnswer,
+    SuggestionsRequest,
 )
 from bentos.metrics import observe
 from bentos.policy_file import ServedPolicy
 from bentos.pool import Pool, needed, why_missing
 from bentos.release import ServingRelease
+from bentos.searching import check_length, query_of, searchable
 from bentos.shown import as_feed_pins, as_pins, utility_of
 from bentos.stages import Stage
 from validation.tables import EntityKind
@@ -146,6 +150,37 @@ class FeedService:
         await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
         return await self._answer(feed, request.user_id)
 
+    async def search(self, request: SearchRequest) -> FeedAnswer:
+        """Pins for a query, found by words and by meaning; popular ones where nothing is.
+
+        Raises EmptyQuery, QueryTooLong, LimitOutOfRange, BadId, NoRelease, NoSearch for a release that can do
+        neither.
+        """
+        release = self.release()
+        check_limit(request.limit)
+        feed = self._feed(release, Surface.SEARCH, request.limit)
+        feed.query = searchable(release, request.query)
+
+        def lookup() -> None:
+            if request.user_id is not None:
+                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
+            if release.lexical is not None:
+                feed.reading = release.lexical.read(feed.query)
+
+        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        return await self._answer(feed, request.user_id)
+
+    async def suggestions(self, request: SuggestionsRequest) -> SuggestionsAnswer:
+        """What people search for that begins as `prefix` does; nothing where too few search.
+
+        Raises LimitOutOfRange, QueryTooLong, NoRelease.
+        """
+        release = self.release()
+        check_limit(request.limit)
+        check_length("prefix", request.prefix)
+        found = release.popular_queries.starting(request.prefix, request.limit)
+        return SuggestionsAnswer(release=release.version, queries=[query for query, _ in found])
+
     async def pins(self, request: PinsRequest) -> PinsAnswer:
         """Cards of pins, in the order asked for; unknown ones are named apart.
 
@@ -204,6 +239,7 @@ class FeedService:
             pins=pins,
             stages=feed.stages,
             sources=feed.sources,
+            query=query_of(feed),
             utility=utility_of(feed),
             policy_refused=feed.policy_refused,
             quality=round(feed.quality, 3),

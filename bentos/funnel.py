@@ -12,16 +12,19 @@ from bentos import filters
 from bentos.ads_stages import Price, Slots
 from bentos.feed import Surface
 from bentos.ranking_stages import Calibrate, Diversify, Rank, Value
+from bentos.search_stages import OrPopular, on_topic
 from bentos.sources import (
     conditional,
     dcm,
     followed_boards,
     followed_topics,
+    lexical,
     pinnerformer,
     pinnersage,
     pixie,
     popular_by_topic,
     saved_together,
+    searchsage,
     similar_pins,
     sponsored,
     two_tower,
@@ -94,10 +97,32 @@ RELATED_ADS: tuple[Stage, ...] = (
     Slots(),
 )
 
+SEARCH: tuple[Stage, ...] = (
+    ReadUser(deadline_ms=500),
+    Retrieve(
+        (
+            Source(searchsage.NAME, searchsage.candidates, budget=300, deadline_ms=400),
+            Source(lexical.NAME, lexical.candidates, budget=300, deadline_ms=300),
+        )
+    ),
+    OrPopular(deadline_ms=300),
+    Merge(budget=400),
+    Keep("not_hidden", filters.not_hidden),
+    ReadPins(deadline_ms=500),
+    Keep("on_topic", on_topic),
+    Keep("distinct", filters.distinct),
+    Rank(deadline_ms=800),
+    Calibrate(),
+    Value(),
+    Diversify(),
+    Take(),
+)
+
 FUNNELS: dict[Surface, tuple[Stage, ...]] = {
     Surface.HOMEFEED: HOMEFEED,
     Surface.RELATED: RELATED,
     Surface.RELATED_ADS: RELATED_ADS,
+    Surface.SEARCH: SEARCH,
 }
 
 

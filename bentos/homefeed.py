@@ -30,6 +30,9 @@ from bentos.messages import (
     RelatedAdsRequest,
     RelatedRequest,
     RetrieveAnswer,
+    SearchRequest,
+    SuggestionsAnswer,
+    SuggestionsRequest,
     UsersAnswer,
     UsersRequest,
 )
@@ -92,6 +95,18 @@ class Homefeed(OpenedService[HomefeedParts]):
     async def related_ads(self, request: RelatedAdsRequest, /) -> FeedAnswer:
         """Sponsored pins for a page of related ones, each with its place there; none is an answer too."""
         return _written(await self._parts.get().feed.related_ads(request))
+
+    @bentoml.api(route="/search")
+    @named_errors
+    async def search(self, request: SearchRequest, /) -> FeedAnswer:
+        """Pins for a query. What was read into it is in `query`; popular pins where nothing is found."""
+        return _written(await self._parts.get().feed.search(request))
+
+    @bentoml.api(route="/suggestions")
+    @named_errors
+    async def suggestions(self, request: SuggestionsRequest, /) -> SuggestionsAnswer:
+        """Queries that begin like this one, of those that many people made."""
+        return _written(await self._parts.get().feed.suggestions(request))
 
     @bentoml.api(route="/pins")
     @named_errors

@@ -130,6 +130,7 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
             calibrated=feed.heads.calibrated if feed.heads is not None else None,
             ranker=feed.heads.ranker if feed.heads is not None else None,
             policy=policy,
+            query=feed.query or None,
             bid=ad.bid if ad else None,
             predicted=heads.get(CLICK) if ad else None,
         )

@@ -25,6 +25,7 @@ from bentos.ranking_stages import CALIBRATION_FEATURES
 from bentos.registry import ModelRegistry
 from bentos.rehearsal import check_ranker, probe, rehearse
 from bentos.release import ServingRelease
+from bentos.search_parts import query_vectors, with_words
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
@@ -37,6 +38,7 @@ from training.models.pinnersage import History, PinnerSageConfig, recent_interes
 from training.models.pixie import ReleasedPixie
 from validation.lake import Lake
 from validation.manifest import ADS, ReleaseManifest
+from validation.queries import normal
 from validation.tables import Contract
 
 logger = logging.getLogger("corkboard.release")
@@ -97,6 +99,7 @@ class ReleaseLoader:
             space=content.space if content else None,
             pin_space=searched.space if searched else None,
         )
+        release = with_words(release, self.registry.files)
         if self.role & Role.RETRIEVE:
             self._indexes = self._open_indexes(manifest)
             release = replace(
@@ -105,6 +108,7 @@ class ReleaseLoader:
                 pinnersage=self._pinnersage(manifest),
                 networks=load_networks(manifest, tuple(Learned), self.registry.files),
                 walker=self._walker(manifest, contract),
+                queries=query_vectors(manifest, self.registry.files),
             )
         elif self.role & Role.RANK:
             networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
@@ -242,6 +246,8 @@ def check_release(release: ServingRelease) -> None:
     _check_answer(home)
     anchor = int(home.candidates.pin_ids[0])
     _check_answer(_trial(release, Surface.RELATED, pin_id=anchor))
+    if len(release.cannot_search_by) < 2:
+        _check_scores(_trial(release, Surface.SEARCH, query=_title(release, anchor)))
     if release.has_ads:  # a page without an ad is an answer too
         _check_scores(_trial(release, Surface.RELATED_ADS, pin_id=anchor))
 
@@ -258,14 +264,26 @@ def _compile(release: ServingRelease) -> None:
     rehearse(release)
 
 
-def _trial(release: ServingRelease, surface: Surface, pin_id: int = 0, stages: tuple[Stage, ...] = ()) -> Feed:
+def _title(release: ServingRelease, pin_id: int) -> str:
+    """What a pin calls itself, as a query."""
+    cards = release.features.cards(np.array([pin_id], np.int64))
+    return normal(cards[pin_id].title if pin_id in cards else "") or "pin"
+
+
+def _trial(
+    release: ServingRelease,
+    surface: Surface,
+    pin_id: int = 0,
+    stages: tuple[Stage, ...] = (),
+    query: str = "",
+) -> Feed:
     """A stranger's request; asked again while parts of it miss their deadlines, as the first ones may."""
     pool = Pool(4, Breakers(BreakerRules(least=TRIALS + 1)))  # every trial is to ask everything
     engines = Engines(pool, LocalRetrieval(pool), LocalRanking(pool))
     now_ms = int(release.manifest.data_end.timestamp() * 1000)
     try:
         for attempt in range(TRIALS):
-            feed = Feed(surface, release, now_ms, limit=20, pin_id=pin_id, request_id=attempt)
+            feed = Feed(surface, release, now_ms, limit=20, pin_id=pin_id, query=query, request_id=attempt)
             run_blocking(feed, engines, stages or FUNNELS[surface])
             if not _broken(feed):
                 break

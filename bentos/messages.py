@@ -6,7 +6,7 @@ written as a string in answers, since JSON readers in browsers would round it; b
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,9 @@ UnixMs = Annotated[int, Field(ge=0, le=253_402_300_799_999)]
 
 MAX_DURATION_S = 7 * 86_400
 """Longest time that one event may claim to have lasted."""
+
+MAX_QUERY = 2_000
+"""Characters of one query."""
 
 MAX_LIMIT = 200
 """Pins one answer may hold."""
@@ -84,6 +87,33 @@ class RelatedAdsRequest(Message):
     )
 
 
+def _query(default: Any, description: str) -> Any:
+    """Typed text; its length is shown by OpenAPI and enforced by name (QueryTooLong)."""
+    return Field(default, description=description, json_schema_extra={"maxLength": MAX_QUERY})
+
+
+class SearchRequest(Message):
+    """Ask for pins by what somebody typed."""
+
+    query: str = _query(..., "Words, in any script; what is past the encoder's longest input is cut off.")
+    user_id: GivenId | None = Field(None, description="Who asks; results are ranked for them, and logged.")
+    limit: int = _limit(50)
+
+
+class SuggestionsRequest(Message):
+    """Ask how others went on who began to type the same."""
+
+    prefix: str = _query("", "What is typed so far; nothing asks for what is searched for most.")
+    limit: int = _limit(8)
+
+
+class SuggestionsAnswer(Message):
+    """Queries that at least three people made, those of most people first."""
+
+    release: int
+    queries: list[str]
+
+
 class Topic(Message):
     topic_id: ExternalId
     name: str
@@ -92,7 +122,9 @@ class Topic(Message):
 class Why(Message):
     """Why a pin is where it is, for people."""
 
-    kind: str = Field(description="interest, recent, next, taste, together, board, topic, popular or similar.")
+    kind: str = Field(
+        description="interest, recent, next, taste, together, board, topic, popular, similar, words or meaning."
+    )
     text: str = Field(description="One short line: 'Because you saved Oak bench'.")
     pin_id: ExternalId | None = Field(None, description="The pin it follows from, if one.")
     topic_id: ExternalId | None = Field(None, description="The topic it follows from, if one.")
@@ -158,6 +190,25 @@ class UtilityReport(Message):
     theta: float = Field(description="1 orders by utility alone, under the caps; 0 by variety alone.")
 
 
+class Correction(Message):
+    """A word that the catalogue does not know, and the one it was read as."""
+
+    typed: str
+    read: str
+
+
+class QueryReport(Message):
+    """What was searched for in this very answer."""
+
+    text: str = Field(description="The query in normal spelling, as impressions log it.")
+    corrected: list[Correction] = Field(description="Words read as others; only the search by words does.")
+    unknown: list[str] = Field(description="Words that no pin says, nor anything near them.")
+    without: list[str] = Field(
+        description="Parts of search that the release has not, and why; empty where it searches by words and "
+        "by meaning."
+    )
+
+
 class FeedAnswer(Message):
     """Pins, the release that chose them, and what each stage did."""
 
@@ -168,6 +219,7 @@ class FeedAnswer(Message):
     pins: list[FeedPin]
     stages: list[StageReport]
     sources: list[SourceReport]
+    query: QueryReport | None = Field(None, description="None but for a search.")
     utility: UtilityReport | None = Field(None, description="None where nothing was ranked.")
     policy_refused: str | None = Field(
         None, description="Why the file of weights is not what this answer was made by, and how to mend it."
@@ -195,7 +247,9 @@ class Event(Message):
     surface: GivenText | None = None
     duration_s: float | None = Field(None, ge=0, le=MAX_DURATION_S, allow_inf_nan=False)
     board_id: GivenId | None = None
-    query: GivenText | None = None
+    query: Annotated[str, Field(max_length=MAX_QUERY)] | None = Field(
+        None, description="What was searched for, where the pin is a result of it."
+    )
     request_id: GivenId | None = Field(None, description="The answer in which the user saw the pin.")
 
 
@@ -246,10 +300,11 @@ class PinsAnswer(Message):
 class RetrieveRequest(Message):
     """Ask for candidates. Ids here are the lake's int64: this speaks to the home feed, not to the public."""
 
-    surface: Literal["homefeed", "related", "related_ads"] = "homefeed"
+    surface: Literal["homefeed", "related", "related_ads", "search"] = "homefeed"
     user_id: Int64 = Field(0, description="0 = nobody known.")
     pin_id: Int64 = Field(0, description="The pin that related pins are asked for.")
     board_id: Int64 = Field(0, description="The board that related pins are asked for.")
+    query: str = _query("", "What is searched for, in normal spelling.")
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     seed: Int64 = 0
     now_ms: UnixMs | None = None
@@ -277,6 +332,7 @@ class RankRequest(Message):
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     now_ms: UnixMs | None = None
     anchor: Int64 = Field(0, description="Ads: the pin they are shown beside.")
+    query: str = _query("", "Search: what is searched for, in normal spelling.")
 
 
 class Brought(Message):

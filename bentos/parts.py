@@ -20,7 +20,7 @@ from bentos.ids import Ids
 from bentos.impressions import Impressions, ServedPins
 from bentos.intake import EventIntake
 from bentos.load import LoadRules, LoadShedder
-from bentos.loader import ReleaseLoader, Role
+from bentos.loader import WHOLE, ReleaseLoader, Role
 from bentos.policy_file import PolicyFile
 from bentos.pool import Pool
 from bentos.registry import ModelRegistry
@@ -30,6 +30,7 @@ from bentos.settings import Settings
 from validation.event_compaction import sequences_from_ms, shown_from_ms
 from validation.events import ActionRecord, ImpressionRecord
 from validation.lake import Lake
+from validation.lease import Lease, leases_of
 
 logger = logging.getLogger("corkboard.service")
 
@@ -108,9 +109,10 @@ def open_homefeed(
 
 
 def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHolder:
-    """Follow the settings' alias, loading what `role` needs."""
+    """Follow the settings' alias, loading what `role` needs; a lease in the home says what is held."""
     loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
-    return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s).start()
+    lease = Lease.take(leases_of(settings.home), "homefeed" if role is WHOLE else str(role.name).lower())
+    return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s, lease=lease).start()
 
 
 def open_intake(

@@ -158,11 +158,12 @@ def feed_of(parts: RankingParts, request: RankRequest) -> Feed:
     if min(request.pin_ids) <= 0:
         raise BadId(f"pin id {min(request.pin_ids)}: ids are whole numbers from 1; 0 is padding")
     feed = Feed(
-        Surface.HOMEFEED,
+        Surface.SEARCH if request.query else Surface.HOMEFEED,
         parts.holder.at(request.release),
         now_ms=request.now_ms or int(time.time() * 1000),
         limit=0,
         user_id=request.user_id,
+        query=request.query,
     )
     feed.candidates = Candidates.of("request", request.pin_ids, np.zeros(len(request.pin_ids)), 0, "")
     return feed

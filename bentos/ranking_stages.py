@@ -12,17 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bentos.features import Floats, Ints
+from bentos.ranking_features import asked
 from bentos.stages import NoScores, fail_open
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models.diversity import DiversityConfig, diversify
 from training.models.pinnability import PIN_PREFIX, USER_PREFIX
+from training.models.query_features import QUERY_FEATURES
 from training.models.utility import utility
 
 if TYPE_CHECKING:
     from bentos.engines import Engines
     from bentos.feed import Feed
 
-CALIBRATION_FEATURES = (*(USER_PREFIX + n for n in USER_SCALARS), *(PIN_PREFIX + n for n in PIN_SCALARS))
+CALIBRATION_FEATURES = (
+    *(USER_PREFIX + n for n in USER_SCALARS),
+    *(PIN_PREFIX + n for n in PIN_SCALARS),
+    *QUERY_FEATURES,
+)
 """What a calibrator may read beside the scores."""
 
 RANKED = "ranked"
@@ -84,8 +90,8 @@ def calibration_features(feed: Feed, names: tuple[str, ...]) -> Floats:
     rows = feed.pins.rows(feed.candidates.pin_ids)
     stats = feed.pins.stats
     pins = np.where(stats.present[rows, None], stats.scalars[rows], np.float32(np.nan))
-    both = np.hstack([np.broadcast_to(feed.user.scalars, (len(rows), len(USER_SCALARS))), pins])
-    return both[:, [CALIBRATION_FEATURES.index(name) for name in names]]
+    users = np.broadcast_to(feed.user.scalars, (len(rows), len(USER_SCALARS)))
+    return np.hstack([users, pins, asked(feed)])[:, [CALIBRATION_FEATURES.index(name) for name in names]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Diversify:
     async def run(self, feed: Feed, engines: Engines) -> None:
         if len(feed.candidates) == 0:
             return
-        config, worth = feed.page_policy.diversity, feed.candidates.scores
+        config, worth = feed.diversity, feed.candidates.scores
         if feed.ordered_by != RANKED:
             config = config.model_copy(update={"theta": 1.0})
             worth = -np.arange(len(feed.candidates), dtype=np.float32)

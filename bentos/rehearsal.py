@@ -14,6 +14,7 @@ from bentos.features import PinTable, User
 from bentos.feed import Feed, Surface
 from bentos.networks import Learned
 from bentos.release import ServingRelease
+from bentos.search_parts import check_queries
 from bentos.serving import ReleaseRejected
 from bentos.sources import conditional, dcm, pinnerformer, two_tower
 from feature_repo.sequence import Event, Sequence
@@ -28,7 +29,7 @@ MS_PER_HOUR = 3_600_000
 
 def rehearse(release: ServingRelease) -> None:
     """Load the compiled kernels of every network the process holds, and prove that it fits its pins; run the
-    light ranker once.
+    light ranker and the query encoder once.
 
     Raises ReleaseRejected naming the part that reads or makes other vectors than the release's.
     """
@@ -37,6 +38,8 @@ def rehearse(release: ServingRelease) -> None:
         _score(release)
     if release.ads is not None:
         _rehearse_ads(release)
+    if release.queries is not None:
+        check_queries(release, release.queries)
     held = [role for role in Learned if getattr(release.networks, role) is not None]
     if not held and release.light is None:
         return

@@ -15,11 +15,14 @@ from bentos.campaigns import Campaigns, SponsoredVectors
 from bentos.features import Features, Flags, Floats, Ints
 from bentos.ids import Ids
 from bentos.networks import Learned, Networks
+from bentos.query_vectors import QueryVectors
+from bentos.sources import lexical, searchsage
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
 from training.models.ads.ranking import AdsPolicy
 from training.models.calibration import Calibrator
 from training.models.interactions import polarity_signs
+from training.models.lexical import LexicalIndex, PopularQueries
 from training.models.light_ranking import LightRanker
 from training.models.page_policy import PagePolicy
 from training.models.pinnersage import PinnerSageConfig
@@ -61,6 +64,11 @@ class ServingRelease:
     """The learned retrievers this process runs."""
     walker: Walker | None = None
     """Walks on the pin-board graph; None in a process that does not retrieve, and without Pixie."""
+    lexical: LexicalIndex | None = None
+    """Search by words; None in a release without it."""
+    popular_queries: PopularQueries = field(default_factory=lambda: PopularQueries({}))
+    queries: QueryVectors | None = None
+    """Vectors of queries; None in a process that does not retrieve, and without SearchSage."""
     light: LightRanker | None = None
     """Trees that order candidates before heavy ranking; None where the two-tower does, or this process does not
     rank."""
@@ -88,6 +96,12 @@ class ServingRelease:
     def policy(self) -> PagePolicy:
         """What pages are made by where no file says otherwise."""
         return PagePolicy.default(self.contract.vocabulary)
+
+    @property
+    def cannot_search_by(self) -> list[str]:
+        """Parts of search that the release has not, each with the manifest's reason if it gives one."""
+        absent = [name for name in (searchsage.NAME, lexical.NAME) if name not in self.manifest.parts]
+        return [f"{name}: {self.manifest.skipped.get(name, 'not of this release')}" for name in absent]
 
     @property
     def has_ads(self) -> bool:

@@ -64,6 +64,7 @@ async def retrieve(parts: RetrievalParts, request: RetrieveRequest) -> RetrieveA
         user_id=request.user_id,
         pin_id=request.pin_id,
         board_id=request.board_id,
+        query=request.query,
         quality=request.quality,
     )
     await read_user(feed, parts.pool, USER_DEADLINE_MS, parts.last_good)

@@ -72,7 +72,7 @@ def utility_of(feed: Feed) -> UtilityReport | None:
         policy=policy.digest,
         weights=dict(zip(names, weights, strict=True)),
         unweighed=list(policy.without_head(names)),
-        theta=policy.diversity.theta,
+        theta=feed.diversity.theta,
     )
 
 

@@ -11,7 +11,10 @@ from bentos.messages import Why
 from bentos.release import ServingRelease, TopicName
 from validation.tables import EntityKind
 
-KINDS = ("interest", "recent", "next", "taste", "together", "board", "topic", "popular", "similar")
+KINDS = (
+    *("interest", "recent", "next", "taste", "together", "board", "topic", "popular", "similar"),
+    *("words", "meaning"),
+)
 """Every kind of reason; what the anchor is follows from it."""
 PIN_KINDS = ("interest", "recent", "similar", "together")
 TOPIC_KINDS = ("topic", "popular")
@@ -57,6 +60,10 @@ def _text(
         return f"Similar to {title}" if title else "Similar"
     if kind == "together":
         return f"Often saved with {title}" if title else "Saved together with pins like these"
+    if kind == "words":
+        return "Says what you searched for"
+    if kind == "meaning":
+        return "Close to what you searched for"
     if kind == "board":
         return f"From a {board_name} you follow"
     if kind == "topic":

@@ -212,6 +212,46 @@ def rollback(context: typer.Context) -> None:
 
 
 @app.command()
+def history(context: typer.Context) -> None:
+    """Every promotion and rollback: when, by whom, past which gates, and why in spite of one."""
+    from infra import releases
+
+    with _named_errors():
+        releases.history(context.obj.home)
+
+
+@app.command()
+def diff(
+    context: typer.Context,
+    a: Annotated[int, typer.Argument(help="A release version.")],
+    b: Annotated[int, typer.Argument(help="Another.")],
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure both anew on the same users and rows of today's lake.")
+    ] = False,
+) -> None:
+    """Two releases side by side: parts, data, commit, metrics with their differences, gates."""
+    from infra import releases
+
+    with _named_errors():
+        releases.diff(context.obj.home, a, b, measure=measure)
+
+
+@app.command()
+def gc(
+    context: typer.Context,
+    keep: Annotated[
+        int, typer.Option(min=1, help="Newest releases to keep beside those in use and the one before.")
+    ] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go, in bytes.")] = False,
+) -> None:
+    """Clear away the collections, vectors, rows and weights of releases that nobody can go back to."""
+    from infra import releases
+
+    with _named_errors():
+        releases.gc(context.obj.home, releases=keep, dry_run=dry_run)
+
+
+@app.command()
 def evaluate(
     context: typer.Context,
     task: Annotated[

@@ -20,6 +20,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "feature_repo.schema",
         "feature_repo.sequence",
         "validation.tables",
+        "validation.queries",
     ),
     "training": ("training", "feature_repo", "validation"),
     "bentos": ("bentos", "training.models", "feature_repo", "validation"),

@@ -81,6 +81,8 @@ class ImpressionRecord(_Record):
     """Of a sponsored pin: micro-currency that a click pays."""
     predicted: float | None = Field(default=None, ge=0, le=1)
     """Of a sponsored pin: calibrated click probability that it was ranked by."""
+    query: str | None = None
+    """What the user searched for, on the search surface."""
 
 
 class Reached(StrEnum):

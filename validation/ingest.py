@@ -38,8 +38,8 @@ from validation.staging import Spool, Staged, stage
 from validation.tables import (
     ACTION,
     ACTIONS,
-    ADS,
     BOARDS,
+    PIN_REFERENCES,
     PINS,
     REQUIRED_TABLES,
     TABLES,
@@ -225,7 +225,7 @@ def _stage(
     staged: dict[str, Staged] = {}
     for name, table in source.tables.items():
         progress(f"Reading {name}: {table.rows:,} rows")
-        if (table.spec.by_day or name == ADS.name) and not len(pins):
+        if name in PIN_REFERENCES and not len(pins):
             pins = _all_keys(lake, staged, PINS.name)
         rules = Rules(
             contract.vocabulary,

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from validation.events import Reached
 from validation.fingerprint import row_hash
 from validation.ids import MAX_ID, IdMap, hash_ids
+from validation.queries import normal
 from validation.settle import contains
 from validation.source import LABELS, plain
 from validation.tables import (
@@ -30,8 +31,12 @@ from validation.tables import (
     EVENT_ID,
     LOGGED,
     PIN_ID,
+    PIN_REFERENCES,
     PREDICTED,
     PROPENSITY,
+    QUERY,
+    QUERY_JUDGEMENTS,
+    RELEVANCE,
     REQUEST_ID,
     SCORE,
     STAGE,
@@ -178,6 +183,10 @@ def _checker(spec: Table, name: str) -> _Check:
         return _money
     if name == SCORE:
         return _finite
+    if name == RELEVANCE:
+        return _grade
+    if name == QUERY and spec.name == QUERY_JUDGEMENTS.name:
+        return _query
     if name == STAGE and spec.name == CANDIDATES.name:
         return _stage
     if pa.types.is_floating(spec.schema.field(name).type):
@@ -186,8 +195,8 @@ def _checker(spec: Table, name: str) -> _Check:
 
 
 def _points_at_pins(spec: Table, name: str) -> bool:
-    """True for the pins of events and ads, which must exist and are looked up while they are checked."""
-    return (spec.by_day or spec.name == ADS.name) and name == PIN_ID
+    """True for pins that must exist, which are looked up while they are checked."""
+    return spec.name in PIN_REFERENCES and name == PIN_ID
 
 
 def _required_id(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
@@ -285,6 +294,23 @@ def _finite(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.
     values = _floats(column)
     verdict.refuse(np.isinf(values), f"infinite {name}")
     return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _grade(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    """A required number from 0; NaN is no grade."""
+    values = _floats(column)
+    given = _mask(column.is_valid())
+    verdict.refuse(given & ~np.isfinite(values), f"{name} is not a finite number")
+    verdict.refuse(values < 0, f"negative {name}")
+    return pa.array(values.astype(np.float32), mask=~given)
+
+
+def _query(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    encoded = column.cast(pa.string()).dictionary_encode()
+    words = pa.array([None if q is None else normal(q) for q in encoded.dictionary.to_pylist()], pa.string())
+    text = words.take(encoded.indices)
+    verdict.refuse(_mask(pc.equal(text, "")), f"blank {name}")
+    return text
 
 
 def _stage(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:

@@ -28,6 +28,7 @@ from validation.tables import (
     PREDICTED,
     PROPENSITY,
     RANK,
+    RELEVANCE,
     REQUEST_ID,
     TABLES,
     TIMESTAMP,
@@ -111,7 +112,7 @@ def _contract(table: str, frame: pd.DataFrame, contract: Contract, now: datetime
         names = list(contract.vocabulary.names)
         asked.append(gxe.ExpectColumnValuesToBeInSet(column=ACTION, value_set=names, severity=CRITICAL))
     bounds = {POSITION: (0, None), "duration_s": (0, None), PROPENSITY: (0, 1), RANK: (0, None), LOGGED: (0, 1)}
-    bounds |= {BID: (0, None), PREDICTED: (0, 1)}
+    bounds |= {BID: (0, None), PREDICTED: (0, 1), RELEVANCE: (0, None)}
     for name, (low, high) in bounds.items():
         if name in frame and frame[name].notna().any():
             asked.append(

@@ -41,7 +41,12 @@ STAGE = "stage"
 RANK = "rank"
 SCORE = "score"
 LOGGED = "logged"
+QUERY = "query"
+RELEVANCE = "relevance"
 DAY = "day"
+
+SEARCH = "search"
+"""Surface of the results of a query."""
 
 RELATED_ADS = "related_ads"
 """Surface of sponsored pins beside related ones; such an impression's `source` is the ad's source."""
@@ -217,7 +222,7 @@ ACTIONS = Table(
             (SURFACE, pa.string()),
             ("duration_s", pa.float32()),
             (BOARD_ID, pa.int64()),
-            ("query", pa.string()),
+            (QUERY, pa.string()),
             (REQUEST_ID, pa.int64()),
         ]
     ),
@@ -244,6 +249,7 @@ IMPRESSIONS = Table(
             (ANCHOR, pa.int64()),
             (BID, pa.float64()),
             (PREDICTED, pa.float32()),
+            (QUERY, pa.string()),
         ]
     ),
     key=(REQUEST_ID, PIN_ID),
@@ -359,9 +365,45 @@ ADS = Table(
 """Campaigns: a pin, the source it comes from (`standard`, `shopping`), and what a click on it pays while it
 runs. Bids and budgets are in micro-currency, millionths of the account's currency."""
 
+QUERY_JUDGEMENTS = Table(
+    name="query_judgements",
+    required=(QUERY, PIN_ID, RELEVANCE),
+    schema=pa.schema(
+        [
+            pa.field(QUERY, pa.string(), nullable=False),
+            pa.field(PIN_ID, pa.int64(), nullable=False),
+            pa.field(RELEVANCE, pa.float32(), nullable=False),
+        ]
+    ),
+    key=(QUERY, PIN_ID),
+    ids={PIN_ID: EntityKind.PIN},
+)
+"""How well a pin answers a query, graded from 0; a pin that is not judged counts as 0. Search is measured by
+it, nothing learns from it. Queries are kept as `queries.normal` writes them."""
+
 TABLES: dict[str, Table] = {
-    t.name: t for t in (TOPICS, PINS, USERS, BOARDS, FOLLOWS, ADS, IMPRESSIONS, CANDIDATES, ACTIONS)
+    t.name: t
+    for t in (
+        TOPICS,
+        PINS,
+        USERS,
+        BOARDS,
+        FOLLOWS,
+        ADS,
+        QUERY_JUDGEMENTS,
+        IMPRESSIONS,
+        CANDIDATES,
+        ACTIONS,
+    )
 }
 """Every contract table, in the order in which they pass the door (what is pointed at before what points)."""
 
 REQUIRED_TABLES = (PINS.name, ACTIONS.name)
+
+LEARNED_TABLES = tuple(name for name in TABLES if name != QUERY_JUDGEMENTS.name)
+"""Tables that anything learned may depend on."""
+
+PIN_REFERENCES = tuple(
+    t.name for t in TABLES.values() if t.by_day or t.name in (ADS.name, QUERY_JUDGEMENTS.name)
+)
+"""Tables whose `pin_id` must be of a pin that exists."""

@@ -12,5 +12,7 @@
 | `followed_topics.py` | popular pins of topics the user follows |
 | `popular_by_topic.py` | popular pins, of the user's own topics first: the answer to a cold start |
 | `similar_pins.py` | related pins: those near one pin, or near a board's |
+| `searchsage.py` | search: pins near the query |
+| `lexical.py` | search: pins that say its words |
 | `saved_together.py` | related pins: those saved with one pin, or with a board's |
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from validation.tables import TABLES, Polarity
+from validation.tables import LEARNED_TABLES, TABLES, Polarity
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,8 +32,8 @@ def connect(lake: Lake, threads: int = 2) -> Iterator[duckdb.DuckDBPyConnection]
     with TemporaryDirectory(prefix="corkboard-jobs-") as spill, duckdb.connect() as db:
         db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET threads = {threads}; SET TimeZone = 'UTC'")
         db.execute(f"SET temp_directory = '{spill}'; SET preserve_insertion_order = false")
-        for name, table in TABLES.items():
-            if not table.by_day:
+        for name in LEARNED_TABLES:
+            if not TABLES[name].by_day:
                 _view(db, name, lake.files(name))
         for macro, polarity in (("is_positive", Polarity.POSITIVE), ("is_negative", Polarity.NEGATIVE)):
             codes = ", ".join(map(str, vocabulary.codes(polarity))) or "-1"
@@ -61,7 +61,8 @@ def _view(db: duckdb.DuckDBPyConnection, name: str, files: list[Path]) -> None:
     if files:
         listed = ", ".join(f"'{quote(file)}'" for file in files)
         db.execute(
-            f"CREATE OR REPLACE TEMP VIEW {name} AS FROM read_parquet([{listed}], hive_partitioning=false)"
+            f"CREATE OR REPLACE TEMP VIEW {name} AS FROM read_parquet([{listed}], hive_partitioning=false, "
+            "union_by_name=true)"
         )
         return
     db.register(f"no_{name}", TABLES[name].schema.empty_table())

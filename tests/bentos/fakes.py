@@ -42,6 +42,8 @@ PER_TOPIC = 60
 PINS = TOPICS * PER_TOPIC
 DIM = 16
 SPACE = "content@1"
+ABOUT = ("", "chocolate cake", "garden benches", "winter coats", "oak tables", "night photography", "yoga")
+"""What the pins of each topic are about, from topic 1."""
 NOW_MS = 1_780_000_000_000 - 1_780_000_000_000 % 86_400_000 + 15 * 3_600_000
 """15:00 UTC of a day in 2026."""
 
@@ -109,7 +111,7 @@ class FakeFeatures:
         if self.pictures:
             return {i: self.pictures[i] for i in ids.tolist() if i in self.pictures}
         return {
-            i: Card(i, f"Pin {i}", f"About topic {topic_of(i)}", "example.com", "", (topic_of(i),))
+            i: Card(i, f"Pin {i}", f"About {ABOUT[topic_of(i)]}", "example.com", "", (topic_of(i),))
             for i in ids.tolist()
             if 0 < i <= PINS
         }
@@ -275,9 +277,11 @@ def planted_release(
     version: int = 1,
     string_ids: frozenset[EntityKind] = frozenset(),
     learned: bool = False,
+    search: bool = False,
     **changes: object,
 ) -> ServingRelease:
-    """A whole release over the planted catalogue, with the learned retrievers too if `learned`.
+    """A whole release over the planted catalogue, with the learned retrievers too if `learned`, and with words
+    and a query encoder if `search`.
 
     `changes` replace its fields.
     """
@@ -306,6 +310,10 @@ def planted_release(
         from tests.bentos.planted_networks import learned_parts
 
         base |= learned_parts(features, base["indexes"], version)  # type: ignore[arg-type]
+    if search:
+        from tests.bentos.planted_search import search_parts
+
+        base |= search_parts(features, base["manifest"])  # type: ignore[arg-type]
     return ServingRelease(**{**base, **changes})  # type: ignore[arg-type]
 
 

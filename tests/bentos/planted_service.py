@@ -30,16 +30,16 @@ OWN = HOME / f"process{os.getpid()}"
 
 def _release() -> ServingRelease:
     OWN.mkdir(exist_ok=True)
-    release = fakes.planted_release(OWN, learned=True)
+    release = fakes.planted_release(OWN, learned=True, search=True)
     check_release(release)
     return release
 
 
 def _ranking_parts(settings: object) -> RankingParts:
-    """As the loader leaves it: no index, and of the networks the two-tower alone."""
+    """As the loader leaves it: no index, of the networks the two-tower alone, and words without an encoder."""
     release = _release()
     networks = Networks(two_tower=release.networks.two_tower)
-    return RankingParts(Pool(8), FixedHolder(replace(release, indexes={}, networks=networks)))  # type: ignore
+    return RankingParts(Pool(8), FixedHolder(replace(release, indexes={}, networks=networks, queries=None)))  # type: ignore
 
 
 def _events_parts(settings: object) -> events.EventsParts:

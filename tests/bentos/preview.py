@@ -61,8 +61,8 @@ def planted_parts(
     ranking: RankingEngine | None = None,
     **changes: Any,
 ) -> PlantedParts:
-    """The parts of a home feed over the planted catalogue."""
-    stack = fakes.planted_stack(folder, **changes)
+    """The parts of a home feed over the planted catalogue, with search."""
+    stack = fakes.planted_stack(folder, search=True, **changes)
     check_release(stack.release)
     local = stack.service.engines
     engines = Engines(stack.pool, retrieval or local.retrieval, ranking or local.ranking)

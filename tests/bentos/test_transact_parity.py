@@ -34,6 +34,7 @@ from training.data.training_set import Block
 from training.evaluation.served_scores import served_scores
 from training.models.interactions import ActionRows, Pins, RequestRows, interactions
 from training.models.pinnability import FeatureSpec
+from training.models.query_features import QUERY_FEATURES
 from training.models.ranker import ENGAGE, Ranker, load_ranker
 from training.models.transact import Head, SequenceConfig, TransActConfig
 from training.models.transact.network import seeded
@@ -146,6 +147,7 @@ def trained(release: ServingRelease, events: list[Event], shown: np.ndarray, sca
         user_scalars=np.tile(scalars, (n, 1)),
         pin_scalars=features.pins(shown).scalars,
         interactions=meetings,
+        query=np.zeros((n, len(QUERY_FEATURES)), np.float32),
         position=np.arange(n, dtype=np.float32),
         label=np.zeros(n, np.int8),
         labels=np.zeros((n, 5), np.int8),

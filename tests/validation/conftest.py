@@ -73,6 +73,14 @@ def ads(**columns: Any) -> dict[str, Any]:
     } | columns
 
 
+def judgements(**columns: Any) -> dict[str, Any]:
+    return {
+        "query": ["Red  chair", "red\u00a0CHAIR", "lamp"],
+        "pin_id": [1, 2, 2],
+        "relevance": [2, 0.5, 1],
+    } | columns
+
+
 @dataclass(frozen=True)
 class Door:
     """A source folder, and the home that it is ingested into."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.validation.conftest import NOW, Door, actions, ads, at, impressions, pins, times
+from tests.validation.conftest import NOW, Door, actions, ads, at, impressions, judgements, pins, times
 from validation.errors import CheckpointFailed
 from validation.frames import Flow, Inspection, Known, frame
 from validation.ingest import DATA_DOCS
@@ -42,6 +42,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Door, IngestRepo
             "stage": ["shown", "shown", "shown"],
             "logged": [1.0, 1.0, 1.0],
         },
+        query_judgements=judgements(),
         actions=actions(board_id=[1, None, None, 2]),
     )
     return door, door.open(checkpoint=True)

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 
 import validation.ingest as ingest_module
-from tests.validation.conftest import NOW, Door, actions, at, impressions, pins, times
+from tests.validation.conftest import NOW, Door, actions, at, impressions, judgements, pins, times
 from validation import source as source_module
 from validation import staging
 from validation.errors import BadContractFile, EmptyTable, IngestBusy, MixedIds
 from validation.ids import IdForm
 from validation.outcome import IngestReport
-from validation.tables import EntityKind
+from validation.tables import LEARNED_TABLES, EntityKind
 
 
 def balanced(report: IngestReport) -> bool:
@@ -29,7 +29,16 @@ def test_a_clean_source_enters_whole(door: Door) -> None:
     report = door.open()
     assert {name: t.new for name, t in report.tables.items()} == {"pins": 3, "actions": 4}
     assert report.refused == 0
-    assert report.absent == ("topics", "users", "boards", "follows", "ads", "impressions", "candidates")
+    assert report.absent == (
+        "topics",
+        "users",
+        "boards",
+        "follows",
+        "ads",
+        "query_judgements",
+        "impressions",
+        "candidates",
+    )
     assert door.lake.exists()
     assert door.lake.contract().vector_dims == {"visual_embedding": 2}
     assert sum(report.actions_by_day.values()) == 4
@@ -147,6 +156,22 @@ def test_of_entities_the_last_row_stays(door: Door) -> None:
     assert (outcome.new, outcome.updated, outcome.duplicate) == (1, 1, 1)
     titles = door.lake.read("pins").set_index("pin_id")["title"].to_dict()
     assert titles == {1: "last", 2: "LAMP", 9: "vase"}
+
+
+def test_queries_that_read_the_same_are_one_and_the_last_judgement_stays(door: Door) -> None:
+    door.write(query_judgements=judgements(pin_id=[1, 1, 2]))
+    report = door.open()
+    assert report.tables["query_judgements"].quarantined == {"duplicate query + pin_id": 1}
+    kept = door.lake.read("query_judgements")
+    assert kept.to_dict("records") == [
+        {"query": "red chair", "pin_id": 1, "relevance": 0.5},
+        {"query": "lamp", "pin_id": 2, "relevance": 1.0},
+    ]
+    before = door.lake.digest(LEARNED_TABLES)
+    door.write(query_judgements=judgements(query=["Lamp", "red chair", "rug"], relevance=[2, 0.5, 0]))
+    assert door.open().tables["query_judgements"].new == 3
+    assert door.lake.digest(LEARNED_TABLES) == before, "what was learned still holds"
+    assert door.lake.digest() != before
 
 
 def test_of_events_the_first_row_stays(door: Door) -> None:

@@ -75,7 +75,9 @@ def log(door: Door) -> Log:
 
 def test_records_become_rows(log: Log) -> None:
     log.append(
-        "a", action(1, query="red chair", surface="search", duration_s=2.5, request_id=55), impression(2)
+        "a",
+        action(1, query="red chair", surface="search", duration_s=2.5, request_id=55),
+        impression(2, query="red chair"),
     )
     report = log.ingest()
     assert {n: t.new for n, t in report.tables.items()} == {"impressions": 1, "actions": 1}
@@ -89,6 +91,7 @@ def test_records_become_rows(log: Log) -> None:
         "pinnersage",
         55,
     )
+    assert seen["query"] == "red chair"
 
 
 def test_an_impression_keeps_the_pin_it_was_searched_from(log: Log) -> None:
@@ -104,13 +107,14 @@ def test_a_lake_from_before_a_column_takes_rows_that_have_it(log: Log) -> None:
     log.ingest()
     (path,) = log.door.lake.files("impressions")
     old = pq.read_table(path)
-    pq.write_table(old.drop_columns(["anchor"]), path)
+    pq.write_table(old.drop_columns(["anchor", "query"]), path)
     assert log.door.lake.read("impressions")["anchor"].tolist() == [0]
-    log.append("a", impression(2), impression(3, pin_id=1, anchor=3))
+    log.append("a", impression(2), impression(3, pin_id=1, anchor=3, query="lamp"))
     report = log.ingest()
     assert (report.tables["impressions"].new, report.tables["impressions"].duplicate) == (1, 1)
     rows = log.door.lake.read("impressions").set_index("pin_id")
     assert rows["anchor"].to_dict() == {2: 0, 1: 3} and len(rows) == 2
+    assert rows["query"].to_dict() == {2: None, 1: "lamp"}
 
 
 def test_only_what_is_new_is_read(log: Log) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.validation.conftest import NOW, actions, ads, at, impressions, pins, times
+from tests.validation.conftest import NOW, actions, ads, at, impressions, judgements, pins, times
 from validation.ids import IdMap
 from validation.rows import CLOCK_SKEW, Checked, Rules, check, vector_dims
 from validation.tables import DEFAULT_VOCABULARY, EARLIEST, TABLES, EntityKind
@@ -124,6 +124,13 @@ BAD = [
     ("ads", ads(source=["standard", None, "x"]), "null source"),
     ("ads", ads(daily_budget=[None, -5.0, 1.0]), "negative daily_budget"),
     ("ads", ads(ends_at=times(at(), at(days=10), at(days=-9))), "ended before it began"),
+    ("query_judgements", judgements(pin_id=[1, 99, 3]), "unknown pin"),
+    ("query_judgements", judgements(query=["a", " \t\n", "b"]), "blank query"),
+    ("query_judgements", judgements(query=["a", None, "b"]), "null query"),
+    ("query_judgements", judgements(relevance=[1.0, -1.0, 0.0]), "negative relevance"),
+    ("query_judgements", judgements(relevance=[1.0, NAN, 0.0]), "relevance is not a finite number"),
+    ("query_judgements", judgements(relevance=[1.0, INF, 0.0]), "relevance is not a finite number"),
+    ("query_judgements", judgements(relevance=[1.0, None, 0.0]), "null relevance"),
     ("impressions", impressions(bid=[None, -1.0, 2.0]), "negative bid"),
     ("impressions", impressions(predicted=[None, 1.5, 0.1]), "predicted outside [0, 1]"),
 ]

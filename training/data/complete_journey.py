@@ -9,6 +9,7 @@
 | transaction row | action `purchase` |
 | transaction row with a coupon discount | action `coupon` as well |
 | promotion of a product in a store and week | impression, see `complete_journey_impressions.py` |
+| product type | query, and its products what answers it, see `complete_journey_queries.py` |
 
 **Left out.** Rows of quantity 0, which are not purchases. Campaign redemptions (`coupon_redemptions`) name a
 coupon and a day and no product; one counts as tied when the household bought a product of that coupon on that
@@ -33,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data.complete_journey_impressions import impressions
+from training.data.complete_journey_queries import judgements
 from validation.source import write_contract
 from validation.tables import Contract, Polarity, Vocabulary
 
@@ -98,6 +100,7 @@ def write(
             notes += step(db, staged)
         progress("Complete Journey: impressions")
         notes += _impressions(db, staged, np.random.default_rng(seed))
+        notes += _judgements(db, staged, np.random.default_rng([seed, 1]))
     vocabulary = Vocabulary(actions={PURCHASE: Polarity.POSITIVE, COUPON: Polarity.POSITIVE})
     write_contract(
         staged, Contract(name=NAME, vocabulary=vocabulary, board_name="basket", notes=" ".join(notes))
@@ -287,6 +290,21 @@ def _impressions(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Genera
     if table is not None:
         _write(out, "impressions", table)
     return [note]
+
+
+def _judgements(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Generator) -> list[str]:
+    rows = _arrow(
+        db,
+        """
+        SELECT DISTINCT pin_id, product_type FROM products SEMI JOIN bought USING (pin_id) ORDER BY pin_id
+    """,
+    )
+    table = judgements(rows.column("pin_id").to_numpy(), rows.column("product_type").to_pylist(), rng)
+    if not table.num_rows:
+        return []
+    _write(out, "query_judgements", table)
+    queries = len(table.column("query").unique())
+    return [f"Nobody searches: the {queries} judged queries are product types in plain words, judged by type."]
 
 
 def _one(db: duckdb.DuckDBPyConnection, query: str) -> tuple:

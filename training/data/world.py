@@ -4,6 +4,7 @@
     users             several interests each, which drift; boards, follows       world_users.py
     pages             a logging policy with known propensities                   world_policy.py
     answers           closeup, click, long_click, save, hide, by position        world_behaviour.py
+    searches          what people type, in the catalogue's words or others      world_queries.py
     ads               sponsored pins beside related ones, drawn apart            world_ads.py
     truth             interests, traits, laws: apart, for tests and simulations  world_truth.py
 
@@ -13,8 +14,10 @@ a pin, never the log. Every block draws from a seed of its own: equal configurat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,8 @@ from training.data.world_ads import Advertiser
 from training.data.world_behaviour import answer, match, strength
 from training.data.world_config import MS_DAY, WorldConfig
 from training.data.world_pins import Catalogue, Pins
-from training.data.world_policy import Requests, Shelves, draw_pages
+from training.data.world_policy import Page, Requests, Shelves, draw_pages
+from training.data.world_queries import Searchers
 from training.data.world_rows import (
     ACTION_SCHEMA,
     IMPRESSION_SCHEMA,
@@ -104,7 +108,9 @@ def simulate(out_dir: Path, config: WorldConfig, *, progress: Progress = silent)
             rng = np.random.default_rng([config.seed, 11, start])
             writers.write("follows", _first_follows(users, start, stop, config, tree, rng))
         ads = Advertiser.of(paths.tables, config, tree, pins, users) if config.ads else None
-        _run_days(paths, config, tree, pins, users, writers, ads, progress)
+        searchers = Searchers(config, tree)
+        _run_days(paths, config, tree, pins, users, writers, searchers, ads, progress)
+    searchers.write(paths.tables, paths.truth, pins)
     write_laws(paths.truth, config, tree)
     return paths
 
@@ -195,6 +201,7 @@ def _run_days(
     pins: Pins,
     users: Users,
     writers: _Writers,
+    searchers: Searchers,
     ads: Advertiser | None,
     progress: Progress,
 ) -> None:
@@ -222,8 +229,9 @@ def _run_days(
                 visits = Visits.draw(users, start, stop, day_ms, config, tree, rng)
                 if len(visits.who):
                     first = counters.next_request
+                    ask = partial(searchers.ask, users=users, pins=pins, day=day, block=block)
                     acted = _serve(
-                        visits, users, pins, shelves, config, tree, counters, shown, done, positives, rng
+                        visits, users, pins, shelves, config, tree, counters, shown, done, positives, ask, rng
                     )
                     if ads:
                         ads.show(acted, visits, first, day, block)
@@ -305,6 +313,7 @@ def _serve(
     shown: pq.ParquetWriter,
     done: pq.ParquetWriter,
     positives: np.ndarray,
+    ask: Callable[[Visits, Page, np.ndarray], np.ndarray],
     rng: np.random.Generator,
 ) -> pa.Table:
     """Show pages to a block's visits, draw the answers, and write both; the rows of the answers."""
@@ -334,18 +343,18 @@ def _serve(
     answers = answer(affinity, pins.quality[pin], users.bias[who[row]], page.position, law, rng, disliked)
 
     slot = matches.argmax(axis=1)
-    shown.write_table(impression_rows(page, visits, counters.next_request, tree, pins))
+    queries = ask(visits, page, answers.closeup)
+    shown.write_table(impression_rows(page, visits, queries, counters.next_request, tree, pins))
     table = action_rows(
         page,
         visits,
+        queries,
         answers,
         affinity,
         users,
         slot,
         counters.next_request,
         counters.next_event,
-        tree,
-        pins,
         rng,
     )
     done.write_table(table)

@@ -24,13 +24,13 @@ from training.data.world_rows import ACTION_SCHEMA, action_rows, times
 from training.data.world_topics import TopicTree
 from training.data.world_users import Users
 from training.data.world_visits import Visits
-from validation.tables import ADS, BID, IMPRESSIONS, PREDICTED, RELATED_ADS
+from validation.tables import ADS, BID, IMPRESSIONS, PREDICTED, QUERY, RELATED_ADS
 
 FIRST_ID = 1 << 40
 """First request id and event id of ads."""
 
 IMPRESSION_SCHEMA = pa.schema(
-    [f for f in IMPRESSIONS.schema if f.name not in ("stage", "source_topic", PREDICTED)]
+    [f for f in IMPRESSIONS.schema if f.name not in ("stage", "source_topic", PREDICTED, QUERY)]
 )
 _PAGE_MS = 1_500
 """From a closeup to its related pins."""
@@ -196,14 +196,13 @@ class Advertiser:
         done = action_rows(
             page,
             pages,
+            np.full(len(anchor), None, dtype=object),
             answers,
             affinity,
             self.users,
             matches.argmax(axis=1),
             self.next_request,
             self.next_event,
-            self.tree,
-            self.pins,
             rng,
         )
         surface = pa.array([RELATED_ADS] * len(done), pa.string())

@@ -66,6 +66,33 @@ class LoggingPolicy(_Frozen):
         return self
 
 
+class QueryLaw(_Frozen):
+    """How searches are worded (`world_queries.py`). The four shares are of all searches; the rest use the
+    catalogue's own words in their order."""
+
+    synonym: float = Field(0.22, ge=0, le=1)
+    """Other words for the thing; before the last days, a held back one becomes a hypernym."""
+    hypernym: float = Field(0.12, ge=0, le=1)
+    """Other words for the topic."""
+    reordered: float = Field(0.08, ge=0, le=1)
+    mistyped: float = Field(0.08, ge=0, le=1)
+    held_back: float = Field(0.3, ge=0, lt=1)
+    """Share of each topic's synonyms, and of its hypernyms, that nobody uses before the last days."""
+    held_back_until: float = Field(0.8, ge=0, le=1)
+    """Share of the days after which they come into use."""
+    pull: float = Field(6.0, ge=1)
+    """How many times as readily a searcher opens a pin of the thing searched for as another of its topic."""
+    judged: int = Field(300, ge=1)
+    """Different queries of the last days whose answers are graded."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> QueryLaw:
+        total = self.synonym + self.hypernym + self.reordered + self.mistyped
+        if total > 1:
+            raise ValueError(f"shares of the ways to word a search sum to {total:.4f}; they must not exceed 1")
+        return self
+
+
 class AdSourceLaw(_Frozen):
     """One kind of campaign: how many there are, what they bid, and how users answer them."""
 
@@ -147,6 +174,7 @@ class WorldConfig(_Frozen):
     """Chance that a user's interests change on a day."""
     behaviour: Behaviour = Behaviour()
     policy: LoggingPolicy = LoggingPolicy()
+    queries: QueryLaw = QueryLaw()
     ads: AdsConfig | None = None
     """None: no sponsored pins. They are drawn apart: everything else is the same world with and without."""
     images: bool = True

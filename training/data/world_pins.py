@@ -56,6 +56,8 @@ class Pins:
     """float32 (N,): standard normal, seen by users, not written in the content."""
     created_ms: np.ndarray
     """int64 (N,): Unix ms."""
+    thing: np.ndarray
+    """int8 (N,): which of its topic's things its title shows; 0 until `Catalogue.rows` wrote it."""
 
     def __len__(self) -> int:
         return len(self.leaf)
@@ -86,6 +88,7 @@ def traits(config: WorldConfig, tree: TopicTree, block: int, size: int) -> Pins:
         style=rng.integers(0, len(STYLE_NAMES), size).astype(np.int8),
         quality=rng.standard_normal(size).astype(np.float32),
         created_ms=start_ms + age.astype(np.int64),
+        thing=np.zeros(size, np.int8),
     )
 
 
@@ -139,22 +142,24 @@ class Catalogue:
         self.palettes = palettes(tree.leaf_root)
 
     def rows(self, block: int, first: int, pins: Pins) -> pa.Table:
-        """The contract rows of pins `first + 1`.. of one block."""
+        """The contract rows of pins `first + 1`.. of one block; notes in `pins.thing` what each title shows."""
         rng = np.random.default_rng([self.config.seed, 3, block])
         n = len(pins)
         vectors = self.geometry.vectors(pins, self.config.visual_noise, rng)
         numbers = rng.integers(0, 1000, (n, NUMBERS + 6)).tolist()
-        titles, descriptions, domains, images = [], [], [], []
+        titles, things, descriptions, domains, images = [], [], [], [], []
         for leaf, second, style, own in zip(
             pins.leaf.tolist(), pins.second.tolist(), pins.style.tolist(), numbers, strict=True
         ):
             title, description, domain = self._text(leaf, second, style, own[NUMBERS:])
             titles.append(title)
+            things.append(own[NUMBERS + 1] % len(self.tree.words[leaf]))
             descriptions.append(description)
             domains.append(domain)
             if self.config.images:
                 colours = self.palettes[leaf][style][own[7] % PALETTE_VARIANTS]
                 images.append(picture(int(self.tree.leaf_root[leaf]), colours, own[:NUMBERS]))
+        pins.thing[:] = things
         columns = {
             "pin_id": pa.array(np.arange(first + 1, first + n + 1), pa.int64()),
             "created_at": pa.array(pins.created_ms * 1000, pa.int64()).cast(TIME),
@@ -205,5 +210,5 @@ PIN_SCHEMA = pa.schema([f for f in PINS.schema if f.name != "text_embedding"])
 
 def join(parts: list[Pins]) -> Pins:
     """Blocks of traits as one."""
-    names = ("leaf", "second", "mix", "style", "quality", "created_ms")
+    names = ("leaf", "second", "mix", "style", "quality", "created_ms", "thing")
     return Pins(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})

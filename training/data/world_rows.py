@@ -9,7 +9,7 @@ from training.data.world_behaviour import Answers
 from training.data.world_config import MS_DAY, WorldConfig
 from training.data.world_pins import Pins
 from training.data.world_policy import SOURCE_NAMES, Page
-from training.data.world_topics import TopicTree, query_text
+from training.data.world_topics import TopicTree
 from training.data.world_users import Users
 from training.data.world_visits import Visits
 from validation.tables import (
@@ -20,6 +20,7 @@ from validation.tables import (
     FOLLOWS,
     IMPRESSIONS,
     PREDICTED,
+    SEARCH,
     TIME,
     TOPICS,
     Polarity,
@@ -35,7 +36,7 @@ VOCABULARY = Vocabulary(
         "hide": Polarity.NEGATIVE,
     }
 )
-HOMEFEED, SEARCH = "homefeed", "search"
+HOMEFEED = "homefeed"
 
 
 def topic_rows(tree: TopicTree) -> pa.Table:
@@ -55,6 +56,7 @@ TRUE_PIN_SCHEMA = pa.schema(
         ("mix", pa.float32()),
         ("style", pa.int8()),
         ("quality", pa.float32()),
+        ("thing", pa.int8()),
     ]
 )
 
@@ -68,6 +70,7 @@ def true_pin_rows(pins: Pins, first: int, tree: TopicTree) -> pa.Table:
             "mix": pins.mix,
             "style": pins.style,
             "quality": pins.quality,
+            "thing": pins.thing,
         },
         schema=TRUE_PIN_SCHEMA,
     )
@@ -137,7 +140,9 @@ ACTION_SCHEMA = ACTIONS.schema.set(
 )
 
 
-def impression_rows(page: Page, visits: Visits, first_request: int, tree: TopicTree, pins: Pins) -> pa.Table:
+def impression_rows(
+    page: Page, visits: Visits, queries: np.ndarray, first_request: int, tree: TopicTree, pins: Pins
+) -> pa.Table:
     row = page.request
     by_topic = np.isin(page.source, (0, 1, 4))
     return pa.table(
@@ -151,6 +156,7 @@ def impression_rows(page: Page, visits: Visits, first_request: int, tree: TopicT
             "source": _words(SOURCE_NAMES, page.source.astype(np.int8)),
             "source_topic": pa.array(tree.topic_id(pins.leaf[page.pin]), mask=~by_topic),
             "propensity": page.propensity.astype(np.float32),
+            "query": pa.array(queries[row], pa.string()),
         },
         schema=IMPRESSION_SCHEMA,
     )
@@ -159,14 +165,13 @@ def impression_rows(page: Page, visits: Visits, first_request: int, tree: TopicT
 def action_rows(
     page: Page,
     visits: Visits,
+    queries: np.ndarray,
     answers: Answers,
     affinity: np.ndarray,
     users: Users,
     slot: np.ndarray,
     first_request: int,
     first_event: int,
-    tree: TopicTree,
-    pins: Pins,
     rng: np.random.Generator,
 ) -> pa.Table:
     """Rows of every answer, sorted by time. A closeup comes some seconds after the page, the rest after it."""
@@ -198,17 +203,6 @@ def action_rows(
     row = page.request[index]
     who = visits.who[row]
     saved = kind == VOCABULARY.names.index("save")
-    query = [
-        query_text(
-            tree,
-            int(users.leaf[w, visits.intent[r]]),
-            int(users.style[w, visits.intent[r]]),
-            int(visits.word[r]),
-        )
-        if visits.search[r]
-        else None
-        for w, r in zip(who, row, strict=True)
-    ]
     return pa.table(
         {
             "event_id": np.arange(first_event, first_event + len(index)),
@@ -219,7 +213,7 @@ def action_rows(
             "surface": _words((HOMEFEED, SEARCH), visits.search[row].astype(np.int8)),
             "duration_s": pa.array(duration.astype(np.float32), mask=np.isnan(duration)),
             "board_id": pa.array(users.board[who, slot[index]].astype(np.int64), mask=~saved),
-            "query": pa.array(query, pa.string()),
+            "query": pa.array(queries[row], pa.string()),
             "request_id": row + first_request,
         },
         schema=ACTION_SCHEMA,

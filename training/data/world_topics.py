@@ -270,9 +270,3 @@ class TopicTree:
 
 
 STYLE_WORDS = tuple(tuple(w.strip() for w in words.split(",")) for words in STYLES.values())
-
-
-def query_text(tree: TopicTree, leaf: int, style: int, word: int) -> str:
-    """A search for thing `word` of `leaf`; even words carry the style, as in "rustic sourdough loaf"."""
-    thing = tree.words[leaf][word % len(tree.words[leaf])]
-    return f"{STYLE_WORDS[style][word % len(STYLE_WORDS[style])]} {thing}" if word % 2 == 0 else thing

@@ -44,7 +44,7 @@ class WorldTruth:
 
     @cached_property
     def pins(self) -> pd.DataFrame:
-        """topic_id, second_topic_id (0 for none), mix, style, quality; row i is pin id i + 1."""
+        """topic_id, second_topic_id (0 for none), mix, style, quality, thing; row i is pin id i + 1."""
         return pd.read_parquet(self.folder / "pins.parquet").set_index("pin_id")
 
     @cached_property
@@ -52,6 +52,12 @@ class WorldTruth:
         """bias (logits), rate (sessions a day), disliked (topic ids, at the end), by user_id; row i is user
         id i + 1."""
         return pd.read_parquet(self.folder / "users.parquet").set_index("user_id")
+
+    @cached_property
+    def queries(self) -> pd.DataFrame:
+        """kind (`world_queries.KINDS`), topic_id, thing, style (-1 for none), held_back, first_day, by text:
+        how each query that was ever typed is worded, and what it asks for."""
+        return pd.read_parquet(self.folder / "queries.parquet").set_index("query")
 
     def interests_at(self, when: datetime) -> pd.DataFrame:
         """The interests held at `when` (UTC). Raises ValueError outside the world's days."""

@@ -26,7 +26,7 @@ class Visits:
     search: np.ndarray
     """bool."""
     word: np.ndarray
-    """Which word of the topic a search uses."""
+    """0 to 19; a search with an even one names the style."""
 
     @classmethod
     def draw(

@@ -4,6 +4,7 @@ One file holds both, and changes without training or restarting anything:
 
     weights: {save: 1, click: 0.3, hide: -5}
     diversity: {theta: 0.7, topic_cap: 3}
+    search: {theta: 0.95}
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from training.models.diversity import DiversityConfig
 from training.models.settings_file import Unreadable, first_fault, read_settings
@@ -22,10 +23,20 @@ from training.models.utility import UtilityError, UtilityWeights
 from validation.tables import Vocabulary
 
 
+class SearchDiversity(DiversityConfig):
+    """Results of one query are alike, as it asked: near repeats give way, and nothing is capped."""
+
+    theta: float = Field(0.95, ge=0, le=1)
+    topic_cap: int = Field(0, ge=0, le=1000)
+    board_cap: int = Field(0, ge=0, le=1000)
+
+
 class PagePolicy(UtilityWeights):
-    """Utility weights, and the diversity of a page ordered by them."""
+    """Utility weights, and the diversity of pages ordered by them."""
 
     diversity: DiversityConfig = DiversityConfig()
+    search: SearchDiversity = SearchDiversity()
+    """The same of pages of search results."""
 
     @cached_property
     def digest(self) -> str:

@@ -162,7 +162,7 @@ class SentenceEncoder:
         import torch
         from transformers import AutoModel
 
-        with _quiet():
+        with quiet():
             network = AutoModel.from_pretrained(
                 self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
@@ -225,14 +225,17 @@ def _pooled(network: PreTrainedModel, tokens: dict) -> Floats:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars from transformers; its setting is the process's own, so it is put back."""
+def quiet() -> Iterator[None]:
+    """No progress bars and no reports of unread weights from transformers; its settings are the process's own,
+    so they are put back."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()

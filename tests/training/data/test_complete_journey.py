@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from training.data import complete_journey, complete_journey_impressions
 from training.data.complete_journey import PackageMissing, write
 from training.data.complete_journey_impressions import _sample_without
+from training.data.complete_journey_queries import LEAST, judgements, query_of
 from validation.ingest import ingest
 from validation.lake import Lake
 from validation.source import read_contract
@@ -174,6 +175,29 @@ def test_times_move_by_whole_weeks_to_end_just_before_the_day(package: Path, tmp
         assert (last.weekday(), last.time()) == (MONDAY.weekday(), MONDAY.time())
 
 
+@pytest.mark.parametrize(
+    ("product_type", "query"),
+    [
+        ("ICE - CRUSHED", "ice crushed"),
+        ("FRZN BAGGED VEGETABLES - PLAIN", "frozen bagged vegetables"),  # 30 letters: perhaps cut off
+        ("CANNED CAT FOOD (9 LIVES/FRISK", "canned cat food"),
+        ("SW GDS:DONUTS", "sweet goods donuts"),
+        ("ADULT ANALGESICS", "adult pain relief"),
+        ("MISC BULK", ""),
+    ],
+)
+def test_a_product_type_is_said_in_plain_words(product_type: str, query: str) -> None:
+    assert query_of(product_type) == query
+
+
+def test_products_are_judged_by_their_type() -> None:
+    types = ["FRZN CORN"] * LEAST + ["FROZEN CORN"] * 2 + ["CORN"] * (LEAST - 1) + ["PREMIUM", None]
+    rows = judgements(np.arange(1, len(types) + 1), types, np.random.default_rng(0)).to_pandas()
+    assert set(rows["query"]) == {"frozen corn"}, "corn has too few, and premium says nothing"
+    assert rows["pin_id"].tolist() == list(range(1, LEAST + 3)), "two spellings are one query"
+    assert (rows["relevance"] == 1).all()
+
+
 def test_the_contract_is_declared_and_honest(package: Path, tmp_path: Path) -> None:
     contract = read_contract(write(tmp_path / "tables", data=package))
     assert contract.vocabulary.actions == {"purchase": Polarity.POSITIVE, "coupon": Polarity.POSITIVE}
@@ -200,7 +224,7 @@ def test_the_tables_pass_the_door(package: Path, tmp_path: Path) -> None:
         checkpoint=False,
     )
     assert report.refused == 0
-    assert set(report.absent) == {"follows", "ads", "candidates"}
+    assert set(report.absent) == {"follows", "ads", "candidates", "query_judgements"}
     assert Lake(tmp_path / "lake").contract().name == "complete-journey"
 
 

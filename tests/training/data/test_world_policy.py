@@ -25,6 +25,7 @@ def shelves() -> Shelves:
         style=np.zeros(PINS, np.int8),
         quality=rng.standard_normal(PINS).astype(np.float32),
         created_ms=created.astype(np.int64),
+        thing=np.zeros(PINS, np.int8),
     )
     shelves = Shelves(pins, LEAVES, start_ms=0)
     shelves.close(rng.integers(0, 36, 100))

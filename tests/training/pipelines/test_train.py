@@ -25,6 +25,8 @@ from training.data.world import WorldPaths
 from training.evaluation.metrics import auc
 from training.evaluation.served_scores import served_scores
 from training.models.interactions import Pins, polarity_signs, request_interactions
+from training.models.lexical import LexicalIndex
+from training.models.query_features import QUERY_FEATURES, query_features
 from training.models.ranker import ENGAGE, load_calibrator, load_ranker
 from training.models.transact import SequenceConfig
 from training.pipelines import night_vectors, pinnability
@@ -119,6 +121,7 @@ def rows(made: TrainingContext, trained: Trained) -> TrainingSet:
 def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
     assert {name: part.version for name, part in trained.parts.items()} == {
         "content": 1,
+        "lexical": 1,
         "pinsage": 1,
         "pixie": 1,
         **dict.fromkeys(LEARNED, 1),
@@ -135,6 +138,7 @@ def test_parts_live_in_their_spaces(trained: Trained):
     spaces = {name: part.space for name, part in trained.parts.items()}
     assert {name: spaces.pop(name) for name in LEARNED} == {name: f"{name}@1" for name in LEARNED}
     assert spaces.pop("pixie") is None, "a graph has no space"
+    assert spaces.pop("lexical") is None, "words are no vectors"
     assert spaces.pop("light_gbdt") is None, "it reads scores"
     assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
     assert {name for name, space in spaces.items() if space == "content@1"} == {
@@ -250,6 +254,10 @@ def test_serving_computes_the_features_that_training_saw(
     follows = lake.read("follows").dropna(subset="topic_id")
     ranker = load_ranker(Registry(made.mlflow_uri).download("pinnability_gbdt", 1))
     requests = block.keys["request_id"].drop_duplicates().head(40)
+    searched = lake.read("impressions", ["request_id", "query"]).dropna().set_index("request_id")["query"]
+    searched = searched[~searched.index.duplicated()].to_dict()
+    words, searches = LexicalIndex.load(Registry(made.mlflow_uri).download("lexical", 1)), 0
+    assert ranker.spec.query == QUERY_FEATURES
 
     def take(ids: np.ndarray) -> Pins:
         at = np.searchsorted(pins.ids, ids)
@@ -273,9 +281,16 @@ def test_serving_computes_the_features_that_training_saw(
         )
         np.testing.assert_array_equal(online, block.interactions[mine])
         user_row, pin_rows = block.user_scalars[mine[0]], block.pin_scalars[mine]
-        serving = ranker.score(ranker.spec.assemble(user_row, pin_rows, online))
-        offline = ranker.spec.assemble(block.user_scalars, block.pin_scalars, block.interactions)
+        query = searched.get(int(request))
+        asked = query_features(words, query, keys["surface"].iloc[0], keys["pin_id"].to_numpy())
+        np.testing.assert_array_equal(asked, block.query[mine])
+        searches += query is not None
+        serving = ranker.score(ranker.spec.assemble(user_row, pin_rows, online, query=asked))
+        offline = ranker.spec.assemble(
+            block.user_scalars, block.pin_scalars, block.interactions, query=block.query
+        )
         np.testing.assert_array_equal(serving, ranker.score(offline)[mine])
+    assert searches >= 3
 
 
 def test_a_version_states_its_rows_and_its_days(made: TrainingContext, trained: Trained, rows: TrainingSet):
@@ -405,7 +420,7 @@ def test_rankers_without_rows_are_skipped_and_say_why(
 
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
-    assert set(done.parts) == {"content", "pinsage", "pixie", *LEARNED, "pinnersage", "light_gbdt"}
+    assert set(done.parts) == {"content", "lexical", "pinsage", "pixie", *LEARNED, "pinnersage", "light_gbdt"}
     no_ads = {"ads": "the data has no ads"}
     assert done.skipped == dict.fromkeys(RANKERS, "there is nothing to learn from") | no_ads
 

@@ -1,0 +1,66 @@
+"""The parts of a release that search runs on: words, popular queries, and the query encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bentos.query_vectors import QueryVectors
+from bentos.release import ServingRelease
+from bentos.serving import ReleaseRejected
+from bentos.sources import lexical, searchsage
+from training.models.lexical import LexicalIndex, PopularQueries
+from validation.manifest import ReleaseManifest
+
+Files = Callable[[str, int], Path]
+"""The folder of a model's version."""
+
+
+def with_words(release: ServingRelease, files: Files) -> ServingRelease:
+    """The release with its index of words, where it has one. Every process holds it: one searches, one ranks by
+    it, one says how a query was read. Raises ReleaseRejected for files that cannot be read."""
+    part = release.manifest.parts.get(lexical.NAME)
+    if part is None:
+        return release
+    folder = files(part.model, part.version)
+    try:
+        index, popular = LexicalIndex.load(folder), PopularQueries.load(folder)
+    except (OSError, ValueError) as error:
+        raise ReleaseRejected(f"{part.model}@{part.version}: {error}; train lexical again") from error
+    return replace(release, lexical=index, popular_queries=popular)
+
+
+def query_vectors(manifest: ReleaseManifest, files: Files) -> QueryVectors | None:
+    """SearchSage's query tower on one thread, where the release has one.
+
+    Raises ReleaseRejected for files that cannot be read, and where the package that runs them is not installed.
+    """
+    part = manifest.parts.get(searchsage.NAME)
+    if part is None:
+        return None
+    import torch
+
+    from training.models.searchsage import QueryEncoder
+
+    torch.set_num_threads(1)
+    try:
+        return QueryVectors(QueryEncoder.load(files(part.model, part.version)))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ReleaseRejected(f"{part.model}@{part.version}: {error}") from error
+
+
+def check_queries(release: ServingRelease, queries: QueryVectors) -> None:
+    """Encode a query. Raises ReleaseRejected where it lands in another space than the release's pins."""
+    part, made = release.manifest.parts[searchsage.NAME], queries.encoder
+    held = release.dim(made.space)
+    if made.space != part.space or made.dimension != held:
+        raise ReleaseRejected(
+            f"{part.model}@{part.version} maps queries into {made.space}, {made.dimension}-d; the release holds"
+            f" {held}-d pins there, and its manifest says {part.space}; train searchsage on this release's pins"
+        )
+    vector = queries.of("a pin")
+    if vector.shape != (held,) or not np.isfinite(vector).all():
+        raise ReleaseRejected(f"{part.model}@{part.version} makes vectors that are none; train it again")

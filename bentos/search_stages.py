@@ -1,0 +1,80 @@
+"""What only search does: answer where nothing is found, and leave out pins of topics it is not about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bentos.candidates import Candidates
+from bentos.features import Flags, Floats, Ints
+from bentos.sources import popular_by_topic
+from bentos.stages import fail_open
+from training.models.light_ranking import DAMPING
+
+if TYPE_CHECKING:
+    from bentos.engines import Engines
+    from bentos.feed import Feed
+
+TOP = 20
+"""Best results whose topics are the query's."""
+COVERED = 0.9
+"""Share of them, by reciprocal rank, that the query's topics explain: the rest may be chance."""
+
+
+@dataclass(frozen=True)
+class OrPopular:
+    """Where no source found anything, what is popular, and the answer says so."""
+
+    deadline_ms: float
+    name: str = "popular"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        if any(len(part) for part in feed.parts):
+            return
+        feed.fallback = "nothing is found for this query: popular pins"
+        try:
+            found = await engines.pool.call(self.name, self.deadline_ms, lambda: popular(feed))
+        except Exception as error:
+            # No pins are an answer too, and this one says what it lacks.
+            fail_open(feed, self.name, error)
+            return
+        feed.parts = [found]
+
+
+def popular(feed: Feed) -> Candidates:
+    """The catalogue's popular pins. Blocks."""
+    return popular_by_topic.from_topics(popular_by_topic.NAME, feed, [0], "popular")
+
+
+def on_topic(feed: Feed) -> Flags:
+    """Of the query's topics, of one above, below or beside them, or of none that is known, (n,).
+
+    The query's topics are the fewest, largest first, that explain COVERED of the TOP best results. All pass
+    where results have no topics, and where nothing was found for the query.
+    """
+    topics = feed.pins.stats.topics[feed.pins.rows(feed.candidates.pin_ids)]  # (n, t), 0 is none
+    asked = topics_of(topics[:TOP])
+    if feed.fallback or not len(asked):
+        return np.ones(len(topics), bool)
+    parents = {topic: named.parent_id for topic, named in feed.release.topics.items()}
+    family = {*asked.tolist(), *(parents.get(topic, 0) for topic in asked.tolist())} - {0}
+    near = [t for t in np.unique(topics).tolist() if t in family or parents.get(t, 0) in family]
+    return np.isin(topics, near).any(axis=1) | ~topics.any(axis=1)
+
+
+def topics_of(topics: Ints) -> Ints:
+    """The query's topics out of those of its best results (n, t), best first; largest share first."""
+    rank = np.arange(len(topics))
+    weights: Floats = np.where(topics.any(axis=1), 1 / (DAMPING + rank), 0).astype(np.float32)
+    whole, open_ = weights.sum(), np.ones(len(topics), bool)
+    chosen: list[int] = []
+    while weights[open_].sum() > (1 - COVERED) * whole:
+        left = topics[open_]
+        candidates = np.unique(left[left > 0])
+        held = (left[None] == candidates[:, None, None]).any(axis=2)  # (topics, n)
+        best = int(candidates[(held * weights[open_]).sum(axis=1).argmax()])
+        chosen.append(best)
+        open_ &= ~(topics == best).any(axis=1)
+    return np.array(chosen, np.int64)

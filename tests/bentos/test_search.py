@@ -1,0 +1,194 @@
+"""Search: by words and by meaning, what people type, what is missing, and what is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bentos.errors import EmptyQuery, NoSearch, QueryTooLong, RequestError
+from bentos.event_log import read
+from bentos.impressions import STREAM
+from bentos.loader import check_release
+from bentos.messages import MAX_QUERY, FeedAnswer, SearchRequest, SuggestionsRequest
+from bentos.query_vectors import QueryVectors
+from bentos.search_stages import topics_of
+from bentos.serving import ReleaseRejected
+from tests.bentos.conftest import run
+from tests.bentos.fakes import COOK, DIM, GARDENER, Stack, manifest, pin_of, planted_release, topic_of
+from tests.bentos.planted_search import PlantedEncoder, search_manifest
+
+
+@pytest.fixture
+def searching(stack_of: Callable[..., Stack]) -> Stack:
+    return stack_of(search=True)
+
+
+def search(stack: Stack, query: str, limit: int = 10, **more: object) -> FeedAnswer:
+    return run(stack.service.search(SearchRequest(query=query, limit=limit, **more)))
+
+
+def topics(answer: FeedAnswer) -> set[int]:
+    return {topic_of(int(pin.pin_id)) for pin in answer.pins}
+
+
+def counts(answer: FeedAnswer) -> dict[str, int]:
+    return {source.name: source.count for source in answer.sources}
+
+
+def test_results_are_found_by_words_and_by_meaning(searching: Stack) -> None:
+    answer = search(searching, "Chocolate  cake", user_id=COOK)
+    assert len(answer.pins) == 10 and topics(answer) == {1}
+    assert answer.missing == [] and answer.fallback is None
+    assert answer.query is not None and answer.query.text == "chocolate cake"
+    assert (answer.query.corrected, answer.query.unknown, answer.query.without) == ([], [], [])
+    assert counts(answer)["lexical"] == 60 and counts(answer)["searchsage"] == 300
+    assert {pin.why.kind for pin in answer.pins} <= {"words", "meaning"}
+    assert [stage.name for stage in answer.stages][:3] == ["user", "retrieve", "popular"]
+
+
+def test_what_no_pin_says_is_found_by_meaning(searching: Stack) -> None:
+    answer = search(searching, "dessert")
+    assert counts(answer)["lexical"] == 0 and answer.query.unknown == ["dessert"]
+    assert topics(answer) == {1} and {pin.why.kind for pin in answer.pins} == {"meaning"}
+
+
+def test_a_slip_is_mended_and_said(searching: Stack) -> None:
+    answer = search(searching, "winter caots")
+    assert topics(answer) == {3}
+    assert [(one.typed, one.read) for one in answer.query.corrected] == [("caot", "coat")]
+
+
+@pytest.mark.parametrize(
+    ("query", "topic"),
+    [
+        ("cake " * 399, 1),
+        ("\u202ecake\u0000\u0007", 1),
+        ("\u200fgarden benches\u200f 🌿", 2),
+        ("'; drop table pins; -- yoga", 6),
+        ("pin_id in [1] or chocolate", 1),
+        ("{{ cake }}", 1),
+        ("<script>alert('cake')</script>", 1),
+        ("ＣＡＫＥ", 1),
+    ],
+)
+def test_whatever_is_typed_is_words(searching: Stack, query: str, topic: int) -> None:
+    answer = search(searching, query)
+    assert answer.missing == [] and len(answer.pins) == 10
+    assert topic_of(int(answer.pins[0].pin_id)) == topic
+
+
+@pytest.mark.parametrize("query", ["🍰🍰", "!!!", "--", "\u200f؟"])
+def test_what_says_nothing_is_answered_with_what_is_popular(searching: Stack, query: str) -> None:
+    answer = search(searching, query)
+    assert answer.fallback == "nothing is found for this query: popular pins"
+    assert len(answer.pins) == 10 and {pin.why.kind for pin in answer.pins} == {"popular"}
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "words"),
+    [
+        ("", EmptyQuery, "query is blank"),
+        (" \t\n\u3000\u0000", EmptyQuery, "query is blank"),
+        ("\ud800", EmptyQuery, "query is blank"),
+        ("x" * (MAX_QUERY + 1), QueryTooLong, "query has 2001 characters"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused(
+    searching: Stack, query: str, error: type[RequestError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        search(searching, query)
+
+
+def test_pins_of_other_topics_are_left_out_and_those_beside_stay(searching: Stack) -> None:
+    release = searching.release
+    whole = search(searching, "oak table", limit=200)
+    assert topics(whole) == {4}
+    merged, kept = (next(s.count for s in whole.stages if s.name == n) for n in ("pins", "on_topic"))
+    assert kept < merged
+    beside = {t: replace(name, parent_id=9) if t in (4, 5) else name for t, name in release.topics.items()}
+    related = replace(release, topics=beside)
+    widened = run(
+        replace(searching.service, release=lambda: related).search(SearchRequest(query="oak table", limit=200))
+    )
+    assert topics(widened) == {4, 5}
+
+
+def test_the_topics_of_a_query_are_the_fewest_that_explain_its_best_results() -> None:
+    assert topics_of(np.array([[1, 2]] * 10)).tolist() == [1]
+    assert topics_of(np.array([[1, 0]] * 9 + [[2, 0]] * 9)).tolist() == [1, 2]
+    assert topics_of(np.array([[1, 0]] * 19 + [[2, 0]])).tolist() == [1], "one stray among twenty"
+    assert topics_of(np.zeros((5, 2), np.int64)).tolist() == []
+    assert topics_of(np.empty((0, 2), np.int64)).tolist() == []
+
+
+def test_hidden_pins_do_not_come_back(searching: Stack) -> None:
+    shown = {pin.pin_id for pin in search(searching, "winter coats", 200, user_id=GARDENER).pins}
+    assert shown and not shown & {pin_of(3, 0), pin_of(3, 1)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "brings", "without"),
+    [
+        ({"words": False}, "searchsage", "lexical: not of this release"),
+        ({"meaning": False}, "lexical", "searchsage: not of this release"),
+    ],
+)
+def test_one_part_of_search_serves_alone_and_says_so(
+    stack_of: Callable[..., Stack], changes: dict[str, bool], brings: str, without: str
+) -> None:
+    stack = stack_of(search=True)
+    alone = replace(stack.release, manifest=search_manifest(manifest(), **changes))
+    alone = replace(alone, **({"lexical": None} if "words" in changes else {"queries": None}))
+    answer = run(replace(stack.service, release=lambda: alone).search(SearchRequest(query="cake", limit=10)))
+    assert topics(answer) == {1} and {name for name, count in counts(answer).items() if count} == {brings}
+    assert answer.query.without == [without] and answer.missing == []
+
+
+def test_a_release_without_search_says_what_it_lacks(stack: Stack) -> None:
+    with pytest.raises(NoSearch, match=r"release 1 has neither searchsage nor lexical .*run `corkboard train`"):
+        search(stack, "cake")
+    assert run(stack.service.suggestions(SuggestionsRequest(prefix="c"))).queries == []
+
+
+def test_a_part_that_fails_costs_its_results_only(searching: Stack) -> None:
+    searching.release.queries.encoder.broken = True
+    answer = search(searching, "benches yoga")
+    assert answer.missing == ["searchsage: RuntimeError"] and answer.pins
+
+
+def test_results_are_logged_with_what_was_searched_for(searching: Stack) -> None:
+    answer = search(searching, "Chocolate Cake", user_id=COOK)
+    searching.service.impressions.close()
+    logged = [r for r in read(searching.events, STREAM) if r.request_id == answer.request_id]
+    assert [r.pin_id for r in logged] == [pin.pin_id for pin in answer.pins]
+    assert {(r.surface, r.query) for r in logged} == {("search", "chocolate cake")}
+
+
+def test_suggestions_begin_as_typed(searching: Stack) -> None:
+    def suggested(prefix: str, limit: int = 8) -> list[str]:
+        asked = SuggestionsRequest(prefix=prefix, limit=limit)
+        return run(searching.service.suggestions(asked)).queries
+
+    assert suggested("CHO") == ["chocolate cake"]
+    assert suggested("ca") == ["carrot cake", "chocolate cake"]
+    assert suggested("", limit=2) == ["chocolate cake", "garden bench"]
+    assert suggested("zz") == []
+    with pytest.raises(QueryTooLong, match="prefix has 3000 characters"):
+        suggested("x" * 3000)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        (PlantedEncoder(space="pinsage@9"), "maps queries into pinsage@9"),
+        (PlantedEncoder(dimension=DIM + 1), f"{DIM + 1}-d; the release holds {DIM}-d pins"),
+    ],
+)
+def test_an_encoder_of_another_space_is_rejected(tmp_path, encoder: PlantedEncoder, words: str) -> None:
+    release = replace(planted_release(tmp_path, search=True), queries=QueryVectors(encoder))
+    with pytest.raises(ReleaseRejected, match=words):
+        check_release(release)

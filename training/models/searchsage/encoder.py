@@ -1,0 +1,85 @@
+"""A trained query encoder: what a version holds, and what search serves queries with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.models.searchsage.config import Pooling
+from training.models.searchsage.network import QueryTower
+from training.models.searchsage.tokens import QueryTokens, by_length
+from training.models.weights import load_network, save_network
+
+Floats = NDArray[np.float32]
+
+FILES = "searchsage"
+"""Name of the two files of a saved tower; the tokenizer has a third."""
+
+BATCH = 64
+
+
+class QueryEncoder:
+    """Queries to unit vectors of the pin space `space`. One may be read by several threads at once."""
+
+    def __init__(
+        self, tower: QueryTower, tokens: QueryTokens, space: str, *, longest: int, origin: str
+    ) -> None:
+        self.tower = tower.eval()
+        self.tokens = tokens
+        self.space = space
+        """The space of pins that queries are mapped into, `pinsage@3`."""
+        self.longest = longest
+        self.origin = origin
+        """The encoder it was fine-tuned from, `name version`, or `scratch`."""
+
+    @property
+    def dimension(self) -> int:
+        return self.tower.dimension
+
+    def encode(self, queries: Sequence[str]) -> Floats:
+        """Vectors of `queries`, (n, dimension) float32, unit rows.
+
+        Any string is taken; what lies past the longest input is cut off, and an empty one has a vector that
+        means nothing (refusing it is the caller's). Equal queries have equal rows; a row depends on its batch
+        only by rounding (1e-6). Threads are torch's own setting.
+        """
+        out = np.empty((len(queries), self.dimension), np.float32)
+        if not len(queries):
+            return out
+        with torch.inference_mode():
+            for rows, ids in by_length(self.tokens(queries), BATCH):
+                out[rows] = self.tower(torch.from_numpy(ids)).numpy()
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), settings (JSON) and `tokenizer.json` into `folder`."""
+        settings = {
+            "space": self.space,
+            "dimension": self.dimension,
+            "pooling": self.tower.pooling.value,
+            "longest": self.longest,
+            "origin": self.origin,
+            "transformer": self.tower.transformer_settings(),
+        }
+        save_network(self.tower, folder, FILES, settings)
+        self.tokens.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> QueryEncoder:
+        """The encoder saved in `folder`. Nothing else is read, and nothing downloaded.
+
+        Raises FileNotFoundError where there is none, TransformersMissing where the package is not installed.
+        """
+        saved = json.loads((folder / f"{FILES}.json").read_text())
+        tower = load_network(
+            folder,
+            FILES,
+            lambda s: QueryTower.rebuilt(s["transformer"], s["dimension"], Pooling(s["pooling"])),
+        )
+        tokens = QueryTokens.load(folder, saved["longest"])
+        return cls(tower, tokens, saved["space"], longest=saved["longest"], origin=saved["origin"])

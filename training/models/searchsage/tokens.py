@@ -1,0 +1,71 @@
+"""Queries as token ids: a `tokenizers` model from one JSON file, batched by length so none is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Ints = NDArray[np.int64]
+
+FILE = "tokenizer.json"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class QueryTokens:
+    """Text to token ids, cut to `longest`; any string is taken."""
+
+    def __init__(self, tokenizer: Tokenizer, longest: int) -> None:
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(longest)
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, folder: Path, longest: int) -> QueryTokens:
+        """From the folder's `tokenizer.json`."""
+        from tokenizers import Tokenizer
+
+        return cls(Tokenizer.from_file(str(folder / FILE)), longest)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(str(folder / FILE))
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, [CLS] and [SEP] included."""
+        # a lone surrogate, which JSON can carry, is no text that a tokenizer takes
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        return [found.ids for found in self.tokenizer.encode_batch_fast(clean)]
+
+
+def by_length(ids: Sequence[Sequence[int]], most: int) -> Iterator[tuple[Ints, Ints]]:
+    """(rows, token ids (b, t)) of texts of equal length, at most `most` a batch, shortest first."""
+    lengths = np.array([len(row) for row in ids])
+    for length in np.unique(lengths):
+        of_length = np.flatnonzero(lengths == length)
+        for start in range(0, len(of_length), most):
+            rows = of_length[start : start + most]
+            yield rows, np.array([ids[row] for row in rows], np.int64)
+
+
+def train_wordpiece(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, learned from `texts` (BERT's own)."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    return tokenizer
