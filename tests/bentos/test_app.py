@@ -150,7 +150,7 @@ def test_the_front_door_leads_to_the_page(server: Server) -> None:
     assert "swagger" in docs and "googletagmanager" not in docs
 
 
-FUZZED = ("/homefeed", "/related", "/related_ads", "/pins", "/users", "/events")
+FUZZED = ("/homefeed", "/related", "/related_ads", "/pins", "/users", "/events", "/search", "/suggestions")
 
 
 @pytest.mark.parametrize("mode", ["positive", "negative"])
