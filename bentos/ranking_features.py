@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bentos.breaker import PartAbsent
 from bentos.features import Floats, Ints, PinTable
 from training.models.interactions import Pins, request_interactions
 from training.models.query_features import query_features
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from bentos.feed import Feed
 
 
-class NoRanker(RuntimeError):
+class NoRanker(PartAbsent):
     """The release has no ranker, or this process did not load it."""
 
 

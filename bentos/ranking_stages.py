@@ -13,7 +13,7 @@ import numpy as np
 
 from bentos.features import Floats, Ints
 from bentos.ranking_features import asked
-from bentos.stages import fail_open
+from bentos.stages import NoScores, fail_open
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models.diversity import DiversityConfig, diversify
 from training.models.pinnability import PIN_PREFIX, USER_PREFIX
@@ -33,10 +33,6 @@ CALIBRATION_FEATURES = (
 
 RANKED = "ranked"
 """`Feed.ordered_by` of an order by utility."""
-
-
-class NoScores(RuntimeError):
-    """A ranker, or its calibration, gave what is no probability."""
 
 
 @dataclass(frozen=True)

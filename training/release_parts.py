@@ -16,6 +16,7 @@ from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines import searchsage as searchsage_pipeline
 from training.pipelines import transact as transact_pipeline
 from training.pipelines.content import content_part
 from training.pipelines.lexical import lexical_part
@@ -23,6 +24,7 @@ from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
 from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
+from training.pipelines.searchsage import searchsage_part
 from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
 from validation.lake import Lake
@@ -37,6 +39,9 @@ LIGHT = "light"
 
 LEXICAL = lexical_pipeline.MODEL
 """Role of the index that search finds words with."""
+
+SEARCHSAGE = searchsage_pipeline.MODEL
+"""Role of the encoder that search finds meaning with: it maps queries into the space of similar pins."""
 
 MAKERS = (CONTENT, PINSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
@@ -70,7 +75,7 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     content = content_part(registry, version)
     if content.metrics.get("content_coverage") == 0:
         why = f"{content.model}@{content.version} found no words, topics, domain or embedding in any pin"
-        roles = (CONTENT, LEXICAL, PINSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT, ADS)
+        roles = (CONTENT, LEXICAL, PINSAGE, SEARCHSAGE, PIXIE, *LEARNED, PINNERSAGE, RANKER, LIGHT, ADS)
         return {}, dict.fromkeys(roles, why)
     space = space_of(content)
     pinsage = _pinsage(registry, space)
@@ -84,10 +89,14 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     ads = _in_space(registry, ads_pipeline.MODEL, space)
     if ads is not None and (short := ads_pipeline.shortfall(ads)):
         known[ADS], ads = short, None
+    searchsage = _searchsage(registry, space_of(pinsage or content))
+    if searchsage is not None and (short := searchsage_pipeline.shortfall(searchsage)):
+        known[SEARCHSAGE], searchsage = short, None
     found: dict[str, Part | None] = {
         CONTENT: content,
         LEXICAL: _lexical(registry),
         PINSAGE: pinsage,
+        SEARCHSAGE: searchsage,
         PIXIE: _pixie(registry, space),
         **learned,
         PINNERSAGE: _pinnersage(registry, space_of(pinsage or content)),
@@ -125,6 +134,11 @@ def _lexical(registry: Registry) -> Part | None:
 def _pinsage(registry: Registry, content_space: str) -> Part | None:
     version = _newest(registry, pinsage_pipeline.MODEL, "content_space", content_space)
     return None if version is None else pinsage_part(registry, version)
+
+
+def _searchsage(registry: Registry, space: str) -> Part | None:
+    version = _newest(registry, searchsage_pipeline.MODEL, "space", space)
+    return None if version is None else searchsage_part(registry, version)
 
 
 def _pixie(registry: Registry, content_space: str) -> Part | None:
@@ -187,7 +201,7 @@ def _why_absent(registry: Registry, role: str, space: str) -> str:
     """Why a role has no part. Raises ReleaseError where the run that made the space stopped before it."""
     # All but the last two are made before PinnerSage, so that a run that went on without them left them out; a
     # release does without the last two.
-    if role in (LEXICAL, PINSAGE, PIXIE, *LEARNED, ADS):
+    if role in (LEXICAL, PINSAGE, SEARCHSAGE, PIXIE, *LEARNED, ADS):
         return "the last training run left it out"
     models = {PINNERSAGE: (pinnersage_pipeline.MODEL,), RANKER: RANKERS}[role]
     behind = [f"{model}@{v}" for model in models if (v := registry.latest(model)) is not None]

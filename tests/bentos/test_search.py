@@ -66,7 +66,7 @@ def test_a_slip_is_mended_and_said(searching: Stack) -> None:
     [
         ("cake " * 399, 1),
         ("\u202ecake\u0000\u0007", 1),
-        ("garden\u200fbenches 🌿", 2),
+        ("\u200fgarden benches\u200f 🌿", 2),
         ("'; drop table pins; -- yoga", 6),
         ("pin_id in [1] or chocolate", 1),
         ("{{ cake }}", 1),
@@ -126,10 +126,8 @@ def test_the_topics_of_a_query_are_the_fewest_that_explain_its_best_results() ->
 
 
 def test_hidden_pins_do_not_come_back(searching: Stack) -> None:
-    hidden = {pin_of(3, 0), pin_of(3, 1)}
-    assert not hidden & {
-        int(pin.pin_id) for pin in search(searching, "winter coats", 200, user_id=GARDENER).pins
-    }
+    shown = {pin.pin_id for pin in search(searching, "winter coats", 200, user_id=GARDENER).pins}
+    assert shown and not shown & {pin_of(3, 0), pin_of(3, 1)}
 
 
 @pytest.mark.parametrize(

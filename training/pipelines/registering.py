@@ -64,13 +64,16 @@ class Kept:
         return {WEIGHTS_TAG: str(self.learned_at)} | until
 
 
-def kept_weights(registry: Registry, model: str, content: Part) -> Kept | None:
-    """The newest version, where `content` has the weights of the content space it reads; else None."""
+def kept_weights(registry: Registry, model: str, space: Part, *, tag: str = "content_space") -> Kept | None:
+    """The newest version, where `space` has the weights of the space that its `tag` names; else None."""
     version = registry.latest(model)
     if version is None:
         return None
-    read = Space.parse(registry.version(model, version).tags["content_space"])
-    if registry.weights_of(read.model, read.version) != registry.weights_of(content.model, content.version):
+    read = Space.parse(registry.version(model, version).tags[tag])
+    if (read.model, registry.weights_of(read.model, read.version)) != (
+        space.model,
+        registry.weights_of(space.model, space.version),
+    ):
         return None
     return Kept(version, registry.weights_of(model, version), registry.learned_until(model, version))
 

@@ -1,10 +1,11 @@
-"""The whole training run in order: features, content space, words, PinSage, Pixie, learned retrievers,
-PinnerSage, training set, rankers, light ranker.
+"""The whole training run in order: features, content space, words, PinSage, SearchSage, Pixie, learned
+retrievers, PinnerSage, training set, rankers, light ranker.
 
     lake -> features -> Feast
          -> lexical@v (BM25 and popular queries)
          -> content@v -> Feast, Milvus
                       -> pinsage@v -> Feast, Milvus
+                                   -> searchsage@v (queries into the space of similar pins)
                                    -> pinnersage@v -> interests -> Feast
                       -> pixie@v (the pin-board graph)
                       -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
@@ -37,6 +38,7 @@ from training.data.training_set import NoTrainingRows, TrainingSet
 from training.evaluation.retrieval import NothingHeldOut
 from training.interests.fitting import TooFewEngagements
 from training.models.interactions import Pins
+from training.models.searchsage import TransformersMissing
 from training.pinnerformer.trainer import NothingToPredict
 from training.pipelines import ads as ads_pipeline
 from training.pipelines import content as content_pipeline
@@ -46,6 +48,7 @@ from training.pipelines import pinnersage as pinnersage_pipeline
 from training.pipelines import pinsage as pinsage_pipeline
 from training.pipelines import pixie as pixie_pipeline
 from training.pipelines import retrievers
+from training.pipelines import searchsage as searchsage_pipeline
 from training.pipelines import transact as transact_pipeline
 from training.pipelines.ads import build_ads_set, train_ads
 from training.pipelines.clock import run_interval
@@ -62,10 +65,12 @@ from training.pipelines.pinsage_world import TooFewPairs
 from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER, NothingServed
+from training.pipelines.searchsage import train_searchsage
 from training.pipelines.transact import train_transact
 from training.pipelines.two_tower import train_two_tower
 from training.registry import TRAINED, Registry
 from training.release_parts import newest_sources
+from training.searchsage.pairs import TooFewQueries
 from training.transact.trainer import NothingToLearn as NothingForTransAct
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
@@ -78,6 +83,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     content_pipeline.MODEL: ("pins",),
     lexical_pipeline.MODEL: ("pins",),
     pinsage_pipeline.MODEL: ("pins", "actions"),
+    searchsage_pipeline.MODEL: ("pins", "actions"),
     pixie_pipeline.MODEL: ("pins", "actions"),
     PINNERFORMER: ("pins", "actions"),
     DCM: ("pins", "actions"),
@@ -92,6 +98,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
 """Tables each step cannot do without, in the order the steps run."""
 
 STEPS = tuple(NEEDS)
+
+INSIDE = (pinnersage_pipeline.MODEL, searchsage_pipeline.MODEL)
+"""Models that live in PinSage's space."""
 
 
 class TrainRetriever(Protocol):
@@ -162,6 +171,7 @@ class _Run:
         if pins is not None:
             self._lexical()
             space = self._pinsage(publisher) or self.parts[content_pipeline.MODEL]
+            self._searchsage(space)
             self._pixie(pins)
             for name, train_it in RETRIEVERS.items():
                 self._retriever(publisher, name, train_it)
@@ -201,12 +211,12 @@ class _Run:
                 self._skip(name, str(reason))
 
     def _pinsage(self, publisher: Publisher) -> Part | None:
-        """PinSage's space, trained where it or PinnerSage, which lives in it, is wanted.
+        """PinSage's space, trained where it is wanted, or what lives in it: PinnerSage and SearchSage.
 
         None where the data is too little for it, or for it to know more than content does.
         """
         name = pinsage_pipeline.MODEL
-        if not {name, pinnersage_pipeline.MODEL} & set(self.wanted) or not self._may(name):
+        if not {name, *INSIDE} & set(self.wanted) or not self._may(name):
             return None
         try:
             part = train_pinsage(self.ctx, self.parts[content_pipeline.MODEL], force=self._forced(name))
@@ -219,6 +229,19 @@ class _Run:
             return None
         self.collections.append(publisher.vectors(part, self._forced(name)))
         return part
+
+    def _searchsage(self, space: Part) -> None:
+        """The query encoder of the space that similar pins are served from."""
+        name = searchsage_pipeline.MODEL
+        if name not in self.wanted or not self._may(name):
+            return
+        try:
+            part = self.parts[name] = train_searchsage(self.ctx, space, force=self._forced(name))
+        except (TooFewQueries, NothingHeldOut, TransformersMissing) as reason:
+            self._skip(name, str(reason))
+            return
+        if reason := searchsage_pipeline.shortfall(part):
+            self._skip(name, reason)
 
     def _pixie(self, pins: Pins) -> None:
         name, content = pixie_pipeline.MODEL, self.parts[content_pipeline.MODEL]

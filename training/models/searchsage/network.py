@@ -41,16 +41,18 @@ class QueryTower(nn.Module):
     def dimension(self) -> int:
         return self.readout.out_features
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """int64 (b, t) token ids -> (b, dimension) unit rows; `mask` (b, t) is 0 where a token is padding."""
+    def states(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """int64 (b, t) token ids -> (b, width), what is read out; `mask` (b, t) is 0 at padding."""
         states = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, t, width)
         if self.pooling is Pooling.CLS:
-            state = states[:, 0]
-        elif mask is None:
-            state = states.mean(1)
-        else:
-            state = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-        return F.normalize(self.readout(state), dim=1)
+            return states[:, 0]
+        if mask is None:
+            return states.mean(1)
+        return (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(b, t) token ids -> (b, dimension) unit rows; see `states`."""
+        return F.normalize(self.readout(self.states(ids, mask)), dim=1)
 
     def transformer_settings(self) -> dict[str, Any]:
         """What `rebuilt` makes an empty transformer of, plain JSON values."""

@@ -1,0 +1,308 @@
+"""Train SearchSage: pairs from a lake, a query tower over frozen pins, its evaluation and registration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+import training.searchsage as searchsage_training
+from training.context import TrainingContext
+from training.cpu import tune_cpu
+from training.evaluation import judged_queries as judged_module
+from training.evaluation.judged_queries import (
+    MRR,
+    NDCG,
+    RECALL,
+    JudgedQueries,
+    engaged_queries,
+    query_metrics,
+    read_judgements,
+)
+from training.evaluation.retrieval import NothingHeldOut
+from training.models import searchsage as searchsage_model
+from training.models import sentence as sentence_model
+from training.models import weights as weights_module
+from training.models.content import AUTO, open_text_encoder
+from training.models.interactions import Pins
+from training.models.searchsage import QueryEncoder, SearchSageConfig
+from training.models.searchsage.network import start
+from training.pipelines.catalogues import catalogue_of
+from training.pipelines.clock import run_end
+from training.pipelines.lexical import catalogue_texts
+from training.pipelines.registering import Kept, flat_params, kept_weights, register, unchanged
+from training.registry import (
+    FLAVOURS,
+    LEARNED_UNTIL_TAG,
+    Dataset,
+    ModelLog,
+    Registry,
+    digest_files,
+    digest_of,
+    pinned,
+)
+from training.searchsage.evaluation import nearest_pins, popular_pins
+from training.searchsage.pairs import SplitPairs, split_pairs
+from training.searchsage.trainer import FrozenPins, SearchSageTraining, train
+from validation.gates import GateBounds
+from validation.lake import Lake
+from validation.manifest import Part, Space
+from validation.tables import QUERY_JUDGEMENTS
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+MODEL = "searchsage"
+
+TABLES = ("pins", "topics", "actions")
+CODE = (
+    Path(searchsage_model.__file__).parent,
+    Path(searchsage_training.__file__).parent,
+    Path(judged_module.__file__),
+    Path(sentence_model.__file__),
+    Path(weights_module.__file__),
+    Path(__file__),
+)
+
+PAIRS_TAG = "pairs"
+SEARCHES, TITLES = "searches", "titles"
+"""What a version's pairs were made of."""
+
+POPULARITY_Z = 2.33
+"""Standard errors of recall that queries may lie below popularity: one-sided, 1 %."""
+
+Ranks = Callable[[tuple[str, ...]], np.ndarray]
+
+
+class SearchSagePipeline(BaseModel):
+    """Everything one SearchSage version is made with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: SearchSageConfig = SearchSageConfig()
+    training: SearchSageTraining = SearchSageTraining()
+    held_out_days: int | None = Field(None, ge=1)
+    """Days whose pairs the metrics are on; None: as many as `pairs.split_pairs` takes."""
+
+
+@dataclass(frozen=True)
+class SearchWorld:
+    """Pairs by time, and the pins as they were at the cut."""
+
+    lake: Lake
+    split: SplitPairs
+    pins: FrozenPins
+
+    @classmethod
+    def read(
+        cls, ctx: TrainingContext, space: Part, days: int | None = None, *, since: datetime | None = None
+    ) -> SearchWorld:
+        """Vectors know nothing of what people did after the cut. Raises as `split_pairs` does."""
+        lake = Lake(ctx.lake)
+        split = split_pairs(lake, run_end(ctx), days, since=since)
+        return cls(lake, split, frozen(catalogue_of(ctx, space, split.cut), split.cut))
+
+    @property
+    def candidates(self) -> np.ndarray:
+        """Ids of the pins that could be found."""
+        return self.pins.ids[self.pins.candidates]
+
+    def texts(self) -> list[str]:
+        """What the pins that could be found say, those of `candidates` in order."""
+        ids, texts = catalogue_texts(self.lake)
+        at = dict(zip(ids.tolist(), texts, strict=True))
+        return [at[pin] for pin in self.candidates.tolist()]
+
+
+def frozen(pins: Pins, cut: datetime) -> FrozenPins:
+    """A catalogue whose pins made before `cut` can be found."""
+    made_before = pins.created_at_ms < int(cut.timestamp() * 1000)
+    return FrozenPins(pins.ids, pins.vectors, np.flatnonzero(made_before & pins.vectors.any(axis=1)))
+
+
+def train_searchsage(
+    ctx: TrainingContext, space: Part, config: SearchSagePipeline | None = None, *, force: bool = False
+) -> Part:
+    """Train, measure and register the query encoder of a pin space; the part that lives in that space.
+
+    The version already made from the same tables, pin space, configuration, text encoder and code is returned
+    as it is, unless `force`; a run that was cut short goes on from its last epoch. With `ctx.keep_weights`,
+    where `space` has the weights that the newest version was learned for, nothing is learned: the next version
+    says the new space. Raises TooFewQueries, NothingHeldOut, TransformersMissing, SentenceEncoderMissing, and
+    LakeError where pins or actions are missing.
+    """
+    lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    config, end = _chosen(config or SearchSagePipeline(), ctx), run_end(ctx)
+    kept = kept_weights(registry, MODEL, space, tag="space") if ctx.keep_weights else None
+    tables = (*TABLES, QUERY_JUDGEMENTS.name)
+    data, reader = lake.digest(tables), _reader(config)
+    learned = (config.model_dump_json(), reader) if kept is None else kept.learned_at
+    inputs = digest_of(MODEL, data, end, space.space, learned, digest_files(CODE))
+    if version := unchanged(ctx, MODEL, inputs, force=force):
+        return searchsage_part(registry, version)
+    tune_cpu()
+    world = SearchWorld.read(
+        ctx, space, config.held_out_days, since=None if kept is None else kept.learned_until
+    )
+    encoder, metrics = (
+        _learn(ctx, world, space, config, ctx.training_sets / f"{MODEL}-{inputs}")
+        if kept is None
+        else (_kept(ctx, registry, kept, space), {})
+    )
+    metrics |= measure(world, encoder)
+    pairs = TITLES if world.split.of_titles else SEARCHES
+    tags = {LEARNED_UNTIL_TAG: world.split.cut.isoformat()} if kept is None else kept.tags
+    log = ModelLog(
+        name=MODEL,
+        flavour=FLAVOURS / "searchsage.py",
+        description=f"A query as a vector of the pin space {space.space}: {encoder.origin} fine-tuned "
+        "end to end against frozen pins, one linear readout (SearchSage, Pinterest Engineering 2021).",
+        params=flat_params(config) | {"space": space.space, "text_encoder": encoder.origin},
+        metrics=metrics,
+        interval=(lake.interval()[0], end),
+        datasets=(Dataset(", ".join(tables), str(ctx.lake), data),),
+        signature=_signature(encoder.dimension),
+        requirements=pinned("numpy", "pydantic", "safetensors", "tokenizers", "torch", "transformers"),
+        inputs=inputs,
+        tags={"space": space.space or "", PAIRS_TAG: pairs} | tags,
+        notes=_notes(world.split, tags[LEARNED_UNTIL_TAG]) + lake.contract().notes,
+    )
+    return searchsage_part(registry, register(ctx, log, encoder.save))
+
+
+def searchsage_part(registry: Registry, version: int) -> Part:
+    """The release part of one version: it searches the collection of the pins it maps queries to."""
+    space = Space.parse(registry.version(MODEL, version).tags["space"])
+    return Part(
+        model=MODEL,
+        version=version,
+        space=str(space),
+        collection=space.collection,
+        metrics=registry.metrics(MODEL, version),
+    )
+
+
+def shortfall(part: Part) -> str | None:
+    """Why a version is not to be served; None where it is.
+
+    It is where it finds more than chance by the factor that gates hold retrievers to and, beyond the spread
+    over queries, no less than the pins that most people engaged with after any search.
+    """
+    recall, chance, popular = (part.metrics[f"{name}/recall_at_10"] for name in (MODEL, "chance", "popularity"))
+    floor = min(GateBounds().min_recall_over_chance * chance, (1 + chance) / 2)
+    spread = POPULARITY_Z * part.metrics[f"{MODEL}/recall_error_at_10"]
+    if recall + spread >= max(floor, popular):
+        return None
+    return (
+        f"{part.model}@{part.version} learned too little from this data: recall@10 of held-out pairs is "
+        f"{recall:.4f}, popularity's {popular:.4f}, and the floor over chance {floor:.4f}"
+    )
+
+
+def fit(
+    world: SearchWorld, config: SearchSagePipeline, space: str, **how: object
+) -> tuple[QueryEncoder, dict[str, float]]:
+    """(encoder, what it says of its training) of the pairs before the cut; `how` is as in `trainer.train`."""
+    width = world.pins.vectors.shape[1]
+    tower, tokens, origin = start(config.network, width, world.texts(), config.training.seed)
+    trained = train(tower, tokens, world.split.train, world.pins, config.training, **how)  # type: ignore[arg-type]
+    own = {"learned_pairs": float(trained.pairs)}
+    if trained.losses:
+        own["final_loss"] = trained.losses[-1]
+    return QueryEncoder(tower, tokens, space, longest=config.network.max_tokens, origin=origin), own
+
+
+def measure(world: SearchWorld, encoder: QueryEncoder) -> dict[str, float]:
+    """Recall of the held-out pairs beside popularity and chance, that of queries nobody made before, and what
+    judges say where there are judgements."""
+    held, seen = engaged_queries(world.split.held, world.candidates), set(world.split.train.queries)
+    if not len(held):
+        raise NothingHeldOut(f"no held-out pair from {world.split.cut} on is of a pin with a vector")
+    popular = popular_pins(world.split.train, world.candidates, 10)
+    found = query_metrics(nearest_pins(encoder.encode(held.queries), world.pins, 10), held)
+    base = query_metrics(np.tile(popular, (len(held), 1)), held)[RECALL]
+    unseen = np.array([query not in seen for query in held.queries])
+    error = found[RECALL].std(ddof=1) / np.sqrt(len(held)) if len(held) > 1 else 0.0
+    out = {
+        f"{MODEL}/recall_at_10": found[RECALL].mean(),
+        f"{MODEL}/recall_error_at_10": error,
+        f"{MODEL}/ndcg_at_10": found[NDCG].mean(),
+        f"{MODEL}/queries": len(held),
+        "popularity/recall_at_10": base.mean(),
+        "chance/recall_at_10": min(1.0, 10 / len(world.candidates)),
+        "held_out_pairs": len(world.split.held),
+    }
+    if unseen.any():
+        out[f"{MODEL}/recall_at_10/unseen"] = found[RECALL][unseen].mean()
+        out[f"{MODEL}/queries/unseen"] = unseen.sum()
+    if (judged := read_judgements(world.lake, world.candidates)) is not None:
+        out |= _judged(judged, nearest_pins(encoder.encode(judged.queries), world.pins, 10))
+    return {name: float(value) for name, value in out.items()}
+
+
+def _judged(judged: JudgedQueries, ranked: np.ndarray) -> dict[str, float]:
+    found = query_metrics(ranked, judged)
+    return {
+        f"{MODEL}/judged_ndcg_at_10": float(found[NDCG].mean()),
+        f"{MODEL}/judged_mrr_at_10": float(found[MRR].mean()),
+        f"{MODEL}/judged_queries": float(len(judged)),
+    }
+
+
+def _learn(
+    ctx: TrainingContext, world: SearchWorld, space: Part, config: SearchSagePipeline, checkpoints: Path
+) -> tuple[QueryEncoder, dict[str, float]]:
+    split = world.split
+    of = "titles, for nobody searched" if split.of_titles else "searches"
+    ctx.progress(f"{MODEL}: learning from {len(split.train)} pairs of {of}, {len(split.train.queries)} queries")
+    identity = f"{space.space} {split.cut} {checkpoints.name}"
+    return fit(
+        world, config, space.space or "", identity=identity, checkpoints=checkpoints, progress=ctx.progress
+    )
+
+
+def _kept(ctx: TrainingContext, registry: Registry, kept: Kept, space: Part) -> QueryEncoder:
+    ctx.progress(f"{MODEL}: queries into {space.space} by the weights of {MODEL}@{kept.learned_at}")
+    encoder = QueryEncoder.load(registry.download(MODEL, kept.version))
+    encoder.space = space.space or ""
+    return encoder
+
+
+def _chosen(config: SearchSagePipeline, ctx: TrainingContext) -> SearchSagePipeline:
+    """With the run's seed, and its text encoder where the configuration leaves that open."""
+    network = config.network
+    if network.text_encoder == AUTO:
+        network = network.model_copy(update={"text_encoder": ctx.text_encoder})
+    training = config.training.model_copy(update={"seed": ctx.seed})
+    return config.model_copy(update={"network": network, "training": training})
+
+
+def _reader(config: SearchSagePipeline) -> str:
+    """The very transformer that would be started from."""
+    encoder = open_text_encoder(config.network.text_encoder)
+    return "" if encoder is None else str(encoder.model)
+
+
+def _notes(split: SplitPairs, learned_until: str) -> str:
+    if split.of_titles:
+        return (
+            "Nobody searches in this data: **titles stand for queries**, each answered by its own pin. It has "
+            "learned what pins say, not what people mean; metrics are of the newest pins' titles. "
+        )
+    return (
+        f"Learned from saves and long clicks after searches before {learned_until}; metrics are of those from "
+        f"{split.cut:%Y-%m-%d} on, on pins made before, by vectors that know nothing later. "
+    )
+
+
+def _signature(dimension: int) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
+
+    query = Schema([ColSpec(DataType.string, "query")])
+    return ModelSignature(query, Schema([TensorSpec(np.dtype(np.float32), (-1, dimension))]))

@@ -1,0 +1,72 @@
+"""What one step sees, a pure function of (seed, epoch, step), and how likely each pin was to be in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """b pairs, the u distinct queries they have, and the pool of m distinct pins they are told apart from."""
+
+    queries: Ints  # (u,) places of the queries
+    owner: Ints  # (b,) which of `queries` each pair has
+    pool: Ints  # (m,) catalogue rows, distinct: the batch's own pins first, then random ones
+    positive: Ints  # (b,) place of each pair's pin in the pool
+    answers: NDArray[np.bool_]  # (u, m) pins that answer the query in this batch
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How pairs become batches. Creating it does nothing."""
+
+    query: Ints  # (n,) place of each pair's query
+    rows: Ints  # (n,) catalogue row of each pair's pin
+    size: int
+    random: int
+    """Pins drawn evenly from `candidates` beside the batch's own."""
+    candidates: Ints
+    """Catalogue rows."""
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.rows) // self.size)
+
+    def order(self, epoch: int) -> list[Ints]:
+        """Pairs of every batch of `epoch`."""
+        shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
+        return [shuffled[at : at + self.size] for at in range(0, len(shuffled), self.size)]
+
+    def batch(self, epoch: int, step: int, pairs: Ints) -> Batch:
+        """Batch `step` of `epoch`, whose pairs `order` chose."""
+        queries, owner = np.unique(self.query[pairs], return_inverse=True)
+        own, positive = np.unique(self.rows[pairs], return_inverse=True)
+        pool = own
+        if self.random:
+            rng = np.random.default_rng([self.seed, epoch, step])
+            drawn = rng.choice(self.candidates, min(self.random, len(self.candidates)), replace=False)
+            pool = np.concatenate([own, drawn[~np.isin(drawn, own)]])
+        answers = np.zeros((len(queries), len(pool)), bool)
+        answers[owner, positive] = True
+        return Batch(queries, owner, pool, positive, answers)
+
+    def log_q(self, catalogue: int) -> Floats:
+        """Log of the chance that a pin is in a batch's pool, (catalogue,): by its pairs, or by the draw.
+
+        Pins that can be in no pool have that of one pair.
+        """
+        share = np.bincount(self.rows, minlength=catalogue) / max(1, len(self.rows))
+        absent = (1 - share) ** min(self.size, len(self.rows))  # of the batch's own
+        drawn = np.zeros(catalogue)
+        if self.random:
+            drawn[self.candidates] = min(1.0, self.random / len(self.candidates))
+        inside = 1 - absent * (1 - drawn)
+        return np.log(np.maximum(inside, 1 / max(1, len(self.rows)))).astype(np.float32)

@@ -1,0 +1,222 @@
+"""Fine-tuning end to end against frozen pins: in-batch softmax over cosines, resumable at any epoch.
+
+    L = -log exp(q.p / T - log Q(p)) / sum over the pool of exp(q.p' / T - log Q(p'))
+
+The post's recipe is the batch's own pins without log Q. Random pins beside them and log Q make that of its
+successor (OmniSearchSage, arXiv 2404.16260). The readout begins as a ridge regression of the engaged pins' mean
+on what the encoder says before it learns anything, so that fine-tuning distorts little of what it knew (Kumar
+et al., ICLR 2022).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from training.models.searchsage.network import QueryTower
+from training.models.searchsage.tokens import QueryTokens, by_length
+from training.pinsage.checkpoint import Place, load_checkpoint, save_checkpoint
+from training.searchsage.batches import Batch, BatchPlan
+from training.searchsage.pairs import QueryPairs, TooFewQueries
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Progress = Callable[[str], None]
+
+RIDGE = 1e-2
+"""Of the readout's start, times the mean square of the states."""
+BLOCK = 256
+"""Queries of equal length that are encoded at once."""
+
+
+class SearchSageTraining(BaseModel):
+    """How a query tower is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(3, ge=0)
+    batch: int = Field(512, ge=2)
+    """Pairs a step."""
+    cap: int = Field(16, ge=1)
+    """Pairs that one pin has at most."""
+    random_negatives: int = Field(0, ge=0)
+    """Pins drawn evenly from the catalogue beside the batch's own."""
+    log_q: bool = False
+    """Whether the loss corrects for how likely a pin is to be in the pool."""
+    temperature: float = Field(0.07, gt=0)
+    """Divides cosines in the loss; where it begins if it is learned."""
+    learn_temperature: bool = False
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak of the transformer's, reached after a tenth of the steps; linear decay to a tenth of it."""
+    readout_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    max_pairs: int = Field(1_000_000, ge=1)
+    """Pairs learned from, the newest where there are more."""
+    seed: int = 7
+
+    def share(self, step: int, steps: int) -> float:
+        """Share of the peak rate at a step, counted from 0 over the whole run."""
+        warm = max(1, steps // 10)
+        return (step + 1) / warm if step < warm else 1 - 0.9 * (step - warm) / max(1, steps - warm)
+
+
+@dataclass(frozen=True)
+class FrozenPins:
+    """Pins by row, whose vectors do not move."""
+
+    ids: Ints  # (p,) ascending
+    vectors: Floats  # (p, d) rows of about unit length, zero where the space has none
+    candidates: Ints  # rows that could have been found when training ends
+
+    def rows(self, pin_ids: Ints) -> Ints:
+        """Row of each pin, -1 where it is unknown or has no vector."""
+        if not len(self.ids):
+            return np.full(len(pin_ids), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.ids, pin_ids), len(self.ids) - 1)
+        return np.where((self.ids[at] == pin_ids) & self.vectors[at].any(axis=1), at, -1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Mean loss of each epoch, and how many pairs were learned from."""
+
+    losses: tuple[float, ...]
+    pairs: int
+
+
+class _Learner(nn.Module):
+    """The tower and the temperature that it is learned with."""
+
+    def __init__(self, tower: QueryTower, training: SearchSageTraining) -> None:
+        super().__init__()
+        self.tower = tower
+        learned = training.learn_temperature
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(training.temperature)), requires_grad=learned)
+
+    def loss(self, ids: Sequence[Sequence[int]], pins: Tensor, log_q: Tensor, batch: Batch) -> Tensor:
+        """Mean over the pairs; other answers of its query are no negatives of a pair."""
+        queries = encode(self.tower, ids)  # (u, d)
+        pool = torch.from_numpy(batch.pool)
+        scores = self.log_scale.exp() * (queries @ pins[pool].T) - log_q[pool]  # (u, m)
+        owner, positive = torch.from_numpy(batch.owner), torch.from_numpy(batch.positive)
+        blocked = torch.from_numpy(batch.answers)[owner]
+        blocked[torch.arange(len(owner)), positive] = False
+        return F.cross_entropy(scores[owner].masked_fill(blocked, -torch.inf), positive)
+
+
+def train(
+    tower: QueryTower,
+    tokens: QueryTokens,
+    pairs: QueryPairs,
+    pins: FrozenPins,
+    training: SearchSageTraining,
+    *,
+    identity: str = "",
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train the tower on `pairs`; equal arguments give equal weights, interrupted or not.
+
+    With `checkpoints` the state after each epoch is kept there, and a run that was cut short goes on from it;
+    `identity` tells runs on other data apart. Raises TooFewQueries where no pair's pin has a vector, and
+    ValueError on a checkpoint of another run and a loss that is not finite.
+    """
+    pairs = _used(pairs, pins, training)
+    plan = BatchPlan(
+        pairs.query,
+        pins.rows(pairs.pins),
+        training.batch,
+        training.random_negatives,
+        pins.candidates,
+        training.seed,
+    )
+    tower.eval()  # no dropout: what a step does is fixed by its batch
+    ids = tokens(pairs.queries)
+    start_readout(tower, ids, plan, pins)
+    learner = _Learner(tower, training)
+    optimiser = _optimiser(learner, training)
+    said = f"searchsage\0{identity}\0{training.model_dump_json()}"
+    run = hashlib.sha256(said.encode()).hexdigest()[:32]
+    place = (checkpoints and load_checkpoint(checkpoints, run, learner, optimiser)) or Place()
+    vectors, log_q = torch.from_numpy(pins.vectors), torch.zeros(len(pins.ids))
+    if training.log_q:
+        log_q = torch.from_numpy(plan.log_q(len(pins.ids)))
+    for epoch in range(place.epoch, training.epochs):
+        total = 0.0
+        for step, chosen in enumerate(plan.order(epoch)):
+            share = training.share(epoch * plan.steps + step, training.epochs * plan.steps)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * share
+            batch = plan.batch(epoch, step, chosen)
+            optimiser.zero_grad(set_to_none=True)
+            loss = learner.loss([ids[q] for q in batch.queries.tolist()], vectors, log_q, batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+            optimiser.step()
+            total += loss.item()
+        if not np.isfinite(total):
+            raise ValueError(f"searchsage: loss {total} in epoch {epoch + 1}; lower learning_rate")
+        place = Place(epoch + 1, 0, (*place.losses, total / plan.steps))
+        if checkpoints is not None:
+            save_checkpoint(checkpoints, run, place, learner, optimiser)
+        if progress is not None:
+            progress(f"searchsage: epoch {epoch + 1} of {training.epochs}, loss {place.losses[-1]:.4f}")
+    return Trained(place.losses, len(pairs))
+
+
+def encode(tower: QueryTower, ids: Sequence[Sequence[int]]) -> Tensor:
+    """(u, d) unit rows of queries of token ids, with a gradient where one is asked for."""
+    rows, found = zip(*((rows, tower(torch.from_numpy(t))) for rows, t in by_length(ids, BLOCK)), strict=True)
+    return torch.cat(found)[torch.from_numpy(np.argsort(np.concatenate(rows)))]
+
+
+def start_readout(tower: QueryTower, ids: Sequence[Sequence[int]], plan: BatchPlan, pins: FrozenPins) -> None:
+    """Set the readout to the ridge regression of each query's mean engaged pin on its state, by its pairs."""
+    states = torch.empty(len(ids), tower.readout.in_features, dtype=torch.float64)
+    with torch.inference_mode():
+        for rows, t in by_length(ids, BLOCK):
+            states[torch.from_numpy(rows)] = tower.states(torch.from_numpy(t)).double()
+    weight = torch.from_numpy(np.bincount(plan.query, minlength=len(ids)).astype(np.float64))
+    sums = torch.zeros(len(ids), tower.dimension, dtype=torch.float64)
+    sums.index_add_(0, torch.from_numpy(plan.query), torch.from_numpy(pins.vectors[plan.rows]).double())
+    share, wanted = weight / weight.sum(), sums / weight.clamp(min=1)[:, None]
+    middle, target = share @ states, share @ wanted
+    x, y = states - middle, wanted - target
+    gram = x.T @ (share[:, None] * x)
+    gram += RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram), dtype=torch.float64)
+    solved = torch.linalg.solve(gram, x.T @ (share[:, None] * y))  # (width, d)
+    with torch.no_grad():
+        tower.readout.weight.copy_(solved.T.float())
+        tower.readout.bias.copy_((target - middle @ solved).float())
+
+
+def _used(pairs: QueryPairs, pins: FrozenPins, training: SearchSageTraining) -> QueryPairs:
+    """Those that are learned from: pins that have a vector, the newest pairs, the cap."""
+    known = pins.rows(pairs.pins) >= 0
+    if not known.any():
+        raise TooFewQueries(f"none of the pins of {len(pairs)} pairs has a vector to map queries to")
+    pairs = pairs.where(known)
+    newest = np.arange(len(pairs)) >= len(pairs) - training.max_pairs
+    return pairs.where(newest).capped(training.cap, training.seed)
+
+
+def _optimiser(learner: _Learner, training: SearchSageTraining) -> torch.optim.Optimizer:
+    """AdamW; the readout, and what begins at random, learns faster than what was trained before."""
+    tower = learner.tower
+    groups = [
+        {"params": list(tower.transformer.parameters()), "peak": training.learning_rate},
+        {"params": list(tower.readout.parameters()), "peak": training.readout_rate},
+    ]
+    if training.learn_temperature:
+        groups.append({"params": [learner.log_scale], "peak": training.readout_rate, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, lr=training.learning_rate, weight_decay=training.weight_decay)
