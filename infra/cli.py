@@ -214,9 +214,7 @@ def evaluate(
     context: typer.Context,
     task: Annotated[
         Task,
-        typer.Option(
-            help="What finds pins, what ranks those found (of `train`'s rows), or what answers queries."
-        ),
+        typer.Option(help="What finds pins, what ranks those found (`train`'s rows), or what answers queries."),
     ] = Task.RETRIEVAL,
     protocol: Annotated[
         Protocol,
@@ -231,8 +229,8 @@ def evaluate(
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
             " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
             " pinnability_gbdt and both without positions; search popularity, bm25, off_the_shelf,"
-            " content_two_tower, searchsage, hybrid, and in_batch and mixed, two recipes of the loss. Repeatable,"
-            " or with commas; all that the data allows if left out, without the recipes.",
+            " content_two_tower, searchsage, hybrid, and two recipes of its loss, in_batch and mixed."
+            " Repeatable, or with commas; all that the data allows if left out, but for the recipes.",
         ),
     ] = None,
     candidates: Annotated[
