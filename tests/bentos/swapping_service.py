@@ -1,8 +1,8 @@
 """The planted home feed following releases of two spaces, for `bentoml serve`.
 
 The file `champion` names the version. Odd ones live in `content@1`, even ones in `content@2`, of another
-dimension and half of the catalogue each: a pin found by vectors, and the score of any pin, tell of which release
-they are (`mixed` reads that). The check, the lease and the swap are the product's own.
+dimension and half of the catalogue each: a pin found by vectors, and the score of any pin, tell of which
+release they are (`mixed` reads that). The check, the lease and the swap are the product's own.
 """
 
 from __future__ import annotations
