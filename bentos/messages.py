@@ -362,6 +362,7 @@ class RankAnswer(Message):
     release: int
     ranker: str
     heads: list[str]
+    reads_query: bool = Field(False, description="Whether the ranker weighs what is searched for.")
     probabilities: list[list[float | None]] = Field(
         description="For each of `heads` a list parallel to the request's `pin_ids`; null where there is none."
     )

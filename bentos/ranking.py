@@ -105,6 +105,7 @@ def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
         release=release.version,
         ranker=heads.ranker,
         heads=list(heads.names),
+        reads_query=heads.reads_query,
         probabilities=np.where(np.isfinite(heads.p), heads.p, None).T.tolist(),
     )
 
