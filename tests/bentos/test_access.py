@@ -16,6 +16,7 @@ from bentos.access import CLIENTS, MAX_BODY, FrontDoor, RateLimited, Rates, Toke
 from bentos.errors import PICKLED, NamedErrors, RequestError
 from bentos.messages import (
     MAX_EVENTS,
+    MAX_QUERY,
     MAX_TEXT,
     Event,
     EventsRequest,
@@ -168,8 +169,8 @@ def test_bodies_are_bounded_whether_they_say_their_length_or_not() -> None:
 
 def test_the_largest_request_that_is_allowed_fits() -> None:
     """As many events as may be, every text as long as it may be."""
-    texts = ("user_id", "pin_id", "action", "event_id", "surface", "board_id", "query", "request_id")
-    event = Event(**dict.fromkeys(texts, "x" * MAX_TEXT))
+    texts = ("user_id", "pin_id", "action", "event_id", "surface", "board_id", "request_id")
+    event = Event(**dict.fromkeys(texts, "x" * MAX_TEXT), query="x" * MAX_QUERY)
     whole = EventsRequest(events=[event] * MAX_EVENTS).model_dump_json()
     assert len(whole) < MAX_BODY
 

@@ -25,7 +25,7 @@ from bentos.errors import (
 from bentos.event_log import EventLog, read
 from bentos.ids import Ids
 from bentos.intake import MAX_AGE_DAYS, MS_PER_DAY, STREAM, EventIntake
-from bentos.messages import MAX_DURATION_S, MAX_TEXT, Event, EventsAnswer, EventsRequest
+from bentos.messages import MAX_DURATION_S, MAX_QUERY, MAX_TEXT, Event, EventsAnswer, EventsRequest
 from bentos.pool import Pool
 from bentos.sequences import SequenceWriter
 from tests.bentos.conftest import run
@@ -165,7 +165,7 @@ def test_a_board_id_follows_the_form_that_the_data_set_chose(door: Door) -> None
         {"duration_s": 1e39},
         {"user_id": "9" * 5_000},
         {"event_id": "x" * (MAX_TEXT + 1)},
-        {"query": "x" * (MAX_TEXT + 1)},
+        {"query": "x" * (MAX_QUERY + 1)},
         {"timestamp_ms": 2**63},
     ],
 )
