@@ -38,7 +38,7 @@ class LoadRules(BaseModel):
     in_flight: int = Field(64, ge=1)
     """Requests being answered at once, at most; one is always let in, or nothing would be learned."""
     idle_per_s: float = Field(0.02, ge=0)
-    """What the factor gains in a second without requests."""
+    """What the factor gains in a second without requests: a spike that is over must not be paid for long."""
 
 
 class LoadShedder:
@@ -71,7 +71,7 @@ class LoadShedder:
         """Let a request in; its quality. Raises Overloaded."""
         with self._door:
             if not self._in_flight:
-                self._move(self.rules.idle_per_s * max(0.0, self._clock() - self._quiet_since - 1))
+                self._rest(self._clock() - self._quiet_since)
             if self._in_flight >= self.line:
                 raise Overloaded(f"{self._in_flight} requests are being answered, as many as can be in time")
             self._in_flight += 1
@@ -98,6 +98,13 @@ class LoadShedder:
             raise
         finally:
             self.leave((self._clock() - began) * 1000 if whole else None)
+
+    def _rest(self, seconds: float) -> None:
+        """The server had nothing to do: a line cut short need not be, and after a whole second neither work."""
+        short = self.rules.work_until / 2
+        if self._factor < short:
+            self._move(min(self.rules.idle_per_s * seconds, short - self._factor))
+        self._move(self.rules.idle_per_s * max(0.0, seconds - 1))
 
     def _move(self, by: float) -> None:
         self._factor = min(1.0, max(0.0, self._factor + by))

@@ -277,7 +277,8 @@ async def measured(home: Home, args: argparse.Namespace, users: list[Any], pins:
             "quality_saturated": round(float(np.mean(full.qualities)), 3),
             "events_per_s": round(rate, 1),
             "event_visible_ms": fresh,
-            "errors": sum(sum(s.errors.values()) for s in (alone, opened, full)),
+            "errors": sum(s.errors.total() - s.errors["Overloaded"] for s in (alone, opened, full)),
+            "overloaded": sum(s.errors["Overloaded"] for s in (alone, opened, full)),
             "missing": dict(sum((s.missing for s in (alone, opened, full)), Counter())),
             "refused_events": dict(refused),
         }

@@ -79,6 +79,15 @@ def test_all_work_comes_back_by_itself() -> None:
     assert queue.run(2_000, 0.3)[1] == 0
 
 
+def test_refusals_end_soon_after_a_spike_does() -> None:
+    """Requests that still come leave the server idle in between: the line is soon long again."""
+    queue = Queue(LoadRules(target_ms=400))
+    queue.shedder._move(-1.0)
+    assert queue.shedder.line == 1
+    times, _ = queue.run(400, 0.5)
+    assert times.sum() < 60_000 and queue.shedder.line >= 30
+
+
 def test_a_quiet_minute_forgets_what_was() -> None:
     now = [0.0]
     shedder = LoadShedder(LoadRules(target_ms=100), lambda: now[0])
