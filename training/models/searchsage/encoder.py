@@ -80,7 +80,7 @@ class QueryEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> QueryEncoder:
-        """The encoder saved in `folder`, exported where the `onnx` extra is installed. Nothing else is read, nor
+        """The encoder saved in `folder`, exported where the `onnx` extra is installed. Nothing else is read or
         downloaded.
 
         Raises FileNotFoundError where there is none, TransformersMissing where the package is not installed.
