@@ -45,7 +45,7 @@ class SearchSageTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(3, ge=0)
-    batch: int = Field(512, ge=2)
+    batch: int = Field(256, ge=2)
     """Pairs a step."""
     cap: int = Field(16, ge=1)
     """Pairs that one pin has at most."""
@@ -56,7 +56,7 @@ class SearchSageTraining(BaseModel):
     temperature: float = Field(0.07, gt=0)
     """Divides cosines in the loss; where it begins if it is learned."""
     learn_temperature: bool = False
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
     """Peak of the transformer's, reached after a tenth of the steps; linear decay to a tenth of it."""
     readout_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)

@@ -35,7 +35,7 @@ def test_values_by_hand() -> None:
     assert found[MRR].tolist() == [1 / 3, 1]  # pin 5 is the best answer to "oak"
     best = 2 + 1 / np.log2(3) + 1 / 2
     assert found[NDCG] == pytest.approx([(1 + 2 / 2) / best, 1])
-    with pytest.raises(ValueError, match="10 pins each|need 10"):
+    with pytest.raises(ValueError, match="need 10 pins"):
         query_metrics(ranked[:, :5], judged())
 
 
