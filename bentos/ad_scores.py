@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bentos.breaker import PartAbsent
 from bentos.heads import Heads
 from bentos.ranking_features import meetings
 from training.models.ads.rows import assemble
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from bentos.feed import Feed
 
 
-class NoAdsModel(RuntimeError):
+class NoAdsModel(PartAbsent):
     """The release has no ads model, or this process did not load it."""
 
 

@@ -53,6 +53,11 @@ class Candidates:
         """The candidates a mask, positions or a slice names, in that order."""
         return Candidates(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def sound(self) -> Candidates:
+        """Those with an id and a score that is a number: what a store gives may be neither."""
+        fit = (self.pin_ids > 0) & np.isfinite(self.scores)
+        return self if fit.all() else self.take(fit)
+
     def distinct(self) -> Candidates:
         """Every pin once, where it first stands."""
         _, first = np.unique(self.pin_ids, return_index=True)

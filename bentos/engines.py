@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from bentos import ad_scores, light_scores, ranking_features
+from bentos.breaker import Breakers
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.heads import Heads
+from bentos.last_good import LastGoodUsers
 from bentos.messages import (
     Brought,
     LightAnswer,
@@ -66,6 +68,7 @@ class Engines:
     pool: Pool
     retrieval: RetrievalEngine
     ranking: RankingEngine
+    last_good: LastGoodUsers = field(default_factory=LastGoodUsers)
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,15 @@ class LocalRetrieval:
     async def _ask(self, feed: Feed, source: Source) -> tuple[Candidates, SourceReport]:
         if not (source.always or feed.release.serves(source.name)):
             return Candidates.none(), SourceReport(name=source.name, count=0, ms=0.0, missing="skipped")
+        if feed.quality < source.quality:
+            return Candidates.none(), SourceReport(name=source.name, count=0, ms=0.0, missing="load")
         started = time.perf_counter()
         part, missing = Candidates.none(), None
         try:
             found = await self.pool.call(source.name, source.deadline_ms, lambda: source.candidates(feed))
-            part = found.distinct().take(slice(source.budget))
+            part = found.sound().distinct().take(slice(source.budget))
+            if unfit := len(found) - len(found.sound()):
+                missing = f"{unfit} unfit candidates"
         except Exception as error:
             # Whatever goes wrong in one source costs its candidates, never the answer.
             missing = why_missing(error)
@@ -118,7 +125,9 @@ def heads_of(feed: Feed) -> Heads:
     """What the release's ranker foretells of `feed.candidates`. Raises NoRanker."""
     p = ranking_features.score_heads(feed)
     release = feed.release
-    return Heads(release.ranker_name, release.heads, feed.candidates.pin_ids, p)
+    return Heads(
+        release.ranker_name, release.heads, feed.candidates.pin_ids, p, reads_query=release.ranks_searches
+    )
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,7 @@ class RemoteRetrieval:
     """Asks a retrieval service for the candidates of the same release."""
 
     ask: Callable[[RetrieveRequest], Awaitable[RetrieveAnswer]]
+    breakers: Breakers = field(default_factory=Breakers)
 
     async def retrieve(self, feed: Feed, sources: Sequence[Source]) -> None:
         request = RetrieveRequest(
@@ -137,10 +147,12 @@ class RemoteRetrieval:
             release=feed.release.version,
             seed=feed.seed,
             now_ms=feed.now_ms,
+            quality=feed.quality,
         )
         deadline_s = max(source.deadline_ms for source in sources) / 1000 + HOP_S
         try:
-            answer = await asyncio.wait_for(_twice(lambda: self.ask(request)), deadline_s)
+            with self.breakers.of("retrieval").guarded():
+                answer = await asyncio.wait_for(_twice(lambda: self.ask(request)), deadline_s)
         except Exception as error:
             # A retrieval service that is down empties the feed; the answer says which service it was.
             feed.missing.append(f"retrieval: {why_missing(error)}")
@@ -161,6 +173,7 @@ class RemoteRanking:
     ask_light: Callable[[LightRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
     ask_ads: Callable[[RankRequest], Awaitable[RankAnswer]]
+    breakers: Breakers = field(default_factory=Breakers)
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
         lists = light_scores.source_lists(feed.parts) if feed.release.light_by == light_scores.LIGHT else []
@@ -171,21 +184,21 @@ class RemoteRanking:
                 for one in lists
             ],
         )
-        answer = await _within(deadline_ms, lambda: self.ask_light(request))
+        answer = await self._within("light", deadline_ms, lambda: self.ask_light(request))
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
-        answer = await _within(deadline_ms, lambda: self.ask(RankRequest(**_asked(feed))))
+        answer = await self._within("rank", deadline_ms, lambda: self.ask(RankRequest(**_asked(feed))))
         return _heads(answer, feed)
 
     async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
-        answer = await _within(deadline_ms, lambda: self.ask_ads(RankRequest(**_asked(feed))))
+        answer = await self._within("ads", deadline_ms, lambda: self.ask_ads(RankRequest(**_asked(feed))))
         heads = _heads(answer, feed)
         return heads.with_calibrated(heads.p)
 
-
-async def _within(deadline_ms: float, ask: Callable[[], Awaitable[A]]) -> A:
-    return await asyncio.wait_for(_twice(ask), deadline_ms / 1000 + HOP_S)
+    async def _within(self, name: str, deadline_ms: float, ask: Callable[[], Awaitable[A]]) -> A:
+        with self.breakers.of(name).guarded():
+            return await asyncio.wait_for(_twice(ask), deadline_ms / 1000 + HOP_S)
 
 
 def _asked(feed: Feed) -> dict[str, Any]:
@@ -202,7 +215,7 @@ def _asked(feed: Feed) -> dict[str, Any]:
 
 def _heads(answer: RankAnswer, feed: Feed) -> Heads:
     p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
-    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
+    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p, reads_query=answer.reads_query)
 
 
 HOP_S = 0.25

@@ -22,6 +22,8 @@ class RequestError(Exception):
     """A request that cannot be answered. Subclasses name themselves: the class is the error's name."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+    retry_after_s: ClassVar[int | None] = None
+    """Seconds after which the same request may be answered; None where it will not be."""
 
     @property
     def name(self) -> str:
@@ -106,23 +108,47 @@ class NoRelease(RequestError):
     """No release is loaded yet."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 5
 
 
 class StoreUnavailable(RequestError):
     """A store that this request cannot do without did not answer in time, or refused."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 1
 
 
 class LogUnavailable(RequestError):
     """The event log cannot take records; nothing of the request was kept."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 5
+
+
+class TooManyEvents(RequestError):
+    """Events come faster than they can be kept or applied; nothing of the request was kept."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retry_after_s = 1
+
+
+class Overloaded(RequestError):
+    """More requests than can be answered in time, even with the least work."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 1
 
 
 def body(name: str, message: str, **more: Any) -> bytes:
     """The JSON body of every refusal: `{"error": {"name": ..., "message": ...}}`."""
     return orjson.dumps({"error": {"name": name, "message": message, **more}})
+
+
+def refusal(error: RequestError) -> Response:
+    """The error as its answer: name, sentence, status, and when to come again."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    content = body(error.name, error.message)
+    return Response(content, error.http_status, headers, media_type="application/json")
 
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
@@ -137,8 +163,7 @@ def named_errors(api: F) -> F:
             return await api(*args, **kwargs)
         except RequestError as error:
             metrics().refused.labels(api.__name__, error.name).inc()
-            content = body(error.name, error.message)
-            return Response(content, status_code=error.http_status, media_type="application/json")
+            return refusal(error)
 
     # BentoML evaluates the annotations in the module of the function it is given.
     answered.__signature__ = inspect.signature(api)  # type: ignore[attr-defined]

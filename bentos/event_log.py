@@ -27,18 +27,22 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from validation.events import SEGMENT_SUFFIX, from_line, to_line
+from validation.events import SEGMENT_SUFFIX, from_line, segments_of, to_line, written_before
 from validation.events import AnyRecord as Record
 
 SEGMENT_BYTES = 64 << 20
 REMEMBERED_IDS = 200_000
 
-CLOCK_SKEW_MS = 5 * 60_000
-"""How far ahead of the server's clock an event's own time may run."""
+WAITING = 50_000
+"""Records in line for the disk, at most."""
 
 
 class LogClosed(RuntimeError):
     """Appended to a log that was closed, or that failed to reach the disk and must be reopened."""
+
+
+class LogFull(RuntimeError):
+    """More records wait for the disk than may; none of these was kept."""
 
 
 class LogInUse(RuntimeError):
@@ -76,12 +80,14 @@ class EventLog:
         recent: dict[int, None],
         segment_bytes: int,
         remembered: int,
+        waiting: int,
         sync: Callable[[int], None],
     ) -> None:
         self.folder, self.stream = folder, stream
         self._lock, self._segment = lock, segment
         self._recent, self._remembered = recent, remembered
         self._segment_bytes, self._sync = segment_bytes, sync
+        self._waiting, self._most_waiting = 0, waiting
         self._file = -1
         self._size = 0
         self._failed: Exception | None = None
@@ -98,6 +104,7 @@ class EventLog:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         remembered: int = REMEMBERED_IDS,
+        waiting: int = WAITING,
         sync: Callable[[int], None] = os.fsync,
     ) -> EventLog:
         """Lock the stream, recover its last segment and start writing after it.
@@ -122,6 +129,7 @@ class EventLog:
             recent=recent,
             segment_bytes=segment_bytes,
             remembered=remembered,
+            waiting=waiting,
             sync=sync,
         )
         log._open_segment(log._segment)
@@ -131,7 +139,8 @@ class EventLog:
     def append(self, records: Sequence[Record]) -> Future[Appended]:
         """Queue records; the future is done when all of them are on disk.
 
-        Raises LogClosed at once, or through the future, when they could not be kept.
+        Raises LogFull at once when as many wait as may, LogClosed at once, or through the future, when they
+        could not be kept.
         """
         entry = _Entry(
             event_ids=tuple(r.event_id for r in records),
@@ -144,8 +153,16 @@ class EventLog:
                 raise LogClosed(
                     f"the event log {self.stream!r} takes no more records{why}; restart the service"
                 )
+            if self._waiting and self._waiting + len(records) > self._most_waiting:
+                raise LogFull(f"{self._waiting} records of the event log {self.stream!r} wait for the disk")
+            self._waiting += len(records)
             self._queue.put(entry)
         return entry.done
+
+    @property
+    def waiting(self) -> int:
+        """Records in line for the disk."""
+        return self._waiting
 
     def close(self) -> None:
         """Write what is queued, then release the stream. Safe to call twice."""
@@ -166,6 +183,8 @@ class EventLog:
                 while True:
                     batch.append(self._queue.get_nowait())
             closing = None in batch
+            with self._door:
+                self._waiting -= sum(len(e.lines) for e in batch if e is not None)
             # A caller that went away before its turn is not written; from here on none can be cancelled.
             entries = [e for e in batch if e is not None and e.done.set_running_or_notify_cancel()]
             if entries:
@@ -234,21 +253,15 @@ class EventLog:
             del self._recent[event_id]
 
 
-def segments_of(folder: Path, stream: str) -> list[Path]:
-    """The stream's segments, oldest first."""
-    return sorted(folder.glob(f"{stream}-[0-9]*{SEGMENT_SUFFIX}"))
-
-
 def read(folder: Path, stream: str, *, since_ms: int = 0) -> Iterator[Record]:
     """Records of a stream in the order they were acknowledged, from `timestamp_ms >= since_ms` on.
 
-    Segments last written well before `since_ms` are skipped unread: an event is logged after it happened, but
-    for a clock that runs ahead by up to CLOCK_SKEW_MS. A torn end of the last segment (a writer at work, or a
-    crash not yet recovered) ends the reading quietly; any other bad line raises LogDamaged.
+    Segments last written well before `since_ms` are skipped unread. A torn end of the last segment (a writer at
+    work, or a crash not yet recovered) ends the reading quietly; any other bad line raises LogDamaged.
     """
     segments = segments_of(folder, stream)
     for place, path in enumerate(segments):
-        if path.stat().st_mtime * 1000 + CLOCK_SKEW_MS < since_ms:
+        if written_before(path, since_ms):
             continue
         good = 0
         for record, end in _lines(path):
@@ -294,7 +307,7 @@ class Tail:
         """Whether a segment was read to its end, or was last written well before the time read from."""
         if self._segment is not None:
             return segment.name < self._segment.name
-        return segment.stat().st_mtime * 1000 + CLOCK_SKEW_MS < self._since_ms
+        return written_before(segment, self._since_ms)
 
 
 def recover(path: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
@@ -140,6 +140,23 @@ class PinTable:
     @classmethod
     def empty(cls, dim: int = 0) -> PinTable:
         return cls(np.empty(0, np.int64), PinStats.absent(0), np.empty((0, dim), np.float32))
+
+    def sound(self) -> tuple[PinTable, int]:
+        """The same pins, those with a number that is none made absent, and how many that were."""
+        unfit = ~(np.isfinite(self.stats.scalars).all(axis=1) & np.isfinite(self.vectors).all(axis=1))
+        if not unfit.any():
+            return self, 0
+        stats, none = self.stats, PinStats.absent(len(self.ids))
+        kept = {
+            f.name: np.where(
+                unfit.reshape(-1, *[1] * (getattr(stats, f.name).ndim - 1)),
+                getattr(none, f.name),
+                getattr(stats, f.name),
+            )
+            for f in fields(PinStats)
+        }
+        vectors = np.where(unfit[:, None], np.float32(0), self.vectors)
+        return PinTable(self.ids, PinStats(**kept), vectors), int(unfit.sum())
 
     def rows(self, ids: Ints) -> Ints:
         """Row of each of `ids`. Raises KeyError naming an id that was not read."""

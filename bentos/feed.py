@@ -59,6 +59,8 @@ class Feed:
     """Pins already on the screen."""
     served: Ints = field(default_factory=_NOTHING.copy)
     """Pins of the user's last answers, oldest first."""
+    quality: float = 1.0
+    """How much work the request gets: 1 all, less under load."""
     policy: PagePolicy | None = None
     """What pages are made by; None: the data set's defaults."""
     policy_refused: str | None = None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from bentos.features import Card
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS
 from bentos.impressions import Impressions, new_request_id
+from bentos.load import LoadShedder
 from bentos.messages import (
     MAX_IDS,
     MAX_LIMIT,
@@ -57,6 +58,10 @@ def _defaults(release: ServingRelease) -> ServedPolicy:
     return ServedPolicy(release.policy)
 
 
+class NoCards(RuntimeError):
+    """The store knows none of a whole page's pins: it is the store that is wrong, not the pins."""
+
+
 @dataclass(frozen=True)
 class FeedService:
     """Answers feeds, related pins and pins. Every answer runs on the one release that `release` gave it."""
@@ -70,12 +75,17 @@ class FeedService:
     clock_ms: Callable[[], int] = _clock_ms
     policy: Callable[[ServingRelease], ServedPolicy] = _defaults
     """What pages of a release are made by, now."""
+    load: LoadShedder = field(default_factory=LoadShedder.never)
 
     async def homefeed(self, request: FeedRequest) -> FeedAnswer:
         """A feed for a user; a stranger gets what is popular.
 
-        Raises LimitOutOfRange, BadId, NoRelease, StoreUnavailable (without the id map).
+        Raises LimitOutOfRange, BadId, Overloaded, NoRelease, StoreUnavailable (without the id map).
         """
+        with self.load.request() as quality:
+            return await self._homefeed(request, quality)
+
+    async def _homefeed(self, request: FeedRequest, quality: float) -> FeedAnswer:
         release = self.release()
         check_limit(request.limit)
         check_count("exclude", request.exclude)
@@ -85,7 +95,7 @@ class FeedService:
             return user, release.ids.all_inside(EntityKind.PIN, request.exclude)
 
         user_id, exclude = await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
-        feed = self._feed(release, Surface.HOMEFEED, request.limit)
+        feed = self._feed(release, Surface.HOMEFEED, request.limit, quality)
         feed.user_id, feed.exclude = user_id, exclude
         feed.served = self.impressions.served(user_id)
         return await self._answer(feed, request.user_id)
@@ -96,13 +106,17 @@ class FeedService:
         Raises PinNotFound or BoardNotFound for what the data set does not hold, OneSubject unless one of the
         two is named, LimitOutOfRange, BadId, NoRelease.
         """
+        with self.load.request() as quality:
+            return await self._related(request, quality)
+
+    async def _related(self, request: RelatedRequest, quality: float) -> FeedAnswer:
         release = self.release()
         check_limit(request.limit)
         if (request.pin_id is None) == (request.board_id is None):
             raise OneSubject(
                 "related pins are of one pin or of one board: name pin_id or board_id, one of them"
             )
-        feed = self._feed(release, Surface.RELATED, request.limit)
+        feed = self._feed(release, Surface.RELATED, request.limit, quality)
 
         def lookup() -> None:
             if request.user_id is not None:
@@ -120,9 +134,13 @@ class FeedService:
 
         Raises PinNotFound for what the data set does not hold, LimitOutOfRange, BadId, NoRelease.
         """
+        with self.load.request() as quality:
+            return await self._related_ads(request, quality)
+
+    async def _related_ads(self, request: RelatedAdsRequest, quality: float) -> FeedAnswer:
         release = self.release()
         check_limit(request.limit)
-        feed = self._feed(release, Surface.RELATED_ADS, request.limit)
+        feed = self._feed(release, Surface.RELATED_ADS, request.limit, quality)
 
         def lookup() -> None:
             if request.user_id is not None:
@@ -135,12 +153,16 @@ class FeedService:
     async def search(self, request: SearchRequest) -> FeedAnswer:
         """Pins for a query, found by words and by meaning; popular ones where nothing is.
 
-        Raises EmptyQuery, QueryTooLong, LimitOutOfRange, BadId, NoRelease, NoSearch for a release that can do
-        neither.
+        Raises EmptyQuery, QueryTooLong, LimitOutOfRange, BadId, Overloaded, NoRelease, and NoSearch for a
+        release that can do neither.
         """
+        with self.load.request() as quality:
+            return await self._search(request, quality)
+
+    async def _search(self, request: SearchRequest, quality: float) -> FeedAnswer:
         release = self.release()
         check_limit(request.limit)
-        feed = self._feed(release, Surface.SEARCH, request.limit)
+        feed = self._feed(release, Surface.SEARCH, request.limit, quality)
         feed.query = searchable(release, request.query)
 
         def lookup() -> None:
@@ -186,7 +208,7 @@ class FeedService:
     def _pool(self) -> Pool:
         return self.engines.pool
 
-    def _feed(self, release: ServingRelease, surface: Surface, limit: int) -> Feed:
+    def _feed(self, release: ServingRelease, surface: Surface, limit: int, quality: float) -> Feed:
         now = self.clock_ms()
         request_id = new_request_id(now)
         served = self.policy(release)
@@ -197,6 +219,7 @@ class FeedService:
             limit,
             request_id=request_id,
             seed=request_id,
+            quality=quality,
             policy=served.policy,
             policy_refused=served.refused,
         )
@@ -223,6 +246,7 @@ class FeedService:
             query=query_of(feed),
             utility=utility_of(feed),
             policy_refused=feed.policy_refused,
+            quality=round(feed.quality, 3),
             missing=feed.missing,
             fallback=feed.fallback,
             ms=round(seconds * 1000, 3),
@@ -237,6 +261,8 @@ class FeedService:
             wanted = np.union1d(feed.candidates.pin_ids, anchors)
             cards = release.features.cards(wanted) if len(wanted) else {}
             kept = feed.candidates.take(np.isin(feed.candidates.pin_ids, list(cards)))
+            if len(feed.candidates) and not len(kept):
+                raise NoCards(f"none of {len(feed.candidates)} pins has a card")
             return kept, as_feed_pins(feed, kept, cards)
 
         try:

@@ -2,7 +2,8 @@
 
 features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> near-duplicates (last of the
 filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility -> diversity.
-The side effect, logging what was shown, follows in `feed_service.py`.
+The side effect, logging what was shown, follows in `feed_service.py`. Under load the quality factor (`load.py`)
+shrinks merge and shortlist, and leaves out the sources whose `quality` it has fallen below.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ HOMEFEED: tuple[Stage, ...] = (
     Retrieve(
         (
             Source(pinnersage.NAME, pinnersage.candidates, budget=480, deadline_ms=400),
-            Source(pinnerformer.NAME, pinnerformer.candidates, budget=600, deadline_ms=400),
-            Source(dcm.NAME, dcm.candidates, budget=600, deadline_ms=400),
-            Source(conditional.NAME, conditional.candidates, budget=600, deadline_ms=400),
-            Source(two_tower.NAME, two_tower.candidates, budget=600, deadline_ms=400),
+            Source(pinnerformer.NAME, pinnerformer.candidates, budget=600, deadline_ms=400, quality=0.3),
+            Source(dcm.NAME, dcm.candidates, budget=600, deadline_ms=400, quality=0.6),
+            Source(conditional.NAME, conditional.candidates, budget=600, deadline_ms=400, quality=0.6),
+            Source(two_tower.NAME, two_tower.candidates, budget=600, deadline_ms=400, quality=0.3),
             Source(pixie.NAME, pixie.candidates, budget=600, deadline_ms=400),
             Source(followed_boards.NAME, followed_boards.candidates, budget=160, deadline_ms=300),
             Source(followed_topics.NAME, followed_topics.candidates, budget=240, deadline_ms=300),
@@ -109,6 +110,7 @@ SEARCH: tuple[Stage, ...] = (
     Keep("not_hidden", filters.not_hidden),
     ReadPins(deadline_ms=500),
     Keep("on_topic", on_topic),
+    Shortlist(budget=200),
     Keep("distinct", filters.distinct),
     Rank(deadline_ms=800),
     Calibrate(),

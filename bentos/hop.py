@@ -15,12 +15,18 @@ from bentos.errors import RequestError
 A = TypeVar("A", bound=BaseModel)
 
 
+AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Refusals that pass."""
+
+
 class HopRefused(RequestError):
     """A refusal of the other service, with its name, sentence and status."""
 
     def __init__(self, name: str, message: str, status: HTTPStatus) -> None:
         super().__init__(message)
         self._name, self._status = name, status
+        if status in AGAIN:
+            self.retry_after_s = 1  # type: ignore[misc]
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from bentos.event_log import Appended, EventLog, LogClosed
+from bentos.event_log import Appended, EventLog, LogClosed, LogFull
 from bentos.features import Ints
 from bentos.feed import Feed
 from bentos.ranking_stages import RANKED
@@ -85,7 +85,7 @@ class Impressions:
             return
         try:
             self._log.append(records_of(feed)).add_done_callback(_report)
-        except LogClosed as error:
+        except (LogClosed, LogFull) as error:
             logger.error("impressions of request %d are lost: %s", feed.request_id, error)
 
     def close(self) -> None:

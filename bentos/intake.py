@@ -17,17 +17,18 @@ from bentos.errors import (
     LimitOutOfRange,
     LogUnavailable,
     PinNotFound,
+    TooManyEvents,
     UndeclaredIds,
     UnknownAction,
 )
-from bentos.event_log import CLOCK_SKEW_MS, EventLog, LogClosed
+from bentos.event_log import EventLog, LogClosed, LogFull
 from bentos.features import Features
 from bentos.ids import Ids
 from bentos.messages import MAX_EVENTS, Event, EventsAnswer, EventsRequest, ExternalId
 from bentos.metrics import metrics
 from bentos.pool import Pool, needed
 from bentos.sequences import SequenceWriter, by_user
-from validation.events import ActionRecord
+from validation.events import CLOCK_SKEW_MS, ActionRecord
 from validation.ids import MAX_ID, hash_id
 from validation.tables import EntityKind, Vocabulary
 
@@ -37,6 +38,9 @@ STREAM = "actions"
 APPLY_DEADLINE_S = 1.0
 """How long an answer waits for the sequence; the log has the events either way."""
 CHECK_DEADLINE_MS = 2_000
+
+MAX_WAITING = 50_000
+"""Events in line for the log, or for the feature store, from which on more are refused."""
 
 MAX_AGE_DAYS = 30
 """Oldest event taken in: one wrong clock would move the lake's start, and with it every training window."""
@@ -68,12 +72,13 @@ class EventIntake:
     async def accept(self, request: EventsRequest, *, release: int | None = None) -> EventsAnswer:
         """Keep all events of the request or none.
 
-        Raises LimitOutOfRange, UnknownAction, BadId, UndeclaredIds, FutureTimestamp, EventTooOld or
-        PinNotFound naming the first event that is wrong, LogUnavailable when the log cannot take them,
-        StoreUnavailable without the id map.
+        Raises TooManyEvents while MAX_WAITING wait for the log or the store, LimitOutOfRange, UnknownAction,
+        BadId, UndeclaredIds, FutureTimestamp, EventTooOld or PinNotFound naming the first event that is wrong,
+        LogUnavailable when the log cannot take them, StoreUnavailable without the id map.
         """
         if not 1 <= len(request.events) <= MAX_EVENTS:
             raise LimitOutOfRange(f"{len(request.events)} events; send 1 to {MAX_EVENTS} a request")
+        self._check_line()
         self._check(request.events)
         records = await needed(
             self._pool, "ids", CHECK_DEADLINE_MS, lambda: self._records(request.events, release)
@@ -85,6 +90,8 @@ class EventIntake:
     async def _keep(self, records: list[ActionRecord]) -> EventsAnswer:
         try:
             appended = await asyncio.wrap_future(self._log.append(records))
+        except LogFull as error:
+            raise TooManyEvents(f"{error}; nothing was kept; send them again in a second") from error
         except (LogClosed, OSError) as error:
             raise LogUnavailable(f"nothing was kept: {error}") from error
         # A repeat is merged again too: its first delivery may have died between the log and the store.
@@ -107,6 +114,17 @@ class EventIntake:
             logger.warning("events are logged but not yet applied: %r", error)
             return False
         return True
+
+    def _check_line(self) -> None:
+        """Back-pressure, before anything is kept: what was acknowledged is never given up."""
+        lines = {"log": self._log.waiting, "store": self._writer.waiting}
+        for line, count in lines.items():
+            metrics().waiting.labels(line).set(count)
+        if max(lines.values()) >= MAX_WAITING:
+            line = max(lines, key=lines.__getitem__)
+            raise TooManyEvents(
+                f"{lines[line]} events wait for the {line}; nothing was kept; send them again in a second"
+            )
 
     def _check(self, events: list[Event]) -> None:
         """What needs no store: actions and times."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bentos.breaker import PartAbsent
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.networks import Learned
@@ -18,11 +19,11 @@ LIGHT = "light"
 """Role of the trees."""
 
 
-class NoTwoTower(RuntimeError):
+class NoTwoTower(PartAbsent):
     """The release has no two-tower, or this process did not load it."""
 
 
-class NoLightRanker(RuntimeError):
+class NoLightRanker(PartAbsent):
     """The release has no light ranker, or this process did not load it."""
 
 

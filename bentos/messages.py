@@ -224,6 +224,7 @@ class FeedAnswer(Message):
     policy_refused: str | None = Field(
         None, description="Why the file of weights is not what this answer was made by, and how to mend it."
     )
+    quality: float = Field(1.0, description="Share of the funnel's work that was done; below 1 under load.")
     missing: list[str] = Field(
         description="Sources and stages that failed open in this answer; empty when all is well."
     )
@@ -307,6 +308,7 @@ class RetrieveRequest(Message):
     release: Int64 | None = Field(None, description="Answer with this release or refuse.")
     seed: Int64 = 0
     now_ms: UnixMs | None = None
+    quality: float = Field(1.0, ge=0, le=1, description="Sources dearer than this are left out.")
 
 
 class RetrieveAnswer(Message):
@@ -360,6 +362,7 @@ class RankAnswer(Message):
     release: int
     ranker: str
     heads: list[str]
+    reads_query: bool = Field(False, description="Whether the ranker weighs what is searched for.")
     probabilities: list[list[float | None]] = Field(
         description="For each of `heads` a list parallel to the request's `pin_ids`; null where there is none."
     )

@@ -28,6 +28,10 @@ class Metrics:
     refused: Counter
     release: Gauge
     swaps: Counter
+    breaker: Gauge
+    hanging: Gauge
+    quality: Gauge
+    waiting: Gauge
 
 
 @functools.cache
@@ -53,6 +57,21 @@ def metrics() -> Metrics:
             "corkboard_release", "Version of the release being served", multiprocess_mode="mostrecent"
         ),
         swaps=Counter("corkboard_release_swaps", "Releases loaded", ["outcome"]),
+        breaker=Gauge(
+            "corkboard_breaker",
+            "Breaker of a part: 0 closed, 1 half-open, 2 open",
+            ["part"],
+            multiprocess_mode="mostrecent",
+        ),
+        hanging=Gauge(
+            "corkboard_hanging_calls", "Calls past their deadline", ["part"], multiprocess_mode="livesum"
+        ),
+        quality=Gauge(
+            "corkboard_quality",
+            "Quality factor of the load shedder, 1 = all work",
+            multiprocess_mode="mostrecent",
+        ),
+        waiting=Gauge("corkboard_waiting_events", "Events in line", ["line"], multiprocess_mode="mostrecent"),
     )
 
 

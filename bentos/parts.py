@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime
 
 from bentos import candidate_log, impressions, intake
 from bentos.candidate_log import CandidateLog, CandidateSample
@@ -19,23 +19,23 @@ from bentos.feed_service import FeedService
 from bentos.ids import Ids
 from bentos.impressions import Impressions, ServedPins
 from bentos.intake import EventIntake
-from bentos.loader import ReleaseLoader, Role
+from bentos.load import LoadRules, LoadShedder
+from bentos.loader import WHOLE, ReleaseLoader, Role
 from bentos.policy_file import PolicyFile
 from bentos.pool import Pool
 from bentos.registry import ModelRegistry
 from bentos.sequences import SequenceWriter, replay
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
+from validation.event_compaction import sequences_from_ms, shown_from_ms
 from validation.events import ActionRecord, ImpressionRecord
 from validation.lake import Lake
+from validation.lease import Lease, leases_of
 
 logger = logging.getLogger("corkboard.service")
 
 UTILITY = "utility.yaml"
 """The home's file of utility weights and diversity."""
-
-REMEMBERED_DAYS = 2
-MS_PER_DAY = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,16 @@ def open_homefeed(
         opened.pop_all()
     holder = open_holder(settings, features, role)
     policy = PolicyFile(settings.utility or settings.home / UTILITY, named=settings.utility is not None)
-    feed = FeedService(holder.current, engines, shown, fetched, policy=policy.current)
+    load = LoadShedder(LoadRules(target_ms=settings.p99_ms))
+    feed = FeedService(holder.current, engines, shown, fetched, policy=policy.current, load=load)
     return HomefeedParts(pool, holder, feed, taken, lake)
 
 
 def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHolder:
-    """Follow the settings' alias, loading what `role` needs."""
+    """Follow the settings' alias, loading what `role` needs; a lease in the home says what is held."""
     loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
-    return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s).start()
+    lease = Lease.take(leases_of(settings.home), "homefeed" if role is WHOLE else str(role.name).lower())
+    return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s, lease=lease).start()
 
 
 def open_intake(
@@ -125,7 +127,7 @@ def open_intake(
     log = EventLog.open(settings.events, intake.STREAM)
     try:
         writer = SequenceWriter(features).start()
-        since = _replay_start_ms(lake, now or datetime.now(UTC))
+        since = sequences_from_ms(lake, now or datetime.now(UTC))
         logged = (
             r for r in read(settings.events, intake.STREAM, since_ms=since) if isinstance(r, ActionRecord)
         )
@@ -138,21 +140,10 @@ def open_intake(
     return EventIntake(log, writer, features, ids, contract.vocabulary, pool)
 
 
-def _replay_start_ms(lake: Lake, now: datetime) -> int:
-    """Where the newest batch sequences end, less a day, Unix ms.
-
-    They end with the last whole day of the lake. A lake that holds actions of today ends at a midnight still
-    to come, which no training run has reached. The day less is for a run that began before the last midnight.
-    """
-    midnight = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
-    return int(min(lake.interval()[1], midnight).timestamp() * 1000) - MS_PER_DAY
-
-
 def open_impressions(settings: Settings, lake: Lake) -> Impressions:
     """The impression log, and what users were shown in the last days."""
     served = ServedPins()
-    since = int(lake.interval()[1].timestamp() * 1000) - REMEMBERED_DAYS * MS_PER_DAY
-    for record in read(settings.events, impressions.STREAM, since_ms=since):
+    for record in read(settings.events, impressions.STREAM, since_ms=shown_from_ms(lake)):
         if isinstance(record, ImpressionRecord) and record.surface == "homefeed":
             served.add(record.user_id, [record.pin_id])
     return Impressions(EventLog.open(settings.events, impressions.STREAM), served)

@@ -6,7 +6,7 @@ bentoml serve bentos.ranking:Ranking
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import bentoml
 import numpy as np
@@ -18,6 +18,7 @@ from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
 from bentos.heads import Heads
+from bentos.last_good import LastGoodUsers
 from bentos.loader import Role
 from bentos.messages import (
     MAX_BROUGHT,
@@ -45,6 +46,7 @@ RANK_DEADLINE_MS = 800
 class RankingParts:
     pool: Pool
     holder: ReleaseHolder
+    last_good: LastGoodUsers = field(default_factory=LastGoodUsers)
 
     @property
     def ready(self) -> bool:
@@ -72,7 +74,7 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     release = feed.release
     if release.ranker is None:
         raise NoRelease(f"release {release.version} has no ranker; its manifest says why under `skipped`")
-    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    await read_user(feed, parts.pool, READ_DEADLINE_MS, parts.last_good)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     heads = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: heads_of(feed))
     return _answer(release, heads)
@@ -92,7 +94,7 @@ async def ads(parts: RankingParts, request: RankRequest) -> RankAnswer:
     if release.ads is None:
         raise NoRelease(release.no_ads)
     feed.pin_id = request.anchor
-    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    await read_user(feed, parts.pool, READ_DEADLINE_MS, parts.last_good)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     return _answer(release, await needed(parts.pool, "ads", RANK_DEADLINE_MS, lambda: ad_scores.score(feed)))
 
@@ -102,6 +104,7 @@ def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
         release=release.version,
         ranker=heads.ranker,
         heads=list(heads.names),
+        reads_query=heads.reads_query,
         probabilities=np.where(np.isfinite(heads.p), heads.p, None).T.tolist(),
     )
 
@@ -120,7 +123,7 @@ async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
             " `skipped`"
         )
     feed.parts = brought(request)
-    await read_user(feed, parts.pool, READ_DEADLINE_MS)
+    await read_user(feed, parts.pool, READ_DEADLINE_MS, parts.last_good)
     if release.light_by == light_scores.LIGHT:
         check_all_brought(request)
         await read_pins(feed, parts.pool, READ_DEADLINE_MS)

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bentos.breaker import PartAbsent
 from bentos.features import Floats, Ints, PinTable
 from training.models.interactions import Pins, request_interactions
+from training.models.query_features import query_features
 from training.models.ranker import Candidates, Ranker, Request
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
 
 
-class NoRanker(RuntimeError):
+class NoRanker(PartAbsent):
     """The release has no ranker, or this process did not load it."""
 
 
@@ -36,7 +38,9 @@ def inputs(feed: Feed) -> tuple[Request, Candidates]:
         request_ms=feed.now_ms,
         user=_user_vector(feed, ranker),
     )
-    features = ranker.spec.assemble(feed.user.scalars, table.stats.scalars[rows], meetings(feed))
+    features = ranker.spec.assemble(
+        feed.user.scalars, table.stats.scalars[rows], meetings(feed), query=asked(feed)
+    )
     return request, Candidates(table.vectors[rows], features)
 
 
@@ -55,6 +59,11 @@ def meetings(feed: Feed) -> Floats:
         signs=feed.release.signs,
         known=table.stats.present[history] | table.vectors[history].any(axis=1),
     )
+
+
+def asked(feed: Feed) -> Floats:
+    """QUERY_FEATURES of the request and each of `feed.candidates`, (n, Q) float32."""
+    return query_features(feed.release.lexical, feed.query, feed.surface.value, feed.candidates.pin_ids)
 
 
 def _ranker(feed: Feed) -> Ranker:

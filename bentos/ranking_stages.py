@@ -12,25 +12,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bentos.features import Floats, Ints
-from bentos.stages import fail_open
+from bentos.ranking_features import asked
+from bentos.stages import NoScores, fail_open
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models.diversity import DiversityConfig, diversify
 from training.models.pinnability import PIN_PREFIX, USER_PREFIX
+from training.models.query_features import QUERY_FEATURES
 from training.models.utility import utility
 
 if TYPE_CHECKING:
     from bentos.engines import Engines
     from bentos.feed import Feed
 
-CALIBRATION_FEATURES = (*(USER_PREFIX + n for n in USER_SCALARS), *(PIN_PREFIX + n for n in PIN_SCALARS))
+CALIBRATION_FEATURES = (
+    *(USER_PREFIX + n for n in USER_SCALARS),
+    *(PIN_PREFIX + n for n in PIN_SCALARS),
+    *QUERY_FEATURES,
+)
 """What a calibrator may read beside the scores."""
 
 RANKED = "ranked"
 """`Feed.ordered_by` of an order by utility."""
-
-
-class NoScores(RuntimeError):
-    """A ranker, or its calibration, gave what is no probability."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,21 @@ def calibration_features(feed: Feed, names: tuple[str, ...]) -> Floats:
     rows = feed.pins.rows(feed.candidates.pin_ids)
     stats = feed.pins.stats
     pins = np.where(stats.present[rows, None], stats.scalars[rows], np.float32(np.nan))
-    both = np.hstack([np.broadcast_to(feed.user.scalars, (len(rows), len(USER_SCALARS))), pins])
-    return both[:, [CALIBRATION_FEATURES.index(name) for name in names]]
+    users = np.broadcast_to(feed.user.scalars, (len(rows), len(USER_SCALARS)))
+    return np.hstack([users, pins, asked(feed)])[:, [CALIBRATION_FEATURES.index(name) for name in names]]
 
 
 @dataclass(frozen=True)
 class Value:
-    """Order by utility: what the page policy holds each action to be worth, times its probability."""
+    """Order by utility: what the page policy holds each action to be worth, times its probability.
+
+    Results of a search keep the order of the merge where the ranker does not read the query.
+    """
 
     name: str = "utility"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        if feed.heads is None:
+        if feed.heads is None or (feed.query and not feed.heads.reads_query):
             return
         try:
             weights = feed.page_policy.vector(feed.heads.names)

@@ -6,7 +6,7 @@ bentoml serve bentos.retrieval:Retrieval
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import bentoml
 
@@ -15,6 +15,7 @@ from bentos.errors import NamedErrors, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
 from bentos.funnel import sources_of
+from bentos.last_good import LastGoodUsers
 from bentos.loader import Role
 from bentos.messages import RetrieveAnswer, RetrieveRequest
 from bentos.opened_service import OpenedService
@@ -32,6 +33,7 @@ USER_DEADLINE_MS = 500
 class RetrievalParts:
     pool: Pool
     holder: ReleaseHolder
+    last_good: LastGoodUsers = field(default_factory=LastGoodUsers)
 
     @property
     def ready(self) -> bool:
@@ -62,8 +64,9 @@ async def retrieve(parts: RetrievalParts, request: RetrieveRequest) -> RetrieveA
         pin_id=request.pin_id,
         board_id=request.board_id,
         query=request.query,
+        quality=request.quality,
     )
-    await read_user(feed, parts.pool, USER_DEADLINE_MS)
+    await read_user(feed, parts.pool, USER_DEADLINE_MS, parts.last_good)
     await LocalRetrieval(parts.pool).retrieve(feed, sources_of(feed.surface))
     return answer_of(feed)
 

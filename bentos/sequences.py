@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from feature_repo.sequence import Event, Sequence, merge, surface_code
+from feature_repo.sequence import Event, Sequence, event_of, merge
 from validation.events import ActionRecord
 from validation.tables import Vocabulary
 
@@ -51,6 +51,7 @@ class SequenceWriter:
         self._store = store
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._waiting, self._door = 0, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="sequences", daemon=True)
 
     def start(self) -> SequenceWriter:
@@ -64,8 +65,15 @@ class SequenceWriter:
         again until they are stored.
         """
         work = _Work(events, Future())
+        with self._door:
+            self._waiting += _count(events)
         self._queue.put(work)
         return work.done
+
+    @property
+    def waiting(self) -> int:
+        """Events in line for the store."""
+        return self._waiting
 
     def close(self) -> None:
         """Store what is in line, for a few seconds at most; the log brings the rest back at the next start."""
@@ -92,6 +100,8 @@ class SequenceWriter:
                 else:
                     work.done.set_exception(error)
             if error is None:
+                with self._door:
+                    self._waiting -= _count(left)
                 left = {}
             elif self._stopping.is_set():
                 return
@@ -116,16 +126,8 @@ class SequenceWriter:
         return None
 
 
-def event_of(record: ActionRecord, vocabulary: Vocabulary) -> Event:
-    """The log's record as the sequence keeps it. Raises KeyError for an action outside the vocabulary."""
-    return Event(
-        event_id=record.event_id,
-        pin_id=record.pin_id,
-        action=vocabulary.code(record.action),
-        surface=surface_code(record.surface),
-        timestamp_ms=record.timestamp_ms,
-        duration_s=record.duration_s or 0.0,
-    )
+def _count(events: Mapping[int, list[Event]]) -> int:
+    return sum(map(len, events.values()))
 
 
 def by_user(records: Iterable[ActionRecord], vocabulary: Vocabulary) -> dict[int, list[Event]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.metrics import metrics
 from bentos.release import ServingRelease
+from validation.lease import Lease
 
 logger = logging.getLogger("corkboard.release")
 
@@ -22,7 +23,9 @@ class ReleaseHolder:
     """Holds the release that requests are given; a thread follows the alias.
 
     `newest` gives the version the alias names, None for none; `load` builds that release; `check` answers
-    requests with it, raising ReleaseRejected if it is not fit to serve.
+    requests with it, raising ReleaseRejected if it is not fit to serve. `lease` says which versions must not be
+    cleared away: those in memory, and one that is about to be loaded. The release before stays in memory, and
+    going back to it loads nothing.
     """
 
     def __init__(
@@ -32,8 +35,9 @@ class ReleaseHolder:
         check: Callable[[ServingRelease], None],
         *,
         poll_s: float,
+        lease: Lease | None = None,
     ) -> None:
-        self._newest, self._load, self._check = newest, load, check
+        self._newest, self._load, self._check, self._lease = newest, load, check, lease
         self._poll_s = poll_s
         self._current: ServingRelease | None = None
         self._previous: ServingRelease | None = None
@@ -49,6 +53,8 @@ class ReleaseHolder:
 
     def close(self) -> None:
         self._stop.set()
+        if self._lease is not None:
+            self._lease.close()
 
     @property
     def ready(self) -> bool:
@@ -88,8 +94,11 @@ class ReleaseHolder:
             version = self._newest()
             if version is None or version in (self._rejected, self._current and self._current.version):
                 return False
-            release = self._load(version)
-            self._check(release)
+            release = self._kept(version)
+            if release is None:
+                self._hold(version)
+                release = self._load(version)
+                self._check(release)
         except ReleaseRejected as error:
             self._rejected, self._why = version, str(error)
             metrics().swaps.labels("rejected").inc()
@@ -103,6 +112,7 @@ class ReleaseHolder:
             return False
         self._previous, self._current = self._current, release
         self._rejected, self._why = None, ""
+        self._hold()
         metrics().release.set(release.version)
         metrics().swaps.labels("served").inc()
         # What was loaded now lives as long as the release: keep the collector from walking it on every pass.
@@ -110,6 +120,16 @@ class ReleaseHolder:
         gc.freeze()
         logger.info("serving release %d (%s)", release.version, ", ".join(release.spaces))
         return True
+
+    def _kept(self, version: int) -> ServingRelease | None:
+        """The release before, where that is asked for: it was checked when it was loaded."""
+        previous = self._previous
+        return previous if previous is not None and previous.version == version else None
+
+    def _hold(self, *loading: int) -> None:
+        if self._lease is not None:
+            held = (self._previous, self._current)
+            self._lease.hold([*(release.version for release in held if release is not None), *loading])
 
     def _follow(self) -> None:
         while not self._stop.is_set():

@@ -45,6 +45,8 @@ class Settings(BaseModel):
     """Collections up to this many rows are copied into the process; larger ones are asked over the network."""
     poll_s: float = Field(default=2.0, gt=0)
     """Seconds between two looks at the alias."""
+    p99_ms: float = Field(default=500.0, gt=0)
+    """What 99 of 100 answers are to come within: under load, work is left out and requests refused for it."""
     threads: int = Field(default=16, ge=1)
     """Threads that blocking store calls run on, so that none of them stalls the event loop."""
 
@@ -89,6 +91,7 @@ _VARIABLES = {
     "profile": "CORKBOARD_PROFILE",
     "replica_rows": "CORKBOARD_REPLICA_ROWS",
     "poll_s": "CORKBOARD_POLL_S",
+    "p99_ms": "CORKBOARD_P99_MS",
     "threads": "CORKBOARD_THREADS",
     "candidates_rate": "CORKBOARD_CANDIDATES_RATE",
     "candidates_cut": "CORKBOARD_CANDIDATES_CUT",

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from bentos.candidates import Candidates, concatenate, interleave
 from bentos.features import Floats, Ints, PinStats, PinTable, User
 from bentos.feed import Surface
+from bentos.last_good import LastGoodUsers
 from bentos.light_scores import source_lists
+from bentos.load import scaled
 from bentos.pool import Pool, why_missing
 from training.models.light_ranking import fetch, keep
 from validation.events import Reached
@@ -48,22 +50,25 @@ class Source:
     deadline_ms: float
     always: bool = False
     """Asked even where the release does not claim it: it has a fallback of its own."""
+    quality: float = 0.0
+    """The quality factor below which it is left out: load costs the dearest sources first."""
 
 
 @dataclass(frozen=True)
 class ReadUser:
-    """Read the user's row; without it the feed is a stranger's."""
+    """Read the user's row; without it the feed is of the user as last read, or a stranger's."""
 
     deadline_ms: float
     name: str = "user"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        await read_user(feed, engines.pool, self.deadline_ms)
+        await read_user(feed, engines.pool, self.deadline_ms, engines.last_good)
 
 
-async def read_user(feed: Feed, pool: Pool, deadline_ms: float) -> None:
-    """Fill `feed.user`; fails open to an unknown user."""
+async def read_user(feed: Feed, pool: Pool, deadline_ms: float, last_good: LastGoodUsers) -> None:
+    """Fill `feed.user`; fails open to the user as last read, and says how long ago, else to an unknown one."""
     release = feed.release
+    spaces = (release.pin_space, *release.user_spaces)
     feed.user = User.unknown(feed.user_id, release.dim(release.pin_space))
     if feed.user_id:
         try:
@@ -73,9 +78,15 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float) -> None:
                 lambda: release.features.user(feed.user_id, release.pin_space, release.user_spaces),
             )
         except Exception as error:
-            # A feed without the user's features is a stranger's feed, which is better than none.
-            fail_open(feed, "user", error)
-            return
+            # A stranger's feed is better than none, and one of the user an hour ago better still.
+            kept = last_good.of(feed.user_id, spaces)
+            if kept is None:
+                fail_open(feed, "user", error)
+                return
+            feed.user, age_s = kept
+            fail_open(feed, "user", error, f", read {age_s:.0f} s ago")
+        else:
+            last_good.keep(feed.user, spaces)
     feed.missing.extend(f"stale: {part}" for part in feed.user.stale)
     if not feed.user.known and feed.surface is Surface.HOMEFEED:
         feed.fallback = "unknown user: popular by topic"
@@ -94,13 +105,15 @@ class Retrieve:
 
 @dataclass(frozen=True)
 class Merge:
-    """Reciprocal rank fusion; a pin counts for the source that has it highest; at most `budget` are kept."""
+    """Reciprocal rank fusion; a pin counts for the source that has it highest; at most `budget` are kept, down
+    to `least` under load."""
 
     budget: int
+    least: int = 500
     name: str = "merge"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        feed.candidates = merge(feed.parts, self.budget)
+        feed.candidates = merge(feed.parts, scaled(self.budget, self.least, feed.quality))
         feed.reached[Reached.MERGED] = feed.candidates.pin_ids
 
 
@@ -133,16 +146,19 @@ async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
     ids = ids[ids > 0]
 
-    def read() -> PinTable:
-        return PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0])
+    def read() -> tuple[PinTable, int]:
+        return PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0]).sound()
 
     try:
-        feed.pins = await pool.call("pins", deadline_ms, read)
+        feed.pins, unfit = await pool.call("pins", deadline_ms, read)
     except Exception as error:
         # Candidates stand in the order of their sources without any of this.
         nothing = np.zeros((len(ids), release.dim(release.space)), np.float32)
         feed.pins = PinTable(ids, PinStats.absent(len(ids)), nothing)
         fail_open(feed, "pins", error)
+        return
+    if unfit:
+        feed.missing.append(f"pins: {unfit} unfit rows")
 
 
 @dataclass(frozen=True)
@@ -153,8 +169,13 @@ class Keep:
     test: Callable[[Feed], NDArray[np.bool_]]
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        if len(feed.candidates):
+        if len(feed.candidates) == 0:
+            return
+        try:
             feed.candidates = feed.candidates.take(self.test(feed))
+        except Exception as error:
+            # What a store gave may be unfit to test by; pins that should have left are better than no feed.
+            fail_open(feed, self.name, error)
 
 
 @dataclass(frozen=True)
@@ -170,6 +191,8 @@ class LightRank:
             return
         try:
             scores: Floats = await engines.ranking.light(feed, self.deadline_ms)
+            if scores.shape != (len(feed.candidates),) or not np.isfinite(scores).all():
+                raise NoScores(f"light scores of {len(feed.candidates)} pins are no numbers")
         except Exception as error:
             # The order of the merge knows what every source said, and serves without this.
             fail_open(feed, self.name, error)
@@ -180,13 +203,16 @@ class LightRank:
 
 @dataclass(frozen=True)
 class Shortlist:
-    """The first `budget` candidates go on to heavy ranking."""
+    """The first `budget` candidates go on to heavy ranking, down to `least` under load; never fewer than twice
+    the page."""
 
     budget: int
+    least: int = 100
     name: str = "shortlist"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        feed.candidates = feed.candidates.take(slice(self.budget))
+        least = max(self.least, 2 * feed.limit)
+        feed.candidates = feed.candidates.take(slice(scaled(self.budget, least, feed.quality)))
         feed.reached[Reached.RANKED] = feed.candidates.pin_ids
 
 
@@ -200,7 +226,11 @@ class Take:
         feed.candidates = feed.candidates.take(slice(feed.limit))
 
 
-def fail_open(feed: Feed, what: str, error: Exception) -> None:
-    """The request goes on without `what`, and the answer says why."""
-    feed.missing.append(f"{what}: {why_missing(error)}")
+class NoScores(RuntimeError):
+    """A ranker, or its calibration, gave what is no probability."""
+
+
+def fail_open(feed: Feed, what: str, error: Exception, instead: str = "") -> None:
+    """The request goes on without `what`, and the answer says why, and what stands `instead`."""
+    feed.missing.append(f"{what}: {why_missing(error)}{instead}")
     logger.warning("request %d goes on without %s: %r", feed.request_id, what, error)

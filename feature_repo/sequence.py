@@ -26,6 +26,9 @@ from validation.tables import RELATED_ADS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from validation.events import ActionRecord
+    from validation.tables import Vocabulary
+
 SURFACES: tuple[str, ...] = ("homefeed", "related", "search", "board", "topic", "profile", "ads", "store")
 """Surfaces with a code of their own, counted from 1; any other name, or none, is 0."""
 
@@ -58,6 +61,18 @@ class Event(NamedTuple):
     surface: int
     timestamp_ms: int
     duration_s: float = 0.0
+
+
+def event_of(record: ActionRecord, vocabulary: Vocabulary) -> Event:
+    """The log's record as the sequence keeps it. Raises KeyError for an action outside the vocabulary."""
+    return Event(
+        event_id=record.event_id,
+        pin_id=record.pin_id,
+        action=vocabulary.code(record.action),
+        surface=surface_code(record.surface),
+        timestamp_ms=record.timestamp_ms,
+        duration_s=record.duration_s or 0.0,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +192,7 @@ class SequenceLog:
         """From rows of the lake's `actions` (user_id, event_id, pin_id, action, timestamp; optional surface,
         duration_s), in any order. A repeated event id of a user counts once.
         """
-        return cls.from_columns([_columns(actions)])
+        return cls.from_columns([columns_of(actions)])
 
     @classmethod
     def from_columns(cls, parts: Iterable[Mapping[str, np.ndarray]]) -> SequenceLog:
@@ -250,7 +265,7 @@ class SequenceLog:
         return Sequence(**{n: _frozen(getattr(self, n)[rows][::-1], DTYPES[n]) for n in SEQUENCE_ARRAYS})
 
 
-def _columns(actions: pd.DataFrame) -> dict[str, np.ndarray]:
+def columns_of(actions: pd.DataFrame) -> dict[str, np.ndarray]:
     """The log's columns of a frame of lake actions."""
     size = len(actions)
     surfaces, durations = np.zeros(size, np.int8), np.zeros(size, np.float32)

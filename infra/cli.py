@@ -30,6 +30,9 @@ ROOMS = ("feature_repo", "training", "validation", "infra")
 datasets_app = typer.Typer(no_args_is_help=True, help="Make contract tables to start from.")
 app.add_typer(datasets_app, name="datasets")
 
+events_app = typer.Typer(no_args_is_help=True, help="What services logged, after it is in the tables.")
+app.add_typer(events_app, name="events")
+
 
 class Data(StrEnum):
     """What `demo` can run on."""
@@ -207,6 +210,46 @@ def rollback(context: typer.Context) -> None:
 
     with _named_errors():
         jobs.rollback(context.obj.home)
+
+
+@app.command()
+def history(context: typer.Context) -> None:
+    """Every promotion and rollback: when, by whom, past which gates, and why in spite of one."""
+    from infra import releases
+
+    with _named_errors():
+        releases.history(context.obj.home)
+
+
+@app.command()
+def diff(
+    context: typer.Context,
+    a: Annotated[int, typer.Argument(help="A release version.")],
+    b: Annotated[int, typer.Argument(help="Another.")],
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure both anew on the same users and rows of today's lake.")
+    ] = False,
+) -> None:
+    """Two releases side by side: parts, data, commit, metrics with their differences, gates."""
+    from infra import releases
+
+    with _named_errors():
+        releases.diff(context.obj.home, a, b, measure=measure)
+
+
+@app.command()
+def gc(
+    context: typer.Context,
+    keep: Annotated[
+        int, typer.Option(min=1, help="Newest releases to keep beside those in use and the one before.")
+    ] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go, in bytes.")] = False,
+) -> None:
+    """Clear away the collections, vectors, rows and weights of releases that nobody can go back to."""
+    from infra import releases
+
+    with _named_errors():
+        releases.gc(context.obj.home, releases=keep, dry_run=dry_run)
 
 
 @app.command()
@@ -415,6 +458,28 @@ def demo(
 
     with _named_errors():
         jobs.demo(context.obj.home, data=data.value, size=size.value, seed=seed)
+
+
+@events_app.command("replay")
+def events_replay(
+    context: typer.Context,
+    check: Annotated[bool, typer.Option("--check", help="Only compare; exit 1 where they differ.")] = False,
+) -> None:
+    """Make every user's online sequence anew from the lake and the event log; the store must equal it."""
+    from infra import events
+
+    with _named_errors():
+        if not events.replay(context.obj.home, check=check):
+            raise typer.Exit(1)
+
+
+@events_app.command("compact")
+def events_compact(context: typer.Context) -> None:
+    """Remove sealed segments of the event log whose rows are in the lake and that no service reads any more."""
+    from infra import events
+
+    with _named_errors():
+        events.compact(context.obj.home)
 
 
 @datasets_app.command("world")

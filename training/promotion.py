@@ -84,8 +84,8 @@ def promote(
 def rollback(ctx: TrainingContext, ledger: Path) -> int:
     """Make the champion before this one the champion again; its version. A second rollback goes further back.
 
-    Nothing is trained, built or measured: only that the collections of the release are still there. Raises
-    RollbackImpossible.
+    Nothing is trained, built or measured: only that the release's collections and files are still there. Raises
+    RollbackImpossible, naming what is gone.
     """
     book, registry = Ledger(ledger), registry_of(ctx)
     with book.lock():
@@ -116,7 +116,26 @@ def check(
     comparison = None
     if champion is not None:
         comparison = compare(ctx, manifest, load_manifest(ctx, champion), champion)
-    return (*collections_present(ctx, manifest), *run_gates(manifest, comparison, bounds))
+    return (
+        parts_present(ctx, manifest),
+        *collections_present(ctx, manifest),
+        *run_gates(manifest, comparison, bounds),
+    )
+
+
+def parts_present(ctx: TrainingContext, manifest: ReleaseManifest) -> GateResult:
+    """The files of every part are there: none was cleared away by retention."""
+    registry, parts = registry_of(ctx), manifest.parts.values()
+    gone = [f"{part.model}@{part.version}" for part in parts if registry.dropped(part.model, part.version)]
+    said = f"{', '.join(gone)} cleared away by `corkboard gc`" if gone else "all files are there"
+    return GateResult(
+        name="parts",
+        value=float(len(parts) - len(gone)),
+        bound=float(len(parts)),
+        n=None,
+        passed=not gone,
+        message=f"parts: {said}",
+    )
 
 
 def collections_present(ctx: TrainingContext, manifest: ReleaseManifest) -> tuple[GateResult, ...]:
@@ -180,7 +199,8 @@ def _drop_alias(registry: Registry, alias: str) -> None:
 
 
 def _still_there(ctx: TrainingContext, manifest: ReleaseManifest, version: int) -> None:
-    gone = [r.message for r in collections_present(ctx, manifest) if not r.passed]
+    results = (parts_present(ctx, manifest), *collections_present(ctx, manifest))
+    gone = [r.message for r in results if not r.passed]
     if gone:
         raise RollbackImpossible(
             f"release {version} cannot serve again: {'; '.join(gone)}; train and release instead"

@@ -40,6 +40,11 @@ WEIGHTS_TAG = "weights_of"
 LEARNED_UNTIL_TAG = "learned_until"
 """UTC time before which everything a version's weights were learned from lies."""
 
+DROPPED_TAG = "corkboard.files"
+"""On a version whose files retention takes away: it is there to read about, and counts as gone."""
+
+_DROPPING, _DROPPED = "going", "gone"
+
 COMMIT_TAG = "git_commit"
 CARD = "model_card.md"
 
@@ -48,6 +53,10 @@ TRAINED = "trained"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLAVOURS = Path(__file__).resolve().parent / "flavours"
+
+
+class VersionDropped(LookupError):
+    """A version whose files retention took away."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +193,7 @@ class Registry:
 
     def versions(self, name: str) -> list[int]:
         """Versions of a model, oldest first; empty for a model never registered."""
-        found = self.client.search_model_versions(f"name = '{name}'", max_results=10_000)
-        return sorted(int(v.version) for v in found)
+        return sorted(int(v.version) for v in self._found(name) if DROPPED_TAG not in v.tags)
 
     def latest(self, name: str) -> int | None:
         """The newest version, or None."""
@@ -202,8 +210,11 @@ class Registry:
 
     def find(self, name: str, inputs: str) -> int | None:
         """The newest version made from exactly these inputs, or None."""
-        found = self.client.search_model_versions(f"name = '{name}'", max_results=10_000)
-        same = [int(v.version) for v in found if v.tags.get(INPUTS_TAG) == inputs]
+        same = [
+            int(v.version)
+            for v in self._found(name)
+            if v.tags.get(INPUTS_TAG) == inputs and DROPPED_TAG not in v.tags
+        ]
         return max(same, default=None)
 
     def weights_of(self, name: str, version: int) -> int:
@@ -228,14 +239,65 @@ class Registry:
     def download(self, name: str, version: int) -> Path:
         """Folder of the version's weights and configuration, what the model's `load` takes.
 
-        With a local artifact folder this is that folder itself: read, do not write.
+        With a local artifact folder this is that folder itself: read, do not write. Raises VersionDropped.
         """
         self._use()
         import mlflow
 
-        self.version(name, version)
+        if self.dropped(name, version):
+            raise VersionDropped(f"the files of {name}@{version} were cleared away by `corkboard gc`")
         root = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", tracking_uri=self.uri)
         return Path(root) / MODEL_FILES
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a model and its version; empty for a model never registered."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {alias: int(version) for alias, version in found.items()}
+
+    def dropped(self, name: str, version: int) -> bool:
+        """Whether retention took a version's files away, or began to."""
+        return DROPPED_TAG in self.version(name, version).tags
+
+    def half_dropped(self, name: str) -> list[int]:
+        """Versions that a `drop` which was killed has left."""
+        return sorted(int(v.version) for v in self._found(name) if v.tags.get(DROPPED_TAG) == _DROPPING)
+
+    def files_size(self, name: str, version: int) -> int:
+        """Bytes of a version's files; 0 where they lie on a server."""
+        folder = _local_folder(self._location(name, version))
+        if folder is None:
+            return 0
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+    def drop(self, name: str, version: int) -> None:
+        """Delete a version's files; what is written of it (parameters, metrics, tags, card) stays.
+
+        From the first step on it counts as gone, so that nobody takes up one whose files are half deleted;
+        killed, it is finished by the next call.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self._use()
+        self.client.set_model_version_tag(name, str(version), DROPPED_TAG, _DROPPING)
+        get_artifact_repository(self._location(name, version)).delete_artifacts()
+        self.client.set_model_version_tag(name, str(version), DROPPED_TAG, _DROPPED)
+
+    def _location(self, name: str, version: int) -> str:
+        """Where a version's files lie, a URI."""
+        found = self.version(name, version)
+        if found.model_id:
+            return str(self.client.get_logged_model(found.model_id).artifact_location)
+        return str(self.client.get_model_version_download_uri(name, str(version)))
+
+    def _found(self, name: str) -> list[ModelVersion]:
+        return list(self.client.search_model_versions(f"name = '{name}'", max_results=10_000))
 
     def alias(self, name: str, alias: str) -> int | None:
         """The version an alias points at, or None."""
@@ -351,6 +413,14 @@ def _mlflow_dataset(data: Dataset) -> Any:
 
     source = Path(data.source).resolve().as_uri() if "://" not in data.source else data.source
     return MetaDataset(HTTPDatasetSource(source), name=data.name, digest=data.digest)
+
+
+def _local_folder(uri: str) -> Path | None:
+    """The folder of a file URI or a path, None for any other URI."""
+    from urllib.parse import unquote, urlparse
+
+    parts = urlparse(uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 @contextmanager

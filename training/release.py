@@ -18,6 +18,7 @@ from training.pipelines.light import chosen
 from training.registry import COMMIT_TAG, Registry, git_commit
 from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
+from training.release_latency import latency_metrics
 from training.release_parts import (
     CONTENT,
     LEXICAL,
@@ -34,6 +35,7 @@ from training.release_parts import (
 )
 from validation.gates import RETRIEVERS
 from validation.lake import Lake
+from validation.lake_check import check_lake
 from validation.manifest import (
     ADS,
     CHALLENGER,
@@ -81,6 +83,7 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
         ctx.progress(f"checking the collection of {space}")
         checks.append(index.check(ctx.milvus_uri, space, bench.stored(space)))
     start, end = _interval(bench.registry, parts) if parts else run_interval(ctx)
+    ctx.progress(f"checking the data of {start:%Y-%m-%d} to {end:%Y-%m-%d}")
     return ReleaseManifest(
         created_at=datetime.now(UTC),
         git_commit=git_commit(),
@@ -93,6 +96,7 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
         skipped=skipped,
         collections=tuple(checks),
         metrics=_metrics(bench, parts, checks) | measured,
+        data_checks=check_lake(lake, start, end),
         evaluation=bench.evaluation,
     )
 
@@ -194,6 +198,7 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     for role, part in parts.items():
         files = [f for f in bench.files(part).rglob("*") if f.is_file()]
         out[f"size/{role}"] = float(sum(f.stat().st_size for f in files))
+    out |= latency_metrics(parts, bench.files)
     return {name: value for name, value in out.items() if math.isfinite(value)}
 
 

@@ -17,6 +17,7 @@ from training.data.splits import DAY, Interval, midnight
 from training.data.training_set import Block, TrainingSet
 from training.evaluation.histories import Histories
 from training.evaluation.measured import Measured, measure_baselines
+from training.evaluation.paired import paired
 from training.evaluation.retrieval import EVALUATED_USERS, NothingHeldOut, hold_out_last
 from training.evaluation.served import AtCut
 from training.models.calibration import Calibrator
@@ -40,7 +41,6 @@ from training.release_evaluation import (
     measure_pinnersage,
     measure_pixie,
     measure_ranker,
-    paired,
     ranking_rows,
     same_rows,
     tested_days,
@@ -237,5 +237,9 @@ def _compared_rankers(bench: Bench, candidate: Part, champion: Part) -> list[Pai
     blocks = [bench.tested(part, since) for part in parts]
     if not same_rows(*blocks):
         raise ReleaseError("the test rows differ between the two spaces")
-    ours, theirs = (bench.ranking(part, block).units for part, block in zip(parts, blocks, strict=True))
-    return [paired(name, ours[name], theirs[name], larger_is_better=False) for name in ours if name in theirs]
+    ours, theirs = (bench.ranking(part, block) for part, block in zip(parts, blocks, strict=True))
+    return [
+        paired(name, ours.units[name], theirs.units[name], ours.owners[name], larger_is_better=False)
+        for name in ours.units
+        if name in theirs.units
+    ]

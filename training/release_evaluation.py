@@ -24,8 +24,8 @@ from training.data.splits import Interval
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
 from training.evaluation.histories import Histories
 from training.evaluation.measured import K, Measured, measured, unknown
-from training.evaluation.ranker_metrics import engage_losses, new_users, ranker_metrics
-from training.evaluation.retrieval import NEW_USERS, HeldOut
+from training.evaluation.ranker_metrics import engage_losses, ranker_metrics, row_slices
+from training.evaluation.retrieval import HeldOut
 from training.evaluation.served import (
     AtCut,
     conditional_serves,
@@ -49,7 +49,6 @@ from training.pipelines.retrievers import CONDITIONAL, DCM, LEARNED, PINNERFORME
 from training.pipelines.user_actions import UserActions
 from training.registry import digest_of
 from training.transact.examples import Known
-from validation.gates import Paired
 from validation.lake import Lake
 
 Floats = NDArray[np.float64]
@@ -178,18 +177,18 @@ def measure_ranker(
     ranker: Ranker, calibrator: Calibrator, block: Block, actions: Sequence[str], known: Known | None
 ) -> Measured:
     """The ranker's metrics as `ranker/...` and the log loss of its chance of any positive action row by row,
-    overall and on new users: what two rankers of any heads have in common."""
+    overall, on new users and on each surface: what two rankers of any heads have in common."""
     raw = served_scores(ranker, block, known)
-    made = calibrator.calibrate(raw)
+    made = calibrator.calibrate(raw, block.columns(calibrator.features))
     metrics = ranker_metrics(ranker.heads, actions, raw, made, block)
     out = {f"ranker/{name}": value for name, value in metrics.items()}
     out |= normalized_entropy(out)
     loss = engage_losses(ranker.heads, made, block)
-    units = {"ranker/log_loss": loss}
-    new = new_users(block)
-    if new.any():
-        units[f"ranker/log_loss/{NEW_USERS}"] = loss[new]
-    return Measured(out, units)
+    users = block.keys["user_id"].to_numpy()
+    units, owners = {"ranker/log_loss": loss}, {"ranker/log_loss": users}
+    for name, rows in row_slices(block).items():
+        units[f"ranker/log_loss/{name}"], owners[f"ranker/log_loss/{name}"] = loss[rows], users[rows]
+    return Measured(out, units, owners)
 
 
 def normalized_entropy(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -206,21 +205,6 @@ def same_rows(a: Block, b: Block) -> bool:
     """Whether two blocks ask about the same impressions in the same order."""
     keys = ["request_id", "user_id", "pin_id", "timestamp"]
     return len(a) == len(b) and a.keys[keys].equals(b.keys[keys])
-
-
-def paired(metric: str, candidate: Floats, champion: Floats, *, larger_is_better: bool = True) -> Paired:
-    """The means of two aligned samples and the standard error of their difference."""
-    difference = candidate - champion
-    n = len(difference)
-    error = float(difference.std(ddof=1) / np.sqrt(n)) if n > 1 else float(np.abs(difference).sum())
-    return Paired(
-        metric=metric,
-        candidate=float(candidate.mean()),
-        champion=float(champion.mean()),
-        standard_error=error,
-        n=n,
-        larger_is_better=larger_is_better,
-    )
 
 
 def _pins(stored: PinRows) -> Pins:

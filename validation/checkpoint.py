@@ -35,7 +35,9 @@ def run(inspection: Inspection, contract: Contract, now: datetime, docs: Path | 
     context.enable_analytics(False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     _only_site(context, docs)
-    frames = {**inspection.samples, FLOW: flow_frame(inspection.flows)}
+    frames = dict(inspection.samples)
+    if inspection.flows:
+        frames[FLOW] = flow_frame(inspection.flows)
     suites = {
         name: flow_suite() if name == FLOW else table_suite(name, inspection, contract, now) for name in frames
     }

@@ -8,12 +8,17 @@ actions are the vocabulary's names, times are Unix milliseconds, UTC.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 SEGMENT_SUFFIX = ".jsonl"
+
+CLOCK_SKEW_MS = 5 * 60_000
+"""How far ahead of the server's clock an event's own time may run."""
 
 Id = Annotated[int, Field(gt=0, lt=2**63)]
 UnixMs = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
@@ -122,3 +127,25 @@ def to_line(record: AnyRecord) -> bytes:
 def from_line(line: bytes | str) -> AnyRecord:
     """The record of one line. Raises pydantic.ValidationError naming the field that is wrong."""
     return RECORD.validate_json(line)
+
+
+def segments_of(folder: Path, stream: str) -> list[Path]:
+    """The stream's segments, oldest first."""
+    return sorted(folder.glob(f"{stream}-[0-9]*{SEGMENT_SUFFIX}"))
+
+
+def whole_lines(segment: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
+    """(line, byte after it) of every line from byte `start` that ends with its newline."""
+    with segment.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            start += len(line)
+            yield line, start
+
+
+def written_before(segment: Path, time_ms: float) -> bool:
+    """Whether a segment was last written well before a time: it holds no event of that time or later, since an
+    event is logged after it happened, but for a clock that runs ahead by up to CLOCK_SKEW_MS."""
+    return segment.stat().st_mtime * 1000 + CLOCK_SKEW_MS < time_ms

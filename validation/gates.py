@@ -18,8 +18,14 @@ Metrics = Mapping[str, float]
 
 SLICES = ("new_users", "tail_topics")
 
+SURFACES = "surfaces"
+"""A slice of a ranker's rows is named `surfaces/<surface>`."""
+
 RETRIEVERS = ("pinnersage", "pinnerformer", "dcm", "conditional", "two_tower", "pixie")
 """Roles of the parts that bring candidates by what a user did or follows, in funnel order."""
+
+NETWORKS = ("pinnerformer", "dcm", "conditional", "two_tower")
+"""Those of them that are computed in the request."""
 
 
 class GateBounds(Frozen):
@@ -35,6 +41,8 @@ class GateBounds(Frozen):
     min_slice_recall_over_chance: float = Field(1.0, ge=0)
     """The same for new users and tail topics."""
     min_ranker_auc: float = Field(0.55, ge=0, le=1)
+    min_slice_ranker_auc: float = Field(0.5, ge=0, le=1)
+    """The same for new users and for each surface, where they have positives enough."""
     max_normalized_entropy: float = Field(1.0, gt=0)
     """Ranker log loss over that of always predicting the base rate."""
     max_calibration_error: float = Field(0.05, gt=0)
@@ -56,8 +64,6 @@ class GateBounds(Frozen):
     margin: float = Field(0.1, ge=0)
     """How much worse than the champion a release may measure, as a share of the champion's value."""
     slice_margin: float = Field(0.2, ge=0)
-    confidence_z: float = Field(1.645, ge=0)
-    """One-sided normal quantile of the interval stated beside each comparison (1.645 = 95 %)."""
 
     min_index_recall: float = Field(0.9, ge=0, le=1)
     min_filtered_recall: float = Field(0.9, ge=0, le=1)
@@ -69,6 +75,11 @@ class GateBounds(Frozen):
     max_model_bytes: float = Field(2e9, gt=0)
     """Weights and configuration of one model version."""
 
+    max_ranker_cpu_ms: float = Field(200.0, gt=0)
+    """CPU of ranking 500 candidates of a user with a full history, on the machine that releases."""
+    max_network_cpu_ms: float = Field(100.0, gt=0)
+    """CPU of one learned retriever reading such a user."""
+
 
 class Paired(Frozen):
     """One metric of two releases over the very same users or rows."""
@@ -76,8 +87,10 @@ class Paired(Frozen):
     metric: str
     candidate: float
     champion: float
-    standard_error: float
-    """Of the mean paired difference."""
+    low: float
+    """Lower end of the interval of candidate less champion, a one-sided 95 % bound."""
+    high: float
+    """Its upper end, another."""
     n: int
     larger_is_better: bool = True
 
@@ -105,6 +118,10 @@ class GateResult(Frozen):
     passed: bool
     decided: bool = True
     """False where the sample is too small to tell; such a gate passes."""
+    beside: float | None = None
+    """The champion's value on the same users or rows, where the gate compares."""
+    interval: tuple[float, float] | None = None
+    """Of the value less the champion's; each end is a one-sided 95 % bound."""
     message: str
 
 
@@ -171,11 +188,16 @@ def _recall_floor(metrics: Metrics, role: str, part: str, bound: float, bounds: 
 def ranker_floor(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
-    """The ranker orders better than chance, knows more than the base rate, and is calibrated."""
+    """The ranker orders better than chance on every slice, knows more than the base rate, is calibrated."""
     if "ranker" not in release.parts:
         yield _absent("ranker", "ranker", release)
         return
     yield _at_least("ranker/auc", release.metrics, bounds.min_ranker_auc, "rows", bounds.min_sample)
+    for name in sorted(release.metrics):
+        _, is_slice, part = name.partition("ranker/auc/")
+        if is_slice and (part in SLICES or part.startswith(f"{SURFACES}/")):
+            bound, positives = bounds.min_slice_ranker_auc, f"positives/{part}"
+            yield _at_least(name, release.metrics, bound, positives, bounds.min_sample)
     for name, bound in (
         ("ranker/normalized_entropy", bounds.max_normalized_entropy),
         ("ranker/ece", bounds.max_calibration_error),
@@ -288,6 +310,30 @@ def size(release: ReleaseManifest, comparison: Comparison | None, bounds: GateBo
         yield _result(f"size/{role}", value, bounds.max_model_bytes, None, above=False, unit=" bytes")
 
 
+def latency(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """No network costs so much CPU a request that the services cannot hold their deadlines."""
+    for role in ("ranker", *NETWORKS):
+        if role in release.parts:
+            name = f"latency/{role}_cpu_ms"
+            bound = bounds.max_ranker_cpu_ms if role == "ranker" else bounds.max_network_cpu_ms
+            yield _result(name, release.metrics.get(name), bound, None, above=False, unit=" ms")
+
+
+def data_checks(
+    release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
+) -> Iterator[GateResult]:
+    """No critical expectation fails on the data that the release was made of."""
+    checks, name = release.data_checks, "data/failed_expectations"
+    if checks is None:
+        yield _result(name, None, 0.0, None, above=False)
+        return
+    result = _result(name, float(len(checks.failed)), 0.0, sum(checks.rows.values()), above=False)
+    said = "; ".join((*checks.failed, *(f"warning: {warning}" for warning in checks.warnings)))
+    yield result.model_copy(update={"message": f"{result.message}; {said}"}) if said else result
+
+
 def non_inferiority(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
@@ -296,10 +342,15 @@ def non_inferiority(
     Decided when the interval of the paired difference lies on one side of the margin; where the sample
     cannot tell, the point estimate rules and the result says so.
     """
-    if comparison is None:
-        return
-    for name, why in comparison.missing.items():
-        yield GateResult(
+    if comparison is not None:
+        yield from non_inferiority_of(comparison, bounds)
+
+
+def non_inferiority_of(comparison: Comparison, bounds: GateBounds | None = None) -> tuple[GateResult, ...]:
+    """`non_inferiority` of a comparison alone."""
+    held = bounds or GateBounds()
+    missing = [
+        GateResult(
             name=f"champion/{name}",
             value=None,
             bound=None,
@@ -307,8 +358,9 @@ def non_inferiority(
             passed=False,
             message=f"champion/{name}: not compared with champion {comparison.champion}: {why}",
         )
-    for pair in comparison.metrics:
-        yield _compared(pair, comparison.champion, bounds)
+        for name, why in comparison.missing.items()
+    ]
+    return (*missing, *(_compared(pair, comparison.champion, held) for pair in comparison.metrics))
 
 
 GATES: tuple[Gate, ...] = (
@@ -319,6 +371,8 @@ GATES: tuple[Gate, ...] = (
     light_floor,
     index_health,
     size,
+    latency,
+    data_checks,
     non_inferiority,
 )
 """Every gate, in the order of the report."""
@@ -334,18 +388,19 @@ def run_gates(
 
 def _compared(pair: Paired, champion: int, bounds: GateBounds) -> GateResult:
     name = f"champion/{pair.metric}"
-    share = bounds.slice_margin if pair.metric.endswith(SLICES) else bounds.margin
-    allowed = share * abs(pair.champion)
-    gain = (pair.candidate - pair.champion) * (1 if pair.larger_is_better else -1)
-    reach = bounds.confidence_z * pair.standard_error
-    bound = pair.champion - allowed if pair.larger_is_better else pair.champion + allowed
+    is_slice = pair.metric.endswith(SLICES) or f"/{SURFACES}/" in pair.metric
+    allowed = (bounds.slice_margin if is_slice else bounds.margin) * abs(pair.champion)
+    better = 1 if pair.larger_is_better else -1
+    gain, worst = better * (pair.candidate - pair.champion), min(better * pair.low, better * pair.high)
+    bound = pair.champion - better * allowed
     enough = pair.n >= bounds.min_sample
     passed = gain >= -allowed or not enough
-    decided = enough and (gain - reach >= -allowed or not passed)
+    decided = enough and (worst >= -allowed or not passed)
     says = "worse than" if gain < -allowed else "not worse than"
     sentence = (
         f"{name}: {pair.candidate:.4g} is {says} champion {champion}'s {pair.champion:.4g} by the margin "
-        f"{allowed:.2g} (bound {bound:.4g}; gain {gain:+.2g} +- {reach:.2g}, n = {pair.n})"
+        f"{allowed:.2g} (bound {bound:.4g}; difference {pair.candidate - pair.champion:+.2g} in "
+        f"[{pair.low:+.2g}, {pair.high:+.2g}], n = {pair.n})"
     )
     return GateResult(
         name=name,
@@ -354,6 +409,8 @@ def _compared(pair: Paired, champion: int, bounds: GateBounds) -> GateResult:
         n=pair.n,
         passed=passed,
         decided=decided,
+        beside=pair.champion,
+        interval=(pair.low, pair.high),
         message=sentence if decided else f"{sentence}; the sample is too small to be sure",
     )
 

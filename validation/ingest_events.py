@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from validation.events import SEGMENT_SUFFIX, AnyRecord, from_line
+from validation.events import SEGMENT_SUFFIX, AnyRecord, from_line, whole_lines
 from validation.ids import IdMap
 from validation.ingest import Progress, alone, ingest, silent
 from validation.lake import Lake
@@ -71,7 +71,7 @@ def events_to_tables(
     unreadable = 0
     with (out_dir / UNREADABLE).open("wb") as rejected:
         for segment in sorted(events_dir.glob(f"*{SEGMENT_SUFFIX}")):
-            for line, end in _lines(segment, cursors.get(segment.name, 0)):
+            for line, end in whole_lines(segment, cursors.get(segment.name, 0)):
                 cursors[segment.name] = end
                 try:
                     record = from_line(line)
@@ -116,16 +116,16 @@ def ingest_events(
         shutil.rmtree(staged, ignore_errors=True)
         try:
             progress("Reading the event log")
-            tables = events_to_tables(events_dir, staged, door.id_map(), since=_cursors(door))
+            tables = events_to_tables(events_dir, staged, door.id_map(), since=cursors(door))
             if not tables.records:
                 _keep_unreadable(tables, quarantine, "unread")
-                _move_cursors(door, tables.cursors)
+                move_cursors(door, tables.cursors)
                 return None
             report = ingest(
                 staged, lake, quarantine, reports, now=now, progress=progress, checkpoint=checkpoint
             )
             _keep_unreadable(tables, quarantine, report.id)
-            _move_cursors(door, tables.cursors)
+            move_cursors(door, tables.cursors)
             return report
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -178,23 +178,14 @@ class _Writer:
         return pa.array([None if v is None else next(decoded) for v in values])
 
 
-def _lines(segment: Path, start: int) -> Iterator[tuple[bytes, int]]:
-    """(line, byte after it) of every line from byte `start` that ends with its newline."""
-    with segment.open("rb") as file:
-        file.seek(start)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            start += len(line)
-            yield line, start
-
-
-def _cursors(lake: Lake) -> dict[str, int]:
+def cursors(lake: Lake) -> dict[str, int]:
+    """Bytes of each segment that are already in the tables."""
     path = lake.path / CURSORS
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _move_cursors(lake: Lake, cursors: dict[str, Any]) -> None:
+def move_cursors(lake: Lake, cursors: dict[str, Any]) -> None:
+    """Replace them, atomically."""
     staged = lake.path / f".{CURSORS}.{os.getpid()}.tmp"
     staged.write_text(json.dumps(cursors, indent=1))
     staged.replace(lake.path / CURSORS)

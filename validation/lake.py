@@ -115,6 +115,11 @@ class Lake:
             partition_base_dir=str(self.path / table),
         )
 
+    def scan(self, table: str, start: datetime | None = None, end: datetime | None = None) -> ds.Scanner:
+        """The rows of [start, end) in bounded batches; raises as `read` does."""
+        spec = _table(table)
+        return self.dataset(table).scanner(columns=spec.schema.names, filter=_between(spec, start, end))
+
     def read(
         self,
         table: str,

@@ -82,6 +82,17 @@ class CollectionCheck(Frozen):
     """The same recall for topic-filtered searches; None where it was not measured."""
 
 
+class DataChecks(Frozen):
+    """What the expectation suites found in the data of a release."""
+
+    expectations: int
+    rows: dict[str, int]
+    """Rows looked at, by table."""
+    failed: tuple[str, ...] = ()
+    """Critical expectations that do not hold."""
+    warnings: tuple[str, ...] = ()
+
+
 class ReleaseManifest(Frozen):
     """Everything a service needs to answer, and everything a reader needs to know where it came from."""
 
@@ -106,6 +117,8 @@ class ReleaseManifest(Frozen):
     collections: tuple[CollectionCheck, ...]
     metrics: dict[str, float]
     """The release's own evaluation, as `<task>/<metric>[/<slice>]`, what the gates read."""
+    data_checks: DataChecks | None = None
+    """Of the lake on the days from `data_start` to `data_end`; None where nothing was checked."""
     evaluation: str
     """Identifies the frozen evaluation the metrics were measured on; two releases compare only where equal."""
 

@@ -45,6 +45,9 @@ QUERY = "query"
 RELEVANCE = "relevance"
 DAY = "day"
 
+SEARCH = "search"
+"""Surface of the results of a query."""
+
 RELATED_ADS = "related_ads"
 """Surface of sponsored pins beside related ones; such an impression's `source` is the ad's source."""
 

@@ -56,6 +56,14 @@ class PackedOnlineStore(OnlineStore):
     ) -> None:
         """Store packed rows, each unless the stored one is newer (`layout.stamp`), atomically a row."""
 
+    @abstractmethod
+    def spaces(self, config: RepoConfig, view: FeatureView) -> dict[str, int]:
+        """Spaces of a view that have rows, and the bytes of those."""
+
+    @abstractmethod
+    def drop_space(self, config: RepoConfig, view: FeatureView, space: str) -> None:
+        """Remove every row of one space of a view; a space that has none is left so."""
+
     def layout(self, view: FeatureView) -> RowLayout:
         """The view's row layout, built once for each schema."""
         schema = tuple(f"{f.name}:{f.dtype}" for f in view.features)

@@ -17,6 +17,9 @@ from feature_repo.online.packed import PackedOnlineStore, Question
 _WRITE_ROWS = 500
 """Rows a script call: Redis serves nobody else while a script runs."""
 
+_NAME_END = 9
+"""Bytes of a key after its space: a colon and the id."""
+
 _WRITE = """
 local expiry = tonumber(ARGV[1])
 local written = 0
@@ -81,6 +84,21 @@ class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
             some = items[start : start + size]
             script(keys=[name for name, _ in some], args=[expiry, *(row for _, row in some)])
 
+    def spaces(self, config: RepoConfig, view: FeatureView) -> dict[str, int]:
+        client, prefix = self._get_client(config.online_store), _prefix(config, view)
+        cluster = config.online_store.redis_type == RedisType.redis_cluster
+        sizes: dict[str, int] = {}
+        for names in _batches(client.scan_iter(_escaped(prefix) + b"*", count=1000)):
+            rows = client.mget_nonatomic(names) if cluster else client.mget(names)
+            for name, row in zip(names, rows, strict=True):
+                space = name[len(prefix) : -_NAME_END].decode()
+                if space:
+                    sizes[space] = sizes.get(space, 0) + len(row or b"")
+        return sizes
+
+    def drop_space(self, config: RepoConfig, view: FeatureView, space: str) -> None:
+        self._unlink(config, _prefix(config, view) + space.encode() + b":")
+
     def update(
         self,
         config: RepoConfig,
@@ -97,8 +115,11 @@ class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
                 self.delete_table(config, view)
 
     def delete_table(self, config: RepoConfig, table: FeatureView) -> None:
+        self._unlink(config, _prefix(config, table))
+
+    def _unlink(self, config: RepoConfig, prefix: bytes) -> None:
         client = self._get_client(config.online_store)
-        for names in _batches(client.scan_iter(_escaped(_prefix(config, table)) + b"*", count=1000)):
+        for names in _batches(client.scan_iter(_escaped(prefix) + b"*", count=1000)):
             client.unlink(*names)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:

@@ -82,6 +82,22 @@ class PackedSqliteOnlineStore(PackedOnlineStore, SqliteOnlineStore):
                 statement, ((id_, *stamp(row), row) for id_, row in zip(ids, rows, strict=True))
             )
 
+    def spaces(self, config: RepoConfig, view: FeatureView) -> dict[str, int]:
+        connection, prefix = self._get_conn(config), f"{config.project}_{view.name}/"
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        sizes = {}
+        for (name,) in tables:
+            if name.startswith(prefix):
+                query = f"SELECT coalesce(sum(length(row)), 0) FROM {_quoted(name)}"
+                sizes[name.removeprefix(prefix)] = int(connection.execute(query).fetchone()[0])
+        return sizes
+
+    def drop_space(self, config: RepoConfig, view: FeatureView, space: str) -> None:
+        # The pages are used again by what is written next; the file does not shrink.
+        connection = self._get_conn(config)
+        with connection:
+            connection.execute(f"DROP TABLE IF EXISTS {_table(config, view, space)}")
+
     def update(
         self,
         config: RepoConfig,

@@ -62,12 +62,21 @@ class Filter:
 
 @dataclass(frozen=True)
 class Hits:
-    """Nearest pins of q queries, best first; a row shorter than k ends in padding."""
+    """Nearest pins of q queries, best first; a row shorter than k ends in padding.
+
+    Raises VectorIndexError for ids below 0 and scores that are no number: no index may answer so.
+    """
 
     ids: NDArray[np.int64]
     """(q, k), 0 = padding."""
     scores: NDArray[np.float32]
     """(q, k), `-inf` beside padding."""
+
+    def __post_init__(self) -> None:
+        if (self.ids < 0).any() or np.isnan(self.scores).any():
+            raise VectorIndexError(
+                "an index answered with ids below 0 or scores that are no number; rebuild it"
+            )
 
     @classmethod
     def empty(cls, queries: int, k: int) -> Hits:

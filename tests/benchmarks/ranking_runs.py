@@ -106,7 +106,12 @@ class Data:
 
     def spec(self, variant: Variant) -> FeatureSpec:
         names = INTERACTION_FEATURES if variant.everything else WITHOUT_SEQUENCE
-        return FeatureSpec(space=self.space, interactions=names, position=variant.position)
+        return FeatureSpec(
+            space=self.space,
+            interactions=names,
+            position=variant.position,
+            query=self.rows.rows.info.query_features,
+        )
 
     def examples(self, variant: Variant) -> list[Examples]:
         """The three parts as `variant` reads them; after training at the position that serving has."""
@@ -120,9 +125,18 @@ class Data:
     def run(self, validation: Floats, test: Floats, name: str) -> Run:
         """Calibrate on the validation rows, order by utility, count."""
         labels = self.rows.labels(self.blocks[1])
-        config = CalibrationConfig(min_positives=50)
-        calibrator = fit(validation, labels, self.heads, ranker=name, config=config)
-        made, keys = calibrator.calibrate(test), self.blocks[2].keys
+        config, beside = CalibrationConfig(min_positives=50), self.rows.rows.info.calibration_features
+        known = self.blocks[1].columns(beside) if beside else None
+        calibrator = fit(
+            validation,
+            labels,
+            self.heads,
+            ranker=name,
+            config=config,
+            features=known,
+            feature_names=beside,
+        )
+        made, keys = calibrator.calibrate(test, self.blocks[2].columns(beside)), self.blocks[2].keys
         score = utility(made, self._weights)
         hits = hit_at_k(keys["user_id"], keys["request_id"], score, self.test_labels, TOP)
         return Run(test, made, hits.values)

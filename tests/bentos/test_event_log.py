@@ -16,6 +16,7 @@ from bentos.event_log import (
     EventLog,
     LogClosed,
     LogDamaged,
+    LogFull,
     LogInUse,
     read,
     recover,
@@ -213,6 +214,26 @@ def test_a_failed_sync_ends_the_log_until_it_is_reopened(tmp_path: Path) -> None
     log = EventLog.open(tmp_path, "actions")
     assert log.append([record(2)]).result(5).fresh == (True,)
     log.close()
+
+
+def test_a_full_line_refuses_before_it_promises_and_loses_nothing(tmp_path: Path) -> None:
+    let_go, syncing = threading.Event(), threading.Event()
+
+    def stuck(handle: int) -> None:
+        syncing.set()
+        assert let_go.wait(10)
+
+    log = EventLog.open(tmp_path, "actions", waiting=10, sync=stuck)
+    taken = [log.append([record(1)])]
+    assert syncing.wait(5)
+    taken += [log.append([record(i)]) for i in range(2, 12)]
+    with pytest.raises(LogFull, match="10 records"):
+        log.append([record(99)])
+    let_go.set()
+    assert all(done.result(5).fresh == (True,) for done in taken) and log.waiting == 0
+    assert log.append([record(99)]).result(5).fresh == (True,)
+    log.close()
+    assert sorted(ids_in(tmp_path)) == [*range(1, 12), 99]
 
 
 def test_a_closed_log_refuses(tmp_path: Path) -> None:

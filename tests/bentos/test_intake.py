@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bentos.errors import (
     LimitOutOfRange,
     LogUnavailable,
     PinNotFound,
+    TooManyEvents,
     UndeclaredIds,
     UnknownAction,
 )
@@ -196,6 +198,43 @@ def test_a_slow_store_does_not_hold_the_answer(door: Door, monkeypatch: pytest.M
     monkeypatch.setattr(module, "APPLY_DEADLINE_S", 0.05)
     door.features.slow_s["push_sequences"] = 0.6
     assert door.send(save(5)) == EventsAnswer(accepted=1, duplicates=0, applied=False)
+
+
+@pytest.mark.parametrize("line", ["log", "store"])
+def test_a_burst_is_refused_before_it_is_acknowledged_never_after(
+    door: Door, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """Ten times what the line holds comes in; what was acknowledged is kept, the rest told to come again."""
+    monkeypatch.setattr(module, "MAX_WAITING", 40)
+    monkeypatch.setattr(module, "APPLY_DEADLINE_S", 0.01)
+    stuck = threading.Event()
+    if line == "store":
+        real = door.features.push_sequences
+        monkeypatch.setattr(door.features, "push_sequences", lambda s: (stuck.wait(20), real(s)))
+    else:
+        sync = door.log._sync
+        monkeypatch.setattr(door.log, "_sync", lambda handle: (stuck.wait(20), sync(handle)))
+
+    async def burst() -> list[EventsAnswer | BaseException]:
+        sending = []
+        for turn in range(80):
+            events = [Event(**save(1 + i, event_id=1 + turn * 5 + i)) for i in range(5)]
+            sending.append(asyncio.ensure_future(door.intake.accept(EventsRequest(events=events))))
+            if turn % 8 == 7:
+                await asyncio.sleep(0.05)
+        stuck.set()
+        return await asyncio.gather(*sending, return_exceptions=True)
+
+    answers = run(burst())
+    refused = [a for a in answers if isinstance(a, TooManyEvents)]
+    kept = {1 + t * 5 + i for t, a in enumerate(answers) if isinstance(a, EventsAnswer) for i in range(5)}
+    assert len(refused) >= 20 and len(refused) + len(kept) / 5 == 80
+    assert f"wait for the {line}" in str(refused[0]) and TooManyEvents.retry_after_s == 1
+    assert {r.event_id for r in door.logged()} == kept
+    monkeypatch.setattr(module, "APPLY_DEADLINE_S", 10)
+    late = [save(1, event_id=n) for n in range(1, 401) if n not in kept]
+    assert door.send(*late).applied, "sent again later, they are taken"
+    assert len(door.logged()) == 400
 
 
 def test_a_log_that_fails_refuses_by_name(door: Door) -> None:

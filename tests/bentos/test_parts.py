@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bentos.event_log import EventLog, LogInUse
+from bentos.event_log import EventLog, LogInUse, read
 from bentos.messages import Event, EventsRequest
-from bentos.parts import REMEMBERED_DAYS, open_impressions, open_intake
+from bentos.parts import open_impressions, open_intake
 from bentos.pool import Pool
+from bentos.sequences import by_user
 from bentos.settings import Settings
-from feature_repo.sequence import merge
+from feature_repo.sequence import Sequence, merge
 from tests.bentos.conftest import run
-from tests.bentos.fakes import COOK, NOW_MS, planted_features
+from tests.bentos.fakes import COOK, NOW_MS, FakeFeatures, planted_features
+from validation.event_compaction import SHOWN_DAYS
 from validation.events import ActionRecord, ImpressionRecord
 from validation.lake import Lake, LakeError
-from validation.tables import ACTIONS, Contract
+from validation.tables import ACTIONS, DEFAULT_VOCABULARY, Contract
 
 MIDNIGHT_MS = NOW_MS - NOW_MS % 86_400_000
 """The lake's last day ended here; the log goes on from it."""
@@ -105,7 +117,7 @@ def test_shown_pins_are_remembered_for_some_days(settings: Settings) -> None:
             position=0,
         )
 
-    long_ago = MIDNIGHT_MS - (REMEMBERED_DAYS + 1) * 86_400_000
+    long_ago = MIDNIGHT_MS - (SHOWN_DAYS + 1) * 86_400_000
     log = EventLog.open(settings.events, "impressions")
     log.append([shown(1, long_ago), shown(2, NOW_MS), shown(3, NOW_MS, "related"), shown(4, NOW_MS)]).result(5)
     log.close()
@@ -134,4 +146,91 @@ def test_a_failed_opening_lets_go_of_the_log(settings: Settings) -> None:
     features.broken.clear()
     open_intake(settings, features, Lake(settings.lake), pool).close()
     assert 700 in features.stored[COOK].event_ids
+    pool.close()
+
+
+class DurableFeatures(FakeFeatures):
+    """The planted store, whose sequences outlive the process: a file a user, replaced at once."""
+
+    @classmethod
+    def at(cls, folder: Path) -> DurableFeatures:
+        folder.mkdir(exist_ok=True)
+        base = planted_features()
+        made = cls(base.matrix, base.users, base.board_pins)
+        for path in folder.glob("*.json"):
+            arrays = json.loads(path.read_text())
+            made.stored[int(path.stem)] = Sequence.from_arrays(arrays)
+        made.folder = folder  # type: ignore[attr-defined]
+        return made
+
+    def push_sequences(self, sequences: Mapping[int, Sequence]) -> None:
+        super().push_sequences(sequences)
+        for user, sequence in sequences.items():
+            staged = self.folder / f"{user}.tmp"  # type: ignore[attr-defined]
+            staged.write_text(json.dumps({n: a.tolist() for n, a in sequence.arrays().items()}))
+            staged.replace(staged.with_suffix(".json"))
+
+
+USERS_OF_BURST = (COOK, 55, 56, 57)
+
+
+def _burst_until_killed(home: str, told: Connection) -> None:
+    """An events process in the middle of a burst: eight clients, some of whom send everything twice."""
+    settings = Settings(home=Path(home), mlflow_uri="sqlite:///none")
+    intake = open_intake(settings, DurableFeatures.at(settings.home / "store"), Lake(settings.lake), Pool(4))
+    now_ms = int(time.time() * 1000)
+
+    async def client(number: int) -> None:
+        for turn in itertools.count():
+            ids = [1_000 + number * 1_000_000 + turn * 5 + i for i in range(5)]
+            user = USERS_OF_BURST[number % len(USERS_OF_BURST)]
+            late = (turn % 7) * 1_000  # what comes later did not always happen later
+            events = [
+                Event(
+                    user_id=user,
+                    pin_id=i % 300 + 1,
+                    action="save",
+                    event_id=i,
+                    timestamp_ms=now_ms + i % 5_000 - late,
+                )
+                for i in ids
+            ]
+            for _ in range(1 + number % 2):
+                await intake.accept(EventsRequest(events=events))
+            told.send(ids)
+
+    async def everyone() -> None:
+        await asyncio.gather(*(client(number) for number in range(8)))
+
+    asyncio.run(everyone())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", [3, 80])
+def test_killed_in_a_burst_no_acknowledged_event_is_lost_or_doubled(settings: Settings, answers: int) -> None:
+    """And the online sequence is the replay of the log, once the process is there again."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_burst_until_killed, args=(str(settings.home), there))
+    child.start()
+    there.close()
+    promised: set[int] = set()
+    for _ in range(answers):
+        assert here.poll(60), "the service acknowledged nothing"
+        promised.update(here.recv())
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    with contextlib.suppress(EOFError):
+        while here.poll(0):
+            promised.update(here.recv())
+    features, pool = DurableFeatures.at(settings.home / "store"), Pool(4)
+    intake = open_intake(settings, features, Lake(settings.lake), pool)
+    logged = [r for r in read(settings.events, "actions") if isinstance(r, ActionRecord)]
+    ids = [record.event_id for record in logged]
+    assert promised <= set(ids) and len(ids) == len(set(ids))
+    base = planted_features()
+    for user, events in by_user(logged, DEFAULT_VOCABULARY).items():
+        assert features.stored[user] == merge(base.user(user, None).sequence, events)
+    intake.close()
     pool.close()

@@ -15,7 +15,7 @@ HEAVY = (
     *("great_expectations", "duckdb", "sklearn", "xgboost", "faiss", "numba"),
 )
 COMMANDS = (
-    *("ingest", "train", "release", "promote", "rollback", "evaluate"),
+    *("ingest", "train", "release", "promote", "rollback", "history", "diff", "gc", "evaluate"),
     *("up", "down", "status", "demo", "datasets"),
 )
 

@@ -16,7 +16,7 @@ from validation.gates import (
     Paired,
     run_gates,
 )
-from validation.manifest import CollectionCheck, Part, ReleaseManifest
+from validation.manifest import CollectionCheck, DataChecks, Part, ReleaseManifest
 
 SPACE = "content@3"
 LEARNED = ("pinnerformer", "dcm", "conditional", "two_tower")
@@ -46,6 +46,8 @@ METRICS = {
     "size/pixie": 2e6,
     **{f"size/{role}": 1e6 for role in LEARNED},
     "size/ranker": 3e5,
+    "latency/ranker_cpu_ms": 12.0,
+    **{f"latency/{role}_cpu_ms": 3.0 for role in LEARNED},
 }
 
 
@@ -69,6 +71,7 @@ def release(metrics: dict[str, float | None] | None = None, **changes: object) -
         "sources": ("pinnersage", "popular_by_topic"),
         "collections": (collection(),),
         "metrics": merged,
+        "data_checks": DataChecks(expectations=70, rows={"pins": 1500, "actions": 9000}),
         "evaluation": "e1",
     }
     return ReleaseManifest.model_validate({**fields, **changes})
@@ -95,7 +98,9 @@ def test_a_good_release_passes_every_gate() -> None:
     results = run_gates(release(), None)
     assert not failed(results)
     assert all(r.decided for r in results)
-    assert {r.name.split("/")[0] for r in results} == {*RETRIEVERS, "ranker", "index", "size"}
+    assert {r.name.split("/")[0] for r in results} == {
+        *(*RETRIEVERS, "ranker", "index", "size", "latency", "data")
+    }
     recall = next(r for r in results if r.name == "pinnersage/recall_at_100")
     assert (recall.value, recall.bound, recall.n) == (0.30, pytest.approx(0.075), 800)
 
@@ -112,6 +117,8 @@ def test_a_good_release_passes_every_gate() -> None:
         ("ranker/ece", 0.051, 0.05, 20_000),
         ("index/coverage/content@3", 0.99, 0.999, 12_000),
         ("size/ranker", 2.1e9, 2e9, None),
+        ("latency/ranker_cpu_ms", 201.0, 200.0, None),
+        *((f"latency/{role}_cpu_ms", 101.0, 100.0, None) for role in LEARNED),
     ],
 )
 def test_each_bound_can_fail(metric: str, value: float, bound: float, n: int | None) -> None:
@@ -174,12 +181,13 @@ def test_a_part_left_out_needs_a_reason() -> None:
     assert any("no impressions" in r.message for r in results)
 
 
-def paired(candidate: float, champion: float, error: float, n: int = 500, **changes: object) -> Comparison:
+def paired(candidate: float, champion: float, reach: float, n: int = 500, **changes: object) -> Comparison:
     pair = Paired(
         metric="pinnersage/recall_at_100",
         candidate=candidate,
         champion=champion,
-        standard_error=error,
+        low=candidate - champion - reach,
+        high=candidate - champion + reach,
         n=n,
     )
     return Comparison(champion=7, evaluation="e1", metrics=(pair.model_copy(update=changes),))
@@ -195,6 +203,7 @@ def test_no_worse_than_the_champion_by_the_margin() -> None:
     worse = compared(paired(0.269, 0.30, 0.0001))
     assert not worse.passed and worse.decided
     assert worse.bound == pytest.approx(0.27) and worse.n == 500
+    assert worse.beside == 0.30 and worse.interval == pytest.approx((-0.0311, -0.0309))
     assert "champion 7's 0.3" in worse.message
 
 
@@ -210,12 +219,45 @@ def test_losses_are_better_when_smaller() -> None:
     assert compared(paired(0.40, 0.60, 0.001, **smaller)).passed
     worse = compared(paired(0.67, 0.60, 0.001, **smaller))
     assert not worse.passed and worse.bound == pytest.approx(0.66)
+    unsure = compared(paired(0.655, 0.60, 0.01, **smaller))
+    assert unsure.passed and not unsure.decided, "the upper end is the one that matters of a loss"
 
 
 def test_slices_have_their_own_margin() -> None:
     tail = {"metric": "pinnersage/recall_at_100/tail_topics"}
     assert compared(paired(0.25, 0.30, 0.0001, **tail)).passed
     assert not compared(paired(0.23, 0.30, 0.0001, **tail)).passed
+    surface = {"metric": "ranker/log_loss/surfaces/search", "larger_is_better": False}
+    assert compared(paired(0.70, 0.60, 0.001, **surface)).passed, "a surface is a slice"
+    assert not compared(paired(0.73, 0.60, 0.001, **surface)).passed
+
+
+@pytest.mark.parametrize("part", ["new_users", "surfaces/search"])
+def test_a_slice_that_is_ordered_worse_than_by_chance_stops_the_release(part: str) -> None:
+    slices = {f"ranker/auc/{part}": 0.48, f"ranker/positives/{part}": 40.0}
+    bad = failed(run_gates(release(slices), None))
+    assert list(bad) == [f"ranker/auc/{part}"] and (
+        bad[f"ranker/auc/{part}"].n,
+        bad[f"ranker/auc/{part}"].bound,
+    ) == (40, 0.5)
+    few = run_gates(release(slices | {f"ranker/positives/{part}": 20.0}), None)
+    assert not failed(few) and not next(r for r in few if r.name == f"ranker/auc/{part}").decided
+
+
+def test_data_that_fails_an_expectation_stops_the_release() -> None:
+    name = "data/failed_expectations"
+    broken = DataChecks(
+        expectations=70,
+        rows={"pins": 5},
+        failed=("pins.pin_id: values to be unique",),
+        warnings=("pins.title: few",),
+    )
+    result = failed(run_gates(release(data_checks=broken), None))[name]
+    assert (result.value, result.bound, result.n) == (1.0, 0.0, 5)
+    assert "pins.pin_id: values to be unique; warning: pins.title: few" in result.message
+    assert name in failed(run_gates(release(data_checks=None), None)), "what was not checked does not pass"
+    warned = broken.model_copy(update={"failed": ()})
+    assert not failed(run_gates(release(data_checks=warned), None))
 
 
 def test_what_cannot_be_compared_fails() -> None:

@@ -26,6 +26,7 @@ from training.data.training_set_facts import (
     day_file,
 )
 from training.models.interactions import INTERACTION_FEATURES
+from training.models.query_features import QUERY_FEATURES
 from validation.lake import Lake
 from validation.tables import LEARNED_TABLES, RELATED_ADS, SURFACE, Vocabulary
 
@@ -36,6 +37,8 @@ _CODE = (
     "feature_repo/sequence_kernels.py",
     "feature_repo/point_in_time.py",
     "training/models/interactions.py",
+    "training/models/query_features.py",
+    "training/models/lexical/*.py",
     "training/data/labels.py",
     "training/data/sampled_negatives.py",
     "training/data/point_in_time.py",
@@ -76,7 +79,7 @@ class Plan:
             "vocabulary": contract.vocabulary.model_dump(mode="json"),
             "space": vectors.space if vectors else None,
             "vectors": _digest(vectors) if vectors else None,
-            "columns": [*USER_SCALARS, *PIN_SCALARS, *INTERACTION_FEATURES],
+            "columns": [*USER_SCALARS, *PIN_SCALARS, *INTERACTION_FEATURES, *QUERY_FEATURES],
             "code": _code(),
         }
         fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
@@ -175,6 +178,7 @@ def summary(plan: Plan, days: dict[str, DayStats]) -> TrainingSetInfo:
         immature_rows=sum(d.immature for d in stats),
         has_position=any(d.positioned for d in stats),
         has_propensity=rows > 0 and sum(d.with_propensity for d in stats) == rows,
+        has_query=any(d.with_query for d in stats),
         vocabulary=plan.vocabulary,
         space=plan.space,
         config=config,

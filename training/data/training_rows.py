@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -39,12 +42,14 @@ from training.models.interactions import (
     polarity_signs,
 )
 from training.models.pinnability import PIN_PREFIX, USER_PREFIX
+from training.models.query_features import QUERY_FEATURES, row_query_features
 from validation.lake import Lake
 from validation.tables import (
     ACTION,
     PIN_ID,
     POSITION,
     PROPENSITY,
+    QUERY,
     REQUEST_ID,
     SOURCE,
     SURFACE,
@@ -53,6 +58,9 @@ from validation.tables import (
     USER_ID,
     Polarity,
 )
+
+if TYPE_CHECKING:
+    from training.models.lexical import LexicalIndex
 
 Made = tuple[pd.DataFrame, np.ndarray, pd.Series, dict[datetime, dict]]
 """Rows, labels int8 (rows, actions), until when each row's features look, each day's counts of actions."""
@@ -119,13 +127,20 @@ class RowBuilder:
     """Makes the rows of some days at a time."""
 
     def __init__(
-        self, lake: Lake, features: PointInTime, plan: Plan, catalogue: Catalogue, history: SequenceLog
+        self,
+        lake: Lake,
+        features: PointInTime,
+        plan: Plan,
+        catalogue: Catalogue,
+        history: SequenceLog,
+        words: Callable[[], LexicalIndex | None],
     ) -> None:
         self.lake = lake
         self.features = features
         self.plan = plan
         self.catalogue = catalogue
         self.history = history
+        self.words = cache(words)
         self.history_rows = ActionRows(
             pin_rows=catalogue.rows(history.pin_ids),
             actions=history.actions.astype(np.int32),
@@ -149,6 +164,7 @@ class RowBuilder:
             stats = stats | {"rows": len(part), "positives": int(np.sum(part[LABEL].to_numpy()))}
             stats["immature"] = int((rows.loc[kept, TIMESTAMP] > self._matured()).sum())
             stats["positioned"] = int(np.sum(part[POSITION].to_numpy() > 0))
+            stats["with_query"] = int(rows.loc[kept, QUERY].notna().sum()) if QUERY in rows else 0
             stats["with_propensity"] = len(part) - part[PROPENSITY].null_count
             path = day_file(out_dir, day)
             staged = path.with_suffix(".tmp")
@@ -167,7 +183,7 @@ class RowBuilder:
         """
         window = timedelta(hours=self.plan.config.label_window_h)
         first, stop = days[0], days[-1] + DAY
-        rows = self.lake.read(IMPRESSIONS, list(KEYS), first, stop + window)
+        rows = self.lake.read(IMPRESSIONS, [*KEYS, QUERY], first, stop + window)
         _refuse_repeats(rows)
         columns = [USER_ID, PIN_ID, ACTION, TIMESTAMP, REQUEST_ID]
         acts = self.lake.read("actions", columns, first - CLOCK_SKEW, stop + window)
@@ -273,13 +289,20 @@ class RowBuilder:
             (USER_PREFIX, USER_SCALARS, profiles.scalars),
             (PIN_PREFIX, PIN_SCALARS, pin_scalars),
             ("", INTERACTION_FEATURES, meetings),
+            ("", QUERY_FEATURES, self._asked(rows, pin_ids)),
         ):
             if block.shape != (len(rows), len(features)):
                 raise TrainingSetError(
-                    f"{prefix or 'interaction'} features came back as {block.shape} for {len(rows)} rows"
+                    f"{prefix or features[0]} features came back as {block.shape} for {len(rows)} rows"
                 )
             columns |= {prefix + name: pa.array(block[:, i]) for i, name in enumerate(features)}
         return pa.table(columns)
+
+    def _asked(self, rows: pd.DataFrame, pin_ids: np.ndarray) -> np.ndarray:
+        """QUERY_FEATURES of the rows; drawn rows were never searched for."""
+        if QUERY not in rows:
+            return np.zeros((len(rows), len(QUERY_FEATURES)), np.float32)
+        return row_query_features(self.words, rows[QUERY].tolist(), rows[SURFACE].tolist(), pin_ids)
 
     def _weights(self, propensity: pd.Series) -> np.ndarray:
         config = self.plan.config

@@ -3,6 +3,7 @@
     rows          the lake's impressions of [start, end); on too few days, pages with drawn negatives
     label_<a>     1 where action a answered the impression (`labels.py`); label: any positive action
     user_*, pin_* counters as of the impression, by the feature store's point-in-time join
+    query         from what was searched for and what the pin says, by the function that serving runs
     interactions  from the user's actions strictly before the impression, by the kernel that serving runs
 
 Written one Parquet file a UTC day and checked as it is written: as many rows as impressions, as many labels as
@@ -12,11 +13,12 @@ actions that answered, no pin twice in a request. A build that was interrupted g
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -45,8 +47,12 @@ from training.data.training_set_facts import (
 )
 from training.models.interactions import INTERACTION_FEATURES
 from training.models.pinnability import PIN_PREFIX, USER_PREFIX
+from training.models.query_features import QUERY_FEATURES
 from validation.lake import Lake
 from validation.tables import POSITION, TIME, TIMESTAMP
+
+if TYPE_CHECKING:
+    from training.models.lexical import LexicalIndex
 
 __all__ = [
     "Block",
@@ -74,6 +80,8 @@ class Block:
     """float32 (n, len(PIN_SCALARS)), NaN where unknown."""
     interactions: np.ndarray
     """float32 (n, len(INTERACTION_FEATURES))."""
+    query: np.ndarray
+    """float32 (n, len(QUERY_FEATURES)); zeros in a set made before there were any."""
     position: np.ndarray
     """float32 (n,)."""
     label: np.ndarray
@@ -85,6 +93,15 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def columns(self, names: Sequence[str]) -> np.ndarray:
+        """Features by the names that rankers give them, (n, len(names)) float32, NaN where unknown."""
+        known = {
+            **{USER_PREFIX + n: self.user_scalars[:, i] for i, n in enumerate(USER_SCALARS)},
+            **{PIN_PREFIX + n: self.pin_scalars[:, i] for i, n in enumerate(PIN_SCALARS)},
+            **{n: self.query[:, i] for i, n in enumerate(QUERY_FEATURES)},
+        }
+        return np.stack([known[n] for n in names], axis=1) if names else np.empty((len(self), 0), np.float32)
 
     def take(self, rows: np.ndarray) -> Block:
         """Those rows alone, in the order given."""
@@ -131,6 +148,7 @@ class TrainingSet:
             user_scalars=_matrix(rows, [USER_PREFIX + n for n in USER_SCALARS]),
             pin_scalars=_matrix(rows, [PIN_PREFIX + n for n in PIN_SCALARS]),
             interactions=_matrix(rows, list(INTERACTION_FEATURES)),
+            query=_matrix(rows.reindex(columns=list(QUERY_FEATURES), fill_value=0), list(QUERY_FEATURES)),
             position=rows[POSITION].to_numpy(dtype=np.float32),
             label=rows[LABEL].to_numpy(dtype=np.int8),
             labels=rows[[LABEL_PREFIX + a for a in self.info.action_names]].to_numpy(dtype=np.int8),
@@ -156,13 +174,15 @@ def build(
     start: datetime,
     end: datetime,
     vectors: PinVectors | None = None,
+    words: Callable[[], LexicalIndex | None] = lambda: None,
     config: TrainingSetConfig | None = None,
     progress: Progress = silent,
 ) -> TrainingSet:
     """Make the training set of the impressions in [start, end), UTC midnights, in `out_dir`.
 
     A finished set of the same fingerprint is returned as it is; days that an interrupted build finished are
-    kept; a set made from anything else is replaced, unless the interval has no rows.
+    kept; a set made from anything else is replaced, unless the interval has no rows. `words` makes the index of
+    what the lake's pins say; it is called where a row has a query.
 
     Raises
     ------
@@ -185,7 +205,7 @@ def build(
         raise NoTrainingRows(f"there is nothing to learn from between {start} and {end}: no {source}")
     progress(f"training set {interval}: {plan.coverage}, {plan.scheme} rows")
     _claim(out_dir, plan.fingerprint)
-    builder = RowBuilder(lake, features, plan, Catalogue.of(lake, vectors), history_of(lake, end))
+    builder = RowBuilder(lake, features, plan, Catalogue.of(lake, vectors), history_of(lake, end), words)
     days: dict[str, DayStats] = {}
     for chunk in plan.chunks(out_dir):
         if not all(day_file(out_dir, day).exists() for day in chunk):

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.models.query_features import ON_SEARCH, QUERY_FEATURES
 from validation.tables import (
     PIN_ID,
     POSITION,
@@ -99,6 +100,8 @@ class TrainingSetInfo(BaseModel):
     has_position: bool
     """False where every position is 0: there was no order, or nobody recorded it."""
     has_propensity: bool
+    has_query: bool = False
+    """Whether any row says what was searched for."""
     vocabulary: Vocabulary
     space: str | None
     """Space of the vectors behind the interaction features; None: no vectors, cosines are 0."""
@@ -107,6 +110,17 @@ class TrainingSetInfo(BaseModel):
     """Of everything the set was made from; equal fingerprints mean equal rows."""
     days: dict[str, int]
     """Rows by UTC day."""
+
+    @property
+    def query_features(self) -> tuple[str, ...]:
+        """What rankers of these rows read of the query."""
+        return QUERY_FEATURES if self.has_query else ()
+
+    @property
+    def calibration_features(self) -> tuple[str, ...]:
+        """What calibrators of these rows read beside the score: pins that were searched for are opened at rates
+        of their own."""
+        return (ON_SEARCH,) if self.has_query else ()
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -133,6 +147,7 @@ class DayStats:
     immature: int
     positioned: int
     with_propensity: int
+    with_query: int
 
     @classmethod
     def read(cls, file: Path) -> DayStats:

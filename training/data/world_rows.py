@@ -20,6 +20,7 @@ from validation.tables import (
     FOLLOWS,
     IMPRESSIONS,
     PREDICTED,
+    SEARCH,
     TIME,
     TOPICS,
     Polarity,
@@ -35,7 +36,7 @@ VOCABULARY = Vocabulary(
         "hide": Polarity.NEGATIVE,
     }
 )
-HOMEFEED, SEARCH = "homefeed", "search"
+HOMEFEED = "homefeed"
 
 
 def topic_rows(tree: TopicTree) -> pa.Table:

@@ -27,6 +27,8 @@ class Measured:
     metrics: dict[str, float]
     units: Mapping[str, Floats] = field(default_factory=dict)
     """By metric: one value a user or a row, in the evaluation's order."""
+    owners: Mapping[str, Ints] = field(default_factory=dict)
+    """By metric of rows: the user of each."""
 
 
 def measured(role: str, recommended: Ints, held: HeldOut) -> Measured:

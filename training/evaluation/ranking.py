@@ -208,14 +208,17 @@ def _row(
     took: float,
 ) -> RankingRow:
     test, labels = data.test, data.labels(data.test)
+    beside = data.rows.info.calibration_features
     calibrator = fit(
         scores.validation,
         data.labels(data.validation),
         data.heads,
         ranker=name,
         config=CalibrationConfig(min_positives=50),
+        features=data.validation.columns(beside) if beside else None,
+        feature_names=beside,
     )
-    made = calibrator.calibrate(scores.test)
+    made = calibrator.calibrate(scores.test, test.columns(beside))
     worth = utility(made, weights)
     hits = hit_at_k(test.keys["user_id"], test.keys["request_id"], worth, labels, k)
     return RankingRow(

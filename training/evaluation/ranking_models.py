@@ -107,12 +107,12 @@ def models(data: RankingData, known: Callable[[], Known] | None = None) -> dict[
 def features(block: Block, spec: FeatureSpec, *, serving: bool = False) -> Floats:
     """(n, len(spec.names)) with the positions that pins were shown at, or as `serving` has them."""
     position = None if serving else block.position
-    return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, position)
+    return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, position, block.query)
 
 
 def _spec(data: RankingData, position: bool) -> FeatureSpec:
     info = data.rows.info
-    return FeatureSpec(space=info.space, position=position and info.has_position)
+    return FeatureSpec(space=info.space, position=position and info.has_position, query=info.query_features)
 
 
 def _rows(assembled: Floats, data: RankingData, block: Block, head: int) -> Rows:

@@ -21,7 +21,9 @@ def served_scores(ranker: Ranker, block: Block, known: Known | None = None) -> F
     from training.models.transact.ranker import TransActRanker
 
     if not isinstance(ranker, TransActRanker):
-        features = ranker.spec.assemble(block.user_scalars, block.pin_scalars, block.interactions)
+        features = ranker.spec.assemble(
+            block.user_scalars, block.pin_scalars, block.interactions, query=block.query
+        )
         nothing = np.empty((len(block), 0), np.float32)
         return ranker.score_heads(Request.stranger(0), Candidates(nothing, features))
     if known is None:

@@ -38,7 +38,8 @@ class TransActModel(mlflow.pyfunc.PythonModel):
             )
             features = matrix(user["features"], len(self.ranker.spec.names))
             given = Candidates(matrix(user["candidates"], width), features)
-            scores.append(self.calibrator.calibrate(self.ranker.score_heads(asked, given)))
+            beside = features[:, [self.ranker.spec.names.index(name) for name in self.calibrator.features]]
+            scores.append(self.calibrator.calibrate(self.ranker.score_heads(asked, given), beside))
         return np.concatenate(scores) if scores else np.empty((0, len(self.ranker.heads)), np.float32)
 
 

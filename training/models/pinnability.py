@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models.calibration.sampling import restore_rate
 from training.models.interactions import INTERACTION_FEATURES
+from training.models.query_features import QUERY_FEATURES
 from training.models.ranker import CONFIG, ENGAGE, Candidates, Request
 
 if TYPE_CHECKING:
@@ -33,13 +34,15 @@ USER_PREFIX, PIN_PREFIX, POSITION = "user_", "pin_", "position"
 
 
 class FeatureSpec(BaseModel):
-    """Which features a ranker reads, in order: user scalars, pin scalars, interactions, position."""
+    """Which features a ranker reads, in order: user scalars, pin scalars, interactions, query, position."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     user: tuple[str, ...] = USER_SCALARS
     pin: tuple[str, ...] = PIN_SCALARS
     interactions: tuple[str, ...] = INTERACTION_FEATURES
+    query: tuple[str, ...] = ()
+    """Of QUERY_FEATURES; none where nobody searches."""
     space: str | None = None
     """The space whose vectors the interactions compare, `content@7`: serve with vectors of no other."""
     position: bool = True
@@ -52,6 +55,7 @@ class FeatureSpec(BaseModel):
             ("user", self.user, USER_SCALARS),
             ("pin", self.pin, PIN_SCALARS),
             ("interactions", self.interactions, INTERACTION_FEATURES),
+            ("query", self.query, QUERY_FEATURES),
         )
         for group, names, known in groups:
             unknown = [n for n in names if n not in known]
@@ -69,24 +73,32 @@ class FeatureSpec(BaseModel):
         """Column names of the assembled row; user and pin scalars carry their side's prefix."""
         position = (POSITION,) if self.position else ()
         users = tuple(USER_PREFIX + n for n in self.user)
-        return (*users, *(PIN_PREFIX + n for n in self.pin), *self.interactions, *position)
+        return (*users, *(PIN_PREFIX + n for n in self.pin), *self.interactions, *self.query, *position)
 
     def assemble(
-        self, user_scalars: Floats, pin_scalars: Floats, interactions: Floats, position: Floats | None = None
+        self,
+        user_scalars: Floats,
+        pin_scalars: Floats,
+        interactions: Floats,
+        position: Floats | None = None,
+        query: Floats | None = None,
     ) -> Floats:
         """One C-contiguous float32 block, (n, len(names)), made without a copy of any input.
 
         `user_scalars` is (U,) for one user or (n, U); `pin_scalars` (n, P); `interactions` (n, I): all columns
         of USER_SCALARS, PIN_SCALARS, INTERACTION_FEATURES in their order, NaN where missing. `position` is
-        (n,), or None for `serving_position`. NaN becomes 0: a count that is not there is a count of none.
+        (n,), or None for `serving_position`; `query` (n, Q), all of QUERY_FEATURES, or None where nothing is
+        searched for. NaN becomes 0: a count that is not there is a count of none.
         Raises ValueError naming the block whose shape does not belong.
         """
         n = len(pin_scalars)
         one_user = np.ndim(user_scalars) == 1
+        asked = np.zeros((n, len(QUERY_FEATURES)), np.float32) if query is None else query
         for name, block, shape in (
             ("user_scalars", user_scalars, (len(USER_SCALARS),) if one_user else (n, len(USER_SCALARS))),
             ("pin_scalars", pin_scalars, (n, len(PIN_SCALARS))),
             ("interactions", interactions, (n, len(INTERACTION_FEATURES))),
+            ("query", asked, (n, len(QUERY_FEATURES))),
         ):
             if block.shape != shape:
                 raise ValueError(f"{name} is {block.shape}; {shape} is expected")
@@ -96,6 +108,7 @@ class FeatureSpec(BaseModel):
             (user_scalars, self.user, USER_SCALARS),
             (pin_scalars, self.pin, PIN_SCALARS),
             (interactions, self.interactions, INTERACTION_FEATURES),
+            (asked, self.query, QUERY_FEATURES),
         ):
             chosen = block if names == known else block[..., [known.index(n) for n in names]]
             out[:, start : start + len(names)] = chosen

@@ -21,10 +21,12 @@ from training.models import calibration as calibration_module
 from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
 from training.models.interactions import Pins
+from training.models.lexical import LexicalIndex
 from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker, PinnabilityRanker
 from training.pipelines import figures, fitting, ranker_calibration, ranker_features
 from training.pipelines.clock import run_interval
 from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic, thin_negatives
+from training.pipelines.lexical import catalogue_texts
 from training.pipelines.ranker_calibration import calibrate, engage_scores
 from training.pipelines.ranker_features import keep_baseline, vetted
 from training.pipelines.registering import register, unchanged
@@ -130,6 +132,7 @@ def build_training_set(
         start=interval.start,
         end=interval.end,
         vectors=PinVectors(content.space or "", pins.ids, pins.vectors),
+        words=lambda: LexicalIndex.fit(*catalogue_texts(Lake(ctx.lake))),
         config=config or TrainingSetConfig(seed=ctx.seed),
         progress=ctx.progress,
     )
@@ -164,7 +167,7 @@ def train_pinnability(
     if version := unchanged(ctx, kind.model, inputs, force=force):
         return _part(registry, kind, version, content)
     split = split_of(info)
-    spec = FeatureSpec(space=content.space, position=info.has_position)
+    spec = FeatureSpec(space=content.space, position=info.has_position, query=info.query_features)
     block = rows.block(newest(rows, split.train, config.max_rows))
     baseline, train = vetted(block, info.action_names, spec), _rows(block, spec)
     del block
@@ -282,7 +285,7 @@ def _rows(block: Block, spec: FeatureSpec) -> Rows:
 
 
 def _features(block: Block, spec: FeatureSpec) -> Floats:
-    return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, block.position)
+    return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, block.position, block.query)
 
 
 def _part(registry: Registry, kind: Kind, version: int, content: Part) -> Part:

@@ -28,6 +28,9 @@ from validation.manifest import Part
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+TABLES = "pinnerformer-users"
+"""Folder of the tables among the training sets."""
+
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -114,7 +117,7 @@ def daily_user_vectors(ctx: TrainingContext, part: Part, as_of: datetime | None 
     as_of = as_of.astimezone(UTC).replace(microsecond=0)
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     learned_at = registry.weights_of(part.model, part.version)
-    folder = ctx.training_sets / "pinnerformer-users" / f"v{learned_at}"
+    folder = ctx.training_sets / TABLES / f"v{learned_at}"
     earlier = _newest_table(folder, as_of)
     before = None if earlier is None else UserVectors.load(earlier[1])
     only = None if before is None else before.stale(*action_counts(lake, as_of))

@@ -51,7 +51,7 @@ def calibrate(
     `version` is the ranker's, `transact@4`; `negative_rate` the share of rows without an action in its
     training, where the ranker does not correct for it.
     """
-    actions, heads = rows.info.action_names, ranker.heads
+    actions, heads, beside = rows.info.action_names, ranker.heads, rows.info.calibration_features
     block = rows.block(split.validation)
     if len(block) > SAMPLE_ROWS:
         share = SAMPLE_ROWS / len(block)
@@ -64,11 +64,13 @@ def calibrate(
         ranker=version,
         config=config,
         negative_rate=negative_rate,
+        features=block.columns(beside) if beside else None,
+        feature_names=beside,
         sample=f"{len(block)} rows of {split.validation}, at serving's position",
     )
     test = rows.block(split.test)
     raw = served_scores(ranker, test, known)
-    made = calibrator.calibrate(raw)
+    made = calibrator.calibrate(raw, test.columns(beside))
     reliability = calibration_table(labels_of(heads, actions, test), raw, made, heads, block_slices(test))
     return Calibrated(calibrator, ranker_metrics(heads, actions, raw, made, test), test, made, reliability)
 

@@ -38,7 +38,9 @@ def vetted(block: Block, actions: Sequence[str], spec: FeatureSpec) -> DriftBase
         raise NothingToLearn("no rows to train a ranker on")
     rows = np.linspace(0, len(block) - 1, min(len(block), SAMPLE_ROWS)).astype(np.int64)
     sample, heads = block.take(rows), (ENGAGE, *actions)
-    features = spec.assemble(sample.user_scalars, sample.pin_scalars, sample.interactions, sample.position)
+    features = spec.assemble(
+        sample.user_scalars, sample.pin_scalars, sample.interactions, sample.position, sample.query
+    )
     check_leaks(spec.names, features, heads, labels_of(heads, actions, sample))
     return baseline_of(spec.names, features)
 
@@ -64,7 +66,9 @@ def drift_metrics(baseline: DriftBaseline, spec: FeatureSpec, block: Block) -> d
     """
     if len(block) == 0:
         return {}
-    features = spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, block.position)
+    features = spec.assemble(
+        block.user_scalars, block.pin_scalars, block.interactions, block.position, block.query
+    )
     found = [d for d in drift(baseline, spec.names, features) if d.name not in CLOCKS]
     return {
         "ranker/max_drift": max((d.psi for d in found), default=0.0),

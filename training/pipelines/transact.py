@@ -227,13 +227,18 @@ def _start(job: Job, known: Known) -> _Start | None:
     files = job.registry.download(MODEL, kept.version)
     ranker = TransActRanker.load(files)
     network = in_space(ranker.network, job.content.space)
-    spec = FeatureSpec(space=job.content.space, position=job.rows.info.has_position)
+    spec = _spec(job)
     why = misfit(network, spec, job.config, known) or _other_users(job, ranker.user_space)
     if why is not None:
         ctx.progress(f"{MODEL}: {MODEL}@{kept.version} does not fit: {why}; one is trained anew")
         return None
     rate = job.registry.params(MODEL, kept.version)["negative_rate"]
     return _Start(kept, network, float(rate), kept_baseline(files))
+
+
+def _spec(job: Job) -> FeatureSpec:
+    info = job.rows.info
+    return FeatureSpec(space=job.content.space, position=info.has_position, query=info.query_features)
 
 
 def _up_to_date(job: Job) -> int | None:
@@ -257,7 +262,7 @@ def _other_users(job: Job, space: str | None) -> str | None:
 def _fit(job: Job, known: Known, start: _Start | None) -> tuple[Fitted, DriftBaseline]:
     info, ctx = job.rows.info, job.ctx
     train = job.rows.block(job.split.train)
-    spec = FeatureSpec(space=job.content.space, position=info.has_position)
+    spec = _spec(job)
     baseline = vetted(train, info.action_names, spec)
     went = f", on from {MODEL}@{start.kept.version}" if start else ""
     ctx.progress(f"{MODEL}: fitting on {len(train)} rows of {job.split.train}{went}")

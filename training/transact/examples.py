@@ -133,6 +133,7 @@ class Examples:
                 block.pin_scalars,
                 block.interactions,
                 None if serving else block.position,
+                block.query,
             ),
             labels=block.labels,
             weights=block.weight,

@@ -26,6 +26,8 @@ from training.data.training_set import (
     build,
 )
 from training.models.interactions import INTERACTION_FEATURES
+from training.models.lexical import LexicalIndex
+from training.models.query_features import ON_SEARCH, QUERY_FEATURES
 from validation.lake import Lake
 from validation.tables import Polarity
 
@@ -48,6 +50,11 @@ def _vectors(world: World) -> PinVectors:
     return PinVectors(SPACE, pins["pin_id"].to_numpy(), np.stack(pins["visual_embedding"].to_list()))
 
 
+def _words(world: World) -> LexicalIndex:
+    pins = world.frames["pins"]
+    return LexicalIndex.fit(pins["pin_id"].to_numpy(), pins["title"].tolist())
+
+
 @pytest.fixture(scope="module")
 def interval(world: World) -> Interval:
     return Interval(world.config.end_time - 4 * DAY, world.config.end_time)
@@ -62,7 +69,25 @@ def made(world: World, interval: Interval, tmp_path_factory: pytest.TempPathFact
         start=interval.start,
         end=interval.end,
         vectors=_vectors(world),
+        words=lambda: _words(world),
     )
+
+
+def test_rows_know_what_was_searched_for(made: TrainingSet, world: World) -> None:
+    """BM25 of the query that the impression had, and of none where nothing was searched for."""
+    block, words = made.block(), _words(world)
+    assert made.info.has_query and made.info.query_features == QUERY_FEATURES
+    shown = world.frames["impressions"].set_index(["request_id", "pin_id"])["query"]
+    keys = block.keys
+    asked = shown.loc[list(zip(keys["request_id"], keys["pin_id"], strict=True))]
+    searched = asked.notna().to_numpy()
+    np.testing.assert_array_equal(block.columns([ON_SEARCH])[:, 0], searched)
+    assert (block.query[~searched, 0] == 0).all()
+    for at in np.flatnonzero(searched)[::37]:
+        alone = words.scores(asked.iloc[at], keys["pin_id"].to_numpy()[[at]])
+        assert block.query[at, 0] == alone[0]
+    opened = block.label[searched] == 1
+    assert block.query[searched, 0][opened].mean() > 1.3 * block.query[searched, 0][~opened].mean()
 
 
 def test_one_row_an_impression_and_one_label_an_answer(
@@ -199,6 +224,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
     made: TrainingSet, world: World, interval: Interval, tmp_path: Path
 ) -> None:
     bounds = {"start": interval.start, "end": interval.end, "vectors": _vectors(world)}
+    bounds |= {"words": lambda: _words(world)}
     config = TrainingSetConfig(chunk_rows=1)
 
     class Stops(NaivePointInTime):

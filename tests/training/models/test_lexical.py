@@ -70,6 +70,7 @@ def test_the_best_of_many_are_those_of_all_and_equals_stand_by_id() -> None:
     ("typed", "read", "corrected"),
     [
         ("choclate cake", ("chocolate", "cake"), (("choclate", "chocolate"),)),
+        ("ckae", ("cake",), (("ckae", "cake"),)),
         ("recpie", ("recipe",), (("recpie", "recipe"),)),
         ("blubery", (), ()),  # two edits, and its seven letters allow one
         ("bluebery", ("blueberry",), (("bluebery", "blueberry"),)),

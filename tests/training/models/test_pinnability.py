@@ -17,6 +17,7 @@ from training.models.pinnability import (
     LogisticRanker,
     PinnabilityRanker,
 )
+from training.models.query_features import QUERY_FEATURES
 from training.models.ranker import Candidates, Ranker, Request, load_ranker
 
 U, P, X = len(USER_SCALARS), len(PIN_SCALARS), len(INTERACTION_FEATURES)
@@ -75,6 +76,26 @@ def test_position_is_a_constant_when_serving():
     without = FeatureSpec(position=False)
     assert "position" not in without.names
     assert without.assemble(user[0], pin, both).shape == (4, U + P + X)
+
+
+def test_the_query_is_read_where_the_spec_says_so_and_is_nothing_on_the_home_feed():
+    user, pin, both = blocks(4)
+    asked = np.array([[0.5, 1], [0, 1], [1, 1], [0.25, 1]], np.float32)
+    spec = FeatureSpec(query=QUERY_FEATURES)
+    assert spec.names[-3:] == ("query_match", "on_search", "position")
+    np.testing.assert_array_equal(spec.assemble(user[0], pin, both, query=asked)[:, -3:-1], asked)
+    assert (spec.assemble(user[0], pin, both)[:, -3:-1] == 0).all()
+    blind = FeatureSpec()
+    np.testing.assert_array_equal(
+        blind.assemble(user[0], pin, both, query=asked), blind.assemble(user[0], pin, both)
+    )
+    with pytest.raises(ValueError, match="query"):
+        spec.assemble(user[0], pin, both, query=asked[:2])
+
+
+def test_a_spec_from_before_queries_reads_none():
+    before = FeatureSpec(query=QUERY_FEATURES).model_dump(exclude={"query"})
+    assert FeatureSpec.model_validate(before).query == ()
 
 
 def test_what_is_missing_counts_as_none():

@@ -25,6 +25,8 @@ from training.data.world import WorldPaths
 from training.evaluation.metrics import auc
 from training.evaluation.served_scores import served_scores
 from training.models.interactions import Pins, polarity_signs, request_interactions
+from training.models.lexical import LexicalIndex
+from training.models.query_features import ON_SEARCH, QUERY_FEATURES, query_features
 from training.models.ranker import ENGAGE, load_calibrator, load_ranker
 from training.models.transact import SequenceConfig
 from training.pipelines import night_vectors, pinnability
@@ -227,7 +229,9 @@ def test_rankers_beat_chance_popularity_and_the_logging_position(made: TrainingC
         ranker = load_ranker(files)
         calibrator = load_calibrator(files, f"{model}@1", ranker.heads)
         logged = registry.metrics(model, 1)
-        score = calibrator.calibrate(served_scores(ranker, test, known))[:, ranker.heads.index(ENGAGE)]
+        raw, beside = served_scores(ranker, test, known), test.columns(calibrator.features)
+        score = calibrator.calibrate(raw, beside)[:, ranker.heads.index(ENGAGE)]
+        assert calibrator.features == (ON_SEARCH,)
         assert auc(test.label, score) == pytest.approx(logged["auc"]), (
             "what was registered is what was measured"
         )
@@ -252,6 +256,10 @@ def test_serving_computes_the_features_that_training_saw(
     follows = lake.read("follows").dropna(subset="topic_id")
     ranker = load_ranker(Registry(made.mlflow_uri).download("pinnability_gbdt", 1))
     requests = block.keys["request_id"].drop_duplicates().head(40)
+    searched = lake.read("impressions", ["request_id", "query"]).dropna().set_index("request_id")["query"]
+    searched = searched[~searched.index.duplicated()].to_dict()
+    words, searches = LexicalIndex.load(Registry(made.mlflow_uri).download("lexical", 1)), 0
+    assert ranker.spec.query == QUERY_FEATURES
 
     def take(ids: np.ndarray) -> Pins:
         at = np.searchsorted(pins.ids, ids)
@@ -275,9 +283,16 @@ def test_serving_computes_the_features_that_training_saw(
         )
         np.testing.assert_array_equal(online, block.interactions[mine])
         user_row, pin_rows = block.user_scalars[mine[0]], block.pin_scalars[mine]
-        serving = ranker.score(ranker.spec.assemble(user_row, pin_rows, online))
-        offline = ranker.spec.assemble(block.user_scalars, block.pin_scalars, block.interactions)
+        query = searched.get(int(request))
+        asked = query_features(words, query, keys["surface"].iloc[0], keys["pin_id"].to_numpy())
+        np.testing.assert_array_equal(asked, block.query[mine])
+        searches += query is not None
+        serving = ranker.score(ranker.spec.assemble(user_row, pin_rows, online, query=asked))
+        offline = ranker.spec.assemble(
+            block.user_scalars, block.pin_scalars, block.interactions, query=block.query
+        )
         np.testing.assert_array_equal(serving, ranker.score(offline)[mine])
+    assert searches >= 3
 
 
 def test_a_version_states_its_rows_and_its_days(made: TrainingContext, trained: Trained, rows: TrainingSet):

@@ -11,6 +11,7 @@ from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from feature_repo.sequence import SequenceLog
 from training.data.training_set import Block
 from training.models.interactions import INTERACTION_FEATURES
+from training.models.query_features import QUERY_FEATURES
 from training.transact.examples import PinTable
 
 GROUPS, PINS = 4, 80
@@ -74,6 +75,7 @@ def world(rows: int, seed: int = 1) -> tuple[Block, SequenceLog]:
         user_scalars=np.full((rows, len(USER_SCALARS)), np.nan, np.float32),
         pin_scalars=rng.exponential(3, (rows, len(PIN_SCALARS))).astype(np.float32),
         interactions=rng.standard_normal((rows, len(INTERACTION_FEATURES))).astype(np.float32),
+        query=np.zeros((rows, len(QUERY_FEATURES)), np.float32),
         position=rng.integers(0, 20, rows).astype(np.float32),
         label=labels[:, 1],
         labels=labels,

@@ -1,0 +1,47 @@
+"""What `corkboard events` does: the log replayed into the online store, and its spent segments removed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from infra.console import say
+from infra.home import Home
+
+
+def replay(home: Home, *, check: bool) -> bool:
+    """Bring the online sequences to what lake and log say, or only compare; True where they are equal then."""
+    from feature_repo.jobs.replay import replay_sequences
+    from feature_repo.online.reader import OnlineFeatures
+    from validation.lake import Lake
+
+    store = OnlineFeatures.open(home.root)
+    found = replay_sequences(Lake(home.lake), home.events, store, write=not check)
+    say(f"{found.users} users, {found.events} events of the log: {len(found.differing)} sequences differed")
+    if found.left:
+        shown = ", ".join(map(str, found.left[:5]))
+        say(f"{len(found.left)} sequences differ from lake and log (lake ids {shown}, ...)")
+    return not found.left
+
+
+def compact(home: Home) -> None:
+    """Remove what nobody needs, and say what still waits for the ingest."""
+    from validation.event_compaction import compact_events, needed_from_ms
+    from validation.lake import Lake
+
+    before = needed_from_ms(Lake(home.lake), datetime.now(UTC), _learned_until(home))
+    done = compact_events(home.events, home.lake, before_ms=before)
+    say(f"{len(done.removed)} segments removed, {done.freed_bytes / 1e6:.1f} MB")
+    if done.uningested:
+        say(f"{', '.join(done.uningested)}: not all in the lake yet; run `corkboard ingest --events` first")
+
+
+def _learned_until(home: Home) -> datetime | None:
+    """The end of the oldest data that a release under an alias was made of; None where there is none."""
+    from infra.jobs import aliases, context
+
+    versions = sorted(set(aliases(home).values()))
+    if not versions:
+        return None
+    from training.release import load_manifest
+
+    return min(load_manifest(context(home), version).data_end for version in versions)
