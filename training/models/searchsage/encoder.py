@@ -50,7 +50,8 @@ class QueryEncoder:
 
         Any string is taken; what lies past the longest input is cut off, and an empty one has a vector that
         means nothing (refusing it is the caller's). Equal queries have equal rows; a row depends on its batch
-        only by rounding (1e-6). Threads are torch's own setting, one where exported.
+        only by rounding (1e-6). Threads are torch's own
+        setting, one where exported.
         """
         out = np.empty((len(queries), self.dimension), np.float32)
         for rows, ids in by_length(self.tokens(queries), BATCH):
@@ -79,8 +80,8 @@ class QueryEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> QueryEncoder:
-        """The encoder saved in `folder`, exported where the `onnx` extra is installed. Nothing else is read,
-        nothing downloaded.
+        """The encoder saved in `folder`, exported where the `onnx` extra is installed. Nothing else is read or
+        downloaded.
 
         Raises FileNotFoundError where there is none, TransformersMissing where the package is not installed.
         """
