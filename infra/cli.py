@@ -139,6 +139,10 @@ def train(
             help="TransAct learns on from the weights of its newest version, on the rows since.",
         ),
     ] = False,
+    lanes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that learn models side by side; one a core, two at most."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> None:
     """Build features, train every model the tables allow, register them in MLflow, fill Milvus and Feast."""
@@ -151,6 +155,7 @@ def train(
             force=force,
             keep_weights=keep_weights,
             warm_start=warm_start,
+            lanes=lanes,
             seed=seed,
         )
 
