@@ -39,13 +39,14 @@ from bentos.query_vectors import Encoder, QueryVectors
 from feature_repo.schema import PIN_SCALARS, PIN_TOPICS
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
+from tests.benchmarks import ranking_request
 from tests.bentos.fakes import COOK, NOW_MS, FakeFeatures, manifest, planted_release
 from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.lexical import LexicalIndex
 from training.models.query_features import QUERY_FEATURES
-from training.models.ranker import Candidates, Request
+from training.models.ranker import Candidates
 from training.models.transact.network import TransAct
-from training.models.transact.serving import Scorer, fitting_scorer
+from training.models.transact.serving import fitting_scorer
 from validation.manifest import CollectionCheck, Part
 
 RANKED = 200
@@ -106,14 +107,8 @@ class PlantedFeatures(FakeFeatures):
         return {i: Card(i, f"Pin {i}") for i in ids.tolist()}
 
 
-@dataclass
-class Ranks:
-    """The ranking engine of this process: TransAct on a history that is there, and what the query says."""
-
-    scorer: Scorer
-    heads: tuple[str, ...]
-    request: Request
-    candidates: Candidates
+class Ranks(ranking_request.Ranks):
+    """TransAct on a history that is there, and on what the query says of as many pins as there are."""
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
         n = len(feed.candidates)
