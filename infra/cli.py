@@ -277,8 +277,8 @@ def evaluate(
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
             " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
             " pinnability_gbdt and both without positions; search popularity, bm25, off_the_shelf,"
-            " content_two_tower, searchsage, hybrid, and two recipes of its loss, in_batch and mixed."
-            " Repeatable, or with commas; all that the data allows if left out, but for the recipes.",
+            " content_two_tower, searchsage, hybrid, and mixed (random negatives and log Q). Repeatable, or"
+            " with commas; all that the data allows if left out, but for mixed.",
         ),
     ] = None,
     candidates: Annotated[

@@ -14,7 +14,7 @@ from tests.training.models.sentence_models import WIDTH, save_tiny_bert
 from training.models.searchsage import Pooling, QueryEncoder, ScratchConfig, SearchSageConfig
 from training.models.searchsage import encoder as encoder_module
 from training.models.searchsage.network import start
-from training.models.searchsage.runtime import installed
+from training.models.searchsage.runtime import ExportDiffers, installed
 from training.models.searchsage.tokens import train_wordpiece
 from training.models.sentence import SentenceEncoder, SentenceEncoderMissing
 
@@ -94,6 +94,20 @@ def test_an_export_says_the_same_of_every_length(encoder: QueryEncoder, tmp_path
     exported = QueryEncoder.load(tmp_path)
     assert exported.runtime.name == "onnxruntime" and encoder.runtime.name == "torch"
     assert exported.encode(ODD) == pytest.approx(encoder.encode(ODD), abs=1e-5)
+
+
+def test_what_cannot_be_exported_is_served_as_it_is(
+    encoder: QueryEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def differs(tower: object) -> None:
+        raise ExportDiffers("cosine 0.5")
+
+    monkeypatch.setattr(encoder_module, "installed", lambda: True)
+    monkeypatch.setattr(encoder_module.Onnx, "export", differs)
+    encoder.save(tmp_path)
+    loaded = QueryEncoder.load(tmp_path)
+    assert loaded.runtime.name == "torch" and "cosine 0.5" in caplog.text
+    assert np.array_equal(loaded.encode(ODD), encoder.encode(ODD))
 
 
 def test_a_pretrained_encoder_may_lose_its_last_layers(bert: Path) -> None:
