@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -397,6 +398,39 @@ def calibration(
             days=days, within_hours=within_hours, json_file=json, figure=figure
         )
         report.run(context.obj.home, config)
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    since: Annotated[
+        datetime | None, typer.Option(help="Requests from then on, UTC; all that are logged if left out.")
+    ] = None,
+    max_requests: Annotated[int, typer.Option(min=1, help="The newest so many requests.")] = 2000,
+    least: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit 1 where less of any feature or score agrees.")
+    ] = 0.999,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of features, absolute and relative.")] = 1e-5,
+    score_tolerance: Annotated[float, typer.Option(min=0, help="Of probabilities, absolute.")] = 1e-3,
+    json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
+) -> None:
+    """Rank logged requests again from Feast's history and the registry: does training see what serving saw?
+
+    Services log a share of what they rank (CORKBOARD_RANKINGS_RATE, 0.01). Every feature and score is
+    compared, row by row; exit code 1 names those that do not agree.
+    """
+    with _named_errors():
+        from infra import replay as report
+        from training.replay import ReplayConfig
+
+        config = ReplayConfig(
+            since=None if since is None else since.replace(tzinfo=UTC),
+            max_requests=max_requests,
+            tolerance=tolerance,
+            score_tolerance=score_tolerance,
+        )
+        if not report.run(context.obj.home, config, least=least, json_file=json):
+            raise typer.Exit(1)
 
 
 @app.command()
