@@ -434,6 +434,28 @@ def replay(
 
 
 @app.command()
+def forget(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(help="The user's id, as the data set writes it.")],
+    allow_again: Annotated[
+        bool, typer.Option("--allow-again", help="Let rows of this user in again when they come.")
+    ] = False,
+) -> None:
+    """Remove a user from lake, log, features, online store, training sets, quarantine, reports, and prove it.
+
+    Every store is searched again afterwards; exit code 1 where anything is left. Services must be down: they
+    remember. Rows of the user that come in later are dropped (a salted hash knows them), unless --allow-again.
+    Models that were trained keep their weights, and counts of pins their counts, until the next `train`. A user
+    that is nowhere is no error.
+    """
+    from infra import forget as job
+
+    with _named_errors():
+        if not job.run(context.obj.home, user, allow_again=allow_again):
+            raise typer.Exit(1)
+
+
+@app.command()
 def up(
     context: typer.Context,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Also MLflow's own pages.")] = False,

@@ -159,7 +159,17 @@ class RankingRecord(_Logged):
         return self
 
 
-AnyRecord = ActionRecord | ImpressionRecord | CandidateRecord | RankingRecord
+class ForgottenRecord(BaseModel):
+    """Where a record of a forgotten user was. It says nothing, and nobody reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["forgotten"] = "forgotten"
+    event_id: Id = 1
+    timestamp_ms: UnixMs = 0
+
+
+AnyRecord = ActionRecord | ImpressionRecord | CandidateRecord | RankingRecord | ForgottenRecord
 Record = Annotated[AnyRecord, Field(discriminator="kind")]
 RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Record)
 
