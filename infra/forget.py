@@ -32,6 +32,7 @@ from validation.ids import IdForm, IdMap
 from validation.ingest import alone
 from validation.ingest_events import LOCK
 from validation.lake import Lake
+from validation.lease import leased, leases_of
 from validation.tables import BOARD_ID, BOARDS, DAY, USER_ID, EntityKind
 
 SERVICES = ("homefeed", "events", "retrieval", "ranking")
@@ -213,9 +214,10 @@ def _word(own_id: str) -> re.Pattern[bytes]:
 @contextlib.contextmanager
 def _quiet(home: Home) -> Iterator[None]:
     """Holds every stream of the event log, as services do, so that none runs or starts meanwhile."""
-    running = [row.name for row in local.status(home) if row.name in SERVICES and row.pid]
-    if running:
-        raise StillServing(f"{', '.join(running)} of {home.root} still run; `corkboard down` first")
+    serving = {row.name for row in local.status(home) if row.name in SERVICES and row.pid}
+    serving |= set(leased(leases_of(home.root)).values())
+    if serving:
+        raise StillServing(f"{', '.join(sorted(serving))} of {home.root} still run; `corkboard down` first")
     with contextlib.ExitStack() as held:
         for file in sorted(home.events.glob("*.lock")):
             lock = held.enter_context(file.open("r+"))

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from infra.console import console, say
 from infra.home import Home
 
@@ -22,7 +20,7 @@ def run(home: Home, config: ReplayConfig, *, least: float, json_file: Path | Non
     from training.replay import replay
 
     found = replay(context(home), home.events, config)
-    console.print(_table(found))
+    console.print(_table(found), markup=False, highlight=False, soft_wrap=True)
     say(
         f"{found.rows:,} rows of {found.requests:,} requests, releases {', '.join(map(str, found.releases))}:"
         f" {found.share:.4%} of {sum(a.rows for a in found.agreements):,} values agree"
@@ -37,13 +35,17 @@ def run(home: Home, config: ReplayConfig, *, least: float, json_file: Path | Non
     return not below
 
 
-def _table(found: Replayed) -> Table:
-    names = ("feature", "agree", "equal", "within", "missing online", "missing offline", "differ", "largest")
-    rows = Table(*names, box=None, pad_edge=False)
+def _table(found: Replayed) -> str:
+    """One line a feature, in columns."""
+    lines = [("", "agree", "equal", "within", "no online", "no offline", "differ", "largest")]
     for one in found.agreements:
         counts = (one.equal, one.within, one.missing_online, one.missing_offline, one.differing)
-        rows.add_row(one.name, f"{one.share:.3%}", *(f"{n:,}" for n in counts), f"{one.largest:.3g}")
-    return rows
+        lines.append((one.name, f"{one.share:.3%}", *(f"{n:,}" for n in counts), f"{one.largest:.3g}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )
 
 
 def _as_dict(found: Replayed, least: float) -> dict[str, object]:

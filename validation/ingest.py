@@ -241,6 +241,8 @@ def _stage(
             staged[name] = stage(table, rules, spool, quarantine)
         except IdFormError as error:
             raise MixedIds(f"{name}: {error}") from error
+        if staged[name].forgotten:
+            progress(f"{name}: {staged[name].forgotten:,} rows of forgotten users are dropped")
     return staged
 
 

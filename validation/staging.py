@@ -71,6 +71,8 @@ class Staged:
     """(kept,) uint64 fingerprint of each."""
     days: tuple[date, ...] = ()
     """UTC days that the rows of an event table fall on."""
+    forgotten: int = 0
+    """Rows of forgotten users, which went nowhere."""
     sample: pa.Table | None = None
     """At most SAMPLE_ROWS rows in lake form, and ROW; None where no row passed."""
 
@@ -88,9 +90,11 @@ def stage(source: SourceTable, rules: Rules, spool: Spool, quarantine: Quarantin
     spec = source.spec
     by_name: dict[str, list] = {"rows": [], "keys": [], "content": [], "sample": []}
     days: set[date] = set()
+    forgotten = 0
     stride = max(1, -(-source.rows // SAMPLE_ROWS))
     for first, path, batch in source.batches():
         stays = _not_forgotten(batch, rules)
+        forgotten += batch.num_rows - len(stays)
         checked = check(spec, batch if len(stays) == batch.num_rows else batch.take(pa.array(stays)), rules)
         quarantine.add(source, path, batch, first, stays[checked.refused], checked.reasons)
         if not len(checked.passed):
@@ -108,7 +112,7 @@ def stage(source: SourceTable, rules: Rules, spool: Spool, quarantine: Quarantin
         else:
             spool.append(spec.name, rows)
     if not by_name["rows"]:
-        return Staged(source, spool)
+        return Staged(source, spool, forgotten=forgotten)
     return Staged(
         source,
         spool,
@@ -116,6 +120,7 @@ def stage(source: SourceTable, rules: Rules, spool: Spool, quarantine: Quarantin
         keys=np.concatenate(by_name["keys"]),
         content=np.concatenate(by_name["content"]),
         days=tuple(sorted(days)),
+        forgotten=forgotten,
         sample=pa.concat_tables(by_name["sample"]),
     )
 

@@ -18,7 +18,7 @@ from infra import forget
 from infra.cli import app
 from infra.home import Home
 from validation.events import ActionRecord, ForgottenRecord, ImpressionRecord, from_line, to_line
-from validation.ingest import ingest
+from validation.ingest import ingest, silent
 from validation.ingest_events import ingest_events
 from validation.lake import Lake
 from validation.tables import EntityKind
@@ -55,8 +55,9 @@ def tables() -> dict[str, pd.DataFrame]:
     }
 
 
-def bring_in(home: Home, source: Path) -> None:
-    ingest(source, home.lake, home.quarantine, home.reports, now=END, checkpoint=False)
+def bring_in(home: Home, source: Path, progress: Callable[[str], None] = silent) -> None:
+    folders = (home.lake, home.quarantine, home.reports)
+    ingest(source, *folders, now=END, progress=progress, checkpoint=False)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,11 @@ def test_nothing_of_the_user_is_left_and_everybody_else_is(home: Home) -> None:
 
 def test_rows_that_come_again_stay_out_unless_allowed(home: Home, template: tuple[Home, Path]) -> None:
     assert forget.run(home, ANN)
-    bring_in(home, template[1])
+    said: list[str] = []
+    ingest(
+        template[1], home.lake, home.quarantine, home.reports, now=END, progress=said.append, checkpoint=False
+    )
+    assert "actions: 4 rows of forgotten users are dropped" in said
     report = ingest_events(home.events, home.lake, home.quarantine, home.reports, now=END, checkpoint=False)
     assert report is not None and report.tables["actions"].new == 1, "Ben's event alone"
     assert naming(home, ANN) == [] and lake_id(home, ANN) == 0
