@@ -125,7 +125,9 @@ def heads_of(feed: Feed) -> Heads:
     """What the release's ranker foretells of `feed.candidates`. Raises NoRanker."""
     p = ranking_features.score_heads(feed)
     release = feed.release
-    return Heads(release.ranker_name, release.heads, feed.candidates.pin_ids, p)
+    return Heads(
+        release.ranker_name, release.heads, feed.candidates.pin_ids, p, reads_query=release.ranks_searches
+    )
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def _asked(feed: Feed) -> dict[str, Any]:
 
 def _heads(answer: RankAnswer, feed: Feed) -> Heads:
     p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
-    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p)
+    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p, reads_query=answer.reads_query)
 
 
 HOP_S = 0.25

@@ -170,9 +170,16 @@ def named_errors(api: F) -> F:
     return answered  # type: ignore[return-value]
 
 
-BODIES = frozenset({"", "application/json", "application/vnd.bentoml+pickle"})
-"""Content types of a POST. The last is how BentoML's services speak among themselves; BentoML itself refuses it
-where the public asks. Anything else it would read as a form, and a malformed form is a traceback."""
+PICKLED = "application/vnd.bentoml+pickle"
+BODIES = frozenset({"", "application/json", PICKLED})
+"""Content types of a POST. The last is how BentoML's services speak among themselves, over Unix sockets; from
+anywhere else it is refused. Any other BentoML would read as a form, and a malformed form is a traceback."""
+
+
+def of_this_machine(scope: Scope) -> bool:
+    """Whether a request came over a Unix socket: neither end has a port."""
+    server = scope.get("server")
+    return scope.get("client") is None and not (server and isinstance(server[1], int))
 
 
 class NamedErrors:
@@ -192,11 +199,11 @@ class NamedErrors:
             await self.app(scope, receive, send)
             return
         kind = _content_type(scope["headers"]) if scope["method"] == "POST" else ""
-        if kind not in BODIES:
+        if kind not in BODIES or (kind == PICKLED and not of_this_machine(scope)):
             told = f"the body is sent as {kind!r}; send JSON, with Content-Type: application/json"
             content = body("UnsupportedMediaType", told)
-            refusal = Response(content, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, media_type="application/json")
-            await refusal(scope, receive, send)
+            answer = Response(content, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, media_type="application/json")
+            await answer(scope, receive, send)
             return
         start: Message | None = None
         chunks: list[bytes] = []

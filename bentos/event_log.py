@@ -355,10 +355,15 @@ def _lines(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
                 record = from_line(line)
             except ValidationError as error:
                 raise LogDamaged(
-                    f"{path}: the line at byte {end} is no record of this version: {error}"
+                    f"{path}: the line at byte {end} is no record of this version: {_told(error)}"
                 ) from error
             end += len(line)
             yield record, end
+
+
+def _told(error: ValidationError) -> str:
+    """What is wrong with a record, without what it says of a user."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
 
 
 def _recent_ids(segments: list[Path], remembered: int) -> dict[int, None]:

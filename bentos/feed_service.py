@@ -156,12 +156,16 @@ class FeedService:
     async def search(self, request: SearchRequest) -> FeedAnswer:
         """Pins for a query, found by words and by meaning; popular ones where nothing is.
 
-        Raises EmptyQuery, QueryTooLong, LimitOutOfRange, BadId, NoRelease, NoSearch for a release that can do
-        neither.
+        Raises EmptyQuery, QueryTooLong, LimitOutOfRange, BadId, Overloaded, NoRelease, and NoSearch for a
+        release that can do neither.
         """
+        with self.load.request() as quality:
+            return await self._search(request, quality)
+
+    async def _search(self, request: SearchRequest, quality: float) -> FeedAnswer:
         release = self.release()
         check_limit(request.limit)
-        feed = self._feed(release, Surface.SEARCH, request.limit)
+        feed = self._feed(release, Surface.SEARCH, request.limit, quality)
         feed.query = searchable(release, request.query)
 
         def lookup() -> None:

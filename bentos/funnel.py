@@ -110,6 +110,7 @@ SEARCH: tuple[Stage, ...] = (
     Keep("not_hidden", filters.not_hidden),
     ReadPins(deadline_ms=500),
     Keep("on_topic", on_topic),
+    Shortlist(budget=200),
     Keep("distinct", filters.distinct),
     Rank(deadline_ms=800),
     Calibrate(),

@@ -21,6 +21,8 @@ class Heads:
     pin_ids: Ints  # (n,)
     p: Floats  # (n, H)
     calibrated: bool = False
+    reads_query: bool = False
+    """Whether the ranker weighs what is searched for: one that does not cannot order results of a search."""
 
     def __post_init__(self) -> None:
         wanted = (len(self.pin_ids), len(self.names))

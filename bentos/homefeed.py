@@ -12,6 +12,7 @@ import bentoml
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from bentos.access import FrontDoor
 from bentos.engines import RemoteRanking, RemoteRetrieval
 from bentos.errors import NamedErrors, named_errors
 from bentos.events import Events
@@ -135,6 +136,7 @@ class Homefeed(OpenedService[HomefeedParts]):
         return _written(await parts.intake.accept(request, release=parts.holder.current().version))
 
 
+Homefeed.add_asgi_middleware(FrontDoor)
 Homefeed.add_asgi_middleware(NamedErrors)
 
 

@@ -19,10 +19,10 @@ GivenText = Annotated[str, Field(max_length=MAX_TEXT)]
 GivenId = int | GivenText
 """An id as a request names it. Numbers out of range are refused by name (BadId)."""
 
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 """What arrays and stores can hold."""
 
-UnixMs = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
+UnixMs = Annotated[int, Field(ge=0, le=253_402_300_799_999)]
 """Milliseconds since 1970 UTC, before the year 10000."""
 
 MAX_DURATION_S = 7 * 86_400
@@ -362,6 +362,7 @@ class RankAnswer(Message):
     release: int
     ranker: str
     heads: list[str]
+    reads_query: bool = Field(False, description="Whether the ranker weighs what is searched for.")
     probabilities: list[list[float | None]] = Field(
         description="For each of `heads` a list parallel to the request's `pin_ids`; null where there is none."
     )

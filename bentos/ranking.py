@@ -12,6 +12,7 @@ import bentoml
 import numpy as np
 
 from bentos import ad_scores, light_scores
+from bentos.access import FrontDoor
 from bentos.candidates import Candidates
 from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
@@ -104,6 +105,7 @@ def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
         release=release.version,
         ranker=heads.ranker,
         heads=list(heads.names),
+        reads_query=heads.reads_query,
         probabilities=np.where(np.isfinite(heads.p), heads.p, None).T.tolist(),
     )
 
@@ -194,4 +196,5 @@ class Ranking(OpenedService[RankingParts]):
         return await ads(self._parts.get(), request)
 
 
+Ranking.add_asgi_middleware(FrontDoor)
 Ranking.add_asgi_middleware(NamedErrors)

@@ -96,12 +96,15 @@ def calibration_features(feed: Feed, names: tuple[str, ...]) -> Floats:
 
 @dataclass(frozen=True)
 class Value:
-    """Order by utility: what the page policy holds each action to be worth, times its probability."""
+    """Order by utility: what the page policy holds each action to be worth, times its probability.
+
+    Results of a search keep the order of the merge where the ranker does not read the query.
+    """
 
     name: str = "utility"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        if feed.heads is None:
+        if feed.heads is None or (feed.query and not feed.heads.reads_query):
             return
         try:
             weights = feed.page_policy.vector(feed.heads.names)

@@ -28,6 +28,7 @@ class ModelRegistry:
     @cached_property
     def client(self) -> MlflowClient:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         import mlflow
 
         mlflow.set_tracking_uri(self.uri)

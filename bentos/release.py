@@ -98,6 +98,11 @@ class ServingRelease:
         return PagePolicy.default(self.contract.vocabulary)
 
     @property
+    def ranks_searches(self) -> bool:
+        """Whether this process's ranker learned from searches, and the words it reads of them are here."""
+        return self.ranker is not None and bool(self.ranker.spec.query) and self.lexical is not None
+
+    @property
     def cannot_search_by(self) -> list[str]:
         """Parts of search that the release has not, each with the manifest's reason if it gives one."""
         absent = [name for name in (searchsage.NAME, lexical.NAME) if name not in self.manifest.parts]

@@ -60,6 +60,7 @@ class Task(StrEnum):
 
     RETRIEVAL = "retrieval"
     RANKING = "ranking"
+    SEARCH = "search"
 
 
 class Protocol(StrEnum):
@@ -139,6 +140,10 @@ def train(
             help="TransAct learns on from the weights of its newest version, on the rows since.",
         ),
     ] = False,
+    lanes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that learn models side by side; one a core, two at most."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> None:
     """Build features, train every model the tables allow, register them in MLflow, fill Milvus and Feast."""
@@ -151,6 +156,7 @@ def train(
             force=force,
             keep_weights=keep_weights,
             warm_start=warm_start,
+            lanes=lanes,
             seed=seed,
         )
 
@@ -256,7 +262,8 @@ def gc(
 def evaluate(
     context: typer.Context,
     task: Annotated[
-        Task, typer.Option(help="What finds pins, or what ranks those found (of `train`'s rows).")
+        Task,
+        typer.Option(help="What finds pins, what ranks those found (`train`'s rows), or what answers queries."),
     ] = Task.RETRIEVAL,
     protocol: Annotated[
         Protocol,
@@ -270,8 +277,9 @@ def evaluate(
             help="popularity, itemknn, rp3beta, ease, ials, sasrec, pixie, pinnerformer; temporal also"
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
             " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
-            " pinnability_gbdt and both without positions. Repeatable, or with commas; all"
-            " that the data allows if left out.",
+            " pinnability_gbdt and both without positions; search popularity, bm25, off_the_shelf,"
+            " content_two_tower, searchsage, hybrid, and two recipes of its loss, in_batch and mixed."
+            " Repeatable, or with commas; all that the data allows if left out, but for the recipes.",
         ),
     ] = None,
     candidates: Annotated[
@@ -329,7 +337,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure models on held-out actions of this home's lake, in one table with its spreads."""
-    from infra import evaluation, ranking_evaluation
+    from infra import evaluation, ranking_evaluation, search_evaluation
 
     with _named_errors():
         if task is Task.RANKING:
@@ -351,6 +359,21 @@ def evaluate(
             )
             return
         foreign = {"max-rows": max_rows, "utility": utility, "trade": trade}
+        if task is Task.SEARCH:
+            given = {"candidates": candidates, "interactions": interactions, "columns": columns, "at": at}
+            evaluation.refuse_foreign("--task search", foreign | given | {"k": k, "max-users": max_users})
+            search_evaluation.run(
+                context.obj.home,
+                search_evaluation.SearchEvaluateConfig(
+                    models=_listed(models),
+                    days=days,
+                    seeds=seeds,
+                    against=against,
+                    json_file=json,
+                    figure=figure,
+                ),
+            )
+            return
         evaluation.refuse_foreign("--task retrieval", foreign)
         config = evaluation.EvaluateConfig(
             protocol=protocol.value,

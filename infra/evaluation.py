@@ -89,13 +89,8 @@ def run(home: Home, config: EvaluateConfig) -> Report:
     Raises EvaluationError for options that do not go together, a model that is not known or not allowed by the
     data, and a home without tables; errors of the protocols name what they cannot use.
     """
-    from training.evaluation.figure import check_format, draw
-
     _check(config)
-    if config.figure is not None:
-        check_format(config.figure)
-    for path in filter(None, (config.json_file, config.figure)):
-        _check_writable(path)
+    check_writable(config.json_file, config.figure)
     with live(f"evaluating, {config.protocol}") as update:
 
         def progress(line: str) -> None:
@@ -104,16 +99,22 @@ def run(home: Home, config: EvaluateConfig) -> Report:
 
         measure = _temporal if config.protocol == TEMPORAL else _leave_one_out
         report = measure(home, config, progress)
-    report = replace(report, settings=config.model_dump(mode="json"))
+    show(report, config.model_dump(mode="json"), config.json_file, config.figure)
+    return report
+
+
+def show(report: Report, settings: Mapping[str, Any], json_file: Path | None, figure: Path | None) -> None:
+    """Print the table, and write the JSON, with the `settings` that were asked for, and the figure."""
+    from training.evaluation.figure import draw
+
     console.print()
     console.print(report.table(), markup=False, soft_wrap=True)
-    if config.json_file is not None:
-        config.json_file.write_text(report.to_json())
-        say(f"everything measured: {config.json_file}")
-    if config.figure is not None:
-        draw(report, config.figure)
-        say(f"figure: {config.figure}")
-    return report
+    if json_file is not None:
+        json_file.write_text(replace(report, settings=settings).to_json())
+        say(f"everything measured: {json_file}")
+    if figure is not None:
+        draw(report, figure)
+        say(f"figure: {figure}")
 
 
 def _check(config: EvaluateConfig) -> None:
@@ -133,14 +134,20 @@ def _check(config: EvaluateConfig) -> None:
         raise EvaluationError("--columns names the columns of an --interactions file; give one")
 
 
-def _check_writable(path: Path) -> None:
-    """Make the folder of a file to be written. Raises EvaluationError where the file cannot be."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another file") from error
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise EvaluationError(f"{path} cannot be written; name another file")
+def check_writable(json_file: Path | None, figure: Path | None) -> None:
+    """Make the folders of files to be written. Raises EvaluationError where one cannot be, FigureError for an
+    ending that is no picture's."""
+    from training.evaluation.figure import check_format
+
+    if figure is not None:
+        check_format(figure)
+    for path in filter(None, (json_file, figure)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another file") from error
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise EvaluationError(f"{path} cannot be written; name another file")
 
 
 def _leave_one_out(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
@@ -156,7 +163,7 @@ def _leave_one_out(home: Home, config: EvaluateConfig, progress: Progress) -> Re
     else:
         from training.evaluation.interactions import from_lake
 
-        lake = _lake(home)
+        lake = lake_of(home)
         name, rows = lake.contract().name, from_lake(lake)
         candidates = _lake_candidates(config, lake)
     pins = rows["pin_id"].nunique()
@@ -182,8 +189,8 @@ def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
     from training.evaluation.figure import BUDGETS
     from training.evaluation.temporal_models import models
 
-    lake = _lake(home)
-    known = models(os.cpu_count() or 1, partial(_sentences, home, progress))
+    lake = lake_of(home)
+    known = models(os.cpu_count() or 1, partial(sentences_of, home, progress))
     _known(config, tuple(known))
     tune_cpu()
     report = temporal.evaluate(
@@ -201,7 +208,7 @@ def _temporal(home: Home, config: EvaluateConfig, progress: Progress) -> Report:
     return replace(report, facts={"data": lake.contract().name, **report.facts})
 
 
-def _sentences(home: Home, progress: Progress) -> Sentences | None:
+def sentences_of(home: Home, progress: Progress) -> Sentences | None:
     """What reads the words of this home's pins; a text is encoded once, for all that the home ever runs."""
     from training.models.content import open_text_encoder
     from training.text_vectors import FILE, KeptSentences
@@ -232,7 +239,7 @@ def _chosen(config: EvaluateConfig, models: Mapping[str, Any], skipped: Mapping[
     return {name: models[name] for name in config.models}
 
 
-def _lake(home: Home) -> Lake:
+def lake_of(home: Home) -> Lake:
     from validation.lake import Lake
 
     lake = Lake(home.lake)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DEMO_STEPS = 6
 
+LANES = 2
+"""Models learned side by side unless told otherwise: each may take some gigabytes."""
+
 WORLD = "demo-world"
 """Name of the simulated data set."""
 
@@ -58,9 +61,12 @@ def train(
     force: bool = False,
     keep_weights: bool = False,
     warm_start: bool = False,
+    lanes: int | None = None,
     seed: int = 0,
 ) -> None:
     """Features, models, embeddings and vectors, each step skipped while its inputs are unchanged.
+
+    Models are learned in `lanes` processes side by side, by default one a core, LANES at most.
 
     With `keep_weights` new pins get their vectors from the encoders there are, and nothing is learned by them;
     with `warm_start` TransAct learns on from its newest version. Raises JobError for both.
@@ -71,7 +77,12 @@ def train(
         raise JobError("--keep-weights learns nothing and --warm-start learns on; give one of the two")
     _need_lake(home)
     local.ensure_milvus(home)
-    given = replace(context(home, seed=seed), keep_weights=keep_weights, warm_start=warm_start)
+    given = replace(
+        context(home, seed=seed),
+        keep_weights=keep_weights,
+        warm_start=warm_start,
+        lanes=lanes or min(LANES, os.cpu_count() or 1),
+    )
     run(given, models=models, force=force)
 
 

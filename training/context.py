@@ -41,4 +41,6 @@ class TrainingContext:
     in what is new."""
     warm_start: bool = False
     """TransAct goes on from the weights of its newest version, on the rows since."""
+    lanes: int = 1
+    """Processes that learn models side by side; 1 learns all in this one."""
     progress: Progress = silent

@@ -140,6 +140,8 @@ def parts_present(ctx: TrainingContext, manifest: ReleaseManifest) -> GateResult
 
 def collections_present(ctx: TrainingContext, manifest: ReleaseManifest) -> tuple[GateResult, ...]:
     """Each collection of the manifest is on this Milvus now, with the rows that were checked."""
+    if not manifest.collections:
+        return ()
     results = []
     milvus = connect(ctx.milvus_uri)
     try:

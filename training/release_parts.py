@@ -113,6 +113,20 @@ def newest_parts(ctx: TrainingContext) -> tuple[dict[str, Part], dict[str, str]]
     return {role: part for role, part in found.items() if part is not None}, skipped
 
 
+def similar_pins(registry: Registry) -> tuple[Part, Part]:
+    """(the newest content space, the space that similar pins are served from: PinSage's where it is released).
+
+    Raises ReleaseError where there is no content space.
+    """
+    version = registry.trained(content_pipeline.MODEL)
+    if version is None:
+        raise ReleaseError("no content space is registered; run `corkboard train` first")
+    content = content_part(registry, version)
+    pinsage = _pinsage(registry, space_of(content))
+    served = pinsage is not None and pinsage_pipeline.shortfall(pinsage) is None
+    return content, pinsage if pinsage is not None and served else content
+
+
 def newest_sources(ctx: TrainingContext) -> dict[str, Part]:
     """The parts of `newest_parts` that are candidate sources, by role."""
     parts, _ = newest_parts(ctx)

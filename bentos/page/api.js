@@ -38,6 +38,8 @@ async function call(path, request) {
 
 export const users = (limit = 60) => call("users", { limit });
 export const homefeed = (user_id, limit, exclude = []) => call("homefeed", { user_id, limit, exclude });
+export const search = (query, user_id, limit) => call("search", { query, user_id, limit });
+export const suggestions = (prefix, limit = 8) => call("suggestions", { prefix, limit });
 export const related = (pin_id, user_id, limit = 30) => call("related", { pin_id, user_id, limit });
 export const relatedAds = (pin_id, user_id, limit = 30) => call("related_ads", { pin_id, user_id, limit });
 export const pins = (pin_ids) => call("pins", { pin_ids });

@@ -1,4 +1,4 @@
-// The page: a feed for a user, actions that change it, a pin up close, and how the feed was made.
+// The page: a feed for a user or results of a search, actions that change them, a pin up close, and how the feed was made.
 
 import * as api from "./api.js";
 import { card, markDone, skeletons } from "./card.js";
@@ -8,9 +8,11 @@ import { el, icon } from "./icons.js";
 import { Masonry } from "./masonry.js";
 import { Picker } from "./picker.js";
 import { actionsOf, REASONS } from "./reasons.js";
+import { SearchBar } from "./search.js";
 import { toast } from "./toast.js";
 
 const PAGE = 50;
+const RESULTS = 100; // of one search; there is no second page
 const MOST = 600; // pins on one page, so that the list of exclusions stays within the API's bounds
 
 const at = (id) => document.getElementById(id);
@@ -18,6 +20,7 @@ const feed = at("feed");
 
 const state = {
   user: null,
+  query: null, // what is searched for, as typed; null on the home feed
   actions: null,
   answer: null, // the newest answer, for the drawer
   pins: new Map(), // pin id -> pin of the feed, with the request it came in
@@ -30,6 +33,7 @@ const state = {
 
 const masonry = new Masonry(feed);
 const picker = new Picker(at("picker"), (userId) => go({ user: userId }));
+const searchBar = new SearchBar(at("search"), (text) => go({ q: text || null, pin: null }));
 const closeup = new Closeup(at("closeup"), {
   open: (pin) => go({ pin: pin.pin_id }, pin),
   close: () => go({ pin: null }),
@@ -37,28 +41,34 @@ const closeup = new Closeup(at("closeup"), {
   marks: marksOf,
 });
 
-// Where we are: #user=12&pin=345, so that Back, a reload and a shared link all work.
+// Where we are: #user=12&q=cake&pin=345, so that Back, a reload and a shared link all work.
 
 function where() {
   const given = new URLSearchParams(location.hash.slice(1));
-  return { user: given.get("user"), pin: given.get("pin") };
+  return { user: given.get("user"), q: given.get("q") || null, pin: given.get("pin") };
 }
 
 function go(change, pin = null) {
   const next = { ...where(), ...change };
-  if ("user" in change && !("pin" in change)) next.pin = null;
+  if ("user" in change) Object.assign(next, { q: null, pin: null }, change);
   if (pin) state.opening = pin;
   const hash = new URLSearchParams(Object.entries(next).filter(([, value]) => value !== null && value !== undefined));
   location.hash = hash.toString();
 }
 
 async function arrive() {
-  const { user, pin } = where();
-  if (user !== null && String(user) !== String(state.user)) {
+  const { user, q, pin } = where();
+  const another = user !== null && String(user) !== String(state.user);
+  if (another) {
     state.user = user;
     localStorage.setItem("corkboard.user", user);
     picker.show(user);
     state.marks.clear();
+  }
+  if (another || q !== state.query) {
+    state.query = q;
+    searchBar.show(q ?? "");
+    feed.setAttribute("aria-label", q === null ? "Home feed" : "Results of the search");
     await fresh();
   }
   if (pin === null) {
@@ -71,7 +81,7 @@ async function arrive() {
     const found = known ?? (await api.pins([pin])).pins[0];
     if (!found) throw new api.ApiError("PinNotFound", `pin ${pin} is not in the catalogue`, 404);
     if (state.actions.closeup) {
-      act(found, state.actions.closeup, null, null, found.surface ?? "homefeed", found.request_id);
+      act(found, state.actions.closeup, null, null, found.surface, found.request_id);
     }
     await closeup.show(found, state.actions, state.user);
   } catch (error) {
@@ -84,10 +94,12 @@ async function arrive() {
 
 async function ask(exclude) {
   const turn = state.turn;
-  const answer = await api.homefeed(state.user, PAGE, exclude);
+  const query = state.query;
+  const answer = query === null ? await api.homefeed(state.user, PAGE, exclude) : await api.search(query, state.user, RESULTS);
   if (turn !== state.turn) return null;
   state.answer = answer;
   const of = { request_id: answer.request_id, utility: answer.utility };
+  if (query !== null) Object.assign(of, { surface: "search", query });
   for (const pin of answer.pins) state.pins.set(String(pin.pin_id), Object.assign(pin, of));
   renderAround();
   return answer.pins;
@@ -116,7 +128,7 @@ async function fresh() {
 
 /** More pins below. */
 async function more() {
-  if (state.busy || state.ended || state.user === null || !state.pins.size) return;
+  if (state.busy || state.ended || state.query !== null || state.user === null || !state.pins.size) return;
   state.busy = true;
   try {
     const pins = await ask(shownIds());
@@ -132,6 +144,7 @@ async function more() {
 
 /** What has not been seen yet makes room for what the last action brought. */
 async function renewTail() {
+  if (state.query !== null) return; // results stay where they are
   const tail = masonry.unseen();
   const gone = new Set(tail.map((made) => made.dataset.pin));
   const kept = shownIds().filter((id) => !gone.has(String(id)));
@@ -165,7 +178,7 @@ function marksOf(pinId) {
 
 // Actions.
 
-async function act(pin, action, made, button, surface = "homefeed", requestId = pin.request_id) {
+async function act(pin, action, made, button, surface = pin.surface ?? "homefeed", requestId = pin.request_id) {
   const marks = marksOf(pin.pin_id);
   if (marks.has(action.name)) return;
   marks.add(action.name);
@@ -175,7 +188,9 @@ async function act(pin, action, made, button, surface = "homefeed", requestId = 
   if (hides) for (const gone of new Set([made, onFeed])) gone?.classList.add("leaving");
   try {
     const event = { user_id: state.user, pin_id: pin.pin_id, action: action.name, surface };
-    const answer = await api.act(requestId ? { ...event, request_id: requestId } : event);
+    if (requestId) event.request_id = requestId;
+    if (surface === "search") event.query = pin.query;
+    const answer = await api.act(event);
     const quiet = action.name === "closeup";
     if (!quiet) {
       const soon = answer.applied ? "your feed has changed" : "your feed changes shortly";
@@ -201,9 +216,12 @@ function drop(pin, made, onFeed) {
 
 function renderAround() {
   renderReasons();
-  const { missing = [], fallback = null, policy_refused: refused = null } = state.answer ?? {};
+  const { missing = [], fallback = null, policy_refused: refused = null, query = null } = state.answer ?? {};
   const notice = at("notice");
-  const words = fallback ? [`Nothing is known of user ${state.user} yet: this is what is popular. Act on a few pins and look again.`] : [];
+  const words = [];
+  if (fallback && query) words.push(`Nothing is found for “${state.query}”: this is what is popular.`);
+  else if (fallback) words.push(`Nothing is known of user ${state.user} yet: this is what is popular. Act on a few pins and look again.`);
+  if (query?.corrected.length) words.push(`Read ${query.corrected.map(({ typed, read }) => `“${typed}” as “${read}”`).join(", ")}.`);
   if (missing.length) words.push(`Answered without ${missing.join(", ")}.`);
   if (refused) words.push(`The utility weights are not those of the file: ${refused}`);
   notice.hidden = words.length === 0;
@@ -279,7 +297,7 @@ at("inspect").addEventListener("click", () => inspect(at("drawer").hidden));
 at("theme").addEventListener("click", flipTheme);
 document.querySelector(".brand").addEventListener("click", (event) => {
   event.preventDefault();
-  go({ pin: null });
+  go({ q: null, pin: null });
   window.scrollTo({ top: 0, behavior: "smooth" });
 });
 window.addEventListener("hashchange", arrive);

@@ -5,10 +5,12 @@ import { el, icon } from "./icons.js";
 const TITLES = {
   user: "User features",
   retrieve: "Candidate sources",
+  popular: "Or what is popular",
   merge: "Merge",
   unseen: "Unseen",
   not_hidden: "Not hidden",
   pins: "Pin features",
+  on_topic: "On topic",
   distinct: "Near-duplicates out",
   light: "Light scoring",
   shortlist: "Shortlist",
@@ -36,7 +38,12 @@ export function renderDrawer(holder, answer, onClose) {
   fact("Spaces", answer.spaces.join(", ") || "none");
   fact("Answer", `${answer.pins.length} pins in ${answer.ms.toFixed(1)} ms`);
   fact("Request", String(answer.request_id));
-  const { utility } = answer;
+  const { utility, query } = answer;
+  if (query) {
+    fact("Query", query.text);
+    if (query.corrected.length) fact("Read as", query.corrected.map(({ typed, read }) => `${typed}: ${read}`).join(", "));
+    if (query.unknown.length) fact("Not in the catalogue", query.unknown.join(", "));
+  }
   if (utility) {
     fact("Ranker", `${utility.ranker}, ${utility.calibrated ? "calibrated" : "not calibrated"}`);
     fact("Utility", Object.entries(utility.weights).map(([head, weight]) => `${head} ${Number(weight.toPrecision(3))}`).join(", "));
@@ -45,6 +52,7 @@ export function renderDrawer(holder, answer, onClose) {
 
   const parts = [head, facts];
   for (const missing of answer.missing) parts.push(el("p", "missing", icon("flag"), `Without ${missing}`));
+  for (const without of query?.without ?? []) parts.push(el("p", "missing calm", icon("search"), `Searched without ${without}`));
   if (answer.policy_refused) parts.push(el("p", "missing", icon("flag"), answer.policy_refused));
   if (answer.fallback) parts.push(el("p", "missing calm", icon("spark"), answer.fallback));
 

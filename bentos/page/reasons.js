@@ -10,6 +10,8 @@ export const REASONS = {
   popular: { label: "Popular", icon: "flame" },
   together: { label: "Saved together", icon: "board" },
   similar: { label: "Similar", icon: "similar" },
+  words: { label: "By words", icon: "search" },
+  meaning: { label: "By meaning", icon: "spark" },
 };
 
 const KNOWN = {

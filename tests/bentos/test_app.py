@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bentos.event_log import read
 from tests.bentos.fakes import COOK, FOLLOWER, PINS, STRANGER, pin_of, topic_of
 from tests.bentos.servers import Server, python, serving
 
@@ -55,6 +56,19 @@ def test_a_malformed_request_is_one_line_of_the_log(server: Server) -> None:
         ("/homefeed", b"{nonsense", 400, "InvalidRequest", "Invalid JSON"),
         ("/related", {"pin_id": PINS + 5}, 404, "PinNotFound", f"pin {PINS + 5}"),
         ("/pins", {"pin_ids": list(range(1, 10_001))}, 400, "LimitOutOfRange", "10000 pins"),
+        ("/search", {"query": ""}, 400, "EmptyQuery", "query is blank"),
+        ("/search", {"query": " \u0000\n\u3000"}, 400, "EmptyQuery", "query is blank"),
+        (
+            "/search",
+            {"query": "x" * 2_001},
+            400,
+            "QueryTooLong",
+            "query has 2001 characters",
+        ),
+        ("/search", {"query": "cake", "limit": 201}, 400, "LimitOutOfRange", "limit is 201"),
+        ("/search", {"limit": 3}, 400, "InvalidRequest", "query: Field required"),
+        ("/search", b'{"query": "\\ud800"}', 400, "InvalidRequest", "Invalid JSON"),
+        ("/suggestions", {"prefix": "x" * 2_001}, 400, "QueryTooLong", "prefix has 2001 characters"),
         ("/users", {"limit": 0}, 400, "LimitOutOfRange", "limit is 0"),
         (
             "/events",
@@ -102,6 +116,52 @@ def test_an_event_then_a_feed_that_knows_it(server: Server) -> None:
     assert {p["source"] for p in of_topic} & {"pinnersage", "pixie"}
 
 
+@pytest.mark.parametrize(
+    ("query", "topic"),
+    [
+        ("chocolate cake", 1),
+        ("winter caots", 3),
+        ("cake " * 400, 1),
+        ("\u202eyoga\u202c \u0007", 6),
+        ("'; drop table pins; -- garden benches", 2),
+        ("pin_id in [1] yoga", 6),
+        ("{{ 7 * 7 }} yoga", 6),
+        ("<script>alert(1)</script> yoga", 6),
+    ],
+)
+def test_a_search(server: Server, query: str, topic: int) -> None:
+    status, answer = server.post("/search", {"query": query, "user_id": COOK, "limit": 8})
+    assert status == 200 and answer["missing"] == [] and len(answer["pins"]) == 8
+    assert topic_of(answer["pins"][0]["pin_id"]) == topic
+    assert answer["release"] == 1 and answer["spaces"] == ["content@1"]
+    assert {source["name"] for source in answer["sources"]} == {"searchsage", "lexical"}
+    assert all(stage["ms"] >= 0 for stage in answer["stages"]) and answer["query"]["without"] == []
+
+
+@pytest.mark.parametrize("query", ["🍰🥧", "!!", "שלום"])
+def test_a_search_that_finds_nothing_says_what_it_shows(server: Server, query: str) -> None:
+    status, answer = server.post("/search", {"query": query, "limit": 5})
+    assert status == 200 and len(answer["pins"]) == 5 and answer["query"]["text"] == query
+    found = query.isalpha()  # the encoder has a vector for any letters
+    assert (answer["fallback"] is None) == found
+
+
+def test_suggestions(server: Server) -> None:
+    assert server.post("/suggestions", {"prefix": "Ca"})[1] == {
+        "release": 1,
+        "queries": ["carrot cake", "chocolate cake"],
+    }
+
+
+def test_what_is_done_to_a_result_is_kept_with_its_query(server: Server) -> None:
+    answer = server.post("/search", {"query": "Oak  tables", "user_id": FOLLOWER, "limit": 3})[1]
+    event = {"user_id": FOLLOWER, "pin_id": answer["pins"][0]["pin_id"], "action": "save", "event_id": 77}
+    asked = {"surface": "search", "query": "Oak  tables", "request_id": answer["request_id"]}
+    assert server.post("/events", {"events": [event | asked]})[0] == 200
+    kept = [r for r in read(server.home / "events", "actions") if r.event_id == 77]
+    assert [(r.surface, r.query, r.request_id) for r in kept] == [tuple(asked.values())]
+
+
 def test_a_stranger(server: Server) -> None:
     status, answer = server.post("/homefeed", {"user_id": STRANGER})
     assert status == 200 and answer["fallback"] == "unknown user: popular by topic" and answer["pins"]
@@ -134,8 +194,9 @@ def test_health_and_metrics(server: Server) -> None:
 
 def test_openapi_names_every_api_with_its_bounds(server: Server) -> None:
     api = json.loads(server.get("/docs.json")[1])
-    assert {"/homefeed", "/related", "/events", "/users", "/pins"} <= api["paths"].keys()
-    assert '"maximum": 200' in json.dumps(api)
+    paths = {"/homefeed", "/related", "/search", "/suggestions", "/events", "/users", "/pins"}
+    assert paths <= api["paths"].keys()
+    assert '"maximum": 200' in json.dumps(api) and '"maxLength": 2000' in json.dumps(api)
     assert {"FeedAnswer", "EventsAnswer"} <= {
         name.split("IODescriptor")[0] for name in api["components"]["schemas"]
     }
@@ -148,3 +209,35 @@ def test_the_front_door_leads_to_the_page(server: Server) -> None:
         assert server.get(f"/ui/{asset}")[0] == 200
     docs = server.get("/docs")[1]
     assert "swagger" in docs and "googletagmanager" not in docs
+
+
+FUZZED = ("/homefeed", "/related", "/related_ads", "/pins", "/users", "/events", "/search", "/suggestions")
+
+
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+@pytest.mark.parametrize("path", FUZZED)
+def test_no_request_that_the_openapi_allows_or_forbids_is_a_500(server: Server, path: str, mode: str) -> None:
+    """Requests made from the service's own OpenAPI, right and wrong ones, the same at every run."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_url(f"{server.url}/docs.json")
+    made = schema[path]["POST"].as_strategy(generation_mode=schemathesis.GenerationMode(mode))
+
+    @given(case=made)
+    @settings(
+        max_examples=12,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def fuzz(case: schemathesis.Case) -> None:
+        answer = case.call()
+        assert answer.status_code < 500, f"{case.as_curl_command()} -> {answer.status_code} {answer.text}"
+        if answer.status_code >= 400:
+            assert answer.json()["error"].keys() >= {"name", "message"}
+
+    fuzz()
+    assert "Traceback" not in server.log.read_text()

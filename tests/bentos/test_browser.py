@@ -143,6 +143,36 @@ def test_a_pin_says_what_is_foretold_of_it(page: Browser) -> None:
     assert "× 1" in text(page, "#closeup .odds .row") and "Utility 0." in text(page, "#closeup .odds .fine")
 
 
+def test_searching_by_keyboard_and_saving_a_result(page: Browser, server: Server) -> None:
+    page.eval("document.querySelector('#search input').focus()")
+    page.call("Input.insertText", text="choc")
+    page.wait("document.querySelectorAll('#suggestions li').length === 1")
+    down = "new KeyboardEvent('keydown', {key: 'ArrowDown', bubbles: true})"
+    page.eval(f"document.querySelector('#search input').dispatchEvent({down})")
+    assert page.eval("document.querySelector('#search input').getAttribute('aria-activedescendant')")
+    page.eval("document.querySelector('#search form').requestSubmit()")
+    page.wait("location.hash.includes('q=chocolate+cake') && !document.querySelector('#feed .skeleton')")
+    page.wait("['words', 'meaning'].includes(document.querySelector('#feed .card').dataset.kind)")
+    pin = page.eval(f"document.querySelectorAll('{CARDS}')[1].dataset.pin")
+    page.eval(f"document.querySelectorAll('{CARDS}')[1].querySelector('[data-action=save]').click()")
+    page.wait("document.querySelector('#toasts').textContent.includes('Saved')")
+    logged = [r for r in read(server.home / "events", "actions") if str(r.pin_id) == pin and r.query]
+    assert [(r.action, r.surface, r.query) for r in logged] == [("save", "search", "chocolate cake")]
+    assert logged[0].request_id
+    page.eval("history.back()")
+    page.wait("!location.hash.includes('q=') && document.querySelector('#search input').value === ''")
+
+
+def test_a_query_is_text_on_the_page(page: Browser) -> None:
+    markup = "<img src=x onerror=alert(1)> 🍰"
+    page.eval(f"location.hash = `user={COOK}&q=${{encodeURIComponent({markup!r})}}`")
+    page.wait("document.querySelector('#feed .card:not(.skeleton)')")
+    assert page.eval("document.querySelector('#search input').value") == markup
+    assert page.eval("document.querySelector('img[src=x]') === null")
+    page.eval(f"location.hash = `user={COOK}&q=${{encodeURIComponent('🍰')}}`")
+    page.wait("document.querySelector('#notice').textContent.includes('Nothing is found for “🍰”')")
+
+
 def test_light_and_dark(page: Browser) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     before = page.eval(ground)

@@ -24,6 +24,7 @@ from training.models.calibration import Calibrator, HeadCalibration, Isotonic, P
 from training.models.diversity import DiversityConfig
 from training.models.page_policy import PagePolicy
 from training.models.pinnability import FeatureSpec
+from training.models.query_features import ON_SEARCH
 from training.models.ranker import Candidates as Ranked
 from training.models.ranker import Request
 
@@ -163,6 +164,23 @@ def test_a_calibrator_reads_features_of_user_and_pin(stack: Stack) -> None:
     wanted = 1 / (1 + np.exp(-np.array([PER_TOPIC, PER_TOPIC - 30]) / PER_TOPIC))
     np.testing.assert_allclose(feed.heads.of(feed.candidates.pin_ids)[:, 0], wanted, rtol=1e-5)
     assert name in CALIBRATION_FEATURES and feed.missing == []
+
+
+def test_a_calibrator_knows_a_search_from_the_home_feed(stack: Stack) -> None:
+    curve = Platt(slope=1, bias=0, weights=(1.5,), mean=(0.0,), scale=(1.0,))
+    reads = Calibrator(
+        ranker=RANKER, heads=(HeadCalibration(head="engage", curve=curve),), features=(ON_SEARCH,)
+    )
+    stack.release = replace(stack.release, calibrator=reads)
+    made = {}
+    for surface, query in ((Surface.HOMEFEED, ""), (Surface.SEARCH, "cake")):
+        feed = feed_of(stack, 5, 3, query=query)
+        feed.surface = surface
+        through(feed, stack, Says(np.array([[0.5], [0.5]]), ("engage",)), Rank(1_000), Calibrate())
+        assert feed.missing == []
+        made[surface] = feed.heads.of(feed.candidates.pin_ids)[:, 0]
+    np.testing.assert_allclose(made[Surface.HOMEFEED], 0.5)
+    np.testing.assert_allclose(made[Surface.SEARCH], 1 / (1 + np.exp(-1.5)), rtol=1e-6)
 
 
 def test_caps_hold_for_topics_and_boards(stack: Stack) -> None:

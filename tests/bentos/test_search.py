@@ -14,11 +14,14 @@ from bentos.impressions import STREAM
 from bentos.loader import check_release
 from bentos.messages import MAX_QUERY, FeedAnswer, SearchRequest, SuggestionsRequest
 from bentos.query_vectors import QueryVectors
+from bentos.release import ServingRelease
 from bentos.search_stages import topics_of
 from bentos.serving import ReleaseRejected
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, DIM, GARDENER, Stack, manifest, pin_of, planted_release, topic_of
 from tests.bentos.planted_search import PlantedEncoder, search_manifest
+from training.models.pinnability import FeatureSpec, LogisticRanker
+from training.models.query_features import QUERY_FEATURES, QUERY_MATCH
 
 
 @pytest.fixture
@@ -123,6 +126,38 @@ def test_the_topics_of_a_query_are_the_fewest_that_explain_its_best_results() ->
     assert topics_of(np.array([[1, 0]] * 19 + [[2, 0]])).tolist() == [1], "one stray among twenty"
     assert topics_of(np.zeros((5, 2), np.int64)).tolist() == []
     assert topics_of(np.empty((0, 2), np.int64)).tolist() == []
+
+
+def by_words(release: ServingRelease, weight: float) -> ServingRelease:
+    """A ranker that reads the query's match, by `weight`."""
+    spec = FeatureSpec(query=QUERY_FEATURES)
+    weights = np.zeros(len(spec.names), np.float32)
+    weights[spec.names.index(QUERY_MATCH)] = weight
+    ranker = LogisticRanker(spec, 0 * weights, np.ones_like(weights), weights, bias=-1.0)
+    return replace(release, ranker=ranker)
+
+
+def test_a_ranker_that_reads_the_query_orders_results(searching: Stack) -> None:
+    best = [pin_of(4, 7), pin_of(4, 3)]
+    asked = SearchRequest(query=f"oak tables {best[0]} {best[1]}", limit=60)
+    for weight in (5.0, -5.0):
+        release = by_words(searching.release, weight)
+        answer = run(replace(searching.service, release=lambda made=release: made).search(asked))
+        pins = [pin.pin_id for pin in answer.pins]
+        assert set(pins[:2] if weight > 0 else pins[-2:]) == set(best)
+        assert answer.utility is not None and answer.utility.theta == 0.95
+
+
+def test_a_ranker_that_does_not_read_the_query_leaves_the_order(searching: Stack) -> None:
+    answer = search(searching, "oak table", user_id=COOK)
+    assert answer.utility is None and answer.pins[0].heads
+    unranked = replace(searching.release, ranker=None)
+    plain = run(
+        replace(searching.service, release=lambda: unranked).search(
+            SearchRequest(query="oak table", user_id=COOK, limit=10)
+        )
+    )
+    assert [pin.pin_id for pin in plain.pins] == [pin.pin_id for pin in answer.pins]
 
 
 def test_hidden_pins_do_not_come_back(searching: Stack) -> None:

@@ -62,6 +62,17 @@ def test_related_pins_across_the_hop(server: Server) -> None:
     assert answer["sources"][0]["name"] == "similar_pins" and answer["missing"] == []
 
 
+def test_search_across_the_hop(server: Server) -> None:
+    for _ in range(5):  # a busy machine may miss a deadline, which the answer then names
+        answer = server.post("/search", {"query": "choclate cake", "user_id": GARDENER, "limit": 10})[1]
+        if not answer["missing"]:
+            break
+    assert answer["missing"] == [] and {topic_of(p["pin_id"]) for p in answer["pins"]} == {1}
+    assert {s["name"]: s["count"] > 0 for s in answer["sources"]} == {"searchsage": True, "lexical": True}
+    assert answer["query"]["corrected"] == [{"typed": "choclate", "read": "chocolate"}]
+    assert answer["pins"][0]["heads"] and answer["utility"] is None, "the planted ranker reads no query"
+
+
 def test_events_are_on_disk_when_they_are_answered(server: Server) -> None:
     event = {"user_id": COOK, "pin_id": 9, "action": "save", "event_id": 321}
     assert server.post("/events", {"events": [event]})[1] == {"accepted": 1, "duplicates": 0, "applied": True}

@@ -30,11 +30,12 @@ from tests.bentos.fakes import (
     planted_features,
     planted_release,
 )
+from tests.bentos.planted_search import planted_index
 from training.data.training_set import Block
 from training.evaluation.served_scores import served_scores
 from training.models.interactions import ActionRows, Pins, RequestRows, interactions
 from training.models.pinnability import FeatureSpec
-from training.models.query_features import QUERY_FEATURES
+from training.models.query_features import QUERY_FEATURES, row_query_features
 from training.models.ranker import ENGAGE, Ranker, load_ranker
 from training.models.transact import Head, SequenceConfig, TransActConfig
 from training.models.transact.network import seeded
@@ -42,6 +43,7 @@ from training.models.transact.ranker import TransActRanker
 from training.transact.examples import Known, UserVectors
 from training.transact.examples import PinTable as Vectors
 
+SPEC = FeatureSpec(query=QUERY_FEATURES)
 USER, USER_DIM, SPACE = 1, 6, "pinnerformer@2"
 NO_VECTOR, UNKNOWN = pin_of(2, 5), 9_999
 FOLLOWED = np.array([2, 3])
@@ -55,19 +57,18 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> ServingRelease:
     features = planted_features()
     features.matrix[NO_VECTOR - 1] = 0
     config = TransActConfig(
-        spec=FeatureSpec(),
+        spec=SPEC,
         sequence=SequenceConfig(length=100, action_dim=8, surface_dim=4, pin_dim=8, layers=2, ffn=16),
         heads=tuple(Head(action=a) for a in ("closeup", "save", "hide", ENGAGE)),
         user_dim=USER_DIM,
         deep=(32,),
     )
     network = seeded(config, DIM, 3)
-    network.learn_scale(
-        torch.randn(200, len(FeatureSpec().names), generator=torch.Generator().manual_seed(0)) * 9
-    )
+    network.learn_scale(torch.randn(200, len(SPEC.names), generator=torch.Generator().manual_seed(0)) * 9)
     folder: Path = tmp_path_factory.mktemp("ranker")
     TransActRanker(network, SPACE).save(folder)
-    return planted_release(folder, features, ranker=load_ranker(folder))
+    made = planted_release(folder, features, ranker=load_ranker(folder))
+    return replace(made, lexical=planted_index(features))
 
 
 def acted(count: int, seed: int) -> list[Event]:
@@ -88,9 +89,12 @@ def catalogue(features: FakeFeatures) -> Pins:
     return Pins(ids, features.matrix, stats.topics, stats.created_at_ms)
 
 
-def served(release: ServingRelease, events: list[Event], shown: np.ndarray, scalars: np.ndarray) -> np.ndarray:
+def served(
+    release: ServingRelease, events: list[Event], shown: np.ndarray, scalars: np.ndarray, query: str = ""
+) -> np.ndarray:
     """(n, H) as the ranking service has them."""
-    feed = Feed(Surface.HOMEFEED, release, NOW_MS, 20, user_id=USER)
+    surface = Surface.SEARCH if query else Surface.HOMEFEED
+    feed = Feed(surface, release, NOW_MS, 20, user_id=USER, query=query)
     vectors = {SPACE: UserVector(LAST_NIGHT, MIDNIGHT_MS)}
     user = release.features.user(USER, None)
     feed.user = replace(
@@ -107,7 +111,9 @@ def served(release: ServingRelease, events: list[Event], shown: np.ndarray, scal
     return ranking_features.score_heads(feed)
 
 
-def trained(release: ServingRelease, events: list[Event], shown: np.ndarray, scalars: np.ndarray) -> np.ndarray:
+def trained(
+    release: ServingRelease, events: list[Event], shown: np.ndarray, scalars: np.ndarray, query: str = ""
+) -> np.ndarray:
     """(n, H) as the training forward has the logged rows."""
     features, n = release.features, len(shown)
     assert isinstance(features, FakeFeatures) and release.ranker is not None
@@ -147,7 +153,9 @@ def trained(release: ServingRelease, events: list[Event], shown: np.ndarray, sca
         user_scalars=np.tile(scalars, (n, 1)),
         pin_scalars=features.pins(shown).scalars,
         interactions=meetings,
-        query=np.zeros((n, len(QUERY_FEATURES)), np.float32),
+        query=row_query_features(
+            lambda: release.lexical, [query or None] * n, ["search" if query else "homefeed"] * n, shown
+        ),
         position=np.arange(n, dtype=np.float32),
         label=np.zeros(n, np.int8),
         labels=np.zeros((n, 5), np.int8),
@@ -161,11 +169,20 @@ def trained(release: ServingRelease, events: list[Event], shown: np.ndarray, sca
     return served_scores(release.ranker, block, Known(log, Vectors(pins.ids, pins.vectors), nights, SPACE))
 
 
-CASES = [(0, 40), (1, 1), (3, 1), (40, 500), (100, 40), (160, 1000)]
+CASES = [
+    (0, 40, ""),
+    (1, 1, ""),
+    (3, 1, "chocolate cake"),
+    (40, 500, "garden bench"),
+    (100, 40, "cake"),
+    (160, 1000, ""),
+]
 
 
-@pytest.mark.parametrize(("actions", "count"), CASES)
-def test_serving_scores_as_the_training_forward(release: ServingRelease, actions: int, count: int) -> None:
+@pytest.mark.parametrize(("actions", "count", "query"), CASES)
+def test_serving_scores_as_the_training_forward(
+    release: ServingRelease, actions: int, count: int, query: str
+) -> None:
     """No history and too long ones, 1 and 1,000 candidates, unknown pins and pins without a vector, NaN."""
     rng = np.random.default_rng(count)
     shown = rng.integers(1, PINS + 1, count)
@@ -173,10 +190,12 @@ def test_serving_scores_as_the_training_forward(release: ServingRelease, actions
     scalars = rng.exponential(4, len(USER_SCALARS)).astype(np.float32)
     scalars[:2] = np.nan
     events = acted(actions, seed=actions)
-    made, wanted = (side(release, events, shown, scalars) for side in (served, trained))
+    made, wanted = (side(release, events, shown, scalars, query) for side in (served, trained))
     assert (made.shape == (count, 4) and made.std() > 0.01) or count == 1
     assert ((made >= 0) & (made <= 1)).all()
     np.testing.assert_allclose(made, wanted, atol=1e-5)
+    if query and count > 1:
+        assert np.abs(made - served(release, events, shown, scalars)).max() > 1e-3, "the query is read"
 
 
 def test_an_action_of_later_is_not_seen(release: ServingRelease) -> None:

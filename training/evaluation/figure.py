@@ -30,7 +30,7 @@ def check_format(path: Path) -> None:
 
 
 def draw(report: Report, path: Path, metric: str | None = None) -> None:
-    """Write `metric` (the report's first) by model to `path`, one panel a ranking, best model on top.
+    """Write `metric` (the first of each ranking) by model to `path`, one panel a ranking, best model on top.
 
     Thin bars are the 95 % interval over users, ticks the means of single seeds. A ranking whose rows hold
     recall at several lengths of list gets a second panel: recall against length, a line a model. Raises
@@ -39,7 +39,6 @@ def draw(report: Report, path: Path, metric: str | None = None) -> None:
     check_format(path)
     from matplotlib.figure import Figure
 
-    metric = metric or report.metrics[0]
     panels: list[tuple[str, list[int]]] = []
     for ranking in report.rankings:
         panels += [(ranking, [])] + ([(ranking, at)] if len(at := lengths(report, ranking)) > 1 else [])
@@ -47,7 +46,9 @@ def draw(report: Report, path: Path, metric: str | None = None) -> None:
     height = max(1.4 + 0.4 * tallest, 4.0 if any(at for _, at in panels) else 0.0)
     figure = Figure(figsize=(1.0 + 5.0 * len(panels), height), layout="constrained")
     for axes, (ranking, at) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _curves(axes, report, ranking, at) if at else _bars(axes, report, ranking, metric)
+        _curves(axes, report, ranking, at) if at else _bars(
+            axes, report, ranking, metric or report.columns(ranking)[0]
+        )
         axes.set_title(
             f"{report.protocol}, {ranking}" if len(report.rankings) > 1 else report.protocol, fontsize=10
         )

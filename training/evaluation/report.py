@@ -68,6 +68,12 @@ class Report:
     """The model that every other is compared with."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was asked for, as given; in the JSON only."""
+    unit: str = "user"
+    """What the values are of, one each."""
+
+    @property
+    def units(self) -> str:
+        return f"{self.unit[:-1]}ies" if self.unit.endswith("y") else f"{self.unit}s"
 
     def row(self, model: str, ranking: str | None = None) -> Row:
         """A model's row, of the first ranking unless told. Raises ReportError where there is none."""
@@ -76,6 +82,11 @@ class Report:
             if (row.model, row.ranking) == (model, ranking):
                 return row
         raise ReportError(f"no {ranking} row of {model!r}; models are {sorted({r.model for r in self.rows})}")
+
+    def columns(self, ranking: str) -> tuple[str, ...]:
+        """Those of the report's metrics that the rows of a ranking hold."""
+        rows = [row for row in self.rows if row.ranking == ranking]
+        return tuple(metric for metric in self.metrics if all(metric in row.values for row in rows))
 
     def difference(self, model: str, other: str, metric: str, ranking: str | None = None) -> Spread:
         """`model` less `other` in `metric`, paired by user."""
@@ -87,7 +98,7 @@ class Report:
         for ranking, words in self.rankings.items():
             rows = [row for row in self.rows if row.ranking == ranking]
             lines += ["", f"{ranking}: {words}"]
-            for _, same_length in groupby(self.metrics, key=lambda metric: metric.partition("@")[2]):
+            for _, same_length in groupby(self.columns(ranking), key=lambda metric: metric.partition("@")[2]):
                 metrics = list(same_length)
                 rows.sort(key=lambda row: -row.mean(metrics[-1]))
                 titles = "".join(f"{metric:>12}{'±':>8}{'seeds':>8}" for metric in metrics)
@@ -97,7 +108,7 @@ class Report:
                     lines.append(f"  {row.model:<14}{cells}{row.fit_s:9.1f}{row.score_s:9.1f}")
                 lines += self._compared(ranking, [row.model for row in rows], metrics)
         runs = max((len(row.seeds) for row in self.rows), default=0)
-        lines += ["", "± is half the 95 % interval over users" + _about_seeds(runs, self.rows)]
+        lines += ["", f"± is half the 95 % interval over {self.units}" + _about_seeds(runs, self.rows)]
         lines += [f"left out: {model}: {reason}" for model, reason in self.skipped.items()]
         return "\n".join(lines)
 
@@ -112,7 +123,7 @@ class Report:
                 "fit_s": row.fit_s,
                 "score_s": row.score_s,
                 "metrics": {
-                    name: {"users": values.shape[1], **asdict(Spread.of(values))}
+                    name: {self.units: values.shape[1], **asdict(Spread.of(values))}
                     | {"by_seed": values.mean(axis=1).tolist()}
                     for name, values in row.values.items()
                 },
@@ -142,7 +153,7 @@ class Report:
         """Lines of differences; a metric whose interval holds zero is named as level."""
         if self.against not in models:
             return []
-        lines = [f"  less {self.against}, user by user"]
+        lines = [f"  less {self.against}, {self.unit} by {self.unit}"]
         for model in models:
             if model == self.against:
                 continue
@@ -158,7 +169,7 @@ class Report:
             | asdict(spread)
             for row in self.rows
             if row.model != self.against
-            for metric in self.metrics
+            for metric in self.columns(row.ranking)
             for spread in [self.difference(row.model, self.against or "", metric, row.ranking)]
         ]
 

@@ -63,7 +63,7 @@ def train_content(ctx: TrainingContext, config: ContentConfig | None = None, *, 
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     kept = registry.trained(MODEL) if ctx.keep_weights else None
-    encoder = None if kept is None else _load(ctx, registry, kept)
+    encoder = None if kept is None else load_encoder(ctx, registry, kept)
     learned_at = None if kept is None else registry.weights_of(MODEL, kept)
     if encoder is not None:
         config, sentences = encoder.config, encoder.sentences
@@ -116,7 +116,7 @@ def content_space_of(registry: Registry, part: Part) -> str:
 def load_catalogue(ctx: TrainingContext, part: Part) -> Pins:
     """Every pin of the lake in the part's space; `catalogue` with the registered encoder."""
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    return catalogue(Lake(ctx.lake), _load(ctx, registry, part.version))
+    return catalogue(Lake(ctx.lake), load_encoder(ctx, registry, part.version))
 
 
 def catalogue(lake: Lake, encoder: ContentEncoder) -> Pins:
@@ -194,7 +194,7 @@ def _agreement(topics: NDArray[np.int64], rows: NDArray[np.int64], others: NDArr
     return float(((mine == theirs) & (mine != 0)).any(axis=(2, 3)).mean())
 
 
-def _load(ctx: TrainingContext, registry: Registry, version: int) -> ContentEncoder:
+def load_encoder(ctx: TrainingContext, registry: Registry, version: int) -> ContentEncoder:
     """A registered encoder, its sentences kept in the home."""
     encoder = ContentEncoder.load(registry.download(MODEL, version))
     return replace(encoder, sentences=_remembered(ctx, encoder.sentences))

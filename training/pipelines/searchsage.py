@@ -137,7 +137,7 @@ def train_searchsage(
     LakeError where pins or actions are missing.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
-    config, end = _chosen(config or SearchSagePipeline(), ctx), run_end(ctx)
+    config, end = configured(ctx, config), run_end(ctx)
     kept = kept_weights(registry, MODEL, space, tag="space") if ctx.keep_weights else None
     tables = (*TABLES, QUERY_JUDGEMENTS.name)
     data, reader = lake.digest(tables), _reader(config)
@@ -273,8 +273,9 @@ def _kept(ctx: TrainingContext, registry: Registry, kept: Kept, space: Part) -> 
     return encoder
 
 
-def _chosen(config: SearchSagePipeline, ctx: TrainingContext) -> SearchSagePipeline:
+def configured(ctx: TrainingContext, config: SearchSagePipeline | None = None) -> SearchSagePipeline:
     """With the run's seed, and its text encoder where the configuration leaves that open."""
+    config = config or SearchSagePipeline()
     network = config.network
     if network.text_encoder == AUTO:
         network = network.model_copy(update={"text_encoder": ctx.text_encoder})

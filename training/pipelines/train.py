@@ -18,16 +18,16 @@ PinnerSage lives in PinSage's space, as in the paper, and in the content space w
 than content vectors do (`pinsage.shortfall`). Rankers stay in the content space: a PinSage vector knows what
 people did up to the run's end, and an impression of last week must not.
 
-Every step looks first whether it was already done on the same inputs, so the run can be stopped anywhere and
-started again, and costs seconds where nothing changed.
+Models that do not stand on each other are learned side by side (`lanes.py`); publishing stays in one process
+and one order. Every step looks first whether it was already done on the same inputs, so the run can be stopped
+anywhere and started again, and costs seconds where nothing changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import Protocol
 
 from training.ads.trainer import NothingToLearn as NothingClicked
@@ -37,6 +37,7 @@ from training.data.splits import TooShort
 from training.data.training_set import NoTrainingRows, TrainingSet
 from training.evaluation.retrieval import NothingHeldOut
 from training.interests.fitting import TooFewEngagements
+from training.lanes import Lanes, Outcome
 from training.models.interactions import Pins
 from training.models.searchsage import TransformersMissing
 from training.pinnerformer.trainer import NothingToPredict
@@ -169,22 +170,32 @@ class _Run:
             publisher.features(self._forced(FEATURES))
         pins = self._content(publisher) if self._needed(content_pipeline.MODEL) else None
         if pins is not None:
-            self._lexical()
-            space = self._pinsage(publisher) or self.parts[content_pipeline.MODEL]
-            self._searchsage(space)
-            self._pixie(pins)
-            for name, train_it in RETRIEVERS.items():
-                self._retriever(publisher, name, train_it)
-            self._pinnersage(publisher, space)
-            self._rankers(publisher, pins)
-            self._light(publisher, pins)
-            self._ads(publisher, pins)
-            publisher.online()
+            with Lanes(self.ctx) as lanes:
+                self._from_content(publisher, lanes, pins)
         elif content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
                 if STEPS.index(step) > STEPS.index(content_pipeline.MODEL):
                     self._skip(step, f"it stands on the {content_pipeline.MODEL} space, which was skipped")
         return Trained(interval, self.parts, tuple(self.collections), self.skipped)
+
+    def _from_content(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> None:
+        """All that stands on the content space. Lanes are begun first, and published in turn."""
+        pinsage = self._begin_pinsage(lanes)
+        retrieving = {name: self._begin_retriever(lanes, name) for name in RETRIEVERS}
+        self._lexical()
+        ranking = self._begin_rankers(publisher, lanes, pins)
+        ads = self._begin_ads(publisher, lanes, pins)
+        space = self._pinsage(publisher, pinsage) or self.parts[content_pipeline.MODEL]
+        searching = self._begin_searchsage(lanes, space)
+        self._pixie(pins)
+        for name, learned in retrieving.items():
+            self._retriever(publisher, name, learned)
+        self._searchsage(searching)
+        self._pinnersage(publisher, space)
+        self._rankers(ranking)
+        self._light(publisher, pins)
+        self._ads(ads)
+        publisher.online()
 
     def _content(self, publisher: Publisher) -> Pins | None:
         """Every pin in the content space; None where there is no such space."""
@@ -210,16 +221,21 @@ class _Run:
             except NoWords as reason:
                 self._skip(name, str(reason))
 
-    def _pinsage(self, publisher: Publisher) -> Part | None:
-        """PinSage's space, trained where it is wanted, or what lives in it: PinnerSage and SearchSage.
-
-        None where the data is too little for it, or for it to know more than content does.
-        """
+    def _begin_pinsage(self, lanes: Lanes) -> Outcome[Part] | None:
+        """PinSage where it is wanted, or what lives in its space: PinnerSage and SearchSage."""
         name = pinsage_pipeline.MODEL
         if not {name, *INSIDE} & set(self.wanted) or not self._may(name):
             return None
+        content = self.parts[content_pipeline.MODEL]
+        return lanes.start(name, train_pinsage, content, force=self._forced(name))
+
+    def _pinsage(self, publisher: Publisher, learned: Outcome[Part] | None) -> Part | None:
+        """PinSage's space; None where data is too little for it, or for it to know more than content does."""
+        name = pinsage_pipeline.MODEL
+        if learned is None:
+            return None
         try:
-            part = train_pinsage(self.ctx, self.parts[content_pipeline.MODEL], force=self._forced(name))
+            part = learned.result()
         except TooFewPairs as reason:
             self._skip(name, str(reason))
             return None
@@ -230,13 +246,19 @@ class _Run:
         self.collections.append(publisher.vectors(part, self._forced(name)))
         return part
 
-    def _searchsage(self, space: Part) -> None:
+    def _begin_searchsage(self, lanes: Lanes, space: Part) -> Outcome[Part] | None:
         """The query encoder of the space that similar pins are served from."""
         name = searchsage_pipeline.MODEL
         if name not in self.wanted or not self._may(name):
+            return None
+        return lanes.start(name, train_searchsage, space, force=self._forced(name))
+
+    def _searchsage(self, learned: Outcome[Part] | None) -> None:
+        name = searchsage_pipeline.MODEL
+        if learned is None:
             return
         try:
-            part = self.parts[name] = train_searchsage(self.ctx, space, force=self._forced(name))
+            part = self.parts[name] = learned.result()
         except (TooFewQueries, NothingHeldOut, TransformersMissing) as reason:
             self._skip(name, str(reason))
             return
@@ -251,12 +273,18 @@ class _Run:
             except NothingToWalk as reason:
                 self._skip(name, str(reason))
 
-    def _retriever(self, publisher: Publisher, name: str, train_it: TrainRetriever) -> None:
-        """A learned retriever in a space of its own, published where it learned enough to be served."""
+    def _begin_retriever(self, lanes: Lanes, name: str) -> Outcome[Part] | None:
         if name not in self.wanted or not self._may(name):
+            return None
+        content = self.parts[content_pipeline.MODEL]
+        return lanes.start(name, RETRIEVERS[name], content, force=self._forced(name))
+
+    def _retriever(self, publisher: Publisher, name: str, learned: Outcome[Part] | None) -> None:
+        """A learned retriever in a space of its own, published where it learned enough to be served."""
+        if learned is None:
             return
         try:
-            part = train_it(self.ctx, self.parts[content_pipeline.MODEL], force=self._forced(name))
+            part = learned.result()
         except (NothingHeldOut, NothingServed, TooFewLabels, NothingToPredict, TooFewEngagements) as reason:
             self._skip(name, str(reason))
             return
@@ -274,34 +302,36 @@ class _Run:
             part = self.parts[name] = train_pinnersage(self.ctx, pins, force=self._forced(name))
             publisher.interests(part, pins, self._forced(name))
 
-    def _rankers(self, publisher: Publisher, pins: Pins) -> None:
-        steps: dict[str, Callable[[TrainingSet], Part]] = {
-            kind.model: partial(self._pinnability, kind) for kind in Kind
-        }
-        steps[transact_pipeline.MODEL] = partial(self._transact, pins)
-        steps = {name: step for name, step in steps.items() if name in self.wanted and self._may(name)}
+    def _begin_rankers(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> dict[str, Outcome[Part]]:
+        """The rows of impressions, then every ranker that learns from them, by model."""
+        steps = [*(kind.model for kind in Kind), transact_pipeline.MODEL]
+        steps = [name for name in steps if name in self.wanted and self._may(name)]
         if not steps:
-            return
+            return {}
         content = self.parts[content_pipeline.MODEL]
         try:
             rows = build_training_set(self.ctx, publisher.store, content, pins)
         except NoTrainingRows as reason:
             for name in steps:
                 self._skip(name, str(reason))
-            return
-        for name, step in steps.items():
+            return {}
+        learned = {
+            kind.model: lanes.start(
+                kind.model, train_pinnability, kind, rows, content, force=self._forced(kind.model)
+            )
+            for kind in Kind
+            if kind.model in steps
+        }
+        if (name := transact_pipeline.MODEL) in steps:
+            learned[name] = lanes.start(name, _ranker, train_transact, rows, content, self._forced(name))
+        return learned
+
+    def _rankers(self, learned: dict[str, Outcome[Part]]) -> None:
+        for name, ranker in learned.items():
             try:
-                self.parts[name] = step(rows)
+                self.parts[name] = ranker.result()
             except (TooShort, NothingToLearn, NothingForTransAct) as reason:
                 self._skip(name, str(reason))
-
-    def _pinnability(self, kind: Kind, rows: TrainingSet) -> Part:
-        content = self.parts[content_pipeline.MODEL]
-        return train_pinnability(self.ctx, kind, rows, content, force=self._forced(kind.model))
-
-    def _transact(self, pins: Pins, rows: TrainingSet) -> Part:
-        content = self.parts[content_pipeline.MODEL]
-        return train_transact(self.ctx, rows, content, pins, force=self._forced(transact_pipeline.MODEL))
 
     def _light(self, publisher: Publisher, pins: Pins) -> None:
         """The light ranker over the sources of the release that these versions make."""
@@ -316,17 +346,24 @@ class _Run:
         except (NothingHeldOut, NothingToLearn, NothingFetched) as reason:
             self._skip(name, str(reason))
 
-    def _ads(self, publisher: Publisher, pins: Pins) -> None:
+    def _begin_ads(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> Outcome[Part] | None:
         if ADS not in self.wanted or not self._may(ADS):
-            return
+            return None
         content = self.parts[content_pipeline.MODEL]
         try:
             rows = build_ads_set(self.ctx, publisher.store, content, pins)
-            part = train_ads(self.ctx, rows, content, pins, force=self._forced(ADS))
-        except (NoTrainingRows, TooShort, NothingClicked) as reason:
+        except NoTrainingRows as reason:
             self._skip(ADS, str(reason))
-        else:
-            self.parts[ads_pipeline.MODEL] = part
+            return None
+        return lanes.start(ADS, _ranker, train_ads, rows, content, self._forced(ADS))
+
+    def _ads(self, learned: Outcome[Part] | None) -> None:
+        if learned is None:
+            return
+        try:
+            self.parts[ads_pipeline.MODEL] = learned.result()
+        except (TooShort, NothingClicked) as reason:
+            self._skip(ADS, str(reason))
 
     def _needed(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""
@@ -346,3 +383,18 @@ class _Run:
     def _skip(self, step: str, reason: str) -> None:
         self.skipped[step] = reason
         self.ctx.progress(f"{step}: skipped, {reason}")
+
+
+class _TrainRanker(Protocol):
+    """How a ranker over a catalogue's vectors is trained."""
+
+    def __call__(
+        self, ctx: TrainingContext, rows: TrainingSet, content: Part, pins: Pins, *, force: bool = False
+    ) -> Part: ...
+
+
+def _ranker(
+    ctx: TrainingContext, train_it: _TrainRanker, rows: TrainingSet, content: Part, force: bool
+) -> Part:
+    """Train one in a lane, where the catalogue is read and not sent."""
+    return train_it(ctx, rows, content, load_catalogue(ctx, content), force=force)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -21,29 +24,46 @@ class Batch:
     positive: Ints  # (b,) place of each pair's pin in the pool
     answers: NDArray[np.bool_]  # (u, m) pins that answer the query in this batch
 
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Cross-entropy of each pair's pin among the pool by `scores` (u, m), mean over the pairs.
+
+        Other answers of its query are no negatives of a pair.
+        """
+        owner, positive = torch.from_numpy(self.owner), torch.from_numpy(self.positive)
+        blocked = torch.from_numpy(self.answers)[owner]
+        blocked[torch.arange(len(owner)), positive] = False
+        return F.cross_entropy(scores[owner].masked_fill(blocked, -torch.inf), positive)
+
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How pairs become batches. Creating it does nothing."""
+    """How pairs become batches: those of a query stand together, so that it is encoded once an epoch.
+
+    Creating it does nothing.
+    """
 
     query: Ints  # (n,) place of each pair's query
     rows: Ints  # (n,) catalogue row of each pair's pin
     size: int
+    """Pairs a batch, at most (a single query may have more)."""
     random: int
     """Pins drawn evenly from `candidates` beside the batch's own."""
     candidates: Ints
     """Catalogue rows."""
     seed: int
 
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return -(-len(self.rows) // self.size)
-
     def order(self, epoch: int) -> list[Ints]:
         """Pairs of every batch of `epoch`."""
-        shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
-        return [shuffled[at : at + self.size] for at in range(0, len(shuffled), self.size)]
+        place = np.random.default_rng([self.seed, epoch]).permutation(int(self.query.max(initial=-1)) + 1)
+        pairs = np.argsort(place[self.query], kind="stable")
+        ends = np.append(np.flatnonzero(np.diff(self.query[pairs])) + 1, len(pairs))  # of each query's pairs
+        batches, start = [], 0
+        while start < len(pairs):
+            fitting = ends[np.searchsorted(ends, start + self.size, side="right") - 1]
+            stop = fitting if fitting > start else ends[np.searchsorted(ends, start, side="right")]
+            batches.append(pairs[start:stop])
+            start = stop
+        return batches
 
     def batch(self, epoch: int, step: int, pairs: Ints) -> Batch:
         """Batch `step` of `epoch`, whose pairs `order` chose."""

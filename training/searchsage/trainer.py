@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -104,14 +103,10 @@ class _Learner(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(training.temperature)), requires_grad=learned)
 
     def loss(self, ids: Sequence[Sequence[int]], pins: Tensor, log_q: Tensor, batch: Batch) -> Tensor:
-        """Mean over the pairs; other answers of its query are no negatives of a pair."""
+        """Of one batch; `ids` are of its queries, `pins` (p, d) and `log_q` (p,) of the catalogue."""
         queries = encode(self.tower, ids)  # (u, d)
         pool = torch.from_numpy(batch.pool)
-        scores = self.log_scale.exp() * (queries @ pins[pool].T) - log_q[pool]  # (u, m)
-        owner, positive = torch.from_numpy(batch.owner), torch.from_numpy(batch.positive)
-        blocked = torch.from_numpy(batch.answers)[owner]
-        blocked[torch.arange(len(owner)), positive] = False
-        return F.cross_entropy(scores[owner].masked_fill(blocked, -torch.inf), positive)
+        return batch.softmax(self.log_scale.exp() * (queries @ pins[pool].T) - log_q[pool])
 
 
 def train(
@@ -151,10 +146,11 @@ def train(
     vectors, log_q = torch.from_numpy(pins.vectors), torch.zeros(len(pins.ids))
     if training.log_q:
         log_q = torch.from_numpy(plan.log_q(len(pins.ids)))
+    each = len(plan.order(0))  # how a shuffle packs may make one batch more or less
     for epoch in range(place.epoch, training.epochs):
-        total = 0.0
-        for step, chosen in enumerate(plan.order(epoch)):
-            share = training.share(epoch * plan.steps + step, training.epochs * plan.steps)
+        total, order = 0.0, plan.order(epoch)
+        for step, chosen in enumerate(order):
+            share = training.share(min(epoch * each + step, training.epochs * each - 1), training.epochs * each)
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * share
             batch = plan.batch(epoch, step, chosen)
@@ -166,7 +162,7 @@ def train(
             total += loss.item()
         if not np.isfinite(total):
             raise ValueError(f"searchsage: loss {total} in epoch {epoch + 1}; lower learning_rate")
-        place = Place(epoch + 1, 0, (*place.losses, total / plan.steps))
+        place = Place(epoch + 1, 0, (*place.losses, total / len(order)))
         if checkpoints is not None:
             save_checkpoint(checkpoints, run, place, learner, optimiser)
         if progress is not None:

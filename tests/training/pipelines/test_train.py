@@ -26,7 +26,7 @@ from training.evaluation.metrics import auc
 from training.evaluation.served_scores import served_scores
 from training.models.interactions import Pins, polarity_signs, request_interactions
 from training.models.lexical import LexicalIndex
-from training.models.query_features import QUERY_FEATURES, query_features
+from training.models.query_features import ON_SEARCH, QUERY_FEATURES, query_features
 from training.models.ranker import ENGAGE, load_calibrator, load_ranker
 from training.models.transact import SequenceConfig
 from training.pipelines import night_vectors, pinnability
@@ -229,7 +229,9 @@ def test_rankers_beat_chance_popularity_and_the_logging_position(made: TrainingC
         ranker = load_ranker(files)
         calibrator = load_calibrator(files, f"{model}@1", ranker.heads)
         logged = registry.metrics(model, 1)
-        score = calibrator.calibrate(served_scores(ranker, test, known))[:, ranker.heads.index(ENGAGE)]
+        raw, beside = served_scores(ranker, test, known), test.columns(calibrator.features)
+        score = calibrator.calibrate(raw, beside)[:, ranker.heads.index(ENGAGE)]
+        assert calibrator.features == (ON_SEARCH,)
         assert auc(test.label, score) == pytest.approx(logged["auc"]), (
             "what was registered is what was measured"
         )

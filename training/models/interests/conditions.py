@@ -47,6 +47,7 @@ class Capsules(nn.Module):
     def __init__(self, config: InterestsConfig) -> None:
         super().__init__()
         self.interests = config.interests
+        self.lasting = config.dim if config.routing.shared_map else config.lasting
         self.routing = config.routing
         self.map = nn.Linear(config.dim, config.dim, bias=False) if config.routing.shared_map else None
         if self.map is not None:
@@ -65,10 +66,17 @@ class Capsules(nn.Module):
             return self._compiled(items, valid, generator)
         return self._soft(items, valid, generator)
 
+    def _routed(self, items: Tensor) -> Tensor:
+        """(b, m, lasting) what routing sees, no gradient: how a pin sells is no interest of a user."""
+        seen = items.detach()
+        if self.lasting == seen.shape[2]:
+            return seen
+        return nn.functional.normalize(seen[:, :, : self.lasting], dim=2)
+
     def _compiled(self, items: Tensor, valid: Tensor, generator: torch.Generator | None) -> Conditions:
         b, m, _ = items.shape
         found = assign(
-            items.detach().numpy(),
+            self._routed(items).numpy(),
             valid.numpy(),
             _first(valid, generator).numpy(),
             self.interests,
@@ -85,7 +93,7 @@ class Capsules(nn.Module):
         """Every other combination, in torch; only the last mean carries a gradient, as in public code."""
         b, m, _ = items.shape
         k, sharpness = self.interests, self.routing.sharpness
-        fixed = items.detach()
+        fixed = self._routed(items)
         alive = torch.ones(b, k, dtype=torch.bool)
         if self.routing.farthest_point:
             centroids, alive = farthest_points(fixed, valid, _first(valid, generator), k)

@@ -51,13 +51,15 @@ class RoutingConfig(_Frozen):
 
 
 class ItemTowerConfig(_Frozen):
-    """W2 GELU(W1 [content, topics, performance])."""
+    """W2 GELU(W1 [content, topics]), and V2 GELU(V1 [content, topics, performance]) for the last places."""
 
     hidden: int = Field(128, ge=1)
     topic_dim: int = Field(16, ge=0)
     """Width of a topic's embedding; a pin enters with the mean of its topics'. 0 leaves topics out."""
     performance: bool = False
     """Whether a pin enters with its recent appeal too: its vector is then one of a day, and made anew daily."""
+    performance_dim: int = Field(8, ge=1)
+    """How many of a vector's last places appeal may move; the others say what a pin is, on any day."""
 
 
 class UserTowerConfig(_Frozen):
@@ -108,6 +110,11 @@ class InterestsConfig(_Frozen):
     def by_day(self) -> bool:
         """Whether a pin's vector is one of a day: it knows how the pin performed until a midnight."""
         return self.item_tower.performance
+
+    @property
+    def lasting(self) -> int:
+        """How many of a vector's first places are the same on every day; histories are clustered by those."""
+        return self.dim - self.item_tower.performance_dim * self.item_tower.performance
 
 
 class Method(StrEnum):

@@ -14,24 +14,34 @@ FIELDS = POOLED + 1 + len(PROFILE)
 
 
 class ItemTower(nn.Module):
-    """e = normalise(W2 GELU(W1 [content, mean topic embedding, performance])). A pin of neither content nor
-    topics is the zero row."""
+    """e = normalise([W2 GELU(W1 x), V2 GELU(V1 [x, performance])]), x = [content, mean topic embedding].
+
+    The second part is there where performance is read. A pin of neither content nor topics is the zero row.
+    """
 
     def __init__(self, config: ItemTowerConfig, content_dim: int, topics: int, dim: int) -> None:
         super().__init__()
         self.topics = nn.EmbeddingBag(topics + 1, config.topic_dim, mode="mean", padding_idx=0)
-        self.reads = PERFORMANCE * config.performance
-        self.lift = nn.Linear(content_dim + config.topic_dim + self.reads, config.hidden)
-        self.head = nn.Linear(config.hidden, dim)
+        width, moved = content_dim + config.topic_dim, config.performance_dim * config.performance
+        if moved >= dim:
+            raise ValueError(f"performance takes {moved} of {dim} dimensions; leave some to what a pin is")
+        self.lift, self.head = nn.Linear(width, config.hidden), nn.Linear(config.hidden, dim - moved)
+        self.performed = (
+            nn.Sequential(
+                nn.Linear(width + PERFORMANCE, config.hidden), nn.GELU(), nn.Linear(config.hidden, moved)
+            )
+            if moved
+            else None
+        )
 
     def forward(self, content: Tensor, topics: Tensor, performance: Tensor | None = None) -> Tensor:
         """(n, c), (n, t) and (n, PERFORMANCE) -> (n, dim), unit rows."""
-        parts = [content, self.topics(topics)]
-        if self.reads:
+        x = torch.cat([content, self.topics(topics)], dim=1)
+        out = self.head(F.gelu(self.lift(x)))
+        if self.performed is not None:
             if performance is None:
                 raise ValueError("this network reads pins' performance as of a midnight, and was given none")
-            parts.append(performance)
-        out = self.head(F.gelu(self.lift(torch.cat(parts, dim=1))))
+            out = torch.cat([out, self.performed(torch.cat([x, performance], dim=1))], dim=1)
         known = (content != 0).any(dim=1) | (topics > 0).any(dim=1)
         return F.normalize(out, dim=1) * known[:, None]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from training.models.searchsage.config import Pooling
 from training.models.searchsage.network import QueryTower
+from training.models.searchsage.runtime import Eager, Onnx, Runtime, installed
 from training.models.searchsage.tokens import QueryTokens, by_length
 from training.models.weights import load_network, save_network
 
@@ -24,7 +24,10 @@ BATCH = 64
 
 
 class QueryEncoder:
-    """Queries to unit vectors of the pin space `space`. One may be read by several threads at once."""
+    """Queries to unit vectors of the pin space `space`, by torch as it is or exported (`exported`).
+
+    One may be read by several threads at once.
+    """
 
     def __init__(
         self, tower: QueryTower, tokens: QueryTokens, space: str, *, longest: int, origin: str
@@ -36,6 +39,7 @@ class QueryEncoder:
         self.longest = longest
         self.origin = origin
         """The encoder it was fine-tuned from, `name version`, or `scratch`."""
+        self.runtime: Runtime = Eager(self.tower)
 
     @property
     def dimension(self) -> int:
@@ -46,14 +50,19 @@ class QueryEncoder:
 
         Any string is taken; what lies past the longest input is cut off, and an empty one has a vector that
         means nothing (refusing it is the caller's). Equal queries have equal rows; a row depends on its batch
-        only by rounding (1e-6). Threads are torch's own setting.
+        only by rounding (1e-6). Threads are torch's own
+        setting, one where exported.
         """
         out = np.empty((len(queries), self.dimension), np.float32)
-        if not len(queries):
-            return out
-        with torch.inference_mode():
-            for rows, ids in by_length(self.tokens(queries), BATCH):
-                out[rows] = self.tower(torch.from_numpy(ids)).numpy()
+        for rows, ids in by_length(self.tokens(queries), BATCH):
+            out[rows] = self.runtime(ids)
+        return out
+
+    def exported(self) -> QueryEncoder:
+        """The same, run by ONNX Runtime on one thread. Raises ImportError without the `onnx` extra, and
+        ExportDiffers."""
+        out = QueryEncoder(self.tower, self.tokens, self.space, longest=self.longest, origin=self.origin)
+        out.runtime = Onnx.export(self.tower)
         return out
 
     def save(self, folder: Path) -> None:
@@ -71,7 +80,8 @@ class QueryEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> QueryEncoder:
-        """The encoder saved in `folder`. Nothing else is read, and nothing downloaded.
+        """The encoder saved in `folder`, exported where the `onnx` extra is installed. Nothing else is read, nor
+        downloaded.
 
         Raises FileNotFoundError where there is none, TransformersMissing where the package is not installed.
         """
@@ -82,4 +92,5 @@ class QueryEncoder:
             lambda s: QueryTower.rebuilt(s["transformer"], s["dimension"], Pooling(s["pooling"])),
         )
         tokens = QueryTokens.load(folder, saved["longest"])
-        return cls(tower, tokens, saved["space"], longest=saved["longest"], origin=saved["origin"])
+        made = cls(tower, tokens, saved["space"], longest=saved["longest"], origin=saved["origin"])
+        return made.exported() if installed() else made

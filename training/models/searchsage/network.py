@@ -41,6 +41,10 @@ class QueryTower(nn.Module):
     def dimension(self) -> int:
         return self.readout.out_features
 
+    @property
+    def vocabulary(self) -> int:
+        return self.transformer.config.vocab_size
+
     def states(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """int64 (b, t) token ids -> (b, width), what is read out; `mask` (b, t) is 0 at padding."""
         states = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, t, width)

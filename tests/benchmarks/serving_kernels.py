@@ -1,0 +1,150 @@
+"""The kernels of a feed, recorded from real requests of a home's release and run again by themselves.
+
+A kernel is work that no serving code could spare: a read of the feature store, a search or fetch of a vector
+index, a walk, a forward pass, a call of the trees, the ranker, the calibrator or the diversifier, and the
+interactions between a user and the candidates. Merging, filters, assembly, cards as JSON and HTTP are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from bentos.catalogue import ActiveUsers
+from bentos.engines import Engines, LocalRanking, LocalRetrieval
+from bentos.feast_features import FeastFeatures
+from bentos.feed_service import FeedService
+from bentos.impressions import Impressions, ServedPins
+from bentos.loader import ReleaseLoader
+from bentos.messages import FeedRequest
+from bentos.parts import one_thread
+from bentos.pool import Pool
+from bentos.registry import ModelRegistry
+from bentos.release import ServingRelease
+from bentos.settings import Settings
+from infra.home import Home
+from validation.lake import Lake
+from validation.tables import EntityKind
+
+REQUESTS, ROUNDS = 24, 4
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """CPU ms of each kernel in a request, mean over users, and ids to make load with."""
+
+    cpu_ms: dict[str, float]
+    users: list[Any]
+    """Active users, as the outside names them."""
+    pins: list[Any]
+
+    @property
+    def total_ms(self) -> float:
+        return sum(self.cpu_ms.values())
+
+    def print(self) -> None:
+        print("\n| kernel alone | CPU ms a request |\n|---|---|")
+        for name, ms in sorted(self.cpu_ms.items(), key=lambda item: -item[1]):
+            print(f"| {name} | {ms:.2f} |")
+
+
+class Recorder:
+    """Keeps the calls of wrapped functions, none of which calls another, to be made again."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Callable[[], Any]]] = []
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, partial(function, *args, **kwargs)))
+            return function(*args, **kwargs)
+
+        return recorded
+
+    def spent_ms(self, rounds: int) -> Counter[str]:
+        """CPU ms of all calls by name, the least of some rounds each."""
+        least: list[float] = [float("inf")] * len(self.calls)
+        for _ in range(rounds):
+            for place, (_, call) in enumerate(self.calls):
+                begin = time.thread_time()
+                call()
+                least[place] = min(least[place], (time.thread_time() - begin) * 1000)
+        spent: Counter[str] = Counter()
+        for (name, _), ms in zip(self.calls, least, strict=True):
+            spent[name] += ms
+        return spent
+
+
+def kernels_of(home: Home, version: int, limit: int) -> Kernels:
+    """Load the release here, answer REQUESTS feeds while recording, and time what was recorded."""
+    one_thread()
+    settings = Settings.from_environment()
+    loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), FeastFeatures.open(settings))
+    release = loader.load(version)
+    loader.check(release)
+    active = ActiveUsers.of(Lake(home.lake)).user_ids
+    users = release.ids.outside(EntityKind.USER, active)
+    pool, recorder = Pool(1), Recorder()
+    service = FeedService(
+        lambda: release,
+        Engines(pool, LocalRetrieval(pool), LocalRanking(pool)),
+        Impressions(None, ServedPins()),
+    )
+    try:
+        for user in users[:REQUESTS]:  # what is compiled at first use
+            asyncio.run(service.homefeed(FeedRequest(user_id=user, limit=limit)))
+        with _recording(recorder, release):
+            for user in users[:REQUESTS]:
+                answer = asyncio.run(service.homefeed(FeedRequest(user_id=user, limit=limit)))
+    finally:
+        pool.close()
+    spent = recorder.spent_ms(ROUNDS)
+    pins = [pin.pin_id for pin in answer.pins]
+    count = min(REQUESTS, len(users))
+    return Kernels({name: float(np.round(ms / count, 4)) for name, ms in spent.items()}, users, pins)
+
+
+def _recording(recorder: Recorder, release: ServingRelease) -> ExitStack:
+    """The release's kernels wrapped, until the stack is left."""
+    from bentos import ranking_features, ranking_stages
+    from training.models import interests, pinnerformer, two_tower
+    from training.models.pixie import Pixie
+
+    stack = ExitStack()
+
+    def replace(owner: Any, attribute: str, name: str) -> None:
+        wrapped = recorder.wrap(name, getattr(owner, attribute))
+        if isinstance(owner, type) or type(owner).__name__ == "module":
+            stack.enter_context(mock.patch.object(owner, attribute, wrapped))
+            return
+        object.__setattr__(owner, attribute, wrapped)
+        stack.callback(lambda: object.__delattr__(owner, attribute))
+
+    for read in ("user", "pins", "vectors", "cards", "popular", "boards"):
+        replace(release.features, read, f"features: {read}")
+    for space, index in release.indexes.items():
+        replace(index, "search", f"index: search {space}")
+        replace(index, "fetch", f"index: fetch {space}")
+    replace(Pixie, "recommend", "model: pixie")
+    replace(pinnerformer, "embed_users", "model: pinnerformer")
+    replace(interests, "user_embeddings", "model: dcm")
+    replace(interests, "topic_embeddings", "model: conditional")
+    replace(two_tower, "user_vectors", "model: two-tower")
+    replace(ranking_features, "request_interactions", "features: interactions")
+    replace(ranking_stages, "diversify", "model: diversity")
+    if release.light is not None:
+        replace(release.light, "score", "model: trees")
+    if release.ranker is not None:
+        replace(release.ranker, "score_heads", "model: ranker")
+    if release.calibrator is not None:
+        replace(release.calibrator, "calibrate", "model: calibration")
+    return stack

@@ -1,0 +1,171 @@
+"""The planted home feed following releases of two spaces, for `bentoml serve`.
+
+The file `champion` names the version. Odd ones live in `content@1`, even ones in `content@2`, of another
+dimension and half of the catalogue each: a pin found by vectors, and the score of any pin, tell of which
+release they are (`mixed` reads that). The check, the lease and the swap are the product's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bentos import homefeed
+from bentos.event_log import EventLog
+from bentos.features import Floats, User
+from bentos.impressions import STREAM, Impressions, ServedPins
+from bentos.intake import STREAM as ACTIONS
+from bentos.intake import EventIntake
+from bentos.loader import check_release
+from bentos.parts import HomefeedParts
+from bentos.release import ServingRelease
+from bentos.sequences import SequenceWriter
+from bentos.serving import ReleaseHolder
+from bentos.walker import Walker
+from feature_repo.vectors.replica import Replica
+from feature_repo.vectors.rows import PinRows
+from tests.bentos import fakes
+from validation.lease import Lease, leases_of
+from validation.manifest import CollectionCheck, Part, ReleaseManifest
+
+DIMS = {1: fakes.DIM, 2: fakes.DIM + 8}
+"""Space number -> dimension."""
+
+BY_VECTORS = ("pinnersage", "similar_pins")
+"""Sources that search the release's space."""
+
+CHAMPION = "champion"
+POLL_S = 0.05
+
+
+def space_number(version: int) -> int:
+    return 2 - version % 2
+
+
+def spaces_of(version: int) -> list[str]:
+    return [f"content@{space_number(version)}"]
+
+
+def mixed(answer: Mapping[str, Any]) -> str | None:
+    """What in an answer is not of the release that it names; None where all is."""
+    version, number = answer["release"], space_number(answer["release"])
+    if answer["spaces"] != spaces_of(version):
+        return f"release {version} answers with spaces {answer['spaces']}"
+    lost = [part for part in answer["missing"] if not part.endswith(("deadline", "busy"))]
+    if lost:
+        return f"release {version} answers without {lost}"
+    ranked = answer["utility"] is not None or not answer["missing"]
+    ranker = (answer["utility"] or {}).get("ranker")
+    if ranked and ranker != f"pinnability_lr@{version}":
+        return f"release {version} is ranked by {ranker}"
+    for pin in answer["pins"]:
+        if pin["source"] in BY_VECTORS and pin["pin_id"] % 2 != number % 2:
+            return f"release {version} finds pin {pin['pin_id']}, which its space does not hold"
+        if ranked and (pin["score"] > 0.5) != (number == 2):
+            return f"release {version} scores a pin {pin['score']}, which its ranker never does"
+    return None
+
+
+class NothingServed(ServedPins):
+    """Forgets what it is told, so that users never run out of pins."""
+
+    def add(self, user_id: int, pin_ids: list[int]) -> None:
+        pass
+
+
+class TwoSpaces(fakes.FakeFeatures):
+    """Planted features with every vector in both spaces."""
+
+    def user(self, user_id: int, space: str | None, embedded: Any = ()) -> User:
+        user = super().user(user_id, space, embedded)
+        number = int((space or "content@1")[-1])
+        vectors = _widened(user.interests.vectors, DIMS[number])
+        return replace(user, interests=replace(user.interests, vectors=vectors))
+
+
+def _widened(vectors: Floats, dim: int) -> Floats:
+    return np.pad(vectors, ((0, 0), (0, dim - vectors.shape[1])))
+
+
+def planted_two() -> TwoSpaces:
+    planted = fakes.planted_features()
+    features = TwoSpaces(planted.matrix, planted.users, planted.board_pins)
+    features.spaces["content@2"] = _widened(planted.matrix, DIMS[2])
+    return features
+
+
+def load(folder: Path, features: TwoSpaces, walker: Walker, version: int) -> ServingRelease:
+    """Release `version`, its index built anew, as a load does."""
+    number, space = space_number(version), spaces_of(version)[0]
+    held = np.arange(1, fakes.PINS + 1)
+    held = held[held % 2 == number % 2]
+    topics = [[fakes.topic_of(i)] for i in held.tolist()]
+    vectors = _widened(features.matrix, DIMS[number])[held - 1]
+    rows = PinRows.of(held, vectors, topics, np.full(len(held), fakes.NOW_MS), np.ones(len(held)))
+    name = f"pins__content__{number}"
+    return fakes.planted_release(
+        folder,
+        features,
+        version=version,
+        manifest=_manifest(version, len(held)),
+        space=space,
+        pin_space=space,
+        indexes={space: Replica.of(name, rows)},
+        walker=walker,
+        ranker=replace(fakes.likes_the_near(), bias=-40.0 if number == 1 else 40.0),
+        ranker_name=f"pinnability_lr@{version}",
+    )
+
+
+def _manifest(version: int, rows: int) -> ReleaseManifest:
+    number, space = space_number(version), spaces_of(version)[0]
+    name = f"pins__content__{number}"
+    parts = {
+        "content": Part(model="content", version=number, space=space, collection=name),
+        "pinnersage": Part(model="pinnersage", version=version, space=space),
+        "pixie": Part(model="pixie", version=version),
+        "ranker": Part(model="pinnability_lr", version=version),
+    }
+    check = CollectionCheck(
+        collection=name, space=space, dim=DIMS[number], rows=rows, recall_at_100=1.0, filtered_fill=1.0
+    )
+    return fakes.manifest(version, parts=parts, collections=(check,))
+
+
+def open_parts(home: Path) -> HomefeedParts:
+    """The home feed's parts, following the home's file."""
+    features = planted_two()
+    stack = fakes.planted_stack(home, features)
+    stack.service.impressions.close()
+    walker = stack.release.walker
+    assert walker is not None
+    holder = ReleaseHolder(
+        lambda: int((home / CHAMPION).read_text()),
+        lambda version: load(home, features, walker, version),
+        check_release,
+        poll_s=POLL_S,
+        lease=Lease.take(leases_of(home), "homefeed"),
+    ).start()
+    intake = EventIntake(
+        EventLog.open(home / "events", ACTIONS),
+        SequenceWriter(features).start(),
+        features,
+        stack.release.ids,
+        stack.release.contract.vocabulary,
+        stack.pool,
+        clock_ms=lambda: fakes.NOW_MS,
+    )
+    shown = Impressions(EventLog.open(home / "events", STREAM), NothingServed())
+    service = replace(stack.service, release=holder.current, impressions=shown)
+    (home / "service.pid").write_text(str(os.getpid()))
+    return HomefeedParts(stack.pool, holder, service, intake, None)  # type: ignore[arg-type]
+
+
+homefeed.open_homefeed = lambda settings, **_: open_parts(settings.home)  # type: ignore[assignment]
+
+Homefeed = homefeed.Homefeed

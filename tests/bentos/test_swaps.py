@@ -1,0 +1,118 @@
+"""Twenty promotions and rollbacks under mixed requests over HTTP: no error, and no answer of two releases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.bentos import fakes
+from tests.bentos.servers import Server, bentoml, serving
+from tests.bentos.swapping_service import BY_VECTORS, CHAMPION, mixed
+from tests.bentos.swaps import swap_under_load
+from validation.lease import leased, leases_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.load]
+
+MOVES = 20
+FLAT_MB = 40.0
+"""Growth over ten moves that is put down to the allocator."""
+
+
+def point_at(home: Path, version: int) -> None:
+    staged = home / f"{CHAMPION}.tmp"
+    staged.write_text(str(version))
+    staged.replace(home / CHAMPION)
+
+
+def move_to(server: Server, version: int) -> None:
+    """Move the alias; return once the service follows."""
+    point_at(server.home, version)
+    end = time.monotonic() + 120
+    while server.post("/homefeed", {"user_id": fakes.STRANGER, "limit": 1})[1].get("release") != version:
+        assert time.monotonic() < end, f"release {version} is not served: {server.log.read_text()[-2000:]}"
+
+
+def promoted() -> list[int]:
+    """The champion after each move: two promotions of new releases, then a rollback, over and over."""
+    line, versions = [1], []
+    for move in range(MOVES):
+        if move % 3 == 1:
+            line.pop()
+        else:
+            line.append(max([*line, *versions]) + 1)
+        versions.append(line[-1])
+    return versions
+
+
+def asking(server: Server, seen: set[int]) -> Callable[[int], str | None]:
+    """Home feeds, related pins and events in turns, each answer looked through."""
+
+    def ask(number: int) -> str | None:
+        user = (fakes.COOK, fakes.GARDENER, fakes.FOLLOWER, fakes.STRANGER)[number % 4]
+        if number % 5 == 0:
+            event = {"user_id": 50 + number % 7, "pin_id": 1 + number % fakes.PINS, "action": "click"}
+            status, answer = server.post("/events", {"events": [event]})
+            assert status == 200 and answer["accepted"] == 1, answer
+            return None
+        if number % 5 < 3:
+            path, body = "/homefeed", {"user_id": user, "limit": 10}
+        else:
+            path, body = (
+                "/related",
+                {"pin_id": fakes.pin_of(1 + number % fakes.TOPICS, number % 4), "limit": 10},
+            )
+        status, answer = server.post(path, body)
+        assert status == 200, answer
+        seen.add(answer["release"])
+        return mixed(answer)
+
+    return ask
+
+
+def test_twenty_swaps_under_load(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    point_at(home, 1)
+    command = ("serve", "tests.bentos.swapping_service:Homefeed", "--host", "127.0.0.1", "--port", "{port}")
+    versions = promoted()
+    with serving(bentoml(*command), home) as server:
+        service = psutil.Process(int((home / "service.pid").read_text()))
+        seen: set[int] = set()
+        report = swap_under_load(
+            asking(server, seen),
+            [partial(move_to, server, version) for version in versions],
+            lambda: service.memory_info().rss / 1e6,
+        )
+        print(f"\n{report}")
+        assert set(leased(leases_of(home))) == set(versions[-2:]), "the one before stays in memory"
+    assert report.errors == () and report.mixed == ()
+    assert seen == {1, *versions}
+    assert report.rss_growth_mb < FLAT_MB
+    assert leased(leases_of(home)) == {}
+
+
+def test_an_answer_of_two_releases_is_found_out() -> None:
+    pin = {"pin_id": 7, "source": BY_VECTORS[0], "score": 0.1}
+    answer = {
+        "release": 3,
+        "spaces": ["content@1"],
+        "missing": [],
+        "utility": {"ranker": "pinnability_lr@3"},
+        "pins": [pin],
+    }
+    assert mixed(answer) is None
+    for change in (
+        {"spaces": ["content@1", "content@2"]},
+        {"utility": {"ranker": "pinnability_lr@2"}},
+        {"pins": [pin | {"pin_id": 8}]},
+        {"pins": [pin | {"score": 0.9}]},
+        {"missing": ["pinnersage: VectorShapeError"]},
+    ):
+        assert mixed(answer | change) is not None
+    slow = {"missing": ["rank: deadline"], "utility": None}
+    assert mixed(answer | slow) is None, "a busy machine misses deadlines, and says so"

@@ -1,0 +1,72 @@
+"""Steps in lanes answer, tell and fail as they would in place, and a lane does not outlive its run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from training.context import TrainingContext
+from training.data.splits import TooShort
+from training.lanes import LaneLost, Lanes
+
+
+def squared(ctx: TrainingContext, n: int, *, also: int = 0) -> tuple[int, int]:
+    ctx.progress(f"squaring {n}")
+    return n * n + also, os.getpid()
+
+
+def too_short(ctx: TrainingContext) -> None:
+    raise TooShort("two days are no split")
+
+
+def killed(ctx: TrainingContext) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> TrainingContext:
+    return TrainingContext(
+        lake=tmp_path,
+        features=tmp_path,
+        training_sets=tmp_path,
+        feast_home="",
+        mlflow_uri="",
+        mlflow_artifacts=tmp_path,
+        milvus_uri="",
+    )
+
+
+def test_one_lane_is_this_process_and_runs_when_asked(ctx: TrainingContext) -> None:
+    told: list[str] = []
+    with Lanes(replace(ctx, progress=told.append)) as lanes:
+        outcome = lanes.start("square", squared, 3, also=1)
+        assert not told
+        assert outcome.result() == (10, os.getpid())
+    assert told == ["squaring 3"]
+
+
+def test_steps_run_in_other_processes_and_tell_this_one(ctx: TrainingContext) -> None:
+    told: list[str] = []
+    with Lanes(replace(ctx, lanes=2, progress=told.append)) as lanes:
+        outcomes = [lanes.start(f"square {n}", squared, n) for n in (2, 3)]
+        failing = lanes.start("split", too_short)
+        (four, there), (nine, _) = (outcome.result() for outcome in outcomes)
+        assert (four, nine) == (4, 9) and there != os.getpid()
+        with pytest.raises(TooShort, match="two days"):
+            failing.result()
+    assert {"squaring 2", "squaring 3"} <= set(told)
+    assert any(line.startswith("square 2: ") and line.endswith(" s of CPU") for line in told)
+    assert not psutil.pid_exists(there)
+
+
+def test_a_lane_that_dies_is_named(ctx: TrainingContext) -> None:
+    with (
+        pytest.raises(LaneLost, match=r"dcm was learned or waited for.*--lanes 1"),
+        Lanes(replace(ctx, lanes=2)) as lanes,
+    ):
+        lanes.start("dcm", killed).result()

@@ -1,0 +1,105 @@
+"""The query tower exported to ONNX Runtime: the same vectors in a third of eager torch's time a query.
+
+Batches hold queries of one length, so the graph has neither mask nor padding.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.models.searchsage.network import QueryTower
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+LEAST_COSINE = 0.999
+"""Of an exported vector to the tower's own."""
+PROBES = (3, 7, 12)
+"""Tokens of the inputs that an export is checked on."""
+OPSET = 17
+
+
+class ExportDiffers(RuntimeError):
+    """The exported tower does not say what the tower says."""
+
+
+class Runtime(Protocol):
+    """What runs a tower."""
+
+    name: str
+
+    def __call__(self, ids: Ints) -> Floats:
+        """(b, t) token ids of equal length -> (b, dimension) unit rows."""
+
+
+class Eager:
+    """torch as it is."""
+
+    name = "torch"
+
+    def __init__(self, tower: QueryTower) -> None:
+        self._tower = tower
+
+    def __call__(self, ids: Ints) -> Floats:
+        with torch.inference_mode():
+            return self._tower(torch.from_numpy(ids)).numpy()
+
+
+class Onnx:
+    """One thread of ONNX Runtime; may be called by several threads at once. `export` makes one."""
+
+    name = "onnxruntime"
+
+    def __init__(self, graph: bytes) -> None:
+        from onnxruntime import InferenceSession, SessionOptions
+
+        options = SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, ids: Ints) -> Floats:
+        return self._session.run(None, {"ids": ids})[0]
+
+    @classmethod
+    def export(cls, tower: QueryTower) -> Onnx:
+        """The tower, traced and checked against itself. Raises ExportDiffers, and what torch's exporter raises
+        for a transformer that it cannot trace."""
+        made = cls(_graph(tower.eval()))
+        for length in PROBES:
+            ids = np.arange(2 * length, dtype=np.int64).reshape(2, length) % tower.vocabulary
+            cosine = float((made(ids) * Eager(tower)(ids)).sum(1).min())
+            if not cosine >= LEAST_COSINE:
+                raise ExportDiffers(f"the exported tower has cosine {cosine:.4f} to its own vectors")
+        return made
+
+
+def installed() -> bool:
+    """Whether the packages of the `onnx` extra are there."""
+    return find_spec("onnx") is not None and find_spec("onnxruntime") is not None
+
+
+def _graph(tower: QueryTower) -> bytes:
+    graph = io.BytesIO()
+    example = torch.arange(10).reshape(2, 5) % tower.vocabulary
+    with warnings.catch_warnings(), torch.no_grad():
+        # of shapes that a trace fixes; batches are of one length, and the probes are of others than the trace
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower,
+            (example,),
+            graph,
+            input_names=["ids"],
+            output_names=["vectors"],
+            dynamic_axes={"ids": {0: "b", 1: "t"}, "vectors": {0: "b"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return graph.getvalue()
