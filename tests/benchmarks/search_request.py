@@ -152,7 +152,7 @@ def searching(encoder: Encoder, catalogue: Catalogue) -> Iterator[FeedService]:
 
 def measured(encoder: Encoder, requests: int = 200, pins: int = 20_000) -> dict[str, Any]:
     """`request_p50_ms`, `request_p99_ms` of whole requests on queries never asked before, their mean
-    `request_cpu_ms`, `cached_p50_ms` of the same again, `short` answers, and the share of every stage; prints a table.
+    `request_cpu_ms`, `cached_p50_ms` of the same again, `short` answers, and the share of every stage.
 
     `encoder` may map into any space of any dimension: the catalogue is planted in it.
     """
