@@ -125,7 +125,8 @@ def materialize(
 ) -> None:
     """Bring the newest rows of `views` (all by default) with event time in [start, end] to the online store.
 
-    Without `start` every row counts; without `end`, all up to now. A row that is online and newer stays.
+    Without `start` every row counts; without `end`, all up to now. A row that is online and newer stays. A call
+    that is killed leaves whole rows, old and new, and the same call brings the rest.
     """
     names = None if views is None else list(views)
     if names == []:

@@ -1,8 +1,9 @@
 """The processes of one home on one machine: started detached, found again by process file, stopped by pid.
 
-Contract: `start` returns when the process answers its health check, or raises `StartError` with the end of
-its log. A process file names pid and start time, so that a pid used again by another program is never
-signalled. Nothing here is needed to run the services by hand.
+Contract: `start` returns when the process answers its health check, however long a busy machine takes; where
+the process ends before that it raises `StartError` with the end of its log. A process file names pid and start
+time, so that a pid used again by another program is never signalled. Nothing here is needed to run the services
+by hand.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.console import say
 from infra.home import ONE_THREAD, Home
 
-START_DEADLINE_S = 180.0
+PATIENCE_S = 60.0
+"""Seconds between two lines that say what is still waited for."""
+
 STOP_DEADLINE_S = 20.0
 
 
@@ -109,10 +113,10 @@ def mlflow_server(home: Home) -> Process:
     )
 
 
-def start(home: Home, process: Process, *, deadline_s: float = START_DEADLINE_S) -> bool:
+def start(home: Home, process: Process) -> bool:
     """Start `process` unless it runs already; True if this call started it. Raises StartError."""
     if _running_pid(home, process.name) is not None:
-        _wait_ready(home, process, deadline_s)
+        _wait_ready(home, process)
         return False
     if process.ready():
         raise StartError(
@@ -133,7 +137,7 @@ def start(home: Home, process: Process, *, deadline_s: float = START_DEADLINE_S)
         )
     _record(home, process.name, child.pid)
     try:
-        _wait_ready(home, process, deadline_s, child)
+        _wait_ready(home, process, child)
     except StartError:
         stop(home, process.name)
         raise
@@ -217,20 +221,22 @@ def _running_pid(home: Home, name: str) -> int | None:
         return None
 
 
-def _wait_ready(
-    home: Home, process: Process, deadline_s: float, child: subprocess.Popen[bytes] | None = None
-) -> None:
-    end = time.monotonic() + deadline_s
+def _wait_ready(home: Home, process: Process, child: subprocess.Popen[bytes] | None = None) -> None:
+    said = time.monotonic()
     while True:
         # The process first: were its port another program's, that one would answer in its place.
         ended = child.poll() is not None if child else _running_pid(home, process.name) is None
         if not ended and process.ready():
             return
-        if ended or time.monotonic() > end:
-            log = _log(home, process.name)
+        log = _log(home, process.name)
+        if ended:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:]) if log.exists() else ""
-            what = "ended before it was ready" if ended else f"was not ready after {deadline_s:.0f} s"
-            raise StartError(f"{process.name} ({process.address}) {what}; its log is {log}:\n{tail}")
+            raise StartError(
+                f"{process.name} ({process.address}) ended before it was ready; its log is {log}:\n{tail}"
+            )
+        if time.monotonic() - said > PATIENCE_S:
+            said = time.monotonic()
+            say(f"{process.name} runs and does not answer yet at {process.address}; its log is {log}")
         time.sleep(0.2)
 
 

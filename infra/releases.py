@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from infra import local
@@ -27,7 +28,7 @@ def history(home: Home) -> None:
             str(entry.replaced or ""),
             entry.by,
             verdict,
-            entry.override or "",
+            escape(entry.override or ""),
         )
     if rows.row_count:
         console.print(rows)
@@ -45,7 +46,7 @@ def diff(home: Home, a: int, b: int, *, measure: bool = False) -> None:
     for title, lines in (("", found.facts), ("part", found.parts), ("gate", found.gates)):
         rows = Table(title, f"release {a}", f"release {b}", box=None, pad_edge=False)
         for line in lines:
-            rows.add_row(line.what, line.a, line.b if line.b != line.a else "[dim]the same[/]")
+            rows.add_row(line.what, escape(line.a), escape(line.b) if line.b != line.a else "[dim]the same[/]")
         console.print(rows, "")
     rows = Table(
         "metric", f"release {a}", f"release {b}", "difference", "interval", "n", box=None, pad_edge=False

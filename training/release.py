@@ -104,7 +104,8 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
 def register(ctx: TrainingContext, manifest: ReleaseManifest) -> int:
     """Make the manifest a version of the release model and the challenger; the version's number.
 
-    A manifest that says what the newest version already says (other than when) is not registered again.
+    A manifest that says what the newest version already says (other than when) is not registered again. Killed,
+    it leaves nothing that anyone finds, or a whole version; run again, it registers once and moves the alias.
     """
     registry = registry_of(ctx)
     newest = registry.latest(RELEASE_MODEL)

@@ -26,11 +26,14 @@ from training.pipelines import ads, light, pinnersage, pixie
 from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
 from training.release import load_manifest
-from training.release_parts import MAKERS, RANKERS, registry_of
+from training.release_parts import LEXICAL, MAKERS, RANKERS, SEARCHSAGE, registry_of
 from validation.lease import leased, leases_of
 from validation.manifest import RELEASE_MODEL, Frozen, Space
 
-MODELS = (*MAKERS, *RANKERS, pixie.MODEL, pinnersage.MODEL, light.MODEL, ads.MODEL)
+MODELS = (
+    *(*MAKERS, *RANKERS, LEXICAL, SEARCHSAGE),
+    *(pixie.MODEL, pinnersage.MODEL, light.MODEL, ads.MODEL),
+)
 """Models whose old versions go; others on the same MLflow are none of ours."""
 
 

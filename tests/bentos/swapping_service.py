@@ -51,20 +51,24 @@ def spaces_of(version: int) -> list[str]:
     return [f"content@{space_number(version)}"]
 
 
-def mixed(answer: Mapping[str, Any]) -> str | None:
-    """What in an answer is not of the release that it names; None where all is."""
+def mixed(answer: Mapping[str, Any], *, is_ranked: bool) -> str | None:
+    """What in an answer is not of the release that it names; None where all is.
+
+    `is_ranked`: of a surface that the ranker orders, unless it missed its deadline.
+    """
     version, number = answer["release"], space_number(answer["release"])
     if answer["spaces"] != spaces_of(version):
         return f"release {version} answers with spaces {answer['spaces']}"
     lost = [part for part in answer["missing"] if not part.endswith(("deadline", "busy"))]
     if lost:
         return f"release {version} answers without {lost}"
-    ranked = answer["utility"] is not None or not answer["missing"]
+    ranked = answer["utility"] is not None or (is_ranked and not answer["missing"])
     ranker = (answer["utility"] or {}).get("ranker")
     if ranked and ranker != f"pinnability_lr@{version}":
         return f"release {version} is ranked by {ranker}"
+    searched = () if answer["fallback"] else BY_VECTORS  # a pin that its space does not hold has popular ones
     for pin in answer["pins"]:
-        if pin["source"] in BY_VECTORS and pin["pin_id"] % 2 != number % 2:
+        if pin["source"] in searched and pin["pin_id"] % 2 != number % 2:
             return f"release {version} finds pin {pin['pin_id']}, which its space does not hold"
         if ranked and (pin["score"] > 0.5) != (number == 2):
             return f"release {version} scores a pin {pin['score']}, which its ranker never does"

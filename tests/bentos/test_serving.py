@@ -14,6 +14,7 @@ from bentos.loader import check_release
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseHolder, ReleaseRejected
 from tests.bentos.fakes import Stack, planted_features, planted_release
+from validation.lease import Lease, leased
 
 
 class World:
@@ -61,6 +62,22 @@ def test_the_alias_moves_and_the_reference_follows(world: World) -> None:
     assert world.holder.refresh() and world.holder.current().version == 2
     world.alias = 1  # rollback is the same move backwards
     assert world.holder.refresh() and world.holder.current().version == 1
+
+
+def test_the_release_before_stays_and_going_back_loads_nothing(world: World, tmp_path: Path) -> None:
+    lease = Lease.take(tmp_path / "leases", "homefeed")
+    world.holder = ReleaseHolder(world.newest, world.load, world.check, poll_s=0.01, lease=lease)
+    held = []
+    for world.alias in (1, 2, 1, 3):
+        assert world.holder.refresh() and world.holder.current().version == world.alias
+        held.append(set(leased(tmp_path / "leases")))
+    assert world.loads == [1, 2, 3]
+    assert held == [{1}, {1, 2}, {1, 2}, {1, 3}], "what is in memory, and nothing else"
+    world.alias = 9
+    world.holder._load = lambda _: held.append(set(leased(tmp_path / "leases")))  # type: ignore[assignment,return-value]
+    assert not world.holder.refresh() and held[-1] == {1, 3, 9}, "held before it is loaded"
+    world.holder.close()
+    assert leased(tmp_path / "leases") == {}
 
 
 def test_a_request_bound_to_the_release_before_is_still_answered(world: World) -> None:

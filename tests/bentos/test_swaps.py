@@ -69,7 +69,7 @@ def asking(server: Server, seen: set[int]) -> Callable[[int], str | None]:
         status, answer = server.post(path, body)
         assert status == 200, answer
         seen.add(answer["release"])
-        return mixed(answer)
+        return mixed(answer, is_ranked=path == "/homefeed")
 
     return ask
 
@@ -102,10 +102,11 @@ def test_an_answer_of_two_releases_is_found_out() -> None:
         "release": 3,
         "spaces": ["content@1"],
         "missing": [],
+        "fallback": None,
         "utility": {"ranker": "pinnability_lr@3"},
         "pins": [pin],
     }
-    assert mixed(answer) is None
+    assert mixed(answer, is_ranked=True) is None
     for change in (
         {"spaces": ["content@1", "content@2"]},
         {"utility": {"ranker": "pinnability_lr@2"}},
@@ -113,6 +114,8 @@ def test_an_answer_of_two_releases_is_found_out() -> None:
         {"pins": [pin | {"score": 0.9}]},
         {"missing": ["pinnersage: VectorShapeError"]},
     ):
-        assert mixed(answer | change) is not None
+        assert mixed(answer | change, is_ranked=True) is not None
     slow = {"missing": ["rank: deadline"], "utility": None}
-    assert mixed(answer | slow) is None, "a busy machine misses deadlines, and says so"
+    assert mixed(answer | slow, is_ranked=True) is None, "a busy machine misses deadlines, and says so"
+    assert mixed(answer | {"utility": None}, is_ranked=True) is not None
+    assert mixed(answer | {"utility": None}, is_ranked=False) is None

@@ -52,6 +52,17 @@ def test_a_process_that_ends_is_an_error_with_its_log(home: Home, tmp_path: Path
         local.start(home, process)
 
 
+def test_a_slow_start_is_waited_for_and_says_so(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(local, "PATIENCE_S", 0.0)
+    slow = "import pathlib, sys, time; time.sleep(1); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    assert local.start(home, _process(tmp_path, slow))
+    local.stop(home, "sleeper")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "sleeper runs and does not answer yet at nowhere; its log is" in said
+
+
 def test_a_pid_used_again_is_left_alone(home: Home) -> None:
     home.run.mkdir(parents=True)
     (home.run / "other.json").write_text(json.dumps({"pid": os.getpid(), "started": 1.0}))
