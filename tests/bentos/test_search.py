@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from bentos.query_vectors import QueryVectors
 from bentos.ranking import RankingParts
 from bentos.release import ServingRelease
 from bentos.retrieval import RetrievalParts
+from bentos.search_parts import query_vectors, with_words
 from bentos.search_stages import topics_of
 from bentos.serving import ReleaseRejected
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, DIM, GARDENER, Stack, manifest, pin_of, planted_release, topic_of
-from tests.bentos.planted_search import PlantedEncoder, search_manifest
+from tests.bentos.planted_search import POPULAR, PlantedEncoder, search_manifest
 from tests.bentos.preview import FixedHolder
+from training.models.lexical import PopularQueries
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.query_features import QUERY_FEATURES, QUERY_MATCH
 
@@ -253,3 +256,17 @@ def test_an_encoder_of_another_space_is_rejected(tmp_path, encoder: PlantedEncod
     release = replace(planted_release(tmp_path, search=True), queries=QueryVectors(encoder))
     with pytest.raises(ReleaseRejected, match=words):
         check_release(release)
+
+
+def test_words_are_loaded_with_the_release_and_damaged_ones_reject_it(tmp_path: Path, searching: Stack) -> None:
+    searching.release.lexical.save(tmp_path)
+    POPULAR.save(tmp_path)
+    bare = replace(searching.release, lexical=None, popular_queries=PopularQueries({}))
+    loaded = with_words(bare, lambda model, version: tmp_path)
+    found, expected = (r.lexical.search("cake", 5)[0].tolist() for r in (loaded, searching.release))
+    assert found == expected and loaded.popular_queries == POPULAR
+    (tmp_path / "vocab.index.json").unlink()
+    with pytest.raises(ReleaseRejected, match=r"lexical@1: .*train lexical again"):
+        with_words(bare, lambda model, version: tmp_path)
+    with pytest.raises(ReleaseRejected, match="searchsage@1: "):
+        query_vectors(bare.manifest, lambda model, version: tmp_path / "nothing")
