@@ -42,7 +42,7 @@ status: $(VENV)/.installed ## what runs, where, which release
 	$(BIN)/corkboard --home $(HOME_DIR) status
 
 test: $(VENV)/.installed ## the tests, in WORKERS=2 processes (PYTEST_ARGS=... to choose)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check --diff . | head -40

@@ -46,7 +46,8 @@ class BreakerRules(BaseModel):
     share: float = Field(0.5, gt=0, le=1)
     """Failures among all calls of the window, at least: what fails for one user in a hundred stays closed."""
     rest_s: float = Field(1.0, gt=0)
-    longest_rest_s: float = Field(30.0, gt=0)
+    longest_rest_s: float = Field(5.0, gt=0)
+    """A probe costs one request its deadline; a longer rest would cost every request what is back already."""
 
 
 class State(IntEnum):

@@ -2,30 +2,24 @@
 
 An impression log holds what came through the funnel; a light ranker judges what never does. So a share of the
 home feed's requests logs every pin shown and an even draw of those that were cut, with each source's rank and
-score. Records are made on a thread of their own, behind the answer.
+score.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from bentos.candidates import concatenate
-from bentos.event_log import EventLog, LogClosed
+from bentos.event_log import EventLog
 from bentos.features import Floats, Ints
 from bentos.feed import Feed, Surface
+from bentos.sampled_log import SampledLog
 from validation.events import CandidateRecord, Reached
 
-logger = logging.getLogger("corkboard.candidates")
-
 STREAM = "candidates"
-WAITING = 64
-"""Requests whose records may wait to be made; those that come then are left out of the sample."""
 _DRAWS = 11
 """The stream of a request's generator that decides what is logged."""
 
@@ -41,44 +35,18 @@ class CandidateSample(BaseModel):
     """Pins a request of which nothing was shown; all of them where there are fewer."""
 
 
-class CandidateLog:
-    """Writes the sample to a log of its own: one that is slow, full or closed never costs a feed."""
+class CandidateLog(SampledLog):
+    """The sample of home feeds."""
 
     def __init__(self, log: EventLog, sample: CandidateSample | None = None) -> None:
-        self._log, self._sample = log, sample or CandidateSample()
-        self._behind = ThreadPoolExecutor(1, "candidate-log")
-        self._waiting = threading.BoundedSemaphore(WAITING)
+        self._sample = sample or CandidateSample()
+        super().__init__(log, self._sample.requests, _DRAWS)
 
-    def record(self, feed: Feed) -> None:
-        """Log the finished home feed of somebody, if it is of the sample. The feed must not change any more."""
-        if not (feed.surface is Surface.HOMEFEED and feed.user_id and drawn(feed, self._sample.requests)):
-            return
-        if not self._waiting.acquire(blocking=False):
-            logger.warning("candidates of request %d are not logged: %d wait", feed.request_id, WAITING)
-            return
-        try:
-            self._behind.submit(self._write, feed).add_done_callback(_report)
-        except RuntimeError:
-            # The service is closing; the answer is worth more than its place in the sample.
-            self._waiting.release()
-            logger.warning("candidates of request %d are not logged: the log is closed", feed.request_id)
+    def _fits(self, feed: Feed) -> bool:
+        return feed.surface is Surface.HOMEFEED
 
-    def _write(self, feed: Feed) -> None:
-        try:
-            if records := records_of(feed, self._sample.cut):
-                self._log.append(records).add_done_callback(_report)
-        finally:
-            self._waiting.release()
-
-    def close(self) -> None:
-        """Write what waits, then release the log. Safe to call twice."""
-        self._behind.shutdown()
-        self._log.close()
-
-
-def drawn(feed: Feed, share: float) -> bool:
-    """Whether a request is of a sample that holds this share of them; the same answer for the same request."""
-    return bool(feed.rng(_DRAWS).random() < share)
+    def _records(self, feed: Feed) -> list[CandidateRecord]:
+        return records_of(feed, self._sample.cut)
 
 
 def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
@@ -138,11 +106,3 @@ def candidate_id(request_id: int, pin_id: int, source: str) -> int:
     """A 63-bit id that the same candidate of the same request always has."""
     digest = hashlib.blake2b(f"{request_id}:{pin_id}:{source}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 1) or 1
-
-
-def _report(done: Future) -> None:
-    error = done.exception()
-    if isinstance(error, LogClosed):
-        logger.error("the candidates of a request are lost: %s", error)
-    elif error is not None:
-        logger.error("the candidates of a request are lost: %r", error)

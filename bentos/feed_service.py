@@ -38,6 +38,7 @@ from bentos.messages import (
 from bentos.metrics import observe
 from bentos.policy_file import ServedPolicy
 from bentos.pool import Pool, needed, why_missing
+from bentos.ranking_log import RankingLog
 from bentos.release import ServingRelease
 from bentos.searching import check_length, query_of, searchable
 from bentos.shown import as_feed_pins, as_pins, utility_of
@@ -72,6 +73,8 @@ class FeedService:
     impressions: Impressions
     candidates: CandidateLog | None = None
     """Where a sample of requests logs what it fetched; None logs nothing."""
+    rankings: RankingLog | None = None
+    """Where a sample of answers logs what their ranking saw; None logs nothing."""
     clock_ms: Callable[[], int] = _clock_ms
     policy: Callable[[ServingRelease], ServedPolicy] = _defaults
     """What pages of a release are made by, now."""
@@ -231,8 +234,9 @@ class FeedService:
             pins = await self._shown(feed)
         with feed.stage("log"):
             self.impressions.record(feed)
-            if self.candidates is not None:
-                self.candidates.record(feed)
+            for sampled in (self.candidates, self.rankings):
+                if sampled is not None:
+                    sampled.record(feed)
         seconds = time.perf_counter() - started
         observe(feed, seconds)
         return FeedAnswer(

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bentos import candidate_log, impressions, intake
+from bentos import candidate_log, impressions, intake, ranking_log
 from bentos.candidate_log import CandidateLog, CandidateSample
 from bentos.catalogue import ActiveUsers
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RankingEngine, RetrievalEngine
@@ -23,6 +23,7 @@ from bentos.load import LoadRules, LoadShedder
 from bentos.loader import WHOLE, ReleaseLoader, Role
 from bentos.policy_file import PolicyFile
 from bentos.pool import Pool
+from bentos.ranking_log import RankingLog
 from bentos.registry import ModelRegistry
 from bentos.sequences import SequenceWriter, replay
 from bentos.serving import ReleaseHolder
@@ -61,8 +62,9 @@ class HomefeedParts:
         self.holder.close()
         if self.intake is not None:
             self.intake.close()
-        if self.feed.candidates is not None:
-            self.feed.candidates.close()
+        for sampled in (self.feed.candidates, self.feed.rankings):
+            if sampled is not None:
+                sampled.close()
         self.feed.impressions.close()
         self.pool.close()
 
@@ -99,12 +101,14 @@ def open_homefeed(
         opened.callback(shown.close)
         fetched = open_candidates(settings)
         opened.callback(fetched.close)
+        ranked = open_rankings(settings)
+        opened.callback(ranked.close)
         taken = open_intake(settings, features, lake, pool) if with_events else None
         opened.pop_all()
     holder = open_holder(settings, features, role)
     policy = PolicyFile(settings.utility or settings.home / UTILITY, named=settings.utility is not None)
     load = LoadShedder(LoadRules(target_ms=settings.p99_ms))
-    feed = FeedService(holder.current, engines, shown, fetched, policy=policy.current, load=load)
+    feed = FeedService(holder.current, engines, shown, fetched, ranked, policy=policy.current, load=load)
     return HomefeedParts(pool, holder, feed, taken, lake)
 
 
@@ -153,3 +157,8 @@ def open_candidates(settings: Settings) -> CandidateLog:
     """The log of what a sample of requests fetched."""
     sample = CandidateSample(requests=settings.candidates_rate, cut=settings.candidates_cut)
     return CandidateLog(EventLog.open(settings.events, candidate_log.STREAM), sample)
+
+
+def open_rankings(settings: Settings) -> RankingLog:
+    """The log of what the ranking of a sample of answers saw."""
+    return RankingLog(EventLog.open(settings.events, ranking_log.STREAM), settings.rankings_rate)

@@ -8,8 +8,10 @@ import numpy as np
 
 from bentos.breaker import PartAbsent
 from bentos.features import Floats, Ints, PinTable
-from training.models.interactions import Pins, request_interactions
-from training.models.query_features import query_features
+from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from training.models.interactions import INTERACTION_FEATURES, Pins, request_interactions
+from training.models.pinnability import PIN_PREFIX, USER_PREFIX
+from training.models.query_features import QUERY_FEATURES, query_features
 from training.models.ranker import Candidates, Ranker, Request
 
 if TYPE_CHECKING:
@@ -42,6 +44,24 @@ def inputs(feed: Feed) -> tuple[Request, Candidates]:
         feed.user.scalars, table.stats.scalars[rows], meetings(feed), query=asked(feed)
     )
     return request, Candidates(table.vectors[rows], features)
+
+
+FEATURES = (
+    *(USER_PREFIX + name for name in USER_SCALARS),
+    *(PIN_PREFIX + name for name in PIN_SCALARS),
+    *INTERACTION_FEATURES,
+    *QUERY_FEATURES,
+)
+"""What any ranker may read of a request and a candidate, named as in training rows."""
+
+
+def seen(feed: Feed) -> Floats:
+    """(n, len(FEATURES)) float32 of `feed.candidates`, NaN where user or pin are not known."""
+    rows, stats = feed.pins.rows(feed.candidates.pin_ids), feed.pins.stats
+    pins = np.where(stats.present[rows, None], stats.scalars[rows], np.float32(np.nan))
+    user = feed.user.scalars if feed.user.known else np.full(len(USER_SCALARS), np.nan, np.float32)
+    users = np.broadcast_to(user, (len(rows), len(USER_SCALARS)))
+    return np.hstack([users, pins, meetings(feed), asked(feed)], dtype=np.float32)
 
 
 def meetings(feed: Feed) -> Floats:

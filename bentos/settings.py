@@ -54,6 +54,8 @@ class Settings(BaseModel):
     """Share of home feeds that log what they fetched and cut, for the light ranker; 0 logs none."""
     candidates_cut: int = Field(default=200, ge=0)
     """Pins of such a request that are logged without having been shown, at most."""
+    rankings_rate: float = Field(default=0.01, ge=0, le=1)
+    """Share of ranked answers that log the features and scores of what they show, for `corkboard replay`."""
 
     @property
     def lake(self) -> Path:
@@ -95,6 +97,7 @@ _VARIABLES = {
     "threads": "CORKBOARD_THREADS",
     "candidates_rate": "CORKBOARD_CANDIDATES_RATE",
     "candidates_cut": "CORKBOARD_CANDIDATES_CUT",
+    "rankings_rate": "CORKBOARD_RANKINGS_RATE",
 }
 
 

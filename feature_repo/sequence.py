@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 SURFACES: tuple[str, ...] = ("homefeed", "related", "search", "board", "topic", "profile", "ads", "store")
 """Surfaces with a code of their own, counted from 1; any other name, or none, is 0."""
 
-_SURFACE_CODES = {name: code for code, name in enumerate(SURFACES, start=1)}
-_SURFACE_CODES[RELATED_ADS] = _SURFACE_CODES["ads"]
+SURFACE_CODES = {name: code for code, name in enumerate(SURFACES, start=1)}
+SURFACE_CODES[RELATED_ADS] = SURFACE_CODES["ads"]
+"""Every name with a code; ads beside related pins count as ads."""
 
 DTYPES: dict[str, np.dtype] = {
     "event_ids": np.dtype(np.int64),
@@ -48,7 +49,7 @@ DTYPES: dict[str, np.dtype] = {
 
 def surface_code(surface: str | None) -> int:
     """The int32 code of a surface's name; 0 for none or a name outside `SURFACES`."""
-    return _SURFACE_CODES.get(surface, 0) if surface else 0
+    return SURFACE_CODES.get(surface, 0) if surface else 0
 
 
 class Event(NamedTuple):
@@ -270,7 +271,7 @@ def columns_of(actions: pd.DataFrame) -> dict[str, np.ndarray]:
     size = len(actions)
     surfaces, durations = np.zeros(size, np.int8), np.zeros(size, np.float32)
     if "surface" in actions.columns:
-        surfaces = actions["surface"].map(_SURFACE_CODES).fillna(0).to_numpy().astype(np.int8)
+        surfaces = actions["surface"].map(SURFACE_CODES).fillna(0).to_numpy().astype(np.int8)
     if "duration_s" in actions.columns:
         durations = np.nan_to_num(actions["duration_s"].to_numpy(dtype=np.float32, na_value=0.0))
     times = actions["timestamp"].to_numpy(dtype="datetime64[us]").view(np.int64)

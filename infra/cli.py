@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -277,8 +278,8 @@ def evaluate(
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
             " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
             " pinnability_gbdt and both without positions; search popularity, bm25, off_the_shelf,"
-            " content_two_tower, searchsage, hybrid, and two recipes of its loss, in_batch and mixed."
-            " Repeatable, or with commas; all that the data allows if left out, but for the recipes.",
+            " content_two_tower, searchsage, hybrid, and mixed (random negatives and log Q). Repeatable, or"
+            " with commas; all that the data allows if left out, but for mixed.",
         ),
     ] = None,
     candidates: Annotated[
@@ -420,6 +421,61 @@ def calibration(
             days=days, within_hours=within_hours, json_file=json, figure=figure
         )
         report.run(context.obj.home, config)
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    since: Annotated[
+        datetime | None, typer.Option(help="Requests from then on, UTC; all that are logged if left out.")
+    ] = None,
+    max_requests: Annotated[int, typer.Option(min=1, help="The newest so many requests.")] = 2000,
+    least: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit 1 where less of any feature or score agrees.")
+    ] = 0.999,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of features, absolute and relative.")] = 1e-5,
+    score_tolerance: Annotated[float, typer.Option(min=0, help="Of probabilities, absolute.")] = 1e-3,
+    json: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
+) -> None:
+    """Rank logged requests again from Feast's history and the registry: does training see what serving saw?
+
+    Services log a share of what they rank (CORKBOARD_RANKINGS_RATE, 0.01). Every feature and score is
+    compared, row by row; exit code 1 names those that do not agree.
+    """
+    with _named_errors():
+        from infra import replay as report
+        from training.replay import ReplayConfig
+
+        config = ReplayConfig(
+            since=None if since is None else since.replace(tzinfo=UTC),
+            max_requests=max_requests,
+            tolerance=tolerance,
+            score_tolerance=score_tolerance,
+        )
+        if not report.run(context.obj.home, config, least=least, json_file=json):
+            raise typer.Exit(1)
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    user: Annotated[str, typer.Argument(help="The user's id, as the data set writes it.")],
+    allow_again: Annotated[
+        bool, typer.Option("--allow-again", help="Let rows of this user in again when they come.")
+    ] = False,
+) -> None:
+    """Remove a user from lake, log, features, online store, training sets, quarantine, reports, and prove it.
+
+    Every store is searched again afterwards; exit code 1 where anything is left. Services must be down: they
+    remember. Rows of the user that come in later are dropped (a salted hash knows them), unless --allow-again.
+    Models that were trained keep their weights, and counts of pins their counts, until the next `train`. A user
+    that is nowhere is no error.
+    """
+    from infra import forget as job
+
+    with _named_errors():
+        if not job.run(context.obj.home, user, allow_again=allow_again):
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -22,7 +22,7 @@ class SearchEvaluateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: tuple[str, ...] | None = None
-    """None: all but the recipes of the loss, each of which is a training of its own."""
+    """None: all but other recipes of the loss, each of which is a training of its own."""
     days: int | None = Field(None, ge=1)
     """Days held out before the lake's end; None: a week at most."""
     seeds: int = Field(3, ge=1)

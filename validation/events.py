@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 SEGMENT_SUFFIX = ".jsonl"
 
@@ -25,18 +25,21 @@ UnixMs = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
 """Milliseconds since 1970 UTC, before the year 10000."""
 
 
-class _Record(BaseModel):
+class _Logged(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     event_id: Id
     """Makes the record the same record again: appending it twice counts once."""
     user_id: Id
-    pin_id: Id
     timestamp_ms: UnixMs
     """When it happened, by the client's word or, failing that, the server's clock."""
     surface: str | None = None
     release: int | None = None
     """Version of the release that served the answer this belongs to."""
+
+
+class _Record(_Logged):
+    pin_id: Id
 
 
 class ActionRecord(_Record):
@@ -114,7 +117,59 @@ class CandidateRecord(_Record):
     """Chance that the pin was logged, given that its request was: 1 where it was shown."""
 
 
-AnyRecord = ActionRecord | ImpressionRecord | CandidateRecord
+Packed = Annotated[bytes, Field(repr=False)]
+"""A matrix of little-endian float32, row by row; base64 in the line."""
+
+
+class RankingRecord(_Logged):
+    """What the ranking of one answer saw and said of the n pins shown, to hold against what training sees."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    kind: Literal["ranking"] = "ranking"
+    request_id: Id
+    query: str | None = None
+    ranker: str
+    """`model@version`."""
+    pin_ids: tuple[Id, ...]
+    features: tuple[str, ...]
+    """Names of the F features, as training rows name them."""
+    values: Packed
+    """(n, F), NaN where nothing was known."""
+    heads: tuple[str, ...]
+    """Names of the H heads."""
+    scores: Packed
+    """(n, H) probabilities."""
+    calibrated: bool
+    """Whether `scores` are calibrated."""
+    sequence_length: int = Field(ge=0)
+    """Actions in the user's sequence, before the request."""
+    sequence_newest_ms: UnixMs
+    """Time of the newest of them, 0 for none."""
+
+    @model_validator(mode="after")
+    def _belongs(self) -> RankingRecord:
+        n = len(self.pin_ids)
+        for name, packed, width in (
+            ("values", self.values, len(self.features)),
+            ("scores", self.scores, len(self.heads)),
+        ):
+            if len(packed) != 4 * n * width:
+                raise ValueError(f"{name} has {len(packed)} bytes; {n} x {width} float32 are {4 * n * width}")
+        return self
+
+
+class ForgottenRecord(BaseModel):
+    """Where a record of a forgotten user was. It says nothing, and nobody reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["forgotten"] = "forgotten"
+    event_id: Id = 1
+    timestamp_ms: UnixMs = 0
+
+
+AnyRecord = ActionRecord | ImpressionRecord | CandidateRecord | RankingRecord | ForgottenRecord
 Record = Annotated[AnyRecord, Field(discriminator="kind")]
 RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Record)
 

@@ -44,6 +44,10 @@ _TABLES = "\n".join(
 )
 
 
+FORGOTTEN = "\x00forgotten "
+"""Begins what stands for the name of something forgotten; no id of a data set begins so."""
+
+
 class IdForm(StrEnum):
     """What the ids of one kind are in the data set itself."""
 
@@ -198,6 +202,20 @@ class IdMap:
             )
         words = [found.get(i) for i in unique.tolist()]
         return [words[p] for p in places.tolist()]
+
+    def forget(self, kind: EntityKind, ids: Sequence[int]) -> None:
+        """Put names that say nothing in the place of those of `ids`: their numbers stay taken."""
+        if not (self.path.exists() and self.form(kind) is IdForm.STRING):
+            return
+        self._connection().execute("PRAGMA secure_delete = ON")
+        with self._write() as db:
+            db.executemany(
+                f"UPDATE {kind.value} SET value = ? WHERE id = ?",
+                [(f"{FORGOTTEN}{number}", number) for number in ids],
+            )
+        # The write-ahead log holds pages as they were before.
+        self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._cache.pop(kind, None)
 
     def count(self, kind: EntityKind) -> int:
         """How many strings of `kind` are numbered."""

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from validation import report
 from validation.errors import BadContractFile, CheckpointFailed, EmptyTable, IngestBusy, MissingTable, MixedIds
+from validation.forgotten import Forgotten
 from validation.frames import Flow, Inspection, Known, frame
 from validation.ids import IdForm, IdFormError, IdMap
 from validation.lake import Lake
@@ -234,11 +235,14 @@ def _stage(
             pins=pins,
             dims=contract.vector_dims,
             earliest=contract.earliest,
+            forgotten=Forgotten.of(lake.path),
         )
         try:
             staged[name] = stage(table, rules, spool, quarantine)
         except IdFormError as error:
             raise MixedIds(f"{name}: {error}") from error
+        if staged[name].forgotten:
+            progress(f"{name}: {staged[name].forgotten:,} rows of forgotten users are dropped")
     return staged
 
 

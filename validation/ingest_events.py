@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from validation.events import SEGMENT_SUFFIX, AnyRecord, from_line, whole_lines
-from validation.ids import IdMap
+from validation.ids import IdForm, IdMap
 from validation.ingest import Progress, alone, ingest, silent
 from validation.lake import Lake
 from validation.outcome import IngestReport
@@ -40,7 +40,7 @@ _BATCH = 200_000
 """Records held at once."""
 
 _TABLES: dict[str, Table] = {"action": ACTIONS, "impression": IMPRESSIONS, "candidate": CANDIDATES}
-"""The table of each kind of record."""
+"""The table of each kind of record; rankings stay in the log, for `corkboard replay` alone."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def events_to_tables(
                     rejected.write(line)
                     unreadable += 1
                     continue
-                writers[_TABLES[record.kind].name].add(record)
+                if (table := _TABLES.get(record.kind)) is not None:
+                    writers[table.name].add(record)
     if not unreadable:
         (out_dir / UNREADABLE).unlink()
     for writer in writers.values():
@@ -173,9 +174,11 @@ class _Writer:
 
     def _own_ids(self, name: str, values: list[int | None]) -> pa.Array:
         """The data set's ids of lake ids, nulls kept."""
-        present = [v for v in values if v is not None]
-        decoded = iter(self.ids.decode_known(self.spec.ids[name], present))
-        return pa.array([None if v is None else next(decoded) for v in values])
+        kind, present = self.spec.ids[name], [v for v in values if v is not None]
+        decoded = iter(self.ids.decode_known(kind, present))
+        # Typed, since a column of nulls alone would pass for integers.
+        wanted = pa.string() if self.ids.form(kind) is IdForm.STRING else pa.int64()
+        return pa.array([None if v is None else next(decoded) for v in values], wanted)
 
 
 def cursors(lake: Lake) -> dict[str, int]:

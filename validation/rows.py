@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from validation.events import Reached
 from validation.fingerprint import row_hash
+from validation.forgotten import Forgotten
 from validation.ids import MAX_ID, IdMap, hash_ids
 from validation.queries import normal
 from validation.settle import contains
@@ -77,6 +78,8 @@ class Rules:
     """Dimension of each vector column."""
     earliest: datetime = EARLIEST
     """The first instant that an action, an impression or a follow may have."""
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    """Users whose rows stay out, unread."""
 
 
 @dataclass(frozen=True)

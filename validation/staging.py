@@ -18,7 +18,7 @@ from validation.fingerprint import key_of, row_hash
 from validation.quarantine import Quarantine
 from validation.rows import Rules, check
 from validation.source import SourceTable
-from validation.tables import TIMESTAMP
+from validation.tables import TIMESTAMP, USER_ID
 
 ROW = "_row"
 """Number of a staged row in its source table."""
@@ -71,6 +71,8 @@ class Staged:
     """(kept,) uint64 fingerprint of each."""
     days: tuple[date, ...] = ()
     """UTC days that the rows of an event table fall on."""
+    forgotten: int = 0
+    """Rows of forgotten users, which went nowhere."""
     sample: pa.Table | None = None
     """At most SAMPLE_ROWS rows in lake form, and ROW; None where no row passed."""
 
@@ -81,17 +83,23 @@ def spool_name(table: str, day: date | None) -> str:
 
 
 def stage(source: SourceTable, rules: Rules, spool: Spool, quarantine: Quarantine) -> Staged:
-    """Checks every row of `source`; those that pass go to `spool`, the others to `quarantine`."""
+    """Checks every row of `source`; those that pass go to `spool`, the others to `quarantine`.
+
+    Rows of forgotten users go nowhere.
+    """
     spec = source.spec
     by_name: dict[str, list] = {"rows": [], "keys": [], "content": [], "sample": []}
     days: set[date] = set()
+    forgotten = 0
     stride = max(1, -(-source.rows // SAMPLE_ROWS))
     for first, path, batch in source.batches():
-        checked = check(spec, batch, rules)
-        quarantine.add(source, path, batch, first, checked.refused, checked.reasons)
+        stays = _not_forgotten(batch, rules)
+        forgotten += batch.num_rows - len(stays)
+        checked = check(spec, batch if len(stays) == batch.num_rows else batch.take(pa.array(stays)), rules)
+        quarantine.add(source, path, batch, first, stays[checked.refused], checked.reasons)
         if not len(checked.passed):
             continue
-        numbers = checked.passed + first
+        numbers = stays[checked.passed] + first
         by_name["rows"].append(numbers)
         by_name["keys"].append(key_of(checked.rows, spec.key))
         by_name["content"].append(row_hash(checked.rows, spec.schema.names))
@@ -104,7 +112,7 @@ def stage(source: SourceTable, rules: Rules, spool: Spool, quarantine: Quarantin
         else:
             spool.append(spec.name, rows)
     if not by_name["rows"]:
-        return Staged(source, spool)
+        return Staged(source, spool, forgotten=forgotten)
     return Staged(
         source,
         spool,
@@ -112,8 +120,16 @@ def stage(source: SourceTable, rules: Rules, spool: Spool, quarantine: Quarantin
         keys=np.concatenate(by_name["keys"]),
         content=np.concatenate(by_name["content"]),
         days=tuple(sorted(days)),
+        forgotten=forgotten,
         sample=pa.concat_tables(by_name["sample"]),
     )
+
+
+def _not_forgotten(batch: pa.Table, rules: Rules) -> np.ndarray:
+    """Places of the rows that are of no forgotten user, (kept,) int64."""
+    if USER_ID not in batch.schema.names:
+        return np.arange(batch.num_rows)
+    return np.flatnonzero(~rules.forgotten.places(batch.column(USER_ID)))
 
 
 def _by_day(rows: pa.Table) -> Iterator[tuple[date, pa.Table]]:

@@ -16,7 +16,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow.parquet as pq
 
-from feature_repo.sequence import Event, Sequence, SequenceLog, columns_of, event_of, merge
+from feature_repo.schema import SEQUENCE_ARRAYS
+from feature_repo.sequence import DTYPES, Event, Sequence, SequenceLog, columns_of, event_of, merge
 from validation.events import ActionRecord, from_line, segments_of, whole_lines
 from validation.lake import Lake
 from validation.tables import ACTIONS, Vocabulary
@@ -90,6 +91,15 @@ def logged_events(events_dir: Path, vocabulary: Vocabulary) -> dict[int, list[Ev
             if isinstance(record, ActionRecord):
                 events.setdefault(record.user_id, []).append(event_of(record, vocabulary))
     return events
+
+
+def logged_columns(lake: Lake, events_dir: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """Every action of lake and log as columns of a sequence log, in pieces; some are in both."""
+    yield from _days(lake)
+    for user, events in logged_events(events_dir, lake.contract().vocabulary).items():
+        arrays = zip(SEQUENCE_ARRAYS, zip(*events, strict=True), strict=True)
+        owner = np.full(len(events), user, np.int64)
+        yield {"user_ids": owner} | {name: np.array(values, DTYPES[name]) for name, values in arrays}
 
 
 def _differing(store: SequenceStore, made: Mapping[int, Sequence]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from feature_repo.jobs.database import days_of, literal
 from feature_repo.jobs.files import write
 from feature_repo.schema import SEQUENCE_LENGTH
-from feature_repo.sequence import SURFACES
+from feature_repo.sequence import SURFACE_CODES
 from feature_repo.views import USER_SEQUENCE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def sequences(db: duckdb.DuckDBPyConnection, lake: Lake, out: Path, as_of: datet
     undone by a batch; its created time is the same, so that a push wins a tie.
     """
     days_of(db, lake, "actions", [day for day in lake.days("actions") if day < as_of.date()])
-    surfaces = ", ".join(f"'{name}': {code}" for code, name in enumerate(SURFACES, start=1))
+    surfaces = ", ".join(f"'{name}': {code}" for name, code in SURFACE_CODES.items())
     order = "timestamps_ms DESC, event_id DESC"
     table = db.sql(
         f"""

@@ -64,6 +64,12 @@ class PackedOnlineStore(OnlineStore):
     def drop_space(self, config: RepoConfig, view: FeatureView, space: str) -> None:
         """Remove every row of one space of a view; a space that has none is left so."""
 
+    @abstractmethod
+    def delete_rows(
+        self, config: RepoConfig, view: FeatureView, ids: Sequence[int], space: str | None = None
+    ) -> None:
+        """Remove rows so that nothing of them stays in the store's files; ids without one are left so."""
+
     def layout(self, view: FeatureView) -> RowLayout:
         """The view's row layout, built once for each schema."""
         schema = tuple(f"{f.name}:{f.dtype}" for f in view.features)

@@ -99,6 +99,13 @@ class PackedRedisOnlineStore(PackedOnlineStore, RedisOnlineStore):
     def drop_space(self, config: RepoConfig, view: FeatureView, space: str) -> None:
         self._unlink(config, _prefix(config, view) + space.encode() + b":")
 
+    def delete_rows(
+        self, config: RepoConfig, view: FeatureView, ids: Sequence[int], space: str | None = None
+    ) -> None:
+        client = self._get_client(config.online_store)
+        for name in _names(config, view, ids, space):  # one by one: in a cluster each has a slot of its own
+            client.delete(name)
+
     def update(
         self,
         config: RepoConfig,

@@ -98,6 +98,17 @@ class PackedSqliteOnlineStore(PackedOnlineStore, SqliteOnlineStore):
         with connection:
             connection.execute(f"DROP TABLE IF EXISTS {_table(config, view, space)}")
 
+    def delete_rows(
+        self, config: RepoConfig, view: FeatureView, ids: Sequence[int], space: str | None = None
+    ) -> None:
+        connection = self._get_conn(config)
+        connection.execute("PRAGMA secure_delete = ON")  # what was there is overwritten with zeros
+        with connection:
+            statement = f"DELETE FROM {_table(config, view, space)} WHERE id = ?"
+            connection.executemany(statement, [(id_,) for id_ in ids])
+        # The write-ahead log holds pages as they were before.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def update(
         self,
         config: RepoConfig,

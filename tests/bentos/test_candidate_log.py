@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bentos.candidate_log import STREAM, CandidateLog, CandidateSample, drawn, fates, records_of
+from bentos.candidate_log import STREAM, CandidateLog, CandidateSample, fates, records_of
 from bentos.candidates import Candidates
 from bentos.event_log import EventLog, read
 from bentos.feed import Feed, Surface
 from bentos.feed_service import run_blocking
 from bentos.funnel import HOMEFEED
 from bentos.messages import FeedAnswer, FeedRequest, RelatedRequest
+from bentos.sampled_log import drawn
 from tests.bentos.fakes import COOK, GARDENER, NOW_MS, PINS, Stack
 from validation.events import CandidateRecord, Reached
 from validation.ingest import ingest
@@ -100,9 +101,9 @@ def test_what_the_shortlist_left_out_stood_in_line(stack: Stack) -> None:
 
 def test_a_share_of_the_requests_is_logged(stack: Stack) -> None:
     feeds = [Feed(Surface.HOMEFEED, stack.release, NOW_MS, 5, seed=seed) for seed in range(2_000)]
-    assert 60 <= sum(drawn(feed, 0.05) for feed in feeds) <= 140
-    assert not any(drawn(feed, 0.0) for feed in feeds) and all(drawn(feed, 1.0) for feed in feeds)
-    assert drawn(feeds[0], 0.05) == drawn(feeds[0], 0.05)
+    assert 60 <= sum(drawn(feed, 0.05, 11) for feed in feeds) <= 140
+    assert not any(drawn(feed, 0.0, 11) for feed in feeds) and all(drawn(feed, 1.0, 11) for feed in feeds)
+    assert drawn(feeds[0], 0.05, 11) == drawn(feeds[0], 0.05, 11)
 
 
 def test_nobody_and_related_pins_are_not_logged(stack_of: Callable[..., Stack]) -> None:

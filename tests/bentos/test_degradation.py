@@ -134,6 +134,18 @@ def _hurried(stages: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(out)
 
 
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Shortens every deadline until the test ends."""
+
+    def shorten() -> None:
+        for surface, stages in FUNNELS.items():
+            monkeypatch.setitem(FUNNELS, surface, _hurried(stages))
+        monkeypatch.setattr("bentos.feed_service.CARDS_DEADLINE_MS", DEADLINE_MS)
+
+    return shorten
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = warmed(planted_stack(tmp_path_factory.mktemp("degraded")))
@@ -149,10 +161,7 @@ def whole(planted: Stack) -> Iterator[Site]:
 
 
 @pytest.fixture
-def site(whole: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for surface, stages in FUNNELS.items():
-        monkeypatch.setitem(FUNNELS, surface, _hurried(stages))
-    monkeypatch.setattr("bentos.feed_service.CARDS_DEADLINE_MS", DEADLINE_MS)
+def site(whole: Site) -> Iterator[Site]:
     assert whole.heals().missing == []
     yield whole
     whole.heals()
@@ -169,17 +178,25 @@ NAMES = {
 }
 """What an answer may say is missing while a dependency is broken."""
 
+SLOW = ("deadline", "breaker open")
+"""What a busy machine may cost any part."""
+
 
 @pytest.mark.parametrize("kind", ["raising", "hanging", "garbage"])
 @pytest.mark.parametrize("broken", list(NAMES))
-def test_a_feed_through_every_single_fault(site: Site, broken: str, kind: str) -> None:
+def test_a_feed_through_every_single_fault(
+    site: Site, hurry: Callable[[], None], broken: str, kind: str
+) -> None:
+    if kind == "hanging":
+        hurry()
     fault = site.faults[broken]
     fault.breaks(kind)
     answers = [site.feed() for _ in range(4)]
     for answer in answers:
         assert len(answer.pins) == 10, f"{broken} {kind}: {answer.missing}"
         named = {part.partition(":")[0] for part in answer.missing}
-        assert named and named <= NAMES[broken], answer.missing
+        late = {part.partition(":")[0] for part in answer.missing if part.endswith(SLOW)}
+        assert named & NAMES[broken] and named - late <= NAMES[broken], answer.missing
     if kind != "garbage":
         assert any("breaker open" in part for part in answers[-1].missing), "nobody waits for it any more"
     assert sum(site.pool.hanging().values()) <= (8 if kind == "hanging" else 0)
@@ -187,7 +204,8 @@ def test_a_feed_through_every_single_fault(site: Site, broken: str, kind: str) -
     assert answer.missing == [] and len(answer.pins) == 10
 
 
-def test_an_open_breaker_is_not_waited_for(site: Site) -> None:
+def test_an_open_breaker_is_not_waited_for(site: Site, hurry: Callable[[], None]) -> None:
+    hurry()
     fault = site.faults["ranker"]
     fault.breaks("hanging")
     for _ in range(3):

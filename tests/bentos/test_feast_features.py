@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,22 +15,39 @@ import pytest
 from bentos.engines import Engines, LocalRanking, LocalRetrieval
 from bentos.event_log import EventLog
 from bentos.feast_features import FeastFeatures
+from bentos.features import PinStats
 from bentos.feed_service import FeedService
 from bentos.ids import Ids
 from bentos.impressions import Impressions, ServedPins
 from bentos.intake import STREAM, EventIntake
 from bentos.messages import Event, EventsRequest, FeedRequest, RelatedRequest
 from bentos.pool import Pool
+from bentos.ranking_features import FEATURES
+from bentos.ranking_log import RankingLog
 from bentos.sequences import SequenceWriter
+from feature_repo.jobs.replay import logged_columns
+from feature_repo.schema import PIN_SCALARS
+from feature_repo.sequence import SequenceLog
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
 from tests.bentos.conftest import run
 from tests.bentos.fakes import likes_the_near, manifest
 from tests.feature_repo import conftest as features_world
+from training.data.feature_join import Catalogue, FeatureJoin
+from training.data.point_in_time import FeastPointInTime, PointInTime, Profiles
+from training.data.training_set_facts import PinVectors
+from training.evaluation.ranking_records import SEQUENCE, logged
+from training.models.calibration import Calibrator
 from training.models.pinnersage import PinnerSageConfig
+from training.replay import ReplayConfig, Replayed, Scorer, both, compared
+from training.transact.examples import Known, PinTable
+from validation.events import RankingRecord
 from validation.ids import IdMap
 from validation.manifest import CollectionCheck
 from validation.tables import Contract
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +64,8 @@ class Real:
     features: FeastFeatures
     service: FeedService
     intake: EventIntake
+    store: FeatureStore
+    events: Path
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +107,8 @@ def real(world: features_world.World, tmp_path_factory: pytest.TempPathFactory) 
     pool = Pool(8)
     engines = Engines(pool, LocalRetrieval(pool), LocalRanking(pool))
     shown = Impressions(EventLog.open(folder / "events", "impressions"), ServedPins())
-    service = FeedService(lambda: release, engines, shown, clock_ms=lambda: NOW_MS)
+    rankings = RankingLog(EventLog.open(folder / "events", "rankings"), 1.0)
+    service = FeedService(lambda: release, engines, shown, rankings=rankings, clock_ms=lambda: NOW_MS)
     intake = EventIntake(
         EventLog.open(folder / "events", STREAM),
         SequenceWriter(features).start(),
@@ -99,9 +121,10 @@ def real(world: features_world.World, tmp_path_factory: pytest.TempPathFactory) 
     from bentos.loader import check_release
 
     check_release(release)
-    yield Real(features, service, intake)
+    yield Real(features, service, intake, store, folder / "events")
     intake.close()
     shown.close()
+    rankings.close()
     pool.close()
 
 
@@ -167,3 +190,98 @@ def test_an_event_is_in_the_next_feed(real: Real) -> None:
     assert not {11, 12} & {p.pin_id for p in after.pins}
     again = run(real.intake.accept(EventsRequest(events=events)))
     assert again.duplicates == 2 and len(real.features.user(user, None).sequence) == 2
+
+
+# Replay ------------------------------------------------------------------------------------------------------
+
+
+def served(real: Real, service: FeedService, users: range) -> list[RankingRecord]:
+    """What the rankings of a feed for each user logged."""
+    answers = {run(service.homefeed(FeedRequest(user_id=user, limit=30))).request_id for user in users}
+    found: list[RankingRecord] = []
+    for _ in range(200):  # records are made behind the answer
+        found = [record for record in logged(real.events) if record.request_id in answers]
+        if len(found) == len(answers):
+            break
+        time.sleep(0.02)
+    return found
+
+
+def made_anew(
+    real: Real, world: features_world.World, records: list[RankingRecord], known: PointInTime | None = None
+) -> Replayed:
+    """The records' rows from Feast's history, the lake and the log, scored by the release's ranker."""
+    release = real.service.release()
+    history = SequenceLog.from_columns(logged_columns(world.lake, real.events))
+    vectors = release.vectors(world.pin_ids, release.space)[0]
+    catalogue = Catalogue.of(world.lake, PinVectors(features_world.SPACE, world.pin_ids, vectors))
+    join = FeatureJoin(known or FeastPointInTime(real.store), catalogue, history, release.signs, lambda: None)
+    assert release.ranker is not None
+    calibrator = Calibrator.identity(release.ranker_name, release.ranker.heads)
+    scorer = Scorer(release.ranker, calibrator, Known(history, PinTable(world.pin_ids, vectors)))
+    return compared([both(records, join, scorer)], ReplayConfig())
+
+
+@pytest.fixture(scope="module")
+def rankings(real: Real) -> list[RankingRecord]:
+    """Feeds of users of every kind, one of whom acted a moment ago and is not in the lake with it."""
+    event = Event(user_id=4, pin_id=9, action="save", timestamp_ms=NOW_MS - 60_000)
+    run(real.intake.accept(EventsRequest(events=[event])))
+    return served(real, real.service, range(1, 28))
+
+
+def test_training_sees_what_serving_saw(
+    real: Real, world: features_world.World, rankings: list[RankingRecord]
+) -> None:
+    found = made_anew(real, world, rankings)
+    assert found.requests == len(rankings) >= 20 and found.rows > 200 and found.releases == (3,)
+    names = {one.name for one in found.agreements}
+    assert names == {*FEATURES, *SEQUENCE, "score_engage"}
+    assert found.below(0.999) == () and found.share >= 0.999
+    acted = next(record for record in rankings if record.user_id == 4)
+    assert acted.sequence_newest_ms == NOW_MS - 60_000, "an event of the log counts"
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """History with one counter of pins that is not what it was."""
+
+    real: PointInTime
+
+    def profiles(self, user_ids: np.ndarray, times: pd.Series) -> Profiles:
+        return self.real.profiles(user_ids, times)
+
+    def pin_scalars(self, pin_ids: np.ndarray, times: pd.Series) -> np.ndarray:
+        return corrupted(self.real.pin_scalars(pin_ids, times))
+
+
+def corrupted(scalars: np.ndarray) -> np.ndarray:
+    scalars = scalars.copy()
+    scalars[:, PIN_SCALARS.index("positives_7d")] += 1
+    return scalars
+
+
+@dataclass(frozen=True)
+class WrongOnline(FeastFeatures):
+    """A store with the same counter wrong."""
+
+    def pins(self, ids: np.ndarray) -> PinStats:
+        found = super().pins(ids)
+        return replace(found, scalars=corrupted(found.scalars))
+
+
+def test_a_feature_that_history_has_otherwise_is_named(
+    real: Real, world: features_world.World, rankings: list[RankingRecord]
+) -> None:
+    found = made_anew(real, world, rankings, Wrong(FeastPointInTime(real.store)))
+    assert {one.name for one in found.below(0.999)} == {"pin_positives_7d", "score_engage"}
+    assert "pin" in found.examples["pin_positives_7d"] and found.share < 0.999
+
+
+def test_a_feature_that_is_served_wrong_is_named(real: Real, world: features_world.World) -> None:
+    release = replace(real.service.release(), features=WrongOnline(real.features.reader))
+    records = served(real, replace(real.service, release=lambda: release), range(1, 6))
+    found = made_anew(real, world, records)
+    below = {one.name: one for one in found.below(0.999)}
+    assert set(below) == {"pin_positives_7d", "score_engage"}
+    assert below["pin_positives_7d"].largest == pytest.approx(1)

@@ -8,18 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bentos import ranking, retrieval
+from bentos.engines import Engines, RemoteRanking, RemoteRetrieval
 from bentos.errors import EmptyQuery, NoSearch, QueryTooLong, RequestError
 from bentos.event_log import read
 from bentos.impressions import STREAM
 from bentos.loader import check_release
 from bentos.messages import MAX_QUERY, FeedAnswer, SearchRequest, SuggestionsRequest
 from bentos.query_vectors import QueryVectors
+from bentos.ranking import RankingParts
 from bentos.release import ServingRelease
+from bentos.retrieval import RetrievalParts
 from bentos.search_stages import topics_of
 from bentos.serving import ReleaseRejected
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, DIM, GARDENER, Stack, manifest, pin_of, planted_release, topic_of
 from tests.bentos.planted_search import PlantedEncoder, search_manifest
+from tests.bentos.preview import FixedHolder
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.query_features import QUERY_FEATURES, QUERY_MATCH
 
@@ -193,6 +198,27 @@ def test_a_part_that_fails_costs_its_results_only(searching: Stack) -> None:
     searching.release.queries.encoder.broken = True
     answer = search(searching, "benches yoga")
     assert answer.missing == ["searchsage: RuntimeError"] and answer.pins
+
+
+def test_a_search_is_the_same_with_retrieval_and_ranking_elsewhere(searching: Stack) -> None:
+    holder = FixedHolder(searching.release)
+    there = RetrievalParts(searching.pool, holder)  # type: ignore[arg-type]
+    ranking_there = RankingParts(searching.pool, FixedHolder(by_words(searching.release, 5.0)))  # type: ignore[arg-type]
+
+    async def nothing(request: object) -> object:
+        raise AssertionError("a search asks for no light scores and no ads")
+
+    engines = Engines(
+        searching.pool,
+        RemoteRetrieval(lambda asked: retrieval.retrieve(there, asked)),
+        RemoteRanking(nothing, lambda asked: ranking.rank(ranking_there, asked), nothing),  # type: ignore[arg-type]
+    )
+    here = replace(searching.service, release=lambda: by_words(searching.release, 5.0))
+    asked = SearchRequest(query=f"oak tabels {pin_of(4, 9)}", user_id=COOK, limit=30)
+    remote, local = (run(service.search(asked)) for service in (replace(here, engines=engines), here))
+    assert remote.missing == [] and counts(remote) == counts(local)
+    assert [pin.pin_id for pin in remote.pins] == [pin.pin_id for pin in local.pins]
+    assert remote.pins[0].pin_id == pin_of(4, 9) and remote.utility == local.utility
 
 
 def test_results_are_logged_with_what_was_searched_for(searching: Stack) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,17 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
+def whole(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """An answer that lacks nothing: a busy machine misses deadlines, and breakers open and close again."""
+    end = time.monotonic() + 60
+    while True:
+        answer: dict[str, Any] = server.post(path, body)[1]
+        if not answer["missing"]:
+            return answer
+        assert time.monotonic() < end, answer["missing"]
+        time.sleep(0.25)
+
+
 def test_feeds_are_ranked_whole_and_without_loss_under_concurrent_calls(server: Server) -> None:
     """BentoML's default of 100 calls a connection lost calls that were in flight; ours loses none."""
 
@@ -36,7 +49,7 @@ def test_feeds_are_ranked_whole_and_without_loss_under_concurrent_calls(server: 
         answers = list(pool.map(ask, range(240)))
     assert {status for status, _, _ in answers} == {200}
     # A busy machine may miss a deadline, which the answer names; anything else named is a lost call.
-    slow = ("deadline", "busy")
+    slow = ("deadline", "busy", "breaker open")
     lost = [part for _, missing, _ in answers for part in missing if not part.endswith(slow)]
     assert lost == []
     whole = [count for _, missing, count in answers if not missing]
@@ -44,11 +57,7 @@ def test_feeds_are_ranked_whole_and_without_loss_under_concurrent_calls(server: 
 
 
 def test_learned_sources_and_light_scores_across_the_hop(server: Server) -> None:
-    for _ in range(5):  # a busy machine may miss a deadline, which the answer then names
-        answer = server.post("/homefeed", {"user_id": COOK, "limit": 60})[1]
-        if not answer["missing"]:
-            break
-    assert answer["missing"] == []
+    answer = whole(server, "/homefeed", {"user_id": COOK, "limit": 60})
     brought = {source["name"]: source["count"] for source in answer["sources"]}
     assert min(brought[name] for name in ("pinnerformer", "dcm", "two_tower")) > 0
     assert "light" in [stage["name"] for stage in answer["stages"]]
@@ -57,17 +66,14 @@ def test_learned_sources_and_light_scores_across_the_hop(server: Server) -> None
 
 
 def test_related_pins_across_the_hop(server: Server) -> None:
-    answer = server.post("/related", {"pin_id": pin_of(4, 3), "limit": 8})[1]
+    answer = whole(server, "/related", {"pin_id": pin_of(4, 3), "limit": 8})
     assert {topic_of(p["pin_id"]) for p in answer["pins"]} == {4}
     assert answer["sources"][0]["name"] == "similar_pins" and answer["missing"] == []
 
 
 def test_search_across_the_hop(server: Server) -> None:
-    for _ in range(5):  # a busy machine may miss a deadline, which the answer then names
-        answer = server.post("/search", {"query": "choclate cake", "user_id": GARDENER, "limit": 10})[1]
-        if not answer["missing"]:
-            break
-    assert answer["missing"] == [] and {topic_of(p["pin_id"]) for p in answer["pins"]} == {1}
+    answer = whole(server, "/search", {"query": "choclate cake", "user_id": GARDENER, "limit": 10})
+    assert {topic_of(p["pin_id"]) for p in answer["pins"]} == {1}
     assert {s["name"]: s["count"] > 0 for s in answer["sources"]} == {"searchsage": True, "lexical": True}
     assert answer["query"]["corrected"] == [{"typed": "choclate", "read": "chocolate"}]
     assert answer["pins"][0]["heads"] and answer["utility"] is None, "the planted ranker reads no query"

@@ -91,7 +91,7 @@ def history(seed: int = 7) -> dict[str, pd.DataFrame]:
             "pin_id": pin_ids,
             "action": rng.choice([1, 2, 3, 4, 6, 7], count),
             "timestamp": moments(count),
-            "surface": rng.choice(["homefeed", "search", "elsewhere", None], count),
+            "surface": rng.choice(["homefeed", "search", "related_ads", "elsewhere", None], count),
             "duration_s": rng.choice([1.5, np.nan], count),
         }
     )

@@ -16,7 +16,7 @@ HEAVY = (
 )
 COMMANDS = (
     *("ingest", "train", "release", "promote", "rollback", "history", "diff", "gc", "evaluate"),
-    *("up", "down", "status", "demo", "datasets"),
+    *("up", "down", "status", "demo", "datasets", "replay", "forget"),
 )
 
 

@@ -39,6 +39,7 @@ _CODE = (
     "training/models/interactions.py",
     "training/models/query_features.py",
     "training/models/lexical/*.py",
+    "training/data/feature_join.py",
     "training/data/labels.py",
     "training/data/sampled_negatives.py",
     "training/data/point_in_time.py",

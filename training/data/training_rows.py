@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -15,8 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.schema import PIN_SCALARS, PIN_TOPICS, SEQUENCE_ARRAYS, USER_SCALARS
+from feature_repo.schema import SEQUENCE_ARRAYS
 from feature_repo.sequence import SequenceLog
+from training.data.feature_join import Catalogue, FeatureJoin, unix_ms
 from training.data.labels import CLOCK_SKEW, attribute, known_until, multi_hot
 from training.data.point_in_time import PointInTime
 from training.data.sampled_negatives import Popularity, answers, pages
@@ -29,20 +29,10 @@ from training.data.training_set_facts import (
     LABEL_PREFIX,
     STATS,
     WEIGHT,
-    PinVectors,
     TrainingSetError,
     day_file,
 )
-from training.models.interactions import (
-    INTERACTION_FEATURES,
-    ActionRows,
-    Pins,
-    RequestRows,
-    interactions,
-    polarity_signs,
-)
-from training.models.pinnability import PIN_PREFIX, USER_PREFIX
-from training.models.query_features import QUERY_FEATURES, row_query_features
+from training.models.interactions import polarity_signs
 from validation.lake import Lake
 from validation.tables import (
     ACTION,
@@ -64,41 +54,6 @@ if TYPE_CHECKING:
 
 Made = tuple[pd.DataFrame, np.ndarray, pd.Series, dict[datetime, dict]]
 """Rows, labels int8 (rows, actions), until when each row's features look, each day's counts of actions."""
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """Every pin of the lake as the interaction kernel takes it, by ascending id."""
-
-    pins: Pins
-    created_at: pd.Series
-
-    @classmethod
-    def of(cls, lake: Lake, vectors: PinVectors | None) -> Catalogue:
-        frame = lake.read("pins", ["pin_id", "created_at", "topics"]).sort_values("pin_id", ignore_index=True)
-        ids = frame["pin_id"].to_numpy(dtype=np.int64)
-        topics = np.zeros((len(ids), PIN_TOPICS), dtype=np.int64)
-        for row, own in enumerate(frame["topics"]):
-            if own is not None:
-                topics[row, : min(len(own), PIN_TOPICS)] = own[:PIN_TOPICS]
-        matrix = np.zeros((len(ids), 1 if vectors is None else vectors.vectors.shape[1]), dtype=np.float32)
-        if vectors is not None:
-            at = np.searchsorted(ids, vectors.pin_ids)
-            here = (at < len(ids)) & (ids[np.minimum(at, len(ids) - 1)] == vectors.pin_ids)
-            matrix[at[here]] = vectors.vectors[here]
-        created = frame["created_at"]
-        return cls(Pins(ids, matrix, topics, unix_ms(created)), created)
-
-    def rows(self, pin_ids: np.ndarray) -> np.ndarray:
-        """Row of each pin id, -1 where the lake has no such pin."""
-        ids = self.pins.ids
-        at = np.minimum(np.searchsorted(ids, pin_ids), len(ids) - 1)
-        return np.where(ids[at] == pin_ids, at, -1)
-
-
-def unix_ms(times: pd.Series) -> np.ndarray:
-    """Unix ms, int64, of zoned times."""
-    return times.to_numpy(dtype="datetime64[ms]").astype(np.int64)
 
 
 def history_of(lake: Lake, end: datetime) -> SequenceLog:
@@ -136,17 +91,8 @@ class RowBuilder:
         words: Callable[[], LexicalIndex | None],
     ) -> None:
         self.lake = lake
-        self.features = features
         self.plan = plan
-        self.catalogue = catalogue
-        self.history = history
-        self.words = cache(words)
-        self.history_rows = ActionRows(
-            pin_rows=catalogue.rows(history.pin_ids),
-            actions=history.actions.astype(np.int32),
-            times_ms=history.timestamps_ms,
-        )
-        self.signs = polarity_signs(plan.vocabulary)
+        self.join = FeatureJoin(features, catalogue, history, polarity_signs(plan.vocabulary), cache(words))
         self.popularity: Popularity | None = None
 
     def write(self, out_dir: Path, days: list[datetime]) -> None:
@@ -230,9 +176,9 @@ class RowBuilder:
 
     def _counted(self, before: datetime) -> Popularity:
         """Popularity at the midnight `before`."""
-        ids = self.catalogue.pins.ids
-        popularity = Popularity(ids, self.catalogue.created_at, self.plan.config.popularity_power)
-        popularity.count(self.history.pin_ids[self.history.timestamps_ms < before.timestamp() * 1000])
+        ids = self.join.catalogue.pins.ids
+        popularity = Popularity(ids, self.join.catalogue.created_at, self.plan.config.popularity_power)
+        popularity.count(self.join.history.pin_ids[self.join.history.timestamps_ms < before.timestamp() * 1000])
         return popularity
 
     def _counts(
@@ -252,30 +198,11 @@ class RowBuilder:
         """Every column of the set, in the order of `rows`, from what happened before `known`."""
         names = self.plan.vocabulary.names
         positive = [c - 1 for c in self.plan.vocabulary.codes(Polarity.POSITIVE)]
-        users = rows[USER_ID].to_numpy(dtype=np.int64)
-        pin_ids = rows[PIN_ID].to_numpy(dtype=np.int64)
-        profiles = self.features.profiles(users, known)
-        pin_scalars = self.features.pin_scalars(pin_ids, known)
-        starts, ends = self.history.slice(users, unix_ms(known))
-        meetings = interactions(
-            self.catalogue.pins,
-            self.history_rows,
-            RequestRows(
-                pin_rows=self.catalogue.rows(pin_ids),
-                pin_ids=pin_ids,
-                times_ms=unix_ms(rows[TIMESTAMP]),
-                starts=starts,
-                ends=ends,
-                followed_starts=profiles.followed_starts,
-                followed_ends=profiles.followed_ends,
-            ),
-            profiles.followed,
-            self.signs,
-        )
+        joined = self.join.of(rows, known)
         columns: dict[str, pa.Array] = {
             REQUEST_ID: pa.array(rows[REQUEST_ID].to_numpy(dtype=np.int64)),
-            USER_ID: pa.array(users),
-            PIN_ID: pa.array(pin_ids),
+            USER_ID: pa.array(rows[USER_ID].to_numpy(dtype=np.int64)),
+            PIN_ID: pa.array(rows[PIN_ID].to_numpy(dtype=np.int64)),
             POSITION: pa.array(rows[POSITION].to_numpy(dtype=np.int32)),
             TIMESTAMP: pa.array(rows[TIMESTAMP], TIME),
             SURFACE: pa.array(rows[SURFACE], pa.string(), from_pandas=True),
@@ -285,24 +212,13 @@ class RowBuilder:
             LABEL: pa.array(labels[:, positive].max(axis=1, initial=0).astype(np.int8)),
         }
         columns |= {LABEL_PREFIX + name: pa.array(labels[:, i]) for i, name in enumerate(names)}
-        for prefix, features, block in (
-            (USER_PREFIX, USER_SCALARS, profiles.scalars),
-            (PIN_PREFIX, PIN_SCALARS, pin_scalars),
-            ("", INTERACTION_FEATURES, meetings),
-            ("", QUERY_FEATURES, self._asked(rows, pin_ids)),
-        ):
-            if block.shape != (len(rows), len(features)):
+        for names, block in joined.groups():
+            if block.shape != (len(rows), len(names)):
                 raise TrainingSetError(
-                    f"{prefix or features[0]} features came back as {block.shape} for {len(rows)} rows"
+                    f"{names[0]} and its like came back as {block.shape} for {len(rows)} rows"
                 )
-            columns |= {prefix + name: pa.array(block[:, i]) for i, name in enumerate(features)}
+            columns |= {name: pa.array(block[:, i]) for i, name in enumerate(names)}
         return pa.table(columns)
-
-    def _asked(self, rows: pd.DataFrame, pin_ids: np.ndarray) -> np.ndarray:
-        """QUERY_FEATURES of the rows; drawn rows were never searched for."""
-        if QUERY not in rows:
-            return np.zeros((len(rows), len(QUERY_FEATURES)), np.float32)
-        return row_query_features(self.words, rows[QUERY].tolist(), rows[SURFACE].tolist(), pin_ids)
 
     def _weights(self, propensity: pd.Series) -> np.ndarray:
         config = self.plan.config

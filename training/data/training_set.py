@@ -27,10 +27,11 @@ import pyarrow.dataset as ds
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.context import Progress, silent
+from training.data.feature_join import Catalogue
 from training.data.point_in_time import PointInTime
 from training.data.splits import DAY, Interval, midnight
 from training.data.training_plan import Plan, summary
-from training.data.training_rows import Catalogue, RowBuilder, history_of
+from training.data.training_rows import RowBuilder, history_of
 from training.data.training_set_facts import (
     KEYS,
     LABEL,

@@ -3,7 +3,7 @@ or not, and TransAct, one network for every head.
 
 The two without positions are the ablation of the position-bias switch. A pin shown first is acted on more,
 whatever it is; a ranker that is not told so holds the pin responsible, and one that is told forgets it when
-serving.
+serving. Trees without the query are that of what searching tells.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ class Gbdt:
     """Boosted trees a head, stopped by the validation rows."""
 
     position: bool = True
+    query: bool = True
     config: GbdtConfig = field(default_factory=GbdtConfig)
     seeded: bool = True
 
     def scores(self, data: RankingData, seed: int) -> Scores:
-        spec = _spec(data, self.position)
+        spec = _spec(data, self.position, self.query)
         train, held = features(data.train, spec), features(data.validation, spec)
         rankers = [
             fit_gbdt(
@@ -93,7 +94,7 @@ class TransAct:
 
 
 def models(data: RankingData, known: Callable[[], Known] | None = None) -> dict[str, RankingModel]:
-    """Every ranker of the table; those without positions only where positions were recorded, TransAct where
+    """Every ranker of the table; those without positions or query only where they were recorded, TransAct where
     `known` reads what it joins them with."""
     made: dict[str, RankingModel] = {"pinnability_logistic": Logistic(), "pinnability_gbdt": Gbdt()}
     if known is not None:
@@ -101,6 +102,8 @@ def models(data: RankingData, known: Callable[[], Known] | None = None) -> dict[
         made["transact"] = TransAct(known, recipe=TransActRecipe(min_positives=MIN_POSITIVES))
     if data.rows.info.has_position:
         made |= {"logistic_no_position": Logistic(position=False), "gbdt_no_position": Gbdt(position=False)}
+    if data.rows.info.has_query:
+        made["gbdt_no_query"] = Gbdt(query=False)
     return made
 
 
@@ -110,9 +113,11 @@ def features(block: Block, spec: FeatureSpec, *, serving: bool = False) -> Float
     return spec.assemble(block.user_scalars, block.pin_scalars, block.interactions, position, block.query)
 
 
-def _spec(data: RankingData, position: bool) -> FeatureSpec:
+def _spec(data: RankingData, position: bool, query: bool = True) -> FeatureSpec:
     info = data.rows.info
-    return FeatureSpec(space=info.space, position=position and info.has_position, query=info.query_features)
+    return FeatureSpec(
+        space=info.space, position=position and info.has_position, query=info.query_features if query else ()
+    )
 
 
 def _rows(assembled: Floats, data: RankingData, block: Block, head: int) -> Rows:

@@ -209,6 +209,9 @@ class _Table:
                 answer = variants_of(model, seed)[0](self._known)
                 fit_s = time.perf_counter() - start
                 found = {q: answer(asked.queries) for q, asked in self._questions.items()}
+            if isinstance(model, Seeded):
+                first = query_metrics(found[LATER][:, :K], self._questions[LATER])[RECALL].mean()
+                self._progress(f"{name}, seed {seed}: {RECALL} {first:.4f}")
             spent = self._spent.setdefault(name, [0.0, 0.0])
             spent[0] += fit_s
             spent[1] += time.perf_counter() - start - fit_s

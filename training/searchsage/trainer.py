@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class SearchSageTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(3, ge=0)
-    batch: int = Field(512, ge=2)
+    batch: int = Field(256, ge=2)
     """Pairs a step."""
     cap: int = Field(16, ge=1)
     """Pairs that one pin has at most."""
@@ -55,7 +56,7 @@ class SearchSageTraining(BaseModel):
     temperature: float = Field(0.07, gt=0)
     """Divides cosines in the loss; where it begins if it is learned."""
     learn_temperature: bool = False
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
     """Peak of the transformer's, reached after a tenth of the steps; linear decay to a tenth of it."""
     readout_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
@@ -136,8 +137,23 @@ def train(
         training.seed,
     )
     tower.eval()  # no dropout: what a step does is fixed by its batch
-    ids = tokens(pairs.queries)
-    start_readout(tower, ids, plan, pins)
+    with used_words(tower, tokens(pairs.queries)) as ids:
+        start_readout(tower, ids, plan, pins)
+        losses = _epochs(tower, ids, plan, pins, training, identity, checkpoints, progress)
+    return Trained(losses, len(pairs))
+
+
+def _epochs(
+    tower: QueryTower,
+    ids: Sequence[Sequence[int]],
+    plan: BatchPlan,
+    pins: FrozenPins,
+    training: SearchSageTraining,
+    identity: str,
+    checkpoints: Path | None,
+    progress: Progress | None,
+) -> tuple[float, ...]:
+    """Mean loss of each epoch, those of a run that was cut short included."""
     learner = _Learner(tower, training)
     optimiser = _optimiser(learner, training)
     said = f"searchsage\0{identity}\0{training.model_dump_json()}"
@@ -167,7 +183,26 @@ def train(
             save_checkpoint(checkpoints, run, place, learner, optimiser)
         if progress is not None:
             progress(f"searchsage: epoch {epoch + 1} of {training.epochs}, loss {place.losses[-1]:.4f}")
-    return Trained(place.losses, len(pairs))
+    return place.losses
+
+
+@contextmanager
+def used_words(tower: QueryTower, ids: list[list[int]]) -> Iterator[list[list[int]]]:
+    """`ids` in a vocabulary of the words they use, which the tower has while inside.
+
+    A step then costs what it learns: the other rows get no gradient, and are most of a small encoder's weights.
+    """
+    words = tower.transformer.get_input_embeddings()
+    padding = tower.transformer.config.pad_token_id or 0  # some encoders count positions by it, so it stays
+    used = np.unique(np.concatenate([np.arange(padding + 1), *map(np.asarray, ids)])).astype(np.int64)
+    few = nn.Embedding.from_pretrained(words.weight.detach()[torch.from_numpy(used)].clone(), freeze=False)
+    tower.transformer.set_input_embeddings(few)
+    try:
+        yield [np.searchsorted(used, row).tolist() for row in ids]
+    finally:
+        with torch.no_grad():
+            words.weight[torch.from_numpy(used)] = few.weight
+        tower.transformer.set_input_embeddings(words)
 
 
 def encode(tower: QueryTower, ids: Sequence[Sequence[int]]) -> Tensor:
@@ -215,4 +250,4 @@ def _optimiser(learner: _Learner, training: SearchSageTraining) -> torch.optim.O
     ]
     if training.learn_temperature:
         groups.append({"params": [learner.log_scale], "peak": training.readout_rate, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=training.learning_rate, weight_decay=training.weight_decay)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feature_repo.jobs.forget import online_rows, remove_online
 from feature_repo.online.layout import LayoutError
 from feature_repo.online.packed import Question
 from feature_repo.online.reader import Freshness, OnlineFeatures
@@ -157,6 +158,25 @@ def test_removing_a_view_removes_its_spaces(fresh_store, world: World) -> None:
         provider.read_rows(config, [Question(view, [1], SPACE), Question(view, [1], OTHER_SPACE)])
         == [[None]] * 2
     )
+
+
+def test_what_is_of_one_user_is_found_and_removed(fresh_store) -> None:
+    """The user's rows in every view and space and their boards; nobody else's, and none twice."""
+    end = pd.Timestamp(AT)
+    write(fresh_store, 7, country="DE", event=AT, created=AT)
+    write(fresh_store, 8, country="FR", event=AT, created=AT)
+    reader = OnlineFeatures(fresh_store)
+    reader.push_sequences({user: Sequence.of([Event(user, 1, 1, 0, 5)]) for user in (7, 8)})
+    for space in (SPACE, OTHER_SPACE):
+        row = pd.DataFrame({"user_id": [7], "space": space, "vector": [[0.6, 0.8]]})
+        fresh_store.write_to_online_store("user_embedding", row.assign(event_timestamp=end, created=end))
+    board = pd.DataFrame({"board_id": [3, 4], "owner_id": [7, 8], "pin_count": 1, "recent_pin_ids": [[1], [2]]})
+    fresh_store.write_to_online_store("board_features", board.assign(event_timestamp=end, created=end))
+    assert online_rows(fresh_store, 7, [3]) == 5
+    remove_online(fresh_store, 7, [3])
+    assert online_rows(fresh_store, 7, [3]) == 0 and online_rows(fresh_store, 8, [4]) == 3
+    assert len(reader.sequences([7])[7]) == 0 and len(reader.sequences([8])[8]) == 1
+    remove_online(fresh_store, 7, [3])
 
 
 def test_a_view_with_other_keys_is_refused_at_apply(fresh_store) -> None:

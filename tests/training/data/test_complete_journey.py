@@ -264,6 +264,7 @@ def test_the_real_data_set(tmp_path: Path) -> None:
     assert rows["pins"] == 68_509
     assert rows["users"] == 2_469
     assert rows["topics"] == 30 + 335
+    assert rows["query_judgements"] == 27_077
     actions = pd.read_parquet(out / "actions.parquet", columns=["action", "timestamp", "request_id", "pin_id"])
     assert actions["action"].value_counts().to_dict() == {"purchase": 1_460_438, "coupon": 18_911}
     seen = pd.read_parquet(out / "impressions.parquet", columns=["request_id", "pin_id", "propensity"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn import metrics as sk
 from feature_repo.sequence import SequenceLog
 from tests.training.evaluation.planted_rows import TRUE, planted
 from training.data.splits import Interval, time_split
-from training.data.training_set import TrainingSet
+from training.data.training_set import Block, TrainingSet
 from training.evaluation.hit_at_k import hit_at_k
 from training.evaluation.ranking import RankingData, RankingError, Scores, auc_error, evaluate
 from training.evaluation.ranking_models import Gbdt, Logistic, TransAct, models
@@ -124,6 +125,36 @@ def test_models_without_positions_are_there_only_where_positions_are(data: Ranki
     rows = planted(tmp_path / "flat", days=4, requests=60, positions=False)
     flat, _ = RankingData.of(rows, time_split(rows.info.start, rows.info.end))
     assert set(models(flat)) == {"pinnability_logistic", "pinnability_gbdt"}
+
+
+def test_what_the_query_tells_is_found_and_calibrated_by_surface(data: RankingData):
+    """Half of the rows are results of a search, saved where their words match, and more often in all."""
+
+    def searched(block: Block, seed: int) -> Block:
+        rng = np.random.default_rng(seed)
+        query = np.zeros((len(block), 2), np.float32)
+        query[:, 1] = rng.random(len(block)) < 0.5
+        query[:, 0] = query[:, 1] * rng.random(len(block))
+        chance = 0.15 + query[:, 1] * (0.15 + 0.5 * query[:, 0])
+        labels = block.labels.copy()
+        labels[:, 0] = rng.random(len(block)) < chance
+        keys = block.keys.assign(surface=np.where(query[:, 1] > 0, "search", "homefeed"))
+        return replace(block, keys=keys, query=query, labels=labels, label=labels[:, 0])
+
+    made = RankingData(copy(data.rows), data.split, ("save",))
+    made.rows.__dict__["info"] = data.rows.info.model_copy(update={"has_query": True})
+    for seed, part in enumerate(("train", "validation", "test")):
+        made.__dict__[part] = searched(getattr(data, part), seed)
+    found = models(made)
+    assert set(found) >= {"pinnability_gbdt", "gbdt_no_query"}
+    report = evaluate(made, {"told": Gbdt(config=FEW_TREES), "blind": Gbdt(query=False, config=FEW_TREES)})
+    told, blind = (report.mean(model, "save", "auc") for model in ("told", "blind"))
+    assert told > blind + 0.1
+    # the blind trees' scores say nothing of the surface, the calibrator does
+    (blind_rows,) = [r.calibration for r in report.rows if r.model == "blind"]
+    for surface in ("search", "homefeed"):
+        (row,) = [r for r in blind_rows if r.slice == surface]
+        assert abs(row.after.total_error) < 0.3 * abs(row.before.total_error), surface
 
 
 def test_seeds_are_kept_apart_and_averaged(data: RankingData):

@@ -15,7 +15,7 @@ from tests.training.data.oracle import NaivePointInTime
 from training.ads.examples import read_examples
 from training.ads.trainer import AdsTraining
 from training.context import TrainingContext
-from training.data.training_rows import Catalogue
+from training.data.feature_join import Catalogue
 from training.data.training_set import PinVectors, TrainingSet, TrainingSetConfig, build
 from training.data.world import simulate
 from training.data.world_config import AdsConfig, WorldConfig

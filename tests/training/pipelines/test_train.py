@@ -32,6 +32,7 @@ from training.models.transact import SequenceConfig
 from training.pipelines import night_vectors, pinnability
 from training.pipelines import pinsage as pinsage_module
 from training.pipelines import retrievers as retrievers_module
+from training.pipelines import searchsage as searchsage_module
 from training.pipelines import train as train_module
 from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import content_part, load_catalogue
@@ -104,6 +105,7 @@ def served() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pinsage_module, "shortfall", lambda part: None)
         patch.setattr(retrievers_module, "shortfall", lambda part: None)
+        patch.setattr(searchsage_module, "shortfall", lambda part: None)
         patch.setattr(train_module, "train_transact", partial(train_transact, config=SMALL_TRANSACT))
         yield
 
@@ -123,6 +125,7 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
         "content": 1,
         "lexical": 1,
         "pinsage": 1,
+        "searchsage": 1,
         "pixie": 1,
         **dict.fromkeys(LEARNED, 1),
         "pinnersage": 1,
@@ -140,7 +143,11 @@ def test_parts_live_in_their_spaces(trained: Trained):
     assert spaces.pop("pixie") is None, "a graph has no space"
     assert spaces.pop("lexical") is None, "words are no vectors"
     assert spaces.pop("light_gbdt") is None, "it reads scores"
-    assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
+    assert {name for name, space in spaces.items() if space == "pinsage@1"} == {
+        "pinsage",
+        "searchsage",
+        "pinnersage",
+    }
     assert {name for name, space in spaces.items() if space == "content@1"} == {
         "content",
         "pinnability_logistic",
@@ -422,7 +429,8 @@ def test_rankers_without_rows_are_skipped_and_say_why(
 
     monkeypatch.setattr(train_module, "build_training_set", nothing)
     done = train(made)
-    assert set(done.parts) == {"content", "lexical", "pinsage", "pixie", *LEARNED, "pinnersage", "light_gbdt"}
+    inside = {"pinsage", "searchsage", "pinnersage"}
+    assert set(done.parts) == {"content", "lexical", *inside, "pixie", *LEARNED, "light_gbdt"}
     no_ads = {"ads": "the data has no ads"}
     assert done.skipped == dict.fromkeys(RANKERS, "there is nothing to learn from") | no_ads
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,16 +57,31 @@ def by_length(ids: Sequence[Sequence[int]], most: int) -> Iterator[tuple[Ints, I
 
 
 def train_wordpiece(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, learned from `texts` (BERT's own)."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """A lower-casing WordPiece tokenizer, as BERT's, of about `vocabulary` pieces learned from `texts`.
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    Equal texts give equal pieces, which the trainer of `tokenizers` does not promise.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    normal, parts = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in parts.pre_tokenize_str(normal.normalize_str(text)))
+    pieces = {piece: place for place, piece in enumerate([*SPECIAL, *_pieces(counts, vocabulary)])}
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normal, parts
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", pieces["[SEP]"]), ("[CLS]", pieces["[CLS]"]))
     return tokenizer
+
+
+def _pieces(counts: Mapping[str, int], most: int) -> list[str]:
+    """Every character, at a word's start and inside; then the words, beginnings and endings that spare most."""
+    letters = sorted({letter for word in counts for letter in word})
+    spared: Counter[str] = Counter()
+    for word, count in counts.items():
+        for cut in range(2, len(word)):
+            spared[word[:cut]] += count * (cut - 1)
+            spared[f"##{word[cut - 1 :]}"] += count * (len(word) - cut)
+        if len(word) > 1:
+            spared[word] += count * (len(word) - 1)
+    best = sorted(spared, key=lambda piece: (-spared[piece], piece))
+    single = [*letters, *(f"##{letter}" for letter in letters)]
+    return single + best[: max(0, most - len(single) - len(SPECIAL))]

@@ -1,0 +1,72 @@
+"""What the ranking of an answer saw: features and scores of the pins shown, for a sample of answers.
+
+`corkboard replay` makes the same features anew from history and holds the two against each other. Answers that
+went on without the user's or the pins' features say so themselves, and are no part of the sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from bentos.event_log import EventLog
+from bentos.feed import Feed, Surface
+from bentos.ranking_features import FEATURES, seen
+from bentos.sampled_log import SampledLog
+from validation.events import RankingRecord
+
+STREAM = "rankings"
+
+_DRAW = 21
+"""The stream of a request's generator that decides whether it is logged."""
+
+_DEGRADED = ("user:", "pins:")
+"""What an answer says that went on without features."""
+
+
+class RankingLog(SampledLog):
+    """The sample of ranked answers, on every surface but that of ads."""
+
+    def __init__(self, log: EventLog, share: float) -> None:
+        super().__init__(log, share, _DRAW)
+
+    def _fits(self, feed: Feed) -> bool:
+        return (
+            feed.heads is not None
+            and feed.surface is not Surface.RELATED_ADS
+            and not any(said.startswith(_DEGRADED) for said in feed.missing)
+        )
+
+    def _records(self, feed: Feed) -> list[RankingRecord]:
+        return [record_of(feed)] if len(feed.candidates) else []
+
+
+def record_of(feed: Feed) -> RankingRecord:
+    """The record of a ranked feed."""
+    heads, sequence, pin_ids = feed.heads, feed.user.sequence.before(feed.now_ms), feed.candidates.pin_ids
+    assert heads is not None
+    return RankingRecord(
+        event_id=ranking_id(feed.request_id),
+        user_id=feed.user_id,
+        timestamp_ms=feed.now_ms,
+        surface=feed.surface.value,
+        release=feed.release.version,
+        request_id=feed.request_id,
+        query=feed.query or None,
+        ranker=heads.ranker,
+        pin_ids=tuple(pin_ids.tolist()),
+        features=FEATURES,
+        values=seen(feed).astype("<f4").tobytes(),
+        heads=heads.names,
+        scores=np.asarray(heads.of(pin_ids), "<f4").tobytes(),
+        calibrated=heads.calibrated,
+        sequence_length=len(sequence),
+        sequence_newest_ms=sequence.newest_ms,
+    )
+
+
+def ranking_id(request_id: int) -> int:
+    """A 63-bit id that the ranking of the same request always has."""
+    digest = hashlib.blake2b(b"ranking:%d" % request_id, digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 1) or 1

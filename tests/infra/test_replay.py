@@ -1,0 +1,51 @@
+"""`corkboard replay` says what does not agree, and fails by it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli import app
+from training import replay
+from training.replay import ReplayConfig, Sides, compared
+
+
+def sides(wrong: int) -> Sides:
+    """1,000 rows of two features and a score; in `wrong` rows serving saw another number of clicks."""
+    at = pd.Timestamp("2026-03-02 12:00", tz="UTC")
+    keys = pd.DataFrame({"request_id": np.arange(1000) // 25, "pin_id": 7, "timestamp": at, "release": 2})
+    offline = np.arange(1000, dtype=np.float32)
+    online = offline.copy()
+    online[:wrong] += 3
+    same = (offline, offline)
+    return Sides(keys, {"pin_clicks_7d": (online, offline), "cos_max": same, "score_save": same})
+
+
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int, *more: str) -> tuple[int, str]:
+    found = compared([sides(wrong)], ReplayConfig())
+    monkeypatch.setattr(replay, "replay", lambda ctx, events, config: found)
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "replay", *more])
+    return answer.exit_code, answer.output
+
+
+def test_a_feature_that_differs_is_named_and_fails_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, said = asked(tmp_path, monkeypatch, 2, "--json", str(tmp_path / "out.json"))
+    assert code == 1 and "pin_clicks_7d: 99.8000% agree" in said and "pin 7" in said
+    numbers = json.loads((tmp_path / "out.json").read_text())
+    assert numbers["below"] == ["pin_clicks_7d"] and numbers["requests"] == 40 and numbers["releases"] == [2]
+    assert numbers["share"] == pytest.approx(1 - 2 / 3000)
+    assert numbers["features"][0]["differing"] == 2 and numbers["features"][0]["largest"] == 3
+
+
+def test_what_agrees_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(tmp_path, monkeypatch, 1)[0] == 0
+
+
+def test_a_home_that_logged_nothing_says_how(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "replay"])
+    assert answer.exit_code == 1 and "CORKBOARD_RANKINGS_RATE" in answer.output
