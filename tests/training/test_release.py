@@ -61,7 +61,15 @@ from validation.gates import GateBounds, GateFailed
 from validation.lake import Lake
 from validation.lake_check import check_lake
 from validation.leakage import LabelLeak
-from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, Part, ReleaseManifest
+from validation.manifest import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    RELEASE_MODEL,
+    DataChecks,
+    Part,
+    ReleaseManifest,
+)
 from validation.tables import Polarity
 
 pytestmark = pytest.mark.slow
@@ -96,6 +104,11 @@ SMALL = PinnabilityConfig(gbdt=GbdtConfig(rounds=15, depth=4, threads=1))
 def naive(ctx: TrainingContext) -> NaivePointInTime:
     frames, contract = tiny_world().frames, tiny_world().contract
     return NaivePointInTime(frames["actions"], frames["follows"], contract.vocabulary.codes(Polarity.POSITIVE))
+
+
+@cache
+def checked(start: datetime, end: datetime) -> DataChecks:
+    return check_lake(tiny_world().lake, start, end)
 
 
 def fill(ctx: TrainingContext, content: Part, pins: Pins, vectors: np.ndarray | None = None) -> None:
@@ -164,9 +177,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(release_evaluation, "point_in_time", naive)
         # One lake for all: the suites take seconds.
-        patched.setattr(
-            release, "check_lake", cache(lambda lake, start, end: check_lake(tiny_world().lake, start, end))
-        )
+        patched.setattr(release, "check_lake", lambda lake, start, end: checked(start, end))
         content = train_content(ctx, SMALL_CONTENT)
         pins = load_catalogue(ctx, content)
         fill(ctx, content, pins)

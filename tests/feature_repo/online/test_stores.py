@@ -14,6 +14,7 @@ from feature_repo.jobs.forget import online_rows, remove_online
 from feature_repo.online.layout import LayoutError
 from feature_repo.online.packed import Question
 from feature_repo.online.reader import Freshness, OnlineFeatures
+from feature_repo.online.spaces import drop_online, online_spaces
 from feature_repo.sequence import Event, Sequence, merge
 from feature_repo.store import FeatureStoreError, apply, definitions, materialize, open_config, open_store
 from feature_repo.views import VIEWS
@@ -262,3 +263,13 @@ def write(opened, user: int, **values) -> None:
 def country(opened, user: int) -> str | None:
     found = opened.get_online_features(features=["user_profile:country"], entity_rows=[{"user_id": user}])
     return found.to_dict()["country"][0]
+
+
+def test_a_space_goes_and_the_other_stays(fresh_store) -> None:
+    materialize(fresh_store, ["pin_embedding"])
+    assert {space for _, space, _ in online_spaces(fresh_store)} == {SPACE, OTHER_SPACE}
+    sizes = {space: size for _, space, size in online_spaces(fresh_store)}
+    assert sizes[SPACE] == 6 * sizes[OTHER_SPACE] > 0, "sixty pins and ten"
+    for _ in range(2):  # the second time there is nothing to drop
+        drop_online(fresh_store, "pin_embedding", OTHER_SPACE)
+        assert list(online_spaces(fresh_store)) == [("pin_embedding", SPACE, sizes[SPACE])]
