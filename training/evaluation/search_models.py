@@ -24,10 +24,7 @@ from training.searchsage.trainer import FrozenPins
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-SEARCHSAGE, BM25, HYBRID, MIXED = "searchsage", "bm25", "hybrid", "mixed"
-
-MIXED_NEGATIVES = 2048
-"""Random pins a batch of the successor's recipe."""
+SEARCHSAGE, BM25, HYBRID, IN_BATCH = "searchsage", "bm25", "hybrid", "in_batch"
 
 TOWER_HIDDEN, TOWER_EPOCHS, TOWER_BATCH, TOWER_RATE, TOWER_TEMPERATURE = 128, 30, 256, 2e-3, 0.07
 
@@ -35,19 +32,19 @@ TOWER_HIDDEN, TOWER_EPOCHS, TOWER_BATCH, TOWER_RATE, TOWER_TEMPERATURE = 128, 30
 def models(config: SearchSagePipeline | None = None, progress: Progress = silent) -> dict[str, Model]:
     """By name, in the table's order."""
     config = config or SearchSagePipeline()
-    mixed = {"random_negatives": MIXED_NEGATIVES, "log_q": True}
+    batch_alone = {"random_negatives": 0, "log_q": False}
     return {
         "popularity": popularity,
         BM25: bm25,
         "off_the_shelf": off_the_shelf,
         "content_two_tower": Seeded(lambda seed: [_two_tower(seed)]),
         SEARCHSAGE: Seeded(lambda seed: [_searchsage(config, seed, {}, progress)]),
-        MIXED: Seeded(lambda seed: [_searchsage(config, seed, mixed, progress)]),
+        IN_BATCH: Seeded(lambda seed: [_searchsage(config, seed, batch_alone, progress)]),
         HYBRID: Hybrid((SEARCHSAGE, BM25)),
     }
 
 
-RECIPES = (MIXED,)
+RECIPES = (IN_BATCH,)
 """Other recipes of the loss, each a training of its own: evaluated where they are named."""
 
 

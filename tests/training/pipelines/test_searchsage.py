@@ -41,7 +41,9 @@ CONFIG = SearchSagePipeline(
     network=SearchSageConfig(
         scratch=ScratchConfig(width=32, layers=1, heads=2, feed_forward=32, vocabulary=128)
     ),
-    training=SearchSageTraining(epochs=3, batch=64),
+    training=SearchSageTraining(
+        epochs=3, batch=64, learning_rate=2e-4, temperature=0.07, random_negatives=0, log_q=False
+    ),
     held_out_days=2,
 )
 

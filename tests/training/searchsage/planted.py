@@ -18,7 +18,15 @@ NETWORK = SearchSageConfig(
     text_encoder=NGRAMS,
     scratch=ScratchConfig(width=32, layers=1, heads=2, feed_forward=32, vocabulary=128),
 )
-TRAINING = SearchSageTraining(epochs=20, batch=96, learning_rate=1e-3)
+TRAINING = SearchSageTraining(
+    epochs=20,
+    batch=96,
+    learning_rate=1e-3,
+    readout_rate=2e-3,
+    temperature=0.07,
+    random_negatives=0,
+    log_q=False,
+)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,9 @@ class SearchSageConfig(BaseModel):
     small BERT from scratch elsewhere; `ngrams` is that small BERT; else an installed package's name, or a
     folder as transformers saves one, told apart by a slash. A multilingual encoder takes queries of its
     languages."""
-    layers: int | None = Field(3, ge=1)
-    """Layers kept, from the first; None: all. Half of MiniLM's learn and serve in half the time."""
+    layers: int | None = Field(None, ge=1)
+    """Layers kept, from the first; None: all. Half of MiniLM's learn and serve in half the time, and know
+    less of queries that nobody made before."""
     pooling: Pooling = Pooling.MEAN
     max_tokens: int = Field(32, ge=4)
     """A query past so many tokens, [CLS] and [SEP] included, is cut off; most have fewer than ten."""
