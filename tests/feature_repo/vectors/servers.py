@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import os
 import shutil
@@ -25,8 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 MILVUS_VENV = Path(os.environ.get("CORKBOARD_MILVUS_VENV") or ROOT / ".milvus-venv")
 """Environment holding `milvus==2.3.5` and `setuptools<80`."""
 
-_until_exit = ExitStack()
-atexit.register(_until_exit.close)
+_shared = ExitStack()
 
 _LOCK = Path("/tmp/corkboard-milvus-server.lock")
 """Held by the process that runs the machine's one server, for as long as that server lives."""
@@ -36,11 +34,19 @@ _LOCK_WAIT_S = 240.0
 _START_WAIT_S = 120.0
 
 
+def stop_shared() -> None:
+    """Stop what the tests of this process shared; the real server once other processes have done with it.
+
+    When the session ends, and not at the process's exit: processes of pytest-xdist leave without a word.
+    """
+    _shared.close()
+
+
 @lru_cache
 def shared_lite() -> str:
     """URI of one Milvus Lite for the whole test run, started on first use; keep to collections of your own."""
-    folder = _until_exit.enter_context(tempfile.TemporaryDirectory(prefix="corkboard-lite-"))
-    return _until_exit.enter_context(milvus_lite(Path(folder)))
+    folder = _shared.enter_context(tempfile.TemporaryDirectory(prefix="corkboard-lite-"))
+    return _shared.enter_context(milvus_lite(Path(folder)))
 
 
 def shared_standalone() -> str:
@@ -57,7 +63,7 @@ def shared_standalone() -> str:
 @lru_cache
 def _find_standalone() -> str | pytest.skip.Exception:
     try:
-        return _until_exit.enter_context(milvus_standalone())
+        return _shared.enter_context(milvus_standalone())
     except pytest.skip.Exception as reason:
         return reason  # remembered, so that not every test waits for the lock again
 
