@@ -34,8 +34,8 @@ class SearchEvaluateConfig(BaseModel):
 def run(home: Home, config: SearchEvaluateConfig) -> Report:
     """Measure, print the table, write the JSON and the figure where asked for.
 
-    Raises EvaluationError for a model that is not known, LakeError for a home without tables, ReleaseError where
-    no pin space is trained yet; errors of the pairs name what is missing.
+    Raises EvaluationError for a model that is not known, LakeError for a home without tables, ReleaseError
+    where no pin space is trained yet; errors of the pairs name what is missing.
     """
     check_writable(config.json_file, config.figure)
     with live("evaluating search") as update:

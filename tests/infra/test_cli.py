@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -40,3 +41,34 @@ def test_help_imports_nothing_heavy() -> None:
 def test_ingest_wants_exactly_one_source(tmp_path) -> None:
     answer = CliRunner().invoke(app, ["--home", str(tmp_path), "ingest"])
     assert answer.exit_code == 2
+
+
+@pytest.mark.parametrize("command", [("events", "compact"), ("evaluate", "--task", "search")])
+def test_without_a_lake_the_first_step_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), *command], env={"COLUMNS": "300"})
+    assert (
+        answer.exit_code == 1
+        and "corkboard ingest DIR" in answer.output
+        and "leave-one-out" not in answer.output
+    )
+
+
+def test_a_release_is_not_compared_with_itself(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "diff", "1", "1"], env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and "release 1 against release 1 is one release" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("left", "words"), [((7,), "(lake ids 7)"), (tuple(range(1, 8)), "1, 2, 3, 4, 5, ...)")]
+)
+def test_users_left_out_of_a_message_are_hinted_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: tuple[int, ...], words: str
+) -> None:
+    from feature_repo.jobs import replay
+    from feature_repo.online.reader import OnlineFeatures
+
+    monkeypatch.setattr(OnlineFeatures, "open", lambda root: None)
+    found = replay.Replayed(9, 9, left, left)
+    monkeypatch.setattr(replay, "replay_sequences", lambda *given, **more: found)
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "events", "replay"], env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and words in answer.output
