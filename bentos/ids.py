@@ -9,7 +9,7 @@ import numpy as np
 from bentos.errors import BadId
 from bentos.messages import ExternalId
 from validation.forgotten import Forgotten
-from validation.ids import MAX_ID, IdMap
+from validation.ids import FORGOTTEN, MAX_ID, IdMap
 from validation.tables import EntityKind
 
 JSON_SAFE = 2**53 - 1
@@ -70,7 +70,9 @@ class Ids:
         return str(value) if kind in self._string_ids else _number(kind, value)
 
     def _gone(self, kind: EntityKind, own: str | int) -> bool:
-        return kind is EntityKind.USER and self._forgotten().knows(str(own))
+        """Whether `own` is a forgotten user, or what stands in the id map for the name of one."""
+        name = str(own)
+        return kind is EntityKind.USER and (name.startswith(FORGOTTEN) or self._forgotten().knows(name))
 
 
 def _number(kind: EntityKind, value: ExternalId) -> int:

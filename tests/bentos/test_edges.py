@@ -242,3 +242,6 @@ def test_a_forgotten_user_is_nobody_whose_answers_nothing_logs(tmp_path: Path) -
     users = [str(n) for n in range(1, 9) if n != 7]
     assert [named.inside_or_new(EntityKind.USER, user) for user in users][-1] == 7, "a lake id is no name"
     assert named.inside(EntityKind.USER, "8") == 7 and named.inside(EntityKind.USER, "7") == 0
+    id_map = IdMap(tmp_path / "b.sqlite")
+    id_map.forget(EntityKind.USER, [3])
+    assert named.inside(EntityKind.USER, *id_map.decode(EntityKind.USER, [3])) == 0, "nor by what stands for it"
