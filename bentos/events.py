@@ -50,7 +50,10 @@ class Events(OpenedService[EventsParts]):
     @bentoml.api(route="/events")
     @named_errors
     async def events(self, request: EventsRequest, /) -> EventsAnswer:
-        """Keep events. The answer means that they are on disk; a repeat of an event id changes nothing."""
+        """Keep events. The answer means that they are on disk; a repeat of an event id changes nothing.
+
+        Events of users who were forgotten are acknowledged and not kept.
+        """
         return await self._parts.get().intake.accept(request)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from bentos.errors import BadId
 from bentos.messages import ExternalId
-from validation.ids import MAX_ID, IdMap
+from validation.forgotten import Forgotten
+from validation.ids import FORGOTTEN, MAX_ID, IdMap
 from validation.tables import EntityKind
 
 JSON_SAFE = 2**53 - 1
@@ -16,28 +17,40 @@ JSON_SAFE = 2**53 - 1
 
 
 class Ids:
-    """Translates ids of one data set. Thread-safe, as IdMap is."""
+    """Translates ids of one data set; users who were forgotten are nobody. Thread-safe, as IdMap is."""
 
-    def __init__(self, id_map: IdMap, string_ids: frozenset[EntityKind]) -> None:
+    def __init__(
+        self,
+        id_map: IdMap,
+        string_ids: frozenset[EntityKind],
+        forgotten: Callable[[], Forgotten] = Forgotten,
+    ) -> None:
+        """`forgotten` gives the tombstones of now, and is asked for every user."""
         self._map = id_map
         self._string_ids = string_ids
+        self._forgotten = forgotten
 
     def inside(self, kind: EntityKind, value: ExternalId) -> int:
-        """The lake id of `value`; 0 for a string never seen.
+        """The lake id of `value`; 0 for a string never seen, and for a user who was forgotten.
 
         Raises BadId for text where the data set counts, and for numbers outside 1..2^63-1.
         """
-        if kind in self._string_ids:
-            return self._map.lookup(kind, str(value)) or 0
-        return _number(kind, value)
+        own = self._own(kind, value)
+        if self._gone(kind, own):
+            return 0
+        return own if isinstance(own, int) else self._map.lookup(kind, own) or 0
 
     def inside_or_new(self, kind: EntityKind, value: ExternalId) -> int:
-        """The lake id of `value`, given out now if it is a string never seen. Raises BadId as `inside`."""
-        if kind in self._string_ids:
-            if str(value) == "":
-                raise BadId(f"{kind} id '' is empty")
-            return self._map.assign(kind, str(value))
-        return _number(kind, value)
+        """The lake id of `value`, given out now if it is a string never seen; 0 for a user who was forgotten.
+
+        Raises BadId as `inside`, and for an empty string.
+        """
+        own = self._own(kind, value)
+        if own == "":
+            raise BadId(f"{kind} id '' is empty")
+        if self._gone(kind, own):
+            return 0
+        return own if isinstance(own, int) else self._map.assign(kind, own)
 
     def declared(self, kind: EntityKind) -> bool:
         """Whether the data set has ids of `kind`, and so has chosen between numbers and strings for good."""
@@ -51,6 +64,15 @@ class Ids:
     def all_inside(self, kind: EntityKind, values: Iterable[ExternalId]) -> np.ndarray:
         """(n,) int64 lake ids, 0 for strings never seen."""
         return np.array([self.inside(kind, value) for value in values], np.int64)
+
+    def _own(self, kind: EntityKind, value: ExternalId) -> str | int:
+        """The id as the data set has it."""
+        return str(value) if kind in self._string_ids else _number(kind, value)
+
+    def _gone(self, kind: EntityKind, own: str | int) -> bool:
+        """Whether `own` is a forgotten user, or what stands in the id map for the name of one."""
+        name = str(own)
+        return kind is EntityKind.USER and (name.startswith(FORGOTTEN) or self._forgotten().knows(name))
 
 
 def _number(kind: EntityKind, value: ExternalId) -> int:

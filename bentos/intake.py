@@ -70,7 +70,10 @@ class EventIntake:
         self._clock_ms = clock_ms
 
     async def accept(self, request: EventsRequest, *, release: int | None = None) -> EventsAnswer:
-        """Keep all events of the request or none.
+        """Keep all events of the request or none, but for those of users who were forgotten.
+
+        Such an event is acknowledged, and neither kept nor applied; the metric `corkboard_events` counts it as
+        forgotten. The answer says nothing of it: who was forgotten is nobody's to ask.
 
         Raises TooManyEvents while MAX_WAITING wait for the log or the store, LimitOutOfRange, UnknownAction,
         BadId, UndeclaredIds, FutureTimestamp, EventTooOld or PinNotFound naming the first event that is wrong,
@@ -84,10 +87,13 @@ class EventIntake:
             self._pool, "ids", CHECK_DEADLINE_MS, lambda: self._records(request.events, release)
         )
         await self._check_pins(request.events, records)
+        metrics().events.labels("forgotten").inc(records.count(None))
         # Begun is finished, even when the client hangs up: what is in the log must reach the sequence.
-        return await asyncio.shield(self._keep(records))
+        return await asyncio.shield(self._keep([record for record in records if record is not None]))
 
     async def _keep(self, records: list[ActionRecord]) -> EventsAnswer:
+        if not records:
+            return EventsAnswer(accepted=0, duplicates=0, applied=True)
         try:
             appended = await asyncio.wrap_future(self._log.append(records))
         except LogFull as error:
@@ -145,9 +151,9 @@ class EventIntake:
                     f" events are taken from {earliest} on, older ones come in through `corkboard ingest`"
                 )
 
-    async def _check_pins(self, events: list[Event], records: list[ActionRecord]) -> None:
+    async def _check_pins(self, events: list[Event], records: list[ActionRecord | None]) -> None:
         """Raises PinNotFound. A catalogue that cannot be read lets events pass: the ingest looks again."""
-        wanted = np.unique(np.array([record.pin_id for record in records], np.int64))
+        wanted = np.unique(np.array([record.pin_id for record in records if record], np.int64))
         try:
             known = await self._pool.call("cards", CHECK_DEADLINE_MS, lambda: self._features.cards(wanted))
         except Exception as error:
@@ -155,20 +161,25 @@ class EventIntake:
             logger.warning("events are taken in without a look at the catalogue: %r", error)
             return
         for place, (event, record) in enumerate(zip(events, records, strict=True)):
-            if record.pin_id not in known:
+            if record is not None and record.pin_id not in known:
                 raise _not_in_catalogue(place, event)
 
-    def _records(self, events: list[Event], release: int | None) -> list[ActionRecord]:
+    def _records(self, events: list[Event], release: int | None) -> list[ActionRecord | None]:
+        """A record an event; None for one of a user who was forgotten."""
         now = self._clock_ms()
         return [self._record(place, event, now, release) for place, event in enumerate(events)]
 
-    def _record(self, place: int, event: Event, now: int, release: int | None) -> ActionRecord:
+    def _record(self, place: int, event: Event, now: int, release: int | None) -> ActionRecord | None:
         pin_id = _at(place, lambda: self._ids.inside(EntityKind.PIN, event.pin_id))
         if pin_id == 0:  # a string that was never given a number
             raise _not_in_catalogue(place, event)
+        event_id = _event_id(place, event.event_id)
+        user_id = _at(place, lambda: self._ids.inside_or_new(EntityKind.USER, event.user_id))
+        if user_id == 0:  # forgotten
+            return None
         return ActionRecord(
-            event_id=_event_id(place, event.event_id),
-            user_id=_at(place, lambda: self._ids.inside_or_new(EntityKind.USER, event.user_id)),
+            event_id=event_id,
+            user_id=user_id,
             pin_id=pin_id,
             action=event.action,
             timestamp_ms=event.timestamp_ms or now,

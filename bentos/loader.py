@@ -29,6 +29,7 @@ from bentos.search_parts import query_vectors, with_words
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
+from bentos.tombstones import Tombstones
 from bentos.walker import Walker
 from feature_repo.vectors.index import VectorIndex
 from training.models.ads.ranking import AdsPolicy, AdsPolicyError, read_ads_policy
@@ -93,7 +94,7 @@ class ReleaseLoader:
             version=version,
             manifest=manifest,
             contract=contract,
-            ids=Ids(lake.id_map(), contract.string_ids),
+            ids=Ids(lake.id_map(), contract.string_ids, Tombstones(lake.path)),
             features=self.features,
             topics=topic_names(lake),
             space=content.space if content else None,

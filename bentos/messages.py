@@ -258,7 +258,7 @@ class EventsRequest(Message):
 
 
 class EventsAnswer(Message):
-    """Every event of the request is on disk."""
+    """Every event of the request is on disk, but for those of forgotten users, which neither number counts."""
 
     accepted: int = Field(description="Events not seen before.")
     duplicates: int = Field(description="Events whose id is already in the log.")

@@ -28,6 +28,7 @@ from bentos.registry import ModelRegistry
 from bentos.sequences import SequenceWriter, replay
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
+from bentos.tombstones import Tombstones
 from validation.event_compaction import sequences_from_ms, shown_from_ms
 from validation.events import ActionRecord, ImpressionRecord
 from validation.lake import Lake
@@ -140,7 +141,7 @@ def open_intake(
         log.close()
         raise
     logger.info("%d logged events are in the sequences", count)
-    ids = Ids(lake.id_map(), contract.string_ids)
+    ids = Ids(lake.id_map(), contract.string_ids, Tombstones(lake.path))
     return EventIntake(log, writer, features, ids, contract.vocabulary, pool)
 
 

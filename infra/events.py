@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from infra.console import say
 from infra.home import Home
 
+SHOWN = 5
+"""Users named of those whose sequences differ."""
+
 
 def replay(home: Home, *, check: bool) -> bool:
     """Bring the online sequences to what lake and log say, or only compare; True where they are equal then."""
@@ -15,20 +18,22 @@ def replay(home: Home, *, check: bool) -> bool:
     from validation.lake import Lake
 
     store = OnlineFeatures.open(home.root)
-    found = replay_sequences(Lake(home.lake), home.events, store, write=not check)
+    found = replay_sequences(Lake(home.lake), home.events, store, write=not check, progress=say)
     say(f"{found.users} users, {found.events} events of the log: {len(found.differing)} sequences differed")
     if found.left:
-        shown = ", ".join(map(str, found.left[:5]))
-        say(f"{len(found.left)} sequences differ from lake and log (lake ids {shown}, ...)")
+        shown = ", ".join(map(str, found.left[:SHOWN])) + (", ..." if len(found.left) > SHOWN else "")
+        say(f"{len(found.left)} sequences differ from lake and log (lake ids {shown})")
     return not found.left
 
 
 def compact(home: Home) -> None:
-    """Remove what nobody needs, and say what still waits for the ingest."""
+    """Remove what nobody needs, and say what still waits for the ingest. Raises LakeError."""
     from validation.event_compaction import compact_events, needed_from_ms
     from validation.lake import Lake
 
-    before = needed_from_ms(Lake(home.lake), datetime.now(UTC), _learned_until(home))
+    lake = Lake(home.lake)
+    lake.contract()
+    before = needed_from_ms(lake, datetime.now(UTC), _learned_until(home))
     done = compact_events(home.events, home.lake, before_ms=before)
     say(f"{len(done.removed)} segments removed, {done.freed_bytes / 1e6:.1f} MB")
     if done.uningested:

@@ -38,6 +38,10 @@ from validation.tables import BOARD_ID, BOARDS, DAY, USER_ID, EntityKind
 SERVICES = ("homefeed", "events", "retrieval", "ranking")
 
 
+class UnusableId(ValueError):
+    """No user of this data set can have such an id."""
+
+
 class StillServing(RuntimeError):
     """Services hold the user in memory, or may write them down again."""
 
@@ -56,10 +60,11 @@ def run(home: Home, own_id: str, *, allow_again: bool = False) -> bool:
     """Forget a user, by the data set's own id; True where nothing of them is left.
 
     A forgetting that was cut short is taken up by the next. Afterwards the door keeps the user's rows out,
-    unless `allow_again`. Raises StillServing, LakeError before the first ingest, IngestBusy.
+    unless `allow_again`. Raises StillServing, UnusableId, LakeError before the first ingest, IngestBusy.
     """
     lake = Lake(home.lake)
     lake.contract()
+    own_id = _written(lake.id_map(), own_id)
     with _quiet(home), alone(lake), alone(lake, LOCK):
         for leftover in (".staging", ".events"):
             shutil.rmtree(lake.path / leftover, ignore_errors=True)
@@ -90,6 +95,18 @@ def run(home: Home, own_id: str, *, allow_again: bool = False) -> bool:
         " until the next `corkboard train`"
     )
     return True
+
+
+def _written(ids: IdMap, own_id: str) -> str:
+    """The id as every store writes it: `007` is user 7 where ids are numbers. Raises UnusableId."""
+    if not own_id.strip():
+        raise UnusableId(f"the user's id {own_id!r} is blank; give it as the data set writes it")
+    if ids.form(EntityKind.USER) is not IdForm.INTEGER:
+        return own_id
+    number = ids.lookup(EntityKind.USER, own_id)
+    if number is None:
+        raise UnusableId(f"user id {own_id!r}: user ids of this data set are whole numbers from 1 to 2^63-1")
+    return str(number)
 
 
 def _person(lake: Lake, own_id: str) -> Person:
@@ -215,7 +232,8 @@ def _word(own_id: str) -> re.Pattern[bytes]:
 def _quiet(home: Home) -> Iterator[None]:
     """Holds every stream of the event log, as services do, so that none runs or starts meanwhile."""
     serving = {row.name for row in local.status(home) if row.name in SERVICES and row.pid}
-    serving |= set(leased(leases_of(home.root)).values())
+    # A lease is a worker's and names its process too; the supervisor above has the same service's name.
+    serving |= {name.rpartition("-")[0] for name in leased(leases_of(home.root)).values()}
     if serving:
         raise StillServing(f"{', '.join(sorted(serving))} of {home.root} still run; `corkboard down` first")
     with contextlib.ExitStack() as held:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.console import live, say
-from infra.evaluation import EvaluationError, check_writable, lake_of, sentences_of, show
+from infra.evaluation import EvaluationError, check_writable, sentences_of, show
 from infra.home import Home
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class SearchEvaluateConfig(BaseModel):
 def run(home: Home, config: SearchEvaluateConfig) -> Report:
     """Measure, print the table, write the JSON and the figure where asked for.
 
-    Raises EvaluationError for a model that is not known and a home without tables, ReleaseError where no pin
-    space is trained yet; errors of the pairs name what is missing.
+    Raises EvaluationError for a model that is not known, LakeError for a home without tables, ReleaseError
+    where no pin space is trained yet; errors of the pairs name what is missing.
     """
     check_writable(config.json_file, config.figure)
     with live("evaluating search") as update:
@@ -60,8 +60,10 @@ def _measure(home: Home, config: SearchEvaluateConfig, progress: Progress) -> Re
     from training.pipelines.searchsage import SearchWorld, configured
     from training.registry import Registry
     from training.release_parts import similar_pins
+    from validation.lake import Lake
 
-    lake, ctx = lake_of(home), replace(context(home), progress=progress)
+    lake, ctx = Lake(home.lake), replace(context(home), progress=progress)
+    lake.contract()
     known = models(configured(ctx), progress)
     asked = config.models or tuple(name for name in known if name not in RECIPES)
     unknown = [name for name in asked if name not in known]

@@ -12,7 +12,7 @@ from training.models.calibration import Calibrator
 from training.registry import VersionDropped
 from training.release import load_manifest
 from training.release_comparison import compare
-from training.release_parts import RANKER, registry_of
+from training.release_parts import RANKER, ReleaseError, registry_of
 from validation.gates import GateResult, non_inferiority_of, run_gates
 from validation.manifest import Part, ReleaseManifest
 
@@ -61,8 +61,10 @@ def difference(ctx: TrainingContext, ledger: Path, a: int, b: int, *, measure: b
     """Compare by what was written down: two manifests, and the ledger where one was promoted over the other.
 
     With `measure` both are measured anew on the same users and rows of today's lake, which takes as long as
-    gates do. Raises ReleaseError for a version that does not exist.
+    gates do. Raises ReleaseError for a version that does not exist, or one against itself.
     """
+    if a == b:
+        raise ReleaseError(f"release {a} against release {b} is one release; name two")
     one, other = (load_manifest(ctx, version) for version in (a, b))
     entries = Ledger(ledger).entries()
     pairs = _measured(ctx, one, other, a) if measure else _promoted(entries, a, b)

@@ -127,26 +127,32 @@ def replay(ctx: TrainingContext, events_dir: Path, config: ReplayConfig) -> Repl
 
     Raises NothingLogged, LakeError, and ReleaseError for a release that is gone or ranks by another ranker.
     """
-    records = logged(events_dir, config.since)[-config.max_requests :]
+    records = logged(events_dir, config.since, ctx.progress)[-config.max_requests :]
     if not records:
         raise NothingLogged(
             f"{events_dir} holds no ranking to replay; services log a share of what they rank"
             " (CORKBOARD_RANKINGS_RATE; 1 logs all)"
         )
     lake = Lake(ctx.lake)
-    history = SequenceLog.from_columns(logged_columns(lake, events_dir))
-    kinds: dict[tuple[int, str, bool], list[RankingRecord]] = {}
-    for record in records:
-        kinds.setdefault((record.release or 0, record.ranker, record.calibrated), []).append(record)
+    history = SequenceLog.from_columns(logged_columns(lake, events_dir, ctx.progress))
     sides = []
-    for (release, ranker, _), own in kinds.items():
-        ctx.progress(f"release {release}, {ranker}: {len(own)} requests")
+    for own in kinds(records):
+        ctx.progress(f"release {own[0].release or 0}, {own[0].ranker}: {len(own)} requests")
         sides.append(both(own, *_of_release(ctx, lake, history, own)))
     return compared(sides, config)
 
 
+def kinds(records: Iterable[RankingRecord]) -> list[list[RankingRecord]]:
+    """The records, each list of one ranker and with the same columns, in the order given."""
+    found: dict[tuple[object, ...], list[RankingRecord]] = {}
+    for record in records:
+        key = (record.release or 0, record.ranker, record.calibrated, record.features, record.heads)
+        found.setdefault(key, []).append(record)
+    return list(found.values())
+
+
 def both(records: list[RankingRecord], join: FeatureJoin, scorer: Scorer) -> Sides:
-    """What `records`, all of one ranker, saw, beside the same rows joined and scored anew."""
+    """What `records`, all of one kind (`kinds`), saw, beside the same rows joined and scored anew."""
     first, rows = records[0], rows_of(records)
     made = join.of(rows, rows[TIMESTAMP])
     block = block_of(rows, made)

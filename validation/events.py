@@ -8,12 +8,12 @@ actions are the vocabulary's names, times are Unix milliseconds, UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 SEGMENT_SUFFIX = ".jsonl"
 
@@ -198,6 +198,24 @@ def whole_lines(segment: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
                 return
             start += len(line)
             yield line, start
+
+
+def readable(folder: Path, stream: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[AnyRecord]:
+    """Records of a stream, in the order of the log; a line cut short by a crash ends a segment.
+
+    A line that is no record is passed by; `tell` hears how many of a segment were, never what is in them.
+    """
+    for segment in segments_of(folder, stream):
+        unreadable = 0
+        for line, _ in whole_lines(segment):
+            try:
+                record = from_line(line)
+            except ValidationError:
+                unreadable += 1
+                continue
+            yield record
+        if unreadable:
+            tell(f"{unreadable} unreadable line{'s' * (unreadable > 1)} of {segment.name}")
 
 
 def written_before(segment: Path, time_ms: float) -> bool:

@@ -67,7 +67,7 @@ class Forgotten(BaseModel):
 
     def knows(self, own_id: str) -> bool:
         """Whether a user, by the data set's own id, was forgotten or is being so."""
-        return self._digest(own_id) in self.users
+        return bool(self.users) and self._digest(own_id) in self.users
 
     def places(self, own_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """(n,) bool: which of many ids (integers or strings, nulls allowed) are those of forgotten users."""

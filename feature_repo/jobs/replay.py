@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from feature_repo.schema import SEQUENCE_ARRAYS
 from feature_repo.sequence import DTYPES, Event, Sequence, SequenceLog, columns_of, event_of, merge
-from validation.events import ActionRecord, from_line, segments_of, whole_lines
+from validation.events import ActionRecord, readable
+from validation.ingest import Progress, silent
 from validation.lake import Lake
 from validation.tables import ACTIONS, Vocabulary
 
@@ -58,14 +59,16 @@ class Replayed:
     log."""
 
 
-def replay_sequences(lake: Lake, events_dir: Path, store: SequenceStore, *, write: bool) -> Replayed:
+def replay_sequences(
+    lake: Lake, events_dir: Path, store: SequenceStore, *, write: bool, progress: Progress = silent
+) -> Replayed:
     """Compares every user's stored sequence with the replay; with `write` puts the replayed one in its place.
 
     Raises LakeError, and with `write` LogWritten while a service has the log open.
     """
     vocabulary = lake.contract().vocabulary
     with _alone(events_dir) if write else nullcontext():
-        logged = logged_events(events_dir, vocabulary)
+        logged = logged_events(events_dir, vocabulary, progress)
         batch = SequenceLog.from_columns(_days(lake))
         users = np.union1d(batch.users, np.array(sorted(logged), np.int64)).tolist()
         differing: list[int] = []
@@ -82,21 +85,23 @@ def replay_sequences(lake: Lake, events_dir: Path, store: SequenceStore, *, writ
     return Replayed(len(users), sum(map(len, logged.values())), tuple(differing), tuple(left))
 
 
-def logged_events(events_dir: Path, vocabulary: Vocabulary) -> dict[int, list[Event]]:
-    """Every action of the log by user, as a sequence keeps it; a line cut short by a crash ends a segment."""
+def logged_events(
+    events_dir: Path, vocabulary: Vocabulary, progress: Progress = silent
+) -> dict[int, list[Event]]:
+    """Every action of the log by user, as a sequence keeps it; lines that cannot be read are counted."""
     events: dict[int, list[Event]] = {}
-    for segment in segments_of(events_dir, ACTIONS_STREAM):
-        for line, _ in whole_lines(segment):
-            record = from_line(line)
-            if isinstance(record, ActionRecord):
-                events.setdefault(record.user_id, []).append(event_of(record, vocabulary))
+    for record in readable(events_dir, ACTIONS_STREAM, progress):
+        if isinstance(record, ActionRecord):
+            events.setdefault(record.user_id, []).append(event_of(record, vocabulary))
     return events
 
 
-def logged_columns(lake: Lake, events_dir: Path) -> Iterator[Mapping[str, np.ndarray]]:
+def logged_columns(
+    lake: Lake, events_dir: Path, progress: Progress = silent
+) -> Iterator[Mapping[str, np.ndarray]]:
     """Every action of lake and log as columns of a sequence log, in pieces; some are in both."""
     yield from _days(lake)
-    for user, events in logged_events(events_dir, lake.contract().vocabulary).items():
+    for user, events in logged_events(events_dir, lake.contract().vocabulary, progress).items():
         arrays = zip(SEQUENCE_ARRAYS, zip(*events, strict=True), strict=True)
         owner = np.full(len(events), user, np.int64)
         yield {"user_ids": owner} | {name: np.array(values, DTYPES[name]) for name, values in arrays}

@@ -21,6 +21,7 @@ from bentos.why import _short
 from tests.bentos.conftest import run
 from tests.bentos.fakes import Stack
 from tests.bentos.preview import FixedHolder
+from validation.forgotten import Forgotten, Person
 from validation.ids import IdMap
 from validation.tables import EntityKind
 
@@ -230,3 +231,17 @@ def test_what_is_not_open_says_why() -> None:
     else:
         raise AssertionError("the reason never showed")
     opening.close()
+
+
+def test_a_forgotten_user_is_nobody_whose_answers_nothing_logs(tmp_path: Path) -> None:
+    gone = Forgotten().begun(Person(own_id="7", lake_id=7))
+    counted = Ids(IdMap(tmp_path / "a.sqlite"), frozenset(), lambda: gone)
+    assert [counted.inside(EntityKind.USER, user) for user in (7, "007", 8)] == [0, 0, 8]
+    assert counted.inside(EntityKind.PIN, 7) == 7
+    named = Ids(IdMap(tmp_path / "b.sqlite"), frozenset({EntityKind.USER}), lambda: gone)
+    users = [str(n) for n in range(1, 9) if n != 7]
+    assert [named.inside_or_new(EntityKind.USER, user) for user in users][-1] == 7, "a lake id is no name"
+    assert named.inside(EntityKind.USER, "8") == 7 and named.inside(EntityKind.USER, "7") == 0
+    id_map = IdMap(tmp_path / "b.sqlite")
+    id_map.forget(EntityKind.USER, [3])
+    assert named.inside(EntityKind.USER, *id_map.decode(EntityKind.USER, [3])) == 0, "nor by what stands for it"

@@ -26,11 +26,14 @@ from bentos.event_log import EventLog, read
 from bentos.ids import Ids
 from bentos.intake import MAX_AGE_DAYS, MS_PER_DAY, STREAM, EventIntake
 from bentos.messages import MAX_DURATION_S, MAX_QUERY, MAX_TEXT, Event, EventsAnswer, EventsRequest
+from bentos.metrics import metrics
 from bentos.pool import Pool
 from bentos.sequences import SequenceWriter
+from bentos.tombstones import Tombstones
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, NOW_MS, PINS, FakeFeatures, planted_features
 from validation.events import ActionRecord
+from validation.forgotten import Forgotten, Person
 from validation.ids import IdForm, IdMap, hash_id
 from validation.tables import DEFAULT_VOCABULARY, EntityKind
 
@@ -39,13 +42,14 @@ class Door:
     """An intake over a fake store, and what it wrote."""
 
     def __init__(self, folder: Path, string_ids: frozenset[EntityKind] = frozenset()) -> None:
+        """Tombstones are looked for in `folder`."""
         self.folder = folder
         self.features: FakeFeatures = planted_features()
         self.pool = Pool(4)
         self.log = EventLog.open(folder, STREAM)
         self.ids = IdMap(folder / "ids.sqlite")
         writer = SequenceWriter(self.features).start()
-        ids = Ids(self.ids, string_ids)
+        ids = Ids(self.ids, string_ids, Tombstones(folder))
         self.intake = EventIntake(
             self.log, writer, self.features, ids, DEFAULT_VOCABULARY, self.pool, clock_ms=lambda: NOW_MS
         )
@@ -263,4 +267,39 @@ def test_string_ids_get_numbers_as_they_come(tmp_path: Path) -> None:
     assert [(r.user_id, r.pin_id) for r in door.logged()] == [(1, 2)]
     with pytest.raises(PinNotFound, match="'ash'"):
         door.send({"user_id": "new here", "pin_id": "ash", "action": "save"})
+    door.close()
+
+
+def forget(folder: Path, own_id: str) -> Forgotten:
+    forgotten = Forgotten.of(folder).begun(Person(own_id=own_id, lake_id=0))
+    forgotten.save(folder)
+    return forgotten
+
+
+def counted_forgotten() -> float:
+    return metrics().events.labels("forgotten")._value.get()
+
+
+def test_events_of_a_forgotten_user_are_acknowledged_and_dropped(door: Door) -> None:
+    before = counted_forgotten()
+    other = COOK + 1
+    assert door.send(save(5)).accepted == 1
+    kept = door.features.stored[COOK]
+    gone = forget(door.folder, str(COOK))
+    dropped = EventsAnswer(accepted=0, duplicates=0, applied=True)
+    assert door.send(save(6), save(6, user_id=f"0{COOK}")) == dropped
+    assert door.send(save(6), save(7, user_id=other)).accepted == 1
+    assert [(r.user_id, r.pin_id) for r in door.logged()] == [(COOK, 5), (other, 7)]
+    assert door.features.stored[COOK] == kept and counted_forgotten() == before + 3
+    with pytest.raises(PinNotFound, match="event 1"):
+        door.send(save(6), save(PINS + 1, user_id=other))
+    gone.allowed(str(COOK)).save(door.folder)
+    assert door.send(save(6)).accepted == 1, "allowed again"
+
+
+def test_a_forgotten_name_gets_no_number(tmp_path: Path) -> None:
+    door = Door(tmp_path, frozenset({EntityKind.USER}))
+    forget(tmp_path, "ann")
+    assert door.send(save(user_id="ann"), save(user_id="ben")).accepted == 1
+    assert door.ids.lookup(EntityKind.USER, "ann") is None and door.ids.count(EntityKind.USER) == 1
     door.close()

@@ -106,6 +106,15 @@ def test_what_only_the_store_knows_is_said(lake: Lake, tmp_path: Path) -> None:
     assert replay_sequences(lake, log, store, write=True).left == (ANN,)
 
 
+def test_a_foreign_line_is_counted_and_not_shown(lake: Lake, tmp_path: Path) -> None:
+    log, store, said = write_log(tmp_path, [record(100)], [record(101, BOB)]), Store(), []
+    with (log / "actions-00000001.jsonl").open("ab") as segment:
+        segment.write(b'{"kind": "secret"}\nnot JSON\n')
+    found = replay_sequences(lake, log, store, write=True, progress=said.append)
+    assert (found.events, found.left) == (2, ())
+    assert said == ["2 unreadable lines of actions-00000001.jsonl"]
+
+
 def test_no_replay_beside_a_writing_service(lake: Lake, tmp_path: Path) -> None:
     log = write_log(tmp_path, [record(100)])
     with (log / "actions.lock").open("w") as held:

@@ -55,3 +55,34 @@ def test_nothing_is_started_to_clear_a_home_in_which_nothing_was_trained(tmp_pat
     answer = CliRunner().invoke(app, ["--home", str(tmp_path), "gc"])
     assert answer.exit_code == 0 and "nothing was trained" in answer.output
     assert not (tmp_path / "milvus").exists()
+
+
+@pytest.mark.parametrize("command", [("events", "compact"), ("evaluate", "--task", "search")])
+def test_without_a_lake_the_first_step_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), *command], env={"COLUMNS": "300"})
+    assert (
+        answer.exit_code == 1
+        and "corkboard ingest DIR" in answer.output
+        and "leave-one-out" not in answer.output
+    )
+
+
+def test_a_release_is_not_compared_with_itself(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "diff", "1", "1"], env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and "release 1 against release 1 is one release" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("left", "words"), [((7,), "(lake ids 7)"), (tuple(range(1, 8)), "1, 2, 3, 4, 5, ...)")]
+)
+def test_users_left_out_of_a_message_are_hinted_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: tuple[int, ...], words: str
+) -> None:
+    from feature_repo.jobs import replay
+    from feature_repo.online.reader import OnlineFeatures
+
+    monkeypatch.setattr(OnlineFeatures, "open", lambda root: None)
+    found = replay.Replayed(9, 9, left, left)
+    monkeypatch.setattr(replay, "replay_sequences", lambda *given, **more: found)
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "events", "replay"], env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and words in answer.output

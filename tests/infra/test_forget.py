@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from infra import forget
+from infra import forget, local
 from infra.cli import app
 from infra.home import Home
 from validation.events import ActionRecord, ForgottenRecord, ImpressionRecord, from_line, to_line
 from validation.ingest import ingest, silent
 from validation.ingest_events import ingest_events
 from validation.lake import Lake
+from validation.lease import Lease, leases_of
 from validation.tables import EntityKind
 
 pytestmark = pytest.mark.slow
@@ -208,3 +210,50 @@ def test_a_user_whom_nobody_knows_is_no_error(home: Home) -> None:
     answer = CliRunner().invoke(app, ["--home", str(home.root), "forget", "nobody-at-all"])
     assert answer.exit_code == 0 and "unknown" in answer.output
     assert not (home.lake / "forgotten.json").exists()
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> tuple[Home, Path]:
+    """A home whose users are numbers, 7 and 8, and its tables; a bad row of either."""
+    home, source = Home.at(tmp_path / "counted"), tmp_path / "tables"
+    source.mkdir()
+    numbers = {ANN: 7, BEN: 8}
+    for name, frame in tables().items():
+        if "user_id" in frame:
+            frame["user_id"] = frame["user_id"].map(numbers)
+        frame.to_parquet(source / f"{name}.parquet")
+    bring_in(home, source)
+    return home, source
+
+
+def test_zeros_before_a_number_name_the_same_user(
+    counted: tuple[Home, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forget, "_online", lambda home, person: [])
+    home, source = counted
+    assert forget.run(home, "007")
+    refused = pd.concat(pd.read_parquet(file) for file in home.quarantine.rglob("actions*/*.parquet"))
+    assert set(refused["user_id"].astype(int)) == {8}, "his refused row is kept, hers is found"
+    bring_in(home, source)
+    assert set(Lake(home.lake).read("actions", ["user_id"])["user_id"]) == {8}
+
+
+@pytest.mark.parametrize("wrong", ["", " ", "ann", "7.0", "0"])
+def test_an_id_that_nobody_can_have_is_refused_by_name(counted: tuple[Home, Path], wrong: str) -> None:
+    with pytest.raises(forget.UnusableId, match=re.escape(repr(wrong))):
+        forget.run(counted[0], wrong)
+
+
+def test_a_blank_id_is_refused_where_ids_are_text(home: Home) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(home.root), "forget", ""])
+    assert answer.exit_code == 1 and "blank" in answer.output and "Traceback" not in answer.output
+
+
+def test_a_service_that_runs_is_named_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = local.Status("homefeed", "ready", 1, "", None)
+    monkeypatch.setattr(local, "status", lambda home: [status])
+    lease = Lease.take(leases_of(home.root), "homefeed")
+    lease.hold([1])
+    with pytest.raises(forget.StillServing, match=r"^homefeed of "):
+        forget.run(home, ANN)
+    lease.close()

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from infra.cli import app
 from training import replay
+from training.evaluation.ranking_records import logged, scored, seen
 from training.replay import ReplayConfig, Sides, compared
+from validation.events import RankingRecord, to_line
 
 
 def sides(wrong: int) -> Sides:
@@ -44,6 +46,42 @@ def test_a_feature_that_differs_is_named_and_fails_it(tmp_path: Path, monkeypatc
 
 def test_what_agrees_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(tmp_path, monkeypatch, 1)[0] == 0
+
+
+def ranking(request: int, *features: str, heads: tuple[str, ...] = ("save",)) -> RankingRecord:
+    """A ranking of one pin, by release 2, with these features."""
+    return RankingRecord(
+        event_id=request,
+        user_id=5,
+        timestamp_ms=1_772_452_800_000 + request,
+        release=2,
+        request_id=request,
+        ranker="ranker@1",
+        pin_ids=(7,),
+        features=features,
+        values=np.zeros(len(features), "<f4").tobytes(),
+        heads=heads,
+        scores=np.zeros(len(heads), "<f4").tobytes(),
+        calibrated=True,
+        sequence_length=0,
+        sequence_newest_ms=0,
+    )
+
+
+def test_rankings_of_other_columns_are_read_apart_and_a_foreign_line_is_counted(tmp_path: Path) -> None:
+    records = [
+        ranking(1, "a", "b"),
+        ranking(2, "a"),
+        ranking(3, "a", "b"),
+        ranking(4, "a", heads=("click", "hide")),
+    ]
+    log, said = tmp_path / "rankings-00000001.jsonl", []
+    log.write_bytes(b"".join(map(to_line, records)) + b'{"user_id": "foreign"}\n')
+    found = replay.kinds(logged(tmp_path, progress=said.append))
+    assert said == ["1 unreadable line of rankings-00000001.jsonl"]
+    assert [[one.request_id for one in own] for own in found] == [[1, 3], [2], [4]]
+    assert [seen(own).shape for own in found] == [(2, 4), (1, 3), (1, 3)]
+    assert [scored(own).shape for own in found] == [(2, 1), (1, 1), (1, 2)]
 
 
 def test_a_home_that_logged_nothing_says_how(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feature_repo.sequence import SequenceLog
+from training.context import Progress, silent
 from training.data.feature_join import RowFeatures, unix_ms
 from training.data.training_set import Block
 from training.data.training_set_facts import KEYS
-from validation.events import RankingRecord, from_line, segments_of, whole_lines
+from validation.events import RankingRecord, readable
 from validation.tables import PIN_ID, POSITION, QUERY, REQUEST_ID, SURFACE, TIMESTAMP, USER_ID
 
 Floats = NDArray[np.float32]
@@ -27,15 +28,13 @@ SEQUENCE = ("sequence_length", "sequence_age_s")
 """Facts of the user's sequence: its actions before the request, and the age of the newest in seconds."""
 
 
-def logged(events_dir: Path, since: datetime | None = None) -> list[RankingRecord]:
-    """Rankings in the log, oldest first, a request once; a line cut short by a crash ends a segment."""
+def logged(events_dir: Path, since: datetime | None = None, progress: Progress = silent) -> list[RankingRecord]:
+    """Rankings in the log, oldest first, a request once; lines that cannot be read are counted."""
     since_ms = 0 if since is None else since.timestamp() * 1000
     found: dict[int, RankingRecord] = {}
-    for segment in segments_of(events_dir, STREAM):
-        for line, _ in whole_lines(segment):
-            record = from_line(line)
-            if isinstance(record, RankingRecord) and record.timestamp_ms >= since_ms:
-                found[record.request_id] = record
+    for record in readable(events_dir, STREAM, progress):
+        if isinstance(record, RankingRecord) and record.timestamp_ms >= since_ms:
+            found[record.request_id] = record
     return sorted(found.values(), key=lambda record: record.timestamp_ms)
 
 
