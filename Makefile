@@ -45,7 +45,7 @@ test: $(VENV)/.installed ## the tests, in WORKERS=2 processes (PYTEST_ARGS=... t
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed ## ruff
-	$(BIN)/ruff check . && $(BIN)/ruff format --check --diff . | head -40
+	$(BIN)/ruff check . && $(BIN)/ruff format --check --diff .
 
 bench: $(VENV)/.installed ## a benchmark: NAME=features
 	$(BIN)/python -m tests.benchmarks.$(NAME) $(ARGS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
@@ -59,7 +60,10 @@ class RateLimited(RequestError):
     """More requests of one client than its rate allows."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
-    retry_after_s = 1
+
+    def __init__(self, per_s: float, wait_s: float) -> None:
+        self.retry_after_s = math.ceil(wait_s)  # type: ignore[misc]  # each client waits for its own bucket
+        super().__init__(f"more than {per_s:g} requests a second; ask again in {self.retry_after_s} s")
 
 
 class RequestTooLarge(RequestError):
@@ -187,7 +191,19 @@ class Rates:
             while len(self._buckets) > self.clients:
                 self._buckets.popitem(last=False)
         if not allowed:
-            raise RateLimited(f"more than {self.per_s:g} requests a second; ask again in a second")
+            raise RateLimited(self.per_s, (1 - left) / self.per_s)
+
+
+def guarded(environment: Mapping[str, str] | None = None) -> type[FrontDoor]:
+    """`FrontDoor`, once the environment's tokens and rate are known to parse. Raises SettingsError.
+
+    Middlewares are made at the first request: a service asks for its door where its module is imported, so
+    that one with a broken door never starts.
+    """
+    env = os.environ if environment is None else environment
+    Tokens.from_environment(env)
+    Rates.from_environment(env)
+    return FrontDoor
 
 
 class FrontDoor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import bentoml
 
-from bentos.access import FrontDoor
+from bentos.access import guarded
 from bentos.errors import NamedErrors, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.intake import EventIntake
@@ -54,5 +54,5 @@ class Events(OpenedService[EventsParts]):
         return await self._parts.get().intake.accept(request)
 
 
-Events.add_asgi_middleware(FrontDoor)
+Events.add_asgi_middleware(guarded())
 Events.add_asgi_middleware(NamedErrors)

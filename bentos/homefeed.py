@@ -12,7 +12,7 @@ import bentoml
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from bentos.access import FrontDoor
+from bentos.access import guarded
 from bentos.engines import RemoteRanking, RemoteRetrieval
 from bentos.errors import NamedErrors, named_errors
 from bentos.events import Events
@@ -136,7 +136,7 @@ class Homefeed(OpenedService[HomefeedParts]):
         return _written(await parts.intake.accept(request, release=parts.holder.current().version))
 
 
-Homefeed.add_asgi_middleware(FrontDoor)
+Homefeed.add_asgi_middleware(guarded())
 Homefeed.add_asgi_middleware(NamedErrors)
 
 

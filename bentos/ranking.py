@@ -12,7 +12,7 @@ import bentoml
 import numpy as np
 
 from bentos import ad_scores, light_scores
-from bentos.access import FrontDoor
+from bentos.access import guarded
 from bentos.candidates import Candidates
 from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
@@ -196,5 +196,5 @@ class Ranking(OpenedService[RankingParts]):
         return await ads(self._parts.get(), request)
 
 
-Ranking.add_asgi_middleware(FrontDoor)
+Ranking.add_asgi_middleware(guarded())
 Ranking.add_asgi_middleware(NamedErrors)

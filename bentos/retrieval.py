@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import bentoml
 
-from bentos.access import FrontDoor
+from bentos.access import guarded
 from bentos.engines import LocalRetrieval, answer_of
 from bentos.errors import NamedErrors, named_errors
 from bentos.feast_features import FeastFeatures
@@ -86,5 +86,5 @@ class Retrieval(OpenedService[RetrievalParts]):
         return await retrieve(self._parts.get(), request)
 
 
-Retrieval.add_asgi_middleware(FrontDoor)
+Retrieval.add_asgi_middleware(guarded())
 Retrieval.add_asgi_middleware(NamedErrors)

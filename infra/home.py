@@ -26,6 +26,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 """BLAS threads of a service: two threads cost nine times the throughput on small products."""
 
 
+class HomeUnusable(RuntimeError):
+    """A home is a folder that can be made and written to."""
+
+
 @dataclass(frozen=True)
 class Home:
     """Paths, addresses and environment of one home folder. Creating the object touches nothing."""
@@ -34,9 +38,12 @@ class Home:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> Home:
-        """The home at `path`, made absolute; the folder is created."""
+        """The home at `path`, made absolute; the folder is created. Raises HomeUnusable."""
         root = Path(path).expanduser().resolve()
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeUnusable(f"{root} cannot be a home: {error.strerror}; give another --home") from error
         return cls(root)
 
     @property

@@ -70,6 +70,9 @@ def gc(home: Home, *, releases: int, dry_run: bool) -> None:
     """Clear away what releases that nobody can go back to have left behind, and say what."""
     from training.retention import RetentionConfig, collect
 
+    if home.mlflow_uri.startswith("sqlite:") and not home.mlflow_artifacts.parent.exists():
+        say("nothing was trained in this home: there is nothing to clear away")
+        return
     local.ensure_milvus(home)
     found = collect(context(home), home.ledger, RetentionConfig(releases=releases), dry_run=dry_run)
     kept = ", ".join(f"{version} ({why})" for version, why in found.kept.releases.items())

@@ -25,6 +25,11 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+POLL_S = 0.1
+LAST_LINES_S = 5.0
+"""How long the last lines of lanes that have ended may take."""
+
+
 class LaneLost(RuntimeError):
     """A process that learned something died."""
 
@@ -47,7 +52,8 @@ class Lanes:
     def __init__(self, ctx: TrainingContext) -> None:
         self.ctx = ctx
         self._pool: ProcessPoolExecutor | None = None
-        self._lines: SimpleQueue[str | None] | None = None
+        self._lines: SimpleQueue[str] | None = None
+        self._over = threading.Event()
         self._reader: threading.Thread | None = None
 
     def __enter__(self) -> Lanes:
@@ -59,8 +65,8 @@ class Lanes:
         if self._pool is None or self._lines is None or self._reader is None:
             return
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._lines.put(None)
-        self._reader.join()
+        self._over.set()
+        self._reader.join(LAST_LINES_S)
 
     def start(self, name: str, step: Callable[..., T], *args: Any, **named: Any) -> Outcome[T]:
         """Begin `step(ctx, *args, **named)` as soon as a lane is free."""
@@ -79,9 +85,21 @@ class Lanes:
         self._reader.start()
         return self._pool
 
-    def _tell(self, lines: SimpleQueue[str | None]) -> None:
-        while (line := lines.get()) is not None:
-            self.ctx.progress(line)
+    def _tell(self, lines: SimpleQueue[str]) -> None:
+        """Pass lines on until the lanes are over.
+
+        Nothing is sent to end it: a lane that was killed while it wrote keeps the queue's lock for good.
+        """
+        tell = self.ctx.progress
+        while True:
+            over = self._over.wait(POLL_S)
+            while not lines.empty():
+                try:
+                    tell(lines.get())
+                except Exception:  # a terminal that is gone must not fill the pipe, on which lanes would wait
+                    tell = silent
+            if over:
+                return
 
 
 class _Here(Generic[T]):
@@ -110,11 +128,11 @@ class _There(Generic[T]):
             ) from error
 
 
-_lines: SimpleQueue[str | None] | None = None
+_lines: SimpleQueue[str] | None = None
 """Where this process, a lane, says what it does."""
 
 
-def _begin(lines: SimpleQueue[str | None], threads: int) -> None:
+def _begin(lines: SimpleQueue[str], threads: int) -> None:
     """Make this process a lane that ends with the process that it works for."""
     global _lines
     _lines = lines

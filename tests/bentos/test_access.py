@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +137,18 @@ def test_without_tokens_every_request_passes_and_with_bad_ones_nothing_starts(tm
     assert ask(FrontDoor(echo, {"CORKBOARD_TOKENS_FILE": str(file)}), token=READER)[0] == 200
 
 
+@pytest.mark.parametrize("variable", [{"CORKBOARD_TOKENS": "garbage"}, {"CORKBOARD_RATE": "many"}])
+def test_a_service_with_a_broken_door_cannot_be_imported(variable: dict[str, str]) -> None:
+    tried = subprocess.run(
+        [sys.executable, "-c", "import bentos.events"],
+        env={**os.environ, **variable},
+        capture_output=True,
+        text=True,
+    )
+    assert tried.returncode != 0
+    assert "SettingsError: " in tried.stderr
+
+
 def test_every_hash_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
     real = access.hmac.compare_digest
@@ -217,7 +232,7 @@ def test_a_client_past_its_rate_is_told_when_to_come_again() -> None:
     limited = FrontDoor(echo, {"CORKBOARD_RATE": "0.5"})
     assert ask(limited)[0] == 200
     status, answer, headers = ask(limited)
-    assert status == 429 and answer["error"]["name"] == "RateLimited" and headers[b"retry-after"] == b"1"
+    assert status == 429 and answer["error"]["name"] == "RateLimited" and headers[b"retry-after"] == b"2"
     assert ask(limited, "/readyz")[0] == 200 and ask(limited, peers=UNIX)[0] == 200
     other = {**TCP, "client": ("10.0.0.10", 1)}
     assert ask(limited, peers=other)[0] == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -40,3 +41,17 @@ def test_help_imports_nothing_heavy() -> None:
 def test_ingest_wants_exactly_one_source(tmp_path) -> None:
     answer = CliRunner().invoke(app, ["--home", str(tmp_path), "ingest"])
     assert answer.exit_code == 2
+
+
+def test_a_home_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    answer = CliRunner().invoke(app, ["--home", str(taken), "history"])
+    assert answer.exit_code == 1
+    assert f"{taken} cannot be a home" in answer.output
+
+
+def test_nothing_is_started_to_clear_a_home_in_which_nothing_was_trained(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "gc"])
+    assert answer.exit_code == 0 and "nothing was trained" in answer.output
+    assert not (tmp_path / "milvus").exists()

@@ -150,9 +150,9 @@ def test_a_table_twice_is_refused(door: Door) -> None:
 
 
 def test_unknown_tables_and_columns_are_noted_and_left_alone(door: Door) -> None:
-    door.write(query_judgements={"query": ["a"]}, pins=pins(colour=["r", "g", "b"]))
+    door.write(weather={"day": ["a"]}, pins=pins(colour=["r", "g", "b"]))
     report = door.open()
-    assert report.unknown == ("query_judgements",)
+    assert report.unknown == ("weather",)
     assert report.tables["pins"].unused_columns == ("colour",)
 
 

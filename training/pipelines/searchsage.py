@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ import training.searchsage as searchsage_training
 from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.evaluation import judged_queries as judged_module
+from training.evaluation.blending import LISTED, fused
 from training.evaluation.judged_queries import (
     MRR,
     NDCG,
@@ -30,6 +30,7 @@ from training.models import sentence as sentence_model
 from training.models import weights as weights_module
 from training.models.content import AUTO, open_text_encoder
 from training.models.interactions import Pins
+from training.models.lexical import LexicalIndex
 from training.models.searchsage import QueryEncoder, SearchSageConfig
 from training.models.searchsage.network import start
 from training.pipelines.catalogues import catalogue_of
@@ -75,8 +76,6 @@ SEARCHES, TITLES = "searches", "titles"
 
 POPULARITY_Z = 2.33
 """Standard errors of recall that queries may lie below popularity: one-sided, 1 %."""
-
-Ranks = Callable[[tuple[str, ...]], np.ndarray]
 
 
 class SearchSagePipeline(BaseModel):
@@ -191,11 +190,18 @@ def shortfall(part: Part) -> str | None:
     """Why a version is not to be served; None where it is.
 
     It is where it finds more than chance by the factor that gates hold retrievers to and, beyond the spread
-    over queries, no less than the pins that most people engaged with after any search.
+    over queries, no less than the pins that most people engaged with after any search; and where a search by
+    words and meaning together, as it is served, finds no less than one by words alone.
     """
     recall, chance, popular = (part.metrics[f"{name}/recall_at_10"] for name in (MODEL, "chance", "popularity"))
     floor = min(GateBounds().min_recall_over_chance * chance, (1 + chance) / 2)
     spread = POPULARITY_Z * part.metrics[f"{MODEL}/recall_error_at_10"]
+    gain, error = (part.metrics.get(f"hybrid/recall_{name}_at_10", 0.0) for name in ("gain", "gain_error"))
+    if gain + POPULARITY_Z * error < 0:
+        return (
+            f"{part.model}@{part.version} takes from search: recall@10 of held-out pairs is {-gain:.4f} lower "
+            "by words and meaning together than by words alone"
+        )
     if recall + spread >= max(floor, popular):
         return None
     return (
@@ -237,12 +243,34 @@ def measure(world: SearchWorld, encoder: QueryEncoder) -> dict[str, float]:
         "chance/recall_at_10": min(1.0, 10 / len(world.candidates)),
         "held_out_pairs": len(world.split.held),
     }
+    if not world.split.of_titles:  # whose words are the pin's own
+        out |= _beside_words(world, encoder, held)
     if unseen.any():
         out[f"{MODEL}/recall_at_10/unseen"] = found[RECALL][unseen].mean()
         out[f"{MODEL}/queries/unseen"] = unseen.sum()
     if (judged := read_judgements(world.lake, world.candidates)) is not None:
         out |= _judged(judged, nearest_pins(encoder.encode(judged.queries), world.pins, 10))
     return {name: float(value) for name, value in out.items()}
+
+
+def _beside_words(world: SearchWorld, encoder: QueryEncoder, held: JudgedQueries) -> dict[str, float]:
+    """Recall of held-out pairs by words, by words and meaning as they are served together, and the gain of that
+    query by query."""
+    index = LexicalIndex.fit(world.candidates, world.texts())
+    words = np.zeros((len(held), LISTED), np.int64)
+    for row, query in enumerate(held.queries):
+        found, _ = index.search(query, LISTED)
+        words[row, : len(found)] = found
+    meaning = nearest_pins(encoder.encode(held.queries), world.pins, LISTED)
+    together = query_metrics(fused((meaning, words), np.full(2, 0.5), 10), held)[RECALL]
+    alone = query_metrics(words[:, :10], held)[RECALL]
+    gain = together - alone
+    return {
+        "words/recall_at_10": alone.mean(),
+        "hybrid/recall_at_10": together.mean(),
+        "hybrid/recall_gain_at_10": gain.mean(),
+        "hybrid/recall_gain_error_at_10": gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0,
+    }
 
 
 def _judged(judged: JudgedQueries, ranked: np.ndarray) -> dict[str, float]:

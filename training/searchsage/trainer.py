@@ -44,7 +44,7 @@ class SearchSageTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(2, ge=0)
+    epochs: int = Field(1, ge=0)
     batch: int = Field(256, ge=2)
     """Pairs a step."""
     cap: int = Field(16, ge=1)

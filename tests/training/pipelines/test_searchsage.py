@@ -152,6 +152,17 @@ def test_too_little_to_be_served_says_why(part: Part) -> None:
     assert reason is not None and "learned too little" in reason
 
 
+def test_search_is_no_worse_for_it_than_by_words_alone(part: Part) -> None:
+    assert part.metrics["hybrid/recall_at_10"] == pytest.approx(
+        part.metrics["words/recall_at_10"] + part.metrics["hybrid/recall_gain_at_10"]
+    )
+    worse = part.metrics | {"hybrid/recall_gain_at_10": -0.02, "hybrid/recall_gain_error_at_10": 0.005}
+    reason = shortfall(part.model_copy(update={"metrics": worse}))
+    assert reason is not None and "0.0200 lower by words and meaning together" in reason
+    noise = worse | {"hybrid/recall_gain_error_at_10": 0.02}
+    assert shortfall(part.model_copy(update={"metrics": noise})) is None
+
+
 def test_titles_are_declared(
     tmp_path: Path, give_registry: GiveRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
