@@ -43,12 +43,14 @@ from bentos.release import ServingRelease
 from bentos.searching import check_length, query_of, searchable
 from bentos.shown import as_feed_pins, as_pins, utility_of
 from bentos.stages import Stage
+from training.models.lexical import Reading
 from validation.tables import EntityKind
 
 logger = logging.getLogger("corkboard.feed")
 
 CARDS_DEADLINE_MS = 800
 LOOKUP_DEADLINE_MS = 2_000
+WORDS_DEADLINE_MS = 300
 
 
 def _clock_ms() -> int:
@@ -171,11 +173,22 @@ class FeedService:
         def lookup() -> None:
             if request.user_id is not None:
                 feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
-            if release.lexical is not None:
-                feed.reading = release.lexical.read(feed.query)
 
         await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        feed.reading = await self._reading(feed)
         return await self._answer(feed, request.user_id)
+
+    async def _reading(self, feed: Feed) -> Reading | None:
+        """What the query's words are read as; None where that fails, which no other request may feel."""
+        index = feed.release.lexical
+        if index is None:
+            return None
+        try:
+            return await self._pool.call("words", WORDS_DEADLINE_MS, lambda: index.read(feed.query))
+        except Exception as error:
+            feed.missing.append(f"words: {why_missing(error)}")
+            logger.warning("request %d has no reading of its query: %r", feed.request_id, error)
+            return None
 
     async def suggestions(self, request: SuggestionsRequest) -> SuggestionsAnswer:
         """What people search for that begins as `prefix` does; nothing where too few search.

@@ -20,6 +20,7 @@ from bentos.ranking_stages import RANKED
 from bentos.why import PIN_KINDS, TOPIC_KINDS
 from training.models.ads.ranking import CLICK
 from validation.events import ImpressionRecord
+from validation.queries import logged
 
 logger = logging.getLogger("corkboard.impressions")
 
@@ -109,6 +110,7 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         feed.sponsors(columns.pin_ids),
         strict=True,
     )
+    query = logged(feed.query) or None
     policy = feed.page_policy.digest if feed.ordered_by == RANKED else None
     return [
         ImpressionRecord(
@@ -130,7 +132,7 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
             calibrated=feed.heads.calibrated if feed.heads is not None else None,
             ranker=feed.heads.ranker if feed.heads is not None else None,
             policy=policy,
-            query=feed.query or None,
+            query=query,
             bid=ad.bid if ad else None,
             predicted=heads.get(CLICK) if ad else None,
         )

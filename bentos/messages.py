@@ -10,26 +10,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from validation.queries import MAX_QUERY
+
 ExternalId = int | str
 
 MAX_TEXT = 512
 """Characters of one id or name of a request."""
 
 GivenText = Annotated[str, Field(max_length=MAX_TEXT)]
-GivenId = int | GivenText
+GivenId = Annotated[int, Field(strict=True)] | GivenText
 """An id as a request names it. Numbers out of range are refused by name (BadId)."""
 
-Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 """What arrays and stores can hold."""
 
-UnixMs = Annotated[int, Field(ge=0, le=253_402_300_799_999)]
+UnixMs = Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)]
 """Milliseconds since 1970 UTC, before the year 10000."""
 
 MAX_DURATION_S = 7 * 86_400
 """Longest time that one event may claim to have lasted."""
-
-MAX_QUERY = 2_000
-"""Characters of one query."""
 
 MAX_LIMIT = 200
 """Pins one answer may hold."""
@@ -47,9 +46,10 @@ MAX_BROUGHT = 10_000
 """Pins that the sources of one light ranking request may have brought, repeats included."""
 
 
-def _limit(default: int) -> int:
+def _limit(default: int, description: str = "How many.") -> int:
     """A count of pins; the bounds are shown by OpenAPI and enforced by name (LimitOutOfRange)."""
-    return Field(default, description="How many.", json_schema_extra={"minimum": 1, "maximum": MAX_LIMIT})
+    bounds = {"minimum": 1, "maximum": MAX_LIMIT}
+    return Field(default, strict=True, description=description, json_schema_extra=bounds)
 
 
 class Message(BaseModel):
@@ -80,11 +80,7 @@ class RelatedAdsRequest(Message):
 
     pin_id: GivenId = Field(description="The pin the page is of.")
     user_id: GivenId | None = Field(None, description="Who asks; ads are priced for them, and logged.")
-    limit: int = Field(
-        25,
-        description="Places of the page; ads get one in so many as the policy says.",
-        json_schema_extra={"minimum": 1, "maximum": MAX_LIMIT},
-    )
+    limit: int = _limit(25, "Places of the page; ads get one in so many as the policy says.")
 
 
 def _query(default: Any, description: str) -> Any:
@@ -200,7 +196,7 @@ class Correction(Message):
 class QueryReport(Message):
     """What was searched for in this very answer."""
 
-    text: str = Field(description="The query in normal spelling, as impressions log it.")
+    text: str = Field(description="The query in normal spelling.")
     corrected: list[Correction] = Field(description="Words read as others; only the search by words does.")
     unknown: list[str] = Field(description="Words that no pin says, nor anything near them.")
     without: list[str] = Field(

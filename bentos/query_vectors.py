@@ -8,9 +8,10 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from bentos.features import Floats
+from validation.queries import LOGGED_QUERY
 
 REMEMBERED = 10_000
-"""Queries whose vectors are kept: 10 MB at 256 dimensions."""
+"""Queries whose vectors are kept, of those no longer than impressions log: 10 MB at 256 dimensions."""
 TOGETHER = 32
 """Queries encoded in one pass at most, so that nobody waits for a long one."""
 
@@ -77,7 +78,9 @@ class QueryVectors:
     def _keep(self, queries: list[str], vectors: Floats) -> None:
         with self._door:
             for query, vector in zip(queries, vectors, strict=True):
-                self._kept[query] = vector.copy()
-                self._running[query].set_result(self._kept[query])
+                made = vector.copy()
+                if len(query) <= LOGGED_QUERY:
+                    self._kept[query] = made
+                self._running[query].set_result(made)
             while len(self._kept) > self._remembered:
                 self._kept.popitem(last=False)

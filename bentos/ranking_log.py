@@ -15,6 +15,7 @@ from bentos.feed import Feed, Surface
 from bentos.ranking_features import FEATURES, seen
 from bentos.sampled_log import SampledLog
 from validation.events import RankingRecord
+from validation.queries import logged
 
 STREAM = "rankings"
 
@@ -53,7 +54,7 @@ def record_of(feed: Feed) -> RankingRecord:
         surface=feed.surface.value,
         release=feed.release.version,
         request_id=feed.request_id,
-        query=feed.query or None,
+        query=logged(feed.query) or None,
         ranker=heads.ranker,
         pin_ids=tuple(pin_ids.tolist()),
         features=FEATURES,

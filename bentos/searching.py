@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bentos.errors import EmptyQuery, NoSearch, QueryTooLong
 from bentos.feed import Feed
-from bentos.messages import MAX_QUERY, Correction, QueryReport
+from bentos.messages import Correction, QueryReport
 from bentos.release import ServingRelease
 from bentos.sources import lexical, searchsage
-from validation.queries import normal
+from validation.queries import MAX_QUERY, normal
 
 
 def searchable(release: ServingRelease, query: str) -> str:
@@ -15,6 +15,7 @@ def searchable(release: ServingRelease, query: str) -> str:
     parts of search."""
     check_length("query", query)
     text = normal(query)
+    check_length("query in its normal spelling", text)
     if not text:
         raise EmptyQuery("query is blank; name what to search for, or ask /homefeed for a feed")
     without = release.cannot_search_by

@@ -18,7 +18,7 @@ from validation.events import Reached
 from validation.fingerprint import row_hash
 from validation.forgotten import Forgotten
 from validation.ids import MAX_ID, IdMap, hash_ids
-from validation.queries import normal
+from validation.queries import MAX_QUERY, normal
 from validation.settle import contains
 from validation.source import LABELS, plain
 from validation.tables import (
@@ -309,10 +309,13 @@ def _grade(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.A
 
 
 def _query(verdict: _Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
-    encoded = column.cast(pa.string()).dictionary_encode()
+    typed = column.cast(pa.string())
+    encoded = typed.dictionary_encode()
     words = pa.array([None if q is None else normal(q) for q in encoded.dictionary.to_pylist()], pa.string())
     text = words.take(encoded.indices)
     verdict.refuse(_mask(pc.equal(text, "")), f"blank {name}")
+    longer = [_mask(pc.greater(pc.utf8_length(form), MAX_QUERY)) for form in (typed, text)]
+    verdict.refuse(longer[0] | longer[1], f"{name} longer than {MAX_QUERY} characters")
     return text
 
 

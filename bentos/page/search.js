@@ -24,7 +24,10 @@ export class SearchBar {
     });
     holder.append(form, this.list);
 
-    this.input.addEventListener("input", () => this.#typed());
+    this.input.addEventListener("input", () => {
+      this.#deselect(); // Enter searches for what is typed, not for what was chosen before it
+      this.#typed();
+    });
     this.input.addEventListener("focus", () => this.#typed());
     this.input.addEventListener("keydown", (event) => this.#key(event));
     this.input.addEventListener("search", () => this.input.value || this.#search(""));
@@ -44,6 +47,11 @@ export class SearchBar {
 
   get #active() {
     return this.list.querySelector('[aria-selected="true"]');
+  }
+
+  #deselect() {
+    this.#active?.setAttribute("aria-selected", "false");
+    this.input.removeAttribute("aria-activedescendant");
   }
 
   #search(text) {
@@ -88,11 +96,10 @@ export class SearchBar {
       const rows = [...this.list.children];
       const at = rows.indexOf(this.#active);
       const next = event.key === "ArrowDown" ? at + 1 : (at < 0 ? rows.length : at) - 1; // past either end: what was typed
-      this.#active?.setAttribute("aria-selected", "false");
+      this.#deselect();
       rows[next]?.setAttribute("aria-selected", "true");
       rows[next]?.scrollIntoView({ block: "nearest" });
       if (rows[next]) this.input.setAttribute("aria-activedescendant", rows[next].id);
-      else this.input.removeAttribute("aria-activedescendant");
     }
   }
 

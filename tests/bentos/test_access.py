@@ -19,7 +19,6 @@ from bentos.access import CLIENTS, MAX_BODY, FrontDoor, RateLimited, Rates, Toke
 from bentos.errors import PICKLED, NamedErrors, RequestError
 from bentos.messages import (
     MAX_EVENTS,
-    MAX_QUERY,
     MAX_TEXT,
     Event,
     EventsRequest,
@@ -31,6 +30,7 @@ from bentos.settings import SettingsError
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, PINS, Stack
 from tests.bentos.test_intake import Door
+from validation.queries import MAX_QUERY
 from validation.tables import EntityKind
 
 READER, SENDER, CHIEF = "reader's token", "sender's token", "chief's token"

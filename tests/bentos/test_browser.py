@@ -163,6 +163,21 @@ def test_searching_by_keyboard_and_saving_a_result(page: Browser, server: Server
     page.wait("!location.hash.includes('q=') && document.querySelector('#search input').value === ''")
 
 
+def test_typing_on_lets_go_of_a_chosen_suggestion(page: Browser) -> None:
+    page.eval("document.querySelector('#search input').focus()")
+    page.call("Input.insertText", text="choc")
+    page.wait("document.querySelectorAll('#suggestions li').length === 1")
+    chosen = page.eval(
+        "(() => { const input = document.querySelector('#search input');"
+        " const chosen = () => [input.hasAttribute('aria-activedescendant'),"
+        " document.querySelector('#suggestions [aria-selected=true]') !== null];"
+        " input.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowDown', bubbles: true}));"
+        " const before = chosen(); input.dispatchEvent(new Event('input', {bubbles: true}));"
+        " return [...before, ...chosen()]; })()"
+    )
+    assert chosen == [True, True, False, False]
+
+
 def test_a_query_is_text_on_the_page(page: Browser) -> None:
     markup = "<img src=x onerror=alert(1)> 🍰"
     page.eval(f"location.hash = `user={COOK}&q=${{encodeURIComponent({markup!r})}}`")

@@ -14,7 +14,7 @@ from bentos import ranking
 from bentos.errors import BadId, NamedErrors, StoreUnavailable, body
 from bentos.ids import JSON_SAFE, Ids
 from bentos.impressions import ServedPins, impression_id, new_request_id
-from bentos.messages import FeedRequest, RankRequest, RetrieveRequest
+from bentos.messages import FeedRequest, RankRequest, RelatedAdsRequest, RetrieveRequest
 from bentos.opening import Opening
 from bentos.settings import Profile, Settings, SettingsError, profile, service_url
 from bentos.why import _short
@@ -55,6 +55,18 @@ def test_settings_refuse_what_they_do_not_know(tmp_path: Path) -> None:
         Settings.from_environment({"CORKBOARD_HOME": str(tmp_path), "CORKBOARD_POLL_S": "-1"})
     with pytest.raises(ValidationError):
         Settings(home=tmp_path, mlflow_uri="x", hosts=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("given", [True, "5", 5.0])
+def test_a_count_is_a_number_and_a_truth_is_no_id(given: object) -> None:
+    for request, of in ((FeedRequest, {"user_id": 1}), (RelatedAdsRequest, {"pin_id": 1})):
+        with pytest.raises(ValidationError, match=r"1 validation error.*\s+limit"):
+            request.model_validate({**of, "limit": given})
+    if given is True:
+        with pytest.raises(ValidationError, match="user_id"):
+            FeedRequest.model_validate({"user_id": given})
+        with pytest.raises(ValidationError, match="pin_ids"):
+            RankRequest.model_validate({"pin_ids": [given]})
 
 
 def test_ids_at_the_edge(tmp_path: Path) -> None:

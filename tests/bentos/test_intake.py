@@ -25,7 +25,7 @@ from bentos.errors import (
 from bentos.event_log import EventLog, read
 from bentos.ids import Ids
 from bentos.intake import MAX_AGE_DAYS, MS_PER_DAY, STREAM, EventIntake
-from bentos.messages import MAX_DURATION_S, MAX_QUERY, MAX_TEXT, Event, EventsAnswer, EventsRequest
+from bentos.messages import MAX_DURATION_S, MAX_TEXT, Event, EventsAnswer, EventsRequest
 from bentos.metrics import metrics
 from bentos.pool import Pool
 from bentos.sequences import SequenceWriter
@@ -35,6 +35,7 @@ from tests.bentos.fakes import COOK, NOW_MS, PINS, FakeFeatures, planted_feature
 from validation.events import ActionRecord
 from validation.forgotten import Forgotten, Person
 from validation.ids import IdForm, IdMap, hash_id
+from validation.queries import MAX_QUERY
 from validation.tables import DEFAULT_VOCABULARY, EntityKind
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bentos.query_vectors import TOGETHER, QueryVectors
 from tests.bentos.planted_search import PlantedEncoder
+from validation.queries import LOGGED_QUERY
 
 
 def test_a_query_is_encoded_once() -> None:
@@ -59,6 +60,14 @@ def test_those_not_asked_for_longest_are_forgotten() -> None:
     for query in ("a", "b", "a", "c", "a", "b"):
         queries.of(query)
     assert [made[0] for made in encoder.passes] == ["a", "b", "c", "b"]
+
+
+def test_long_queries_are_not_kept() -> None:
+    encoder = PlantedEncoder()
+    queries = QueryVectors(encoder)
+    long = "cake " * LOGGED_QUERY
+    np.testing.assert_array_equal(queries.of(long), queries.of(long))
+    assert len(encoder.passes) == 2
 
 
 def test_an_encoder_that_fails_is_asked_again() -> None:

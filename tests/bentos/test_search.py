@@ -15,7 +15,7 @@ from bentos.errors import EmptyQuery, NoSearch, QueryTooLong, RequestError
 from bentos.event_log import read
 from bentos.impressions import STREAM
 from bentos.loader import check_release
-from bentos.messages import MAX_QUERY, FeedAnswer, SearchRequest, SuggestionsRequest
+from bentos.messages import FeedAnswer, FeedRequest, SearchRequest, SuggestionsRequest
 from bentos.query_vectors import QueryVectors
 from bentos.ranking import RankingParts
 from bentos.release import ServingRelease
@@ -27,9 +27,10 @@ from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, DIM, GARDENER, Stack, manifest, pin_of, planted_release, topic_of
 from tests.bentos.planted_search import POPULAR, PlantedEncoder, search_manifest
 from tests.bentos.preview import FixedHolder
-from training.models.lexical import PopularQueries
+from training.models.lexical import LexicalIndex, PopularQueries, Reading
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.query_features import QUERY_FEATURES, QUERY_MATCH
+from validation.queries import LOGGED_QUERY, MAX_QUERY
 
 
 @pytest.fixture
@@ -72,6 +73,20 @@ def test_a_slip_is_mended_and_said(searching: Stack) -> None:
     assert [(one.typed, one.read) for one in answer.query.corrected] == [("caot", "coat")]
 
 
+def test_words_that_take_too_long_to_read_cost_no_other_request(searching: Stack) -> None:
+    class Unread(LexicalIndex):
+        def read(self, query: str) -> Reading:
+            raise OSError("the vocabulary is gone")
+
+    searching.release.lexical.__class__ = Unread
+    for _ in range(8):
+        answer = search(searching, "garden bench")
+        assert answer.missing[0].startswith("words: ") and answer.query.unknown == []
+        assert topics(answer) == {2}, "found by meaning"
+    assert answer.missing[0] == "words: breaker open"
+    assert run(searching.service.homefeed(FeedRequest(user_id=COOK, limit=5))).pins
+
+
 @pytest.mark.parametrize(
     ("query", "topic"),
     [
@@ -104,7 +119,9 @@ def test_what_says_nothing_is_answered_with_what_is_popular(searching: Stack, qu
         ("", EmptyQuery, "query is blank"),
         (" \t\n\u3000\u0000", EmptyQuery, "query is blank"),
         ("\ud800", EmptyQuery, "query is blank"),
+        ("\u200b\u200f \u200b", EmptyQuery, "query is blank"),
         ("x" * (MAX_QUERY + 1), QueryTooLong, "query has 2001 characters"),
+        ("\ufdfa" * 200, QueryTooLong, "normal spelling has 3600 characters"),
     ],
 )
 def test_what_cannot_be_searched_for_is_refused(
@@ -230,6 +247,13 @@ def test_results_are_logged_with_what_was_searched_for(searching: Stack) -> None
     logged = [r for r in read(searching.events, STREAM) if r.request_id == answer.request_id]
     assert [r.pin_id for r in logged] == [pin.pin_id for pin in answer.pins]
     assert {(r.surface, r.query) for r in logged} == {("search", "chocolate cake")}
+
+
+def test_each_impression_repeats_the_beginning_of_a_long_query(searching: Stack) -> None:
+    answer = search(searching, "Cake " * 200, user_id=COOK)
+    searching.service.impressions.close()
+    logged = {r.query for r in read(searching.events, STREAM) if r.request_id == answer.request_id}
+    assert logged == {("cake " * 200)[:LOGGED_QUERY].rstrip()}
 
 
 def test_suggestions_begin_as_typed(searching: Stack) -> None:

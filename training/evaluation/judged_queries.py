@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from training.searchsage.pairs import QueryPairs
@@ -75,7 +76,7 @@ def read_judgements(lake: Lake, candidates: Ints) -> JudgedQueries | None:
     if not lake.has(QUERY_JUDGEMENTS.name):
         return None
     rows = lake.read(QUERY_JUDGEMENTS.name)
-    queries, owner = np.unique(rows["query"].to_numpy(str), return_inverse=True)
+    owner, queries = pd.factorize(rows["query"], sort=True)
     found = JudgedQueries.of(
         queries.tolist(),
         owner.astype(np.int64),

@@ -93,19 +93,19 @@ class Report:
         return difference(self.row(model, ranking).values[metric], self.row(other, ranking).values[metric])
 
     def table(self) -> str:
-        """The report as text: a block a ranking and list length, best by its last metric first."""
+        """The report as text: a block a ranking and list length, best by its first metric first."""
         lines = [f"{self.protocol}: {self._summary()}"]
         for ranking, words in self.rankings.items():
             rows = [row for row in self.rows if row.ranking == ranking]
             lines += ["", f"{ranking}: {words}"]
             for _, same_length in groupby(self.columns(ranking), key=lambda metric: metric.partition("@")[2]):
                 metrics = list(same_length)
-                rows.sort(key=lambda row: -row.mean(metrics[-1]))
+                rows.sort(key=lambda row: -row.mean(metrics[0]))
                 titles = "".join(f"{metric:>12}{'±':>8}{'seeds':>8}" for metric in metrics)
-                lines.append(f"  {'model':<14}{titles}{'fit s':>9}{'score s':>9}")
+                lines.append(f"  {'model':<{self._width}}{titles}{'fit s':>9}{'score s':>9}")
                 for row in rows:
                     cells = "".join(_cells(row.spread(metric), "12.4f") for metric in metrics)
-                    lines.append(f"  {row.model:<14}{cells}{row.fit_s:9.1f}{row.score_s:9.1f}")
+                    lines.append(f"  {row.model:<{self._width}}{cells}{row.fit_s:9.1f}{row.score_s:9.1f}")
                 lines += self._compared(ranking, [row.model for row in rows], metrics)
         runs = max((len(row.seeds) for row in self.rows), default=0)
         lines += ["", f"± is half the 95 % interval over {self.units}" + _about_seeds(runs, self.rows)]
@@ -143,6 +143,10 @@ class Report:
             whole["against"] = {"model": self.against, "differences": self._differences()}
         return json.dumps(whole, indent=2, default=str)
 
+    @property
+    def _width(self) -> int:
+        return max(14, *(len(row.model) + 1 for row in self.rows))
+
     def _summary(self) -> str:
         shown = (f"{v:,}" if isinstance(v, int) else str(v) for v in self.facts.values())
         return ", ".join(
@@ -160,7 +164,7 @@ class Report:
             of = {metric: self.difference(model, self.against, metric, ranking) for metric in metrics}
             cells = "".join(_cells(spread, "+12.4f") for spread in of.values())
             level = ", ".join(metric for metric, spread in of.items() if spread.level)
-            lines.append(f"  {model:<14}{cells}{f'  level: {level}' if level else ''}")
+            lines.append(f"  {model:<{self._width}}{cells}{f'  level: {level}' if level else ''}")
         return lines
 
     def _differences(self) -> list[dict[str, Any]]:

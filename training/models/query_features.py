@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from validation.queries import normal
+from validation.queries import logged
 from validation.tables import SEARCH
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def query_features(words: LexicalIndex | None, query: str | None, surface: str |
     """QUERY_FEATURES of one request's candidates, (n, 2) float32. Without `words` nothing matches."""
     out = np.zeros((len(pin_ids), len(QUERY_FEATURES)), np.float32)
     if words is not None and query:
-        out[:, 0] = words.scores(normal(query), pin_ids)
+        out[:, 0] = words.scores(logged(query), pin_ids)
     out[:, 1] = surface == SEARCH
     return out
 

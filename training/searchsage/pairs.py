@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.evaluation.retrieval import NothingHeldOut
 from validation.lake import Lake
-from validation.queries import normal
+from validation.queries import logged, normal
 from validation.tables import Polarity, Vocabulary
 
 Ints = NDArray[np.int64]
@@ -92,7 +92,7 @@ def searched_pairs(lake: Lake, start: datetime | None, end: datetime) -> QueryPa
     columns = ["user_id", "query", "pin_id", "action", "timestamp"]
     rows = lake.read("actions", columns, start=start, end=end)
     rows = rows[rows["query"].notna() & rows["action"].isin(strong_codes(lake.contract().vocabulary))]
-    plain = {text: normal(text) for text in rows["query"].unique()}
+    plain = {text: logged(text) for text in rows["query"].unique()}
     rows = rows.assign(query=rows["query"].map(plain)).drop_duplicates(["user_id", "query", "pin_id"])
     return _pairs(rows[rows["query"] != ""], rows["timestamp"])
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import ndcg_score
 
-from training.evaluation.judged_queries import MRR, NDCG, RECALL, JudgedQueries, query_metrics
+from training.evaluation.judged_queries import MRR, NDCG, RECALL, JudgedQueries, query_metrics, read_judgements
 from training.searchsage.evaluation import nearest
 
 PINS = np.arange(1, 31)
@@ -24,6 +28,18 @@ def test_what_cannot_be_found_is_left_out() -> None:
     assert found.queries == ("oak", "lamp")  # all that answers "never" is unknown, or not relevant
     assert found.pins.tolist() == [4, 5, 6, 7] and found.offsets.tolist() == [0, 3, 4]
     assert found.take(np.array([False, True])).pins.tolist() == [7]
+
+
+def test_one_long_query_does_not_widen_the_others() -> None:
+    queries = ["x" * 20_000, *(f"q{i % 5}" for i in range(2_000))]
+    many = pd.DataFrame({"query": queries, "pin_id": np.arange(len(queries)) % 30 + 1, "relevance": 1.0})
+    lake = SimpleNamespace(has=lambda name: True, read=lambda name: many)
+    tracemalloc.start()
+    found = read_judgements(lake, PINS)  # type: ignore[arg-type]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found is not None and found.queries == ("q0", "q1", "q2", "q3", "q4", "x" * 20_000)
+    assert most < 20_000_000  # four bytes a letter of the longest would be 160 MB
 
 
 def test_values_by_hand() -> None:

@@ -49,6 +49,16 @@ def test_the_table(report: Report) -> None:
     assert lines[-1] == "left out: ease: too many pins"
 
 
+def test_the_best_by_the_first_column_stands_first_and_long_names_shift_nothing() -> None:
+    one = {"HR@5": np.array([[0.0, 1.0]]), "MRR@5": np.array([[1.0, 1.0]])}
+    other = {"HR@5": np.array([[1.0, 1.0]]), "MRR@5": np.array([[0.0, 1.0]])}
+    rows = (Row("a", "all", one, (), 0, 1.0, 2.0), Row("a_very_long_model_name", "all", other, (), 0, 1.0, 2.0))
+    table = Report("search", {"all": "all"}, ("HR@5", "MRR@5"), {}, rows, against="a").table().splitlines()
+    at = next(i for i, line in enumerate(table) if line.startswith("  model"))
+    assert [line.split()[0] for line in table[at + 1 : at + 3]] == ["a_very_long_model_name", "a"]
+    assert len({len(line) for line in table[at : at + 3]}) == 1
+
+
 def test_the_json_holds_everything_but_single_users(report: Report) -> None:
     whole = json.loads(report.to_json())
     assert (whole["protocol"], whole["users"], whole["settings"]) == ("temporal", 4, {"seeds": 2})

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from training.models.lexical import LexicalIndex, words
-from training.models.lexical.index import K1, B
-from training.models.lexical.spelling import edits
+from training.models.lexical.index import K1, MOST_MENDED, B
+from training.models.lexical.spelling import edits, trigrams
+from validation.queries import LOGGED_QUERY
 
 TEXTS = {
     30: "Chocolate cake recipes",
@@ -19,6 +20,10 @@ TEXTS = {
     40: "苺ケーキ 🍰",
     50: "",
     60: "Blueberry pancakes and a recipe for jam",
+    70: "wooden spoons",
+    80: "wooden bowls",
+    90: "wooden toys",
+    95: "twelve jars",
 }
 
 
@@ -71,6 +76,9 @@ def test_the_best_of_many_are_those_of_all_and_equals_stand_by_id() -> None:
     [
         ("choclate cake", ("chocolate", "cake"), (("choclate", "chocolate"),)),
         ("ckae", ("cake",), (("ckae", "cake"),)),
+        ("tcake", (), ()),  # a short word keeps its first letter
+        ("ckae bake", ("cake",), (("ckae", "cake"),)),
+        ("woden", (), ()),  # too many pins say wooden
         ("recpie", ("recipe",), (("recpie", "recipe"),)),
         ("blubery", (), ()),  # two edits, and its seven letters allow one
         ("bluebery", ("blueberry",), (("bluebery", "blueberry"),)),
@@ -95,6 +103,27 @@ def test_a_very_long_query_is_cut_off(index: LexicalIndex) -> None:
     query = " ".join(f"word{i}" for i in range(500)) + " cake"
     assert index.read(query).words == ()
     assert index.search("cake " + query, 5)[0].tolist() == index.search("cake", 5)[0].tolist()
+
+
+def test_so_many_unknown_words_are_looked_up_and_the_others_told(index: LexicalIndex) -> None:
+    strange = [f"{a}{b}lueberry" for a in "xyz" for b in "aeiou"]
+    reading = index.read(" ".join([*strange[:MOST_MENDED], "bluebery", "cake"]))
+    assert reading.words[-1] == "cake" and "bluebery" in reading.unknown
+    assert ("bluebery", "blueberry") in index.read(
+        " ".join([*strange[: MOST_MENDED - 1], "bluebery"])
+    ).corrected
+
+
+def test_readings_of_long_queries_are_not_kept(index: LexicalIndex) -> None:
+    before = index._reading.cache_info().currsize
+    assert index.read("cake " * LOGGED_QUERY).words == ("cake",)
+    assert index._reading.cache_info().currsize == before
+
+
+def test_trigrams_of_words_are_counted_once(index: LexicalIndex) -> None:
+    spelling = index._spelling
+    held = [len(trigrams(word)) if len(word) > 1 and word.isalpha() else 0 for word in spelling.vocabulary]
+    assert spelling._sizes.tolist() == held
 
 
 def test_words_fold_case_accents_and_plurals() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from training.models.lexical import LexicalIndex
 from training.models.query_features import QUERY_FEATURES, query_features, row_query_features
+from validation.queries import LOGGED_QUERY, logged
 
 TEXTS = ["rustic sourdough loaf", "minimal oak bench", "sourdough starter jar", "loaf of rye"]
 IDS = np.array([3, 5, 8, 9])
@@ -30,6 +31,13 @@ def test_a_pin_of_every_word_matches_best_and_one_of_none_not_at_all(words: Lexi
 def test_nothing_matches_where_nobody_searches(words: LexicalIndex, surface: str | None) -> None:
     assert (query_features(words, None, surface, IDS) == 0).all()
     assert (query_features(words, "", surface, IDS) == 0).all()
+
+
+def test_a_request_reads_no_more_of_its_query_than_was_logged(words: LexicalIndex) -> None:
+    query = "oak " * LOGGED_QUERY + "sourdough loaf"
+    made = query_features(words, query, "search", IDS)
+    np.testing.assert_array_equal(made, query_features(words, logged(query), "search", IDS))
+    assert made[0, 0] == 0 < made[1, 0]
 
 
 def test_without_an_index_the_surface_is_still_known() -> None:

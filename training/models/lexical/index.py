@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from training.models.lexical.spelling import Spelling
 from training.models.lexical.words import words
+from validation.queries import LOGGED_QUERY
 
 if TYPE_CHECKING:
     from bm25s import BM25
@@ -25,8 +26,10 @@ K1, B = 1.2, 0.75
 
 MOST_WORDS = 32
 """Distinct words of a query that are searched for; the rest is cut off."""
+MOST_MENDED = 8
+"""Unknown words of a query that are looked up among those like them; the others stay unknown."""
 REMEMBERED = 4096
-"""Queries whose reading is kept."""
+"""Queries whose reading is kept, of those no longer than impressions log."""
 
 PIN_IDS, PEAKS = "pin_ids.npy", "peaks.npy"
 
@@ -82,11 +85,11 @@ class LexicalIndex:
         bm25.index((coded, places), create_empty_token=False, show_progress=False)
         offsets = bm25.scores["indptr"]
         peaks = np.maximum.reduceat(bm25.scores["data"], offsets[:-1])
-        return cls(ids[order], bm25, peaks, Spelling.of(vocabulary, np.diff(offsets)))
+        return cls(ids[order], bm25, peaks, Spelling.of(vocabulary, np.diff(offsets), len(ids)))
 
     def read(self, query: str) -> Reading:
         """The words that `query` is searched as: known ones, and the nearest known of those mistyped."""
-        return self._reading(query)
+        return self._reading(query) if len(query) <= LOGGED_QUERY else self._read(query)
 
     def search(self, query: str, n: int) -> tuple[Ints, Floats]:
         """At most `n` pins that hold a word of the query, best first, and their BM25, (<= n,) each.
@@ -144,17 +147,19 @@ class LexicalIndex:
                 f" {bm25.scores['num_docs']} and {len(bm25.vocab_dict)}; train lexical again"
             )
         vocabulary = list(bm25.vocab_dict)
-        return cls(pin_ids, bm25, peaks, Spelling.load(folder, vocabulary, np.diff(bm25.scores["indptr"])))
+        frequencies = np.diff(bm25.scores["indptr"])
+        return cls(pin_ids, bm25, peaks, Spelling.load(folder, vocabulary, frequencies, len(pin_ids)))
 
     def _tokens(self, query: str) -> list[int]:
         return [self._bm25.vocab_dict[word] for word in self.read(query).words]
 
     def _read(self, query: str) -> Reading:
         known, corrected, unknown = [], [], []
+        lookups = iter(range(MOST_MENDED))
         for word in list(dict.fromkeys(words(query)))[:MOST_WORDS]:
             if word in self._bm25.vocab_dict:
                 known.append(word)
-            elif (near := self._spelling.nearest(word)) is not None:
+            elif next(lookups, None) is not None and (near := self._spelling.nearest(word)) is not None:
                 known.append(self._spelling.vocabulary[near])
                 corrected.append((word, self._spelling.vocabulary[near]))
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 SHORTEST, LONGEST = 4, 32
 """Letters of a word that is worth correcting: shorter ones have too many neighbours."""
 TWO_EDITS_FROM = 8
+FIRST_LETTER_BELOW = 6
+"""Words of fewer letters keep their first one: it is seldom mistyped, and cake is no take."""
+COMMON = 0.2
+"""Share of pins above which a word says too little to be what somebody meant to type."""
 JUDGED = 64
 """Candidates compared letter by letter, those with most trigrams in common."""
 
@@ -25,6 +30,8 @@ class Spelling:
     vocabulary: Sequence[str]
     frequencies: NDArray[np.int64]
     """Pins that hold each word, (words,)."""
+    pins: int
+    """Pins in all."""
     grams: NDArray[np.str_]
     """Trigrams, ascending."""
     offsets: NDArray[np.int64]
@@ -32,7 +39,7 @@ class Spelling:
     postings: NDArray[np.int32]
 
     @classmethod
-    def of(cls, vocabulary: Sequence[str], frequencies: NDArray[np.int64]) -> Spelling:
+    def of(cls, vocabulary: Sequence[str], frequencies: NDArray[np.int64], pins: int) -> Spelling:
         """Index the words that a mistyped one can be read as."""
         pairs = [
             (gram, place)
@@ -44,12 +51,13 @@ class Spelling:
         places = np.array([place for _, place in pairs], np.int32)
         order = np.argsort(grams, kind="stable")
         distinct, starts = np.unique(grams[order], return_index=True)
-        return cls(vocabulary, frequencies, distinct, np.append(starts, len(grams)), places[order])
+        return cls(vocabulary, frequencies, pins, distinct, np.append(starts, len(grams)), places[order])
 
     def nearest(self, word: str) -> int | None:
         """The place of the word fewest edits away, one or, from 8 letters on, two; None without any.
 
-        Equal ones by trigrams in common (Dice), then by how many pins hold them, then by the alphabet.
+        Short words keep their first letter, and none is read as a word that is `COMMON`. Equal ones by trigrams
+        in common (Dice), then by how many pins hold them, then by the alphabet.
         """
         if not _worth(word):
             return None
@@ -57,10 +65,22 @@ class Spelling:
         judged = [
             (away, -common, -int(self.frequencies[place]), self.vocabulary[place], place)
             for place, common in self._candidates(word)
-            if abs(len(self.vocabulary[place]) - len(word)) <= most
-            and (away := edits(word, self.vocabulary[place])) <= most
+            if self._likely(word, place, most) and (away := edits(word, self.vocabulary[place])) <= most
         ]
         return min(judged)[-1] if judged else None
+
+    def _likely(self, word: str, place: int, most: int) -> bool:
+        read = self.vocabulary[place]
+        return (
+            abs(len(read) - len(word)) <= most
+            and (len(word) >= FIRST_LETTER_BELOW or read[0] == word[0])
+            and self.frequencies[place] <= COMMON * self.pins
+        )
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        """Trigrams of each word, (words,); 0 of those that nothing is read as."""
+        return np.bincount(self.postings, minlength=len(self.vocabulary))
 
     def _candidates(self, word: str) -> list[tuple[int, float]]:
         """At most `JUDGED` (place, Dice of the trigrams), best first."""
@@ -74,8 +94,7 @@ class Spelling:
         if not lists:
             return []
         places, shared = np.unique(np.concatenate(lists), return_counts=True)
-        sizes = np.array([len(trigrams(self.vocabulary[place])) for place in places])
-        dice = 2 * shared / (len(asked) + sizes)
+        dice = 2 * shared / (len(asked) + self._sizes[places])
         best = np.argsort(-dice, kind="stable")[:JUDGED]
         return list(zip(places[best].tolist(), dice[best].tolist(), strict=True))
 
@@ -84,10 +103,12 @@ class Spelling:
             np.save(folder / name, array, allow_pickle=False)
 
     @classmethod
-    def load(cls, folder: Path, vocabulary: Sequence[str], frequencies: NDArray[np.int64]) -> Spelling:
+    def load(
+        cls, folder: Path, vocabulary: Sequence[str], frequencies: NDArray[np.int64], pins: int
+    ) -> Spelling:
         """Memory-mapped, for the vocabulary it was saved with."""
         arrays = (np.load(folder / name, mmap_mode="r") for name in (GRAMS, OFFSETS, POSTINGS))
-        return cls(vocabulary, frequencies, *arrays)
+        return cls(vocabulary, frequencies, pins, *arrays)
 
 
 def trigrams(word: str) -> set[str]:
