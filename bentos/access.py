@@ -62,7 +62,7 @@ class RateLimited(RequestError):
     status = HTTPStatus.TOO_MANY_REQUESTS
 
     def __init__(self, per_s: float, wait_s: float) -> None:
-        self.retry_after_s = math.ceil(wait_s)  # type: ignore[misc]  # each client waits for its own bucket
+        self.retry_after_s = math.ceil(wait_s)
         super().__init__(f"more than {per_s:g} requests a second; ask again in {self.retry_after_s} s")
 
 

@@ -22,7 +22,7 @@ class RequestError(Exception):
     """A request that cannot be answered. Subclasses name themselves: the class is the error's name."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     """Seconds after which the same request may be answered; None where it will not be."""
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,16 +36,14 @@ from bentos.messages import (
 )
 from bentos.metrics import observe
 from bentos.policy_file import ServedPolicy
-from bentos.pool import Pool, needed, why_missing
+from bentos.pool import Pool, needed
 from bentos.ranking_log import RankingLog
 from bentos.release import ServingRelease
 from bentos.searching import check_length, query_of, searchable
 from bentos.shown import as_feed_pins, as_pins, utility_of
-from bentos.stages import Stage
+from bentos.stages import Stage, fail_open
 from training.models.lexical import Reading
 from validation.tables import EntityKind
-
-logger = logging.getLogger("corkboard.feed")
 
 CARDS_DEADLINE_MS = 800
 LOOKUP_DEADLINE_MS = 2_000
@@ -186,8 +183,8 @@ class FeedService:
         try:
             return await self._pool.call("words", WORDS_DEADLINE_MS, lambda: index.read(feed.query))
         except Exception as error:
-            feed.missing.append(f"words: {why_missing(error)}")
-            logger.warning("request %d has no reading of its query: %r", feed.request_id, error)
+            # The sources read the query as it was typed.
+            fail_open(feed, "words", error)
             return None
 
     async def suggestions(self, request: SuggestionsRequest) -> SuggestionsAnswer:
@@ -286,8 +283,7 @@ class FeedService:
             feed.candidates, pins = await self._pool.call("cards", CARDS_DEADLINE_MS, read)
         except Exception as error:
             # Ids in the right order are still an answer; whoever asked may hold the cards.
-            feed.missing.append(f"cards: {why_missing(error)}")
-            logger.warning("request %d has no cards: %r", feed.request_id, error)
+            fail_open(feed, "cards", error)
             bare = {pin_id: Card(pin_id) for pin_id in feed.candidates.pin_ids.tolist()}
             return as_feed_pins(feed, feed.candidates, bare)
         return pins

@@ -26,7 +26,7 @@ class HopRefused(RequestError):
         super().__init__(message)
         self._name, self._status = name, status
         if status in AGAIN:
-            self.retry_after_s = 1  # type: ignore[misc]
+            self.retry_after_s = 1
 
     @property
     def name(self) -> str:
