@@ -18,7 +18,7 @@ from training.models.content import sentence_texts
 from training.models.lexical import LexicalIndex
 from training.pipelines.searchsage import SearchSagePipeline, fit
 from training.searchsage.batches import BatchPlan
-from training.searchsage.evaluation import nearest, nearest_pins, popular_pins
+from training.searchsage.evaluation import nearest, nearest_pins, popular_pins, word_pins
 from training.searchsage.trainer import FrozenPins
 
 Floats = NDArray[np.float32]
@@ -57,15 +57,7 @@ def popularity(known: Known) -> Answer:
 def bm25(known: Known) -> Answer:
     """Words: titles, descriptions and topic names."""
     index = LexicalIndex.fit(known.world.candidates, known.world.texts())
-
-    def answer(queries: Sequence[str]) -> Ints:
-        out = np.zeros((len(queries), LISTED), np.int64)
-        for row, query in enumerate(queries):
-            found, _ = index.search(query, LISTED)
-            out[row, : len(found)] = found
-        return out
-
-    return answer
+    return lambda queries: word_pins(index, queries, LISTED)
 
 
 def off_the_shelf(known: Known) -> Answer:

@@ -47,7 +47,7 @@ from training.registry import (
     digest_of,
     pinned,
 )
-from training.searchsage.evaluation import nearest_pins, popular_pins
+from training.searchsage.evaluation import nearest_pins, popular_pins, word_pins
 from training.searchsage.pairs import SplitPairs, split_pairs
 from training.searchsage.trainer import FrozenPins, SearchSageTraining, train
 from validation.gates import GateBounds
@@ -230,7 +230,8 @@ def measure(world: SearchWorld, encoder: QueryEncoder) -> dict[str, float]:
     if not len(held):
         raise NothingHeldOut(f"no held-out pair from {world.split.cut} on is of a pin with a vector")
     popular = popular_pins(world.split.train, world.candidates, 10)
-    found = query_metrics(nearest_pins(encoder.encode(held.queries), world.pins, 10), held)
+    meaning = nearest_pins(encoder.encode(held.queries), world.pins, LISTED)
+    found = query_metrics(meaning[:, :10], held)
     base = query_metrics(np.tile(popular, (len(held), 1)), held)[RECALL]
     unseen = np.array([query not in seen for query in held.queries])
     error = found[RECALL].std(ddof=1) / np.sqrt(len(held)) if len(held) > 1 else 0.0
@@ -244,7 +245,7 @@ def measure(world: SearchWorld, encoder: QueryEncoder) -> dict[str, float]:
         "held_out_pairs": len(world.split.held),
     }
     if not world.split.of_titles:  # whose words are the pin's own
-        out |= _beside_words(world, encoder, held)
+        out |= _beside_words(world, meaning, held)
     if unseen.any():
         out[f"{MODEL}/recall_at_10/unseen"] = found[RECALL][unseen].mean()
         out[f"{MODEL}/queries/unseen"] = unseen.sum()
@@ -253,15 +254,10 @@ def measure(world: SearchWorld, encoder: QueryEncoder) -> dict[str, float]:
     return {name: float(value) for name, value in out.items()}
 
 
-def _beside_words(world: SearchWorld, encoder: QueryEncoder, held: JudgedQueries) -> dict[str, float]:
-    """Recall of held-out pairs by words, by words and meaning as they are served together, and the gain of that
-    query by query."""
-    index = LexicalIndex.fit(world.candidates, world.texts())
-    words = np.zeros((len(held), LISTED), np.int64)
-    for row, query in enumerate(held.queries):
-        found, _ = index.search(query, LISTED)
-        words[row, : len(found)] = found
-    meaning = nearest_pins(encoder.encode(held.queries), world.pins, LISTED)
+def _beside_words(world: SearchWorld, meaning: np.ndarray, held: JudgedQueries) -> dict[str, float]:
+    """Recall of held-out pairs by words, by words and `meaning` (q, LISTED) as they are served together, and
+    what that gains query by query."""
+    words = word_pins(LexicalIndex.fit(world.candidates, world.texts()), held.queries, LISTED)
     together = query_metrics(fused((meaning, words), np.full(2, 0.5), 10), held)[RECALL]
     alone = query_metrics(words[:, :10], held)[RECALL]
     gain = together - alone

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from training.models.lexical import LexicalIndex
 from training.searchsage.pairs import QueryPairs
 from training.searchsage.trainer import FrozenPins
 
@@ -31,6 +34,15 @@ def nearest(queries: Floats, vectors: Floats, ids: Ints, k: int) -> Ints:
 def nearest_pins(queries: Floats, pins: FrozenPins, k: int) -> Ints:
     """`nearest` among the pins that could be found."""
     return nearest(queries, pins.vectors[pins.candidates], pins.ids[pins.candidates], k)
+
+
+def word_pins(words: LexicalIndex, queries: Sequence[str], k: int) -> Ints:
+    """Ids (q, k) of the pins that say each query's words, best first, zero-padded."""
+    out = np.zeros((len(queries), k), np.int64)
+    for row, query in enumerate(queries):
+        found, _ = words.search(query, k)
+        out[row, : len(found)] = found
+    return out
 
 
 def popular_pins(pairs: QueryPairs, candidates: Ints, k: int) -> Ints:
