@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+import httpx
 from bentoml.exceptions import BentoMLException
 from pydantic import BaseModel
 
@@ -38,15 +39,29 @@ class HopRefused(RequestError):
 
 
 async def hop(call: Awaitable[Any], answer: type[A]) -> A:
-    """Await a call through `bentoml.depends`. Raises HopRefused where the other service refused.
+    """Await a call through `bentoml.depends`.
 
-    Connections that break raise what the client raises.
+    Raises HopRefused where the other service refused, ConnectionError where it cannot be reached or dies under
+    the call, TimeoutError where it does not answer.
     """
     try:
         got = await call
     except BentoMLException as error:
         raise refusal(str(error), HTTPStatus(error.error_code)) from error
+    except httpx.TimeoutException as error:
+        raise TimeoutError(f"no answer in time: {error!r}") from error
+    except httpx.TransportError as error:
+        raise ConnectionError(f"the service is not there: {error!r}") from error
     return got if isinstance(got, answer) else answer.model_validate(got, from_attributes=True)
+
+
+def holds(call: Callable[[], Any]) -> bool:
+    """Whether a service that was asked for a release holds it; one that refuses or is not there does not."""
+    try:
+        call()
+    except (BentoMLException, httpx.TransportError):
+        return False
+    return True
 
 
 def refusal(text: str, status: HTTPStatus) -> HopRefused:
