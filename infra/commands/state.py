@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from infra.home import Home
+from infra.relocation import settle
 
 ROOMS = ("feature_repo", "training", "validation", "infra")
 """Packages whose errors are written for a person to mend."""
@@ -22,8 +23,10 @@ class State:
 
     @property
     def home(self) -> Home:
+        """The home, its variables in the environment, its registry's paths in order."""
         home = Home.at(self.home_path)
         os.environ.update(home.environment())
+        settle(home)
         return home
 
 

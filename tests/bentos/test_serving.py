@@ -136,6 +136,29 @@ def test_a_registry_that_is_down_leaves_the_old_release_serving(world: World) ->
     assert world.holder.refresh()
 
 
+def test_a_registry_that_hangs_holds_no_request_up_and_is_followed_when_it_answers(world: World) -> None:
+    world.alias = 1
+    world.holder.refresh()
+    asked, answers = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        asked.set()
+        assert answers.wait(20)
+        return 2
+
+    world.holder._newest = slow
+    world.holder.start()
+    assert asked.wait(20)
+    assert world.holder.current().version == world.holder.at(1).version == 1
+    answers.set()
+    for _ in range(500):
+        if world.holder.current().version == 2:
+            break
+        threading.Event().wait(0.01)
+    world.holder.close()
+    assert world.holder.current().version == 2
+
+
 def test_the_thread_follows_by_itself(world: World) -> None:
     world.alias = 4
     world.holder.start()
