@@ -8,7 +8,7 @@ ranking are services of their own behind `bentoml.depends`, and this process kee
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
 
 import bentoml
 from pydantic import BaseModel
@@ -83,10 +83,14 @@ class Homefeed(OpenedService[HomefeedParts]):
         )
 
     def _without(self, version: int) -> list[str]:
-        """The services behind this one that do not hold release `version`. Blocks."""
+        """The services behind this one that do not hold release `version`. Blocks; not for the event loop."""
+        return asyncio.run_coroutine_threadsafe(self._ask_behind(version), self._loop).result()
+
+    async def _ask_behind(self, version: int) -> list[str]:
         request = HeldRequest(release=version).model_dump()
-        asked = {"retrieval": self.retrieval_service, "ranking": self.ranking_service}
-        return [name for name, service in asked.items() if not holds(partial(service.to_sync.held, request))]
+        behind = {"retrieval": self.retrieval_service, "ranking": self.ranking_service}
+        held = await asyncio.gather(*(holds(service.held(request)) for service in behind.values()))
+        return [name for name, is_held in zip(behind, held, strict=True) if not is_held]
 
     @bentoml.api(route="/homefeed")
     @named_errors

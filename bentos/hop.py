@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-import httpx
+import aiohttp
 from bentoml.exceptions import BentoMLException
 from pydantic import BaseModel
 
 from bentos.errors import RequestError
+from bentos.messages import HeldAnswer
 
 A = TypeVar("A", bound=BaseModel)
 
+HELD_DEADLINE_S = 2.0
 
 AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Refusals that pass."""
@@ -48,18 +51,18 @@ async def hop(call: Awaitable[Any], answer: type[A]) -> A:
         got = await call
     except BentoMLException as error:
         raise refusal(str(error), HTTPStatus(error.error_code)) from error
-    except httpx.TimeoutException as error:
-        raise TimeoutError(f"no answer in time: {error!r}") from error
-    except httpx.TransportError as error:
+    except TimeoutError:  # some are of the connection, too
+        raise
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         raise ConnectionError(f"the service is not there: {error!r}") from error
     return got if isinstance(got, answer) else answer.model_validate(got, from_attributes=True)
 
 
-def holds(call: Callable[[], Any]) -> bool:
-    """Whether a service that was asked for a release holds it; one that refuses or is not there does not."""
+async def holds(call: Awaitable[Any]) -> bool:
+    """Whether a service that is asked for a release holds it; one that refuses or is not there does not."""
     try:
-        call()
-    except (BentoMLException, httpx.TransportError):
+        await asyncio.wait_for(hop(call, HeldAnswer), HELD_DEADLINE_S)
+    except (HopRefused, ConnectionError, TimeoutError):
         return False
     return True
 

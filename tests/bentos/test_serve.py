@@ -118,27 +118,24 @@ class Clients:
     def __init__(self, server: Server, first_event: int) -> None:
         self.server, self.events = server, itertools.count(first_event)
         self.feeds: list[tuple[int, list[str]]] = []
-        self.refused: set[str] = set()
+        self.refused: set[tuple[int, str]] = set()
         self.promised: list[int] = []
         self.over = threading.Event()
 
     def ask(self) -> None:
         while not self.over.is_set():
-            with contextlib.suppress(OSError):  # of the home feed's own death
-                status, answer = self.server.post("/homefeed", {"user_id": COOK, "limit": 10})
-                self.feeds.append((status, answer.get("missing", [answer])))
+            status, answer = self.server.post("/homefeed", {"user_id": COOK, "limit": 10})
+            self.feeds.append((status, answer.get("missing", [answer])))
 
     def send(self) -> None:
         for event_id in self.events:
             event = {"user_id": GARDENER, "pin_id": 9, "action": "save", "event_id": event_id}
             while not self.over.is_set():
-                with contextlib.suppress(OSError):
-                    status, answer = self.server.post("/events", {"events": [event]})
-                    if status == 200:
-                        self.promised.append(event_id)
-                        break
-                    assert status == 503, answer
-                    self.refused.add(answer["error"]["name"])
+                status, answer = self.server.post("/events", {"events": [event]})
+                if status == 200:
+                    self.promised.append(event_id)
+                    break
+                self.refused.add((status, answer["error"]["name"]))
             if self.over.is_set():
                 return
 
@@ -154,7 +151,7 @@ class Clients:
         self.pool.shutdown()
 
     def kill(self, *services: str) -> None:
-        """kill -9 in the middle of both; returns once the service answers whole again and keeps events."""
+        """kill -9 in the middle of both; returns once feeds are whole again and events are kept."""
         after = len(self.promised) + 3
         wait_for(lambda: len(self.promised) >= after)
         doomed = processes_of(self.server, *services)
@@ -192,12 +189,7 @@ def test_killed_services_cost_what_they_bring_and_come_back(server: Server) -> N
     assert {status for status, _ in clients.feeds} == {200}, "a feed all the while"
     named = {part.partition(":")[0] for _, missing in clients.feeds for part in missing}
     assert {"retrieval"} <= named, "and it says what it went without"
-    assert clients.refused <= {"LogUnavailable", "NoRelease"} and kept_once(server, clients.promised)
-
-
-def test_a_killed_home_feed_comes_back_and_lost_no_event(server: Server) -> None:
-    with Clients(server, 20_000) as clients:
-        clients.kill("Homefeed")
+    assert clients.refused <= {(503, "LogUnavailable"), (503, "NoRelease")}
     assert kept_once(server, clients.promised)
 
 
