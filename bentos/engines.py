@@ -226,7 +226,7 @@ async def _twice(ask: Callable[[], Awaitable[A]]) -> A:
     """Ask again once when the connection broke under the call: both services only read."""
     try:
         return await ask()
-    except OSError:
+    except ConnectionError:
         return await ask()
 
 

@@ -119,7 +119,7 @@ class StoreUnavailable(RequestError):
 
 
 class LogUnavailable(RequestError):
-    """The event log cannot take records; nothing of the request was kept."""
+    """The event log cannot take records, or is out of reach; the message says what was kept."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after_s = 5

@@ -8,21 +8,24 @@ ranking are services of their own behind `bentoml.depends`, and this process kee
 
 from __future__ import annotations
 
+import asyncio
+
 import bentoml
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from bentos.access import guarded
 from bentos.engines import RemoteRanking, RemoteRetrieval
-from bentos.errors import NamedErrors, named_errors
+from bentos.errors import LogUnavailable, NamedErrors, named_errors
 from bentos.events import Events
-from bentos.hop import hop
+from bentos.hop import holds, hop
 from bentos.loader import WHOLE, Role
 from bentos.messages import (
     EventsAnswer,
     EventsRequest,
     FeedAnswer,
     FeedRequest,
+    HeldRequest,
     LightAnswer,
     PinsAnswer,
     PinsRequest,
@@ -76,7 +79,18 @@ class Homefeed(OpenedService[HomefeedParts]):
                 lambda request: hop(self.ranking_service.ads(request.model_dump()), RankAnswer),
             ),
             with_events=False,
+            elsewhere=self._without,
         )
+
+    def _without(self, version: int) -> list[str]:
+        """The services behind this one that do not hold release `version`. Blocks; not for the event loop."""
+        return asyncio.run_coroutine_threadsafe(self._ask_behind(version), self._loop).result()
+
+    async def _ask_behind(self, version: int) -> list[str]:
+        request = HeldRequest(release=version).model_dump()
+        behind = {"retrieval": self.retrieval_service, "ranking": self.ranking_service}
+        held = await asyncio.gather(*(holds(service.held(request)) for service in behind.values()))
+        return [name for name, is_held in zip(behind, held, strict=True) if not is_held]
 
     @bentoml.api(route="/homefeed")
     @named_errors
@@ -132,8 +146,18 @@ class Homefeed(OpenedService[HomefeedParts]):
         """Keep events. The answer means that they are on disk; a repeat of an event id changes nothing."""
         parts = self._parts.get()
         if parts.intake is None:
-            return _written(await hop(self.events_service.events(request.model_dump()), EventsAnswer))
+            return _written(await self._passed_on(request))
         return _written(await parts.intake.accept(request, release=parts.holder.current().version))
+
+    async def _passed_on(self, request: EventsRequest) -> EventsAnswer:
+        """The events service's answer. Raises LogUnavailable where it is not there."""
+        try:
+            return await hop(self.events_service.events(request.model_dump()), EventsAnswer)
+        except (ConnectionError, TimeoutError) as error:
+            raise LogUnavailable(
+                "the events service did not answer: what was sent may be kept or not; send it again, with the"
+                " same event ids"
+            ) from error
 
 
 Homefeed.add_asgi_middleware(guarded())

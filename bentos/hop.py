@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+import aiohttp
 from bentoml.exceptions import BentoMLException
 from pydantic import BaseModel
 
 from bentos.errors import RequestError
+from bentos.messages import HeldAnswer
 
 A = TypeVar("A", bound=BaseModel)
 
+HELD_DEADLINE_S = 2.0
 
 AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Refusals that pass."""
@@ -38,15 +42,29 @@ class HopRefused(RequestError):
 
 
 async def hop(call: Awaitable[Any], answer: type[A]) -> A:
-    """Await a call through `bentoml.depends`. Raises HopRefused where the other service refused.
+    """Await a call through `bentoml.depends`.
 
-    Connections that break raise what the client raises.
+    Raises HopRefused where the other service refused, ConnectionError where it cannot be reached or dies under
+    the call, TimeoutError where it does not answer.
     """
     try:
         got = await call
     except BentoMLException as error:
         raise refusal(str(error), HTTPStatus(error.error_code)) from error
+    except TimeoutError:  # some are of the connection, too
+        raise
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+        raise ConnectionError(f"the service is not there: {error!r}") from error
     return got if isinstance(got, answer) else answer.model_validate(got, from_attributes=True)
+
+
+async def holds(call: Awaitable[Any]) -> bool:
+    """Whether a service that is asked for a release holds it; one that refuses or is not there does not."""
+    try:
+        await asyncio.wait_for(hop(call, HeldAnswer), HELD_DEADLINE_S)
+    except (HopRefused, ConnectionError, TimeoutError):
+        return False
+    return True
 
 
 def refusal(text: str, status: HTTPStatus) -> HopRefused:

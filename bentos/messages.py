@@ -320,6 +320,18 @@ class RetrieveAnswer(Message):
     fallback: str | None = None
 
 
+class HeldRequest(Message):
+    """Ask whether a release is held."""
+
+    release: Int64
+
+
+class HeldAnswer(Message):
+    """It is; a process that does not hold it refuses."""
+
+    release: int
+
+
 class RankRequest(Message):
     """Ask for scores of candidates, by the lake's int64 ids."""
 

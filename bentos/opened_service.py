@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Generic, Protocol, TypeVar
 
 import bentoml
@@ -36,6 +37,7 @@ class OpenedService(Generic[P]):
 
     @bentoml.on_startup
     def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._parts.start()
 
     @bentoml.on_shutdown

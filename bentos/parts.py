@@ -26,7 +26,7 @@ from bentos.pool import Pool
 from bentos.ranking_log import RankingLog
 from bentos.registry import ModelRegistry
 from bentos.sequences import SequenceWriter, replay
-from bentos.serving import ReleaseHolder
+from bentos.serving import Elsewhere, ReleaseHolder, nowhere
 from bentos.settings import Settings
 from bentos.tombstones import Tombstones
 from validation.event_compaction import sequences_from_ms, shown_from_ms
@@ -86,8 +86,9 @@ def open_homefeed(
     retrieval: RetrievalEngine | None = None,
     ranking: RankingEngine | None = None,
     with_events: bool,
+    elsewhere: Elsewhere = nowhere,
 ) -> HomefeedParts:
-    """The home feed's parts; engines not given run in this process.
+    """The home feed's parts; engines not given run in this process, `elsewhere` speaks for those given.
 
     Raises LakeError before the first ingest, LogInUse while another process writes the home's events.
     """
@@ -106,18 +107,27 @@ def open_homefeed(
         opened.callback(ranked.close)
         taken = open_intake(settings, features, lake, pool) if with_events else None
         opened.pop_all()
-    holder = open_holder(settings, features, role)
+    holder = open_holder(settings, features, role, elsewhere)
     policy = PolicyFile(settings.utility or settings.home / UTILITY, named=settings.utility is not None)
     load = LoadShedder(LoadRules(target_ms=settings.p99_ms))
     feed = FeedService(holder.current, engines, shown, fetched, ranked, policy=policy.current, load=load)
     return HomefeedParts(pool, holder, feed, taken, lake)
 
 
-def open_holder(settings: Settings, features: Features, role: Role) -> ReleaseHolder:
+def open_holder(
+    settings: Settings, features: Features, role: Role, elsewhere: Elsewhere = nowhere
+) -> ReleaseHolder:
     """Follow the settings' alias, loading what `role` needs; a lease in the home says what is held."""
     loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
     lease = Lease.take(leases_of(settings.home), "homefeed" if role is WHOLE else str(role.name).lower())
-    return ReleaseHolder(loader.newest, loader.load, loader.check, poll_s=settings.poll_s, lease=lease).start()
+    return ReleaseHolder(
+        loader.newest,
+        loader.load,
+        loader.check,
+        poll_s=settings.poll_s,
+        lease=lease,
+        elsewhere=elsewhere,
+    ).start()
 
 
 def open_intake(

@@ -24,6 +24,8 @@ from bentos.loader import Role
 from bentos.messages import (
     MAX_BROUGHT,
     MAX_CANDIDATES,
+    HeldAnswer,
+    HeldRequest,
     LightAnswer,
     LightRequest,
     RankAnswer,
@@ -194,6 +196,12 @@ class Ranking(OpenedService[RankingParts]):
     async def ads(self, request: RankRequest, /) -> RankAnswer:
         """Calibrated probabilities of sponsored pins, in the order given."""
         return await ads(self._parts.get(), request)
+
+    @bentoml.api(route="/held")
+    @named_errors
+    async def held(self, request: HeldRequest, /) -> HeldAnswer:
+        """Whether this process answers by a release."""
+        return HeldAnswer(release=self._parts.get().holder.at(request.release).version)
 
 
 Ranking.add_asgi_middleware(guarded())

@@ -18,7 +18,7 @@ from bentos.feed import Feed, Surface
 from bentos.funnel import sources_of
 from bentos.last_good import LastGoodUsers
 from bentos.loader import Role
-from bentos.messages import RetrieveAnswer, RetrieveRequest
+from bentos.messages import HeldAnswer, HeldRequest, RetrieveAnswer, RetrieveRequest
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool
@@ -84,6 +84,12 @@ class Retrieval(OpenedService[RetrievalParts]):
     async def retrieve(self, request: RetrieveRequest, /) -> RetrieveAnswer:
         """Candidates of every source, source after source, before the merge."""
         return await retrieve(self._parts.get(), request)
+
+    @bentoml.api(route="/held")
+    @named_errors
+    async def held(self, request: HeldRequest, /) -> HeldAnswer:
+        """Whether this process answers by a release."""
+        return HeldAnswer(release=self._parts.get().holder.at(request.release).version)
 
 
 Retrieval.add_asgi_middleware(guarded())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.metrics import metrics
@@ -19,6 +20,18 @@ class ReleaseRejected(RuntimeError):
     """A release was loaded and failed its check; the one before it goes on serving."""
 
 
+Elsewhere = Callable[[int], Sequence[str]]
+"""Names of the services that a request goes on to and that do not hold a release of this version."""
+
+FIRST_WAIT_S = 60.0
+"""How long a process that holds no release yet waits for the services behind it; then it serves without."""
+
+
+def nowhere(version: int) -> Sequence[str]:
+    """`Elsewhere` of a process that does everything itself."""
+    return ()
+
+
 class ReleaseHolder:
     """Holds the release that requests are given; a thread follows the alias.
 
@@ -26,6 +39,9 @@ class ReleaseHolder:
     requests with it, raising ReleaseRejected if it is not fit to serve. `lease` says which versions must not be
     cleared away: those in memory, and one that is about to be loaded. The release before stays in memory, and
     going back to it loads nothing.
+
+    A release is served once the services behind this one (`elsewhere`) hold it too: they answer for the one
+    before as well, so that no request meets two releases. Where one of them never does, the old one serves on.
     """
 
     def __init__(
@@ -36,11 +52,15 @@ class ReleaseHolder:
         *,
         poll_s: float,
         lease: Lease | None = None,
+        elsewhere: Elsewhere = nowhere,
     ) -> None:
         self._newest, self._load, self._check, self._lease = newest, load, check, lease
+        self._elsewhere, self._started = elsewhere, time.monotonic()
         self._poll_s = poll_s
         self._current: ServingRelease | None = None
         self._previous: ServingRelease | None = None
+        self._loaded: ServingRelease | None = None
+        """Checked, and waiting for the services behind this one."""
         self._rejected: int | None = None
         self._why = "no release was promoted yet; run `corkboard promote`"
         self._stop = threading.Event()
@@ -93,12 +113,16 @@ class ReleaseHolder:
         try:
             version = self._newest()
             if version is None or version in (self._rejected, self._current and self._current.version):
+                self._let_go()
                 return False
             release = self._kept(version)
             if release is None:
                 self._hold(version)
                 release = self._load(version)
                 self._check(release)
+                self._loaded = release
+            if self._waits(version):
+                return False
         except ReleaseRejected as error:
             self._rejected, self._why = version, str(error)
             metrics().swaps.labels("rejected").inc()
@@ -110,7 +134,7 @@ class ReleaseHolder:
             metrics().swaps.labels("failed").inc()
             logger.error("the release cannot be loaded: %s", self._why, exc_info=True)
             return False
-        self._previous, self._current = self._current, release
+        self._previous, self._current, self._loaded = self._current, release, None
         self._rejected, self._why = None, ""
         self._hold()
         metrics().release.set(release.version)
@@ -122,13 +146,36 @@ class ReleaseHolder:
         return True
 
     def _kept(self, version: int) -> ServingRelease | None:
-        """The release before, where that is asked for: it was checked when it was loaded."""
-        previous = self._previous
-        return previous if previous is not None and previous.version == version else None
+        """The release of `version` if it is in memory: it was checked when it was loaded."""
+        for release in (self._previous, self._loaded):
+            if release is not None and release.version == version:
+                return release
+        return None
+
+    def _let_go(self) -> None:
+        """Of a release that waited and is asked for no more."""
+        if self._loaded is not None:
+            self._loaded, self._why = None, ""
+            self._hold()
+
+    def _waits(self, version: int) -> bool:
+        """Whether the release must wait for the services behind this one."""
+        late = ", ".join(self._elsewhere(version))
+        if not late:
+            return False
+        if self._current is None and time.monotonic() - self._started > FIRST_WAIT_S:
+            logger.warning("release %d is served although %s does not hold it", version, late)
+            return False
+        why = f"release {version} waits until {late} holds it; see its log where it does not"
+        if why != self._why:
+            metrics().swaps.labels("waiting").inc()
+            logger.info(why)
+        self._why = why
+        return True
 
     def _hold(self, *loading: int) -> None:
         if self._lease is not None:
-            held = (self._previous, self._current)
+            held = (self._previous, self._current, self._loaded)
             self._lease.hold([*(release.version for release in held if release is not None), *loading])
 
     def _follow(self) -> None:

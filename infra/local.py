@@ -202,17 +202,19 @@ def _record(home: Home, name: str, pid: int) -> None:
         started = psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:  # it ended at once; the wait that follows reports its log
         started = 0.0
-    _file(home, name).write_text(json.dumps({"pid": pid, "started": started}))
+    _file(home, name).write_text(json.dumps({"pid": pid, "started": started, "home": str(home.root)}))
 
 
 def _running_pid(home: Home, name: str) -> int | None:
-    """The recorded pid if that very process, by start time, still runs."""
+    """The recorded pid if that very process, by start time, still runs. A copied home runs nothing yet."""
     import psutil
 
     path = _file(home, name)
     if not path.exists():
         return None
     record = json.loads(path.read_text())
+    if record.get("home", str(home.root)) != str(home.root):
+        return None
     try:
         process = psutil.Process(record["pid"])
         same = abs(process.create_time() - record["started"]) < 1.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, ValidationError
 
-from validation.gates import GateResult
+from validation.gate_results import GateResult
 from validation.manifest import Frozen
 
 

@@ -251,10 +251,12 @@ def _interval(registry: Registry, parts: Mapping[str, Part]) -> tuple[datetime, 
 
 
 def _same(a: ReleaseManifest, b: ReleaseManifest) -> bool:
-    """Whether two manifests name the same parts, data, sources, collections, code and evaluation."""
+    """Whether two manifests name the same parts, data, sources, collections, code and evaluation, and measure
+    the same."""
     said = ("git_commit", "dataset", "data_start", "data_end", "sources", "skipped", "evaluation", "light_by")
     return (
         all(getattr(a, name) == getattr(b, name) for name in said)
+        and a.metrics.keys() == b.metrics.keys()
         and {r: (p.model, p.version) for r, p in a.parts.items()}
         == {r: (p.model, p.version) for r, p in b.parts.items()}
         and {(c.collection, c.rows) for c in a.collections} == {(c.collection, c.rows) for c in b.collections}

@@ -57,7 +57,8 @@ from training.release_parts import (
     space_of,
 )
 from training.transact.examples import Known, PinTable
-from validation.gates import RETRIEVERS, Comparison, Paired
+from validation.gate_results import Comparison, Paired
+from validation.gates import RETRIEVERS
 from validation.lake import Lake
 from validation.manifest import Part, ReleaseManifest, Space
 from validation.tables import TIMESTAMP

@@ -13,7 +13,8 @@ from training.registry import VersionDropped
 from training.release import load_manifest
 from training.release_comparison import compare
 from training.release_parts import RANKER, ReleaseError, registry_of
-from validation.gates import GateResult, non_inferiority_of, run_gates
+from validation.gate_results import GateResult
+from validation.gates import non_inferiority_of, run_gates
 from validation.manifest import Part, ReleaseManifest
 
 CHAMPION = "champion/"

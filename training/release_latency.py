@@ -1,4 +1,4 @@
-"""CPU that each network of a release takes of a request, on the machine that releases.
+"""CPU that each part of a release takes of a request, on the machine that releases.
 
 CPU time, not wall time: the machine may be busy with other work. One made-up user with a full history and 500
 candidates, whose values do not matter: every kernel does the same work for any.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from training.models.ranker import Candidates, Ranker, Request, load_ranker
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER
-from training.release_parts import RANKER
+from training.release_parts import LEXICAL, LIGHT, RANKER, SEARCHSAGE
 from validation.manifest import Part
 
 Floats = NDArray[np.float32]
@@ -24,13 +25,20 @@ Run = Callable[[], object]
 ACTIONS, CANDIDATES = 100, 500
 """Actions of the user, as many as the online sequence holds, and candidates ranked."""
 
+FETCHED = 2000
+"""Candidates that are ordered before these are chosen."""
+
+TYPED, MISTYPED, FOUND = 8, 8, 300
+"""Words of a query, as many again that are mistyped, and pins found by them."""
+
 NOW_MS = 1_700_000_000_000
 _HOUR_MS = 3_600_000
 _RUNS = 9
 
 
 def latency_metrics(parts: Mapping[str, Part], files: Callable[[Part], Path]) -> dict[str, float]:
-    """`latency/<role>_cpu_ms` of the ranker and of each learned retriever: median of a few runs, one thread."""
+    """`latency/<role>_cpu_ms` of every part that works in the request but the walks: median of `latency/runs`
+    runs, one thread."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -39,7 +47,8 @@ def latency_metrics(parts: Mapping[str, Part], files: Callable[[Part], Path]) ->
     try:
         with threadpool_limits(1):
             found = {role: _run(role, files(part)) for role, part in parts.items() if role in _RUNNERS}
-            return {f"latency/{role}_cpu_ms": cpu_ms(run) for role, run in found.items()}
+            spent = {f"latency/{role}_cpu_ms": cpu_ms(run) for role, run in found.items()}
+            return {**spent, "latency/runs": float(_RUNS)} if spent else {}
     finally:
         torch.set_num_threads(threads)
 
@@ -123,6 +132,31 @@ def _two_tower(files: Path) -> Run:
     return lambda: user_vectors(network, seen)
 
 
+def _light(files: Path) -> Run:
+    from training.models.light_ranking import LightRanker
+
+    ranker = LightRanker.load(files)
+    rows = np.random.default_rng(0).random((FETCHED, len(ranker.spec.names)), np.float32)
+    return lambda: ranker.score(rows)
+
+
+def _searchsage(files: Path) -> Run:
+    from training.models.searchsage import QueryEncoder
+
+    encoder = QueryEncoder.load(files)
+    query = "pin " * encoder.longest
+    return lambda: encoder.encode([query])
+
+
+def _lexical(files: Path) -> Run:
+    from training.models.lexical import LexicalIndex
+
+    index, number = LexicalIndex.load(files), count()
+    common = index.commonest(TYPED + MISTYPED)
+    query = " ".join([*common[:TYPED], *(word + word[-1] for word in common[TYPED:])])
+    return lambda: index.search(f"{query} {next(number)}", FOUND)  # no query is one it remembers
+
+
 def _history(dim: int, length: int):  # type: ignore[no-untyped-def]  # training.models.interests.Histories
     from training.models.interests import history
 
@@ -142,4 +176,7 @@ _RUNNERS: dict[str, Callable[[Path], Run]] = {
     DCM: _dcm,
     CONDITIONAL: _conditional,
     TWO_TOWER: _two_tower,
+    LIGHT: _light,
+    SEARCHSAGE: _searchsage,
+    LEXICAL: _lexical,
 }

@@ -1,20 +1,30 @@
 """What a release must show before the services may follow it.
 
 Each gate is a plain function of the release's manifest, the comparison with the champion and the bounds; it
-answers with the value it saw, the bound, the sample size and one sentence. Nothing here reads a store.
+answers with the value it saw, the bound, the sample size and one sentence (`gate_results.py`). Nothing here
+reads a store.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from pydantic import Field
 from scipy.special import ndtri, pdtr
 
+from validation.gate_results import (
+    Comparison,
+    GateResult,
+    Metrics,
+    Paired,
+    absent,
+    at_least,
+    at_most,
+    result_of,
+    undecided,
+)
 from validation.manifest import Frozen, ReleaseManifest
-
-Metrics = Mapping[str, float]
 
 SLICES = ("new_users", "tail_topics")
 
@@ -24,8 +34,8 @@ SURFACES = "surfaces"
 RETRIEVERS = ("pinnersage", "pinnerformer", "dcm", "conditional", "two_tower", "pixie")
 """Roles of the parts that bring candidates by what a user did or follows, in funnel order."""
 
-NETWORKS = ("pinnerformer", "dcm", "conditional", "two_tower")
-"""Those of them that are computed in the request."""
+COMPUTED = ("pinnerformer", "dcm", "conditional", "two_tower", "light", "searchsage", "lexical")
+"""Roles beside the ranker's whose work is done in the request."""
 
 
 class GateBounds(Frozen):
@@ -78,65 +88,8 @@ class GateBounds(Frozen):
     max_ranker_cpu_ms: float = Field(200.0, gt=0)
     """CPU of ranking 500 candidates of a user with a full history, on the machine that releases."""
     max_network_cpu_ms: float = Field(100.0, gt=0)
-    """CPU of one learned retriever reading such a user."""
-
-
-class Paired(Frozen):
-    """One metric of two releases over the very same users or rows."""
-
-    metric: str
-    candidate: float
-    champion: float
-    low: float
-    """Lower end of the interval of candidate less champion, a one-sided 95 % bound."""
-    high: float
-    """Its upper end, another."""
-    n: int
-    larger_is_better: bool = True
-
-
-class Comparison(Frozen):
-    """A release measured beside the champion on one evaluation."""
-
-    champion: int
-    """The champion's release version."""
-    evaluation: str
-    metrics: tuple[Paired, ...] = ()
-    missing: dict[str, str] = Field(default_factory=dict)
-    """Metrics that could not be compared, with the reason."""
-
-
-class GateResult(Frozen):
-    """One gate's verdict."""
-
-    name: str
-    value: float | None
-    """None where it was not measured."""
-    bound: float | None
-    n: int | None
-    """Users, rows or queries the value is a mean of."""
-    passed: bool
-    decided: bool = True
-    """False where the sample is too small to tell; such a gate passes."""
-    beside: float | None = None
-    """The champion's value on the same users or rows, where the gate compares."""
-    interval: tuple[float, float] | None = None
-    """Of the value less the champion's; each end is a one-sided 95 % bound."""
-    message: str
-
-
-class GateFailed(Exception):
-    """At least one gate failed; the release was not promoted."""
-
-    def __init__(self, version: int, results: tuple[GateResult, ...]) -> None:
-        self.version = version
-        self.results = results
-        failed = [r for r in results if not r.passed]
-        super().__init__(
-            f"release {version} fails {len(failed)} of {len(results)} gates:\n"
-            + "\n".join(f"  {r.message}" for r in failed)
-            + "\nmend what they name, or promote with an override that says why"
-        )
+    """CPU of one learned retriever reading such a user, of the light ranker scoring 2,000 candidates, of
+    encoding a query as long as one is read, of reading and finding the words of one."""
 
 
 Gate = Callable[[ReleaseManifest, Comparison | None, GateBounds], Iterator[GateResult]]
@@ -150,7 +103,7 @@ def retrieval_floors(
         if role in release.parts:
             yield from recall_floors(role, release.metrics, bounds)
         else:
-            yield _absent(role, role, release)
+            yield absent(role, role, release)
 
 
 def recall_floors(role: str, metrics: Metrics, bounds: GateBounds) -> Iterator[GateResult]:
@@ -171,17 +124,17 @@ def _recall_floor(metrics: Metrics, role: str, part: str, bound: float, bounds: 
     are expected that there is no spread to go by.
     """
     name = f"{role}/recall_at_100{part}"
-    result = _at_least(name, metrics, bound, f"users{part}", bounds.min_sample)
+    result = at_least(name, metrics, bound, f"users{part}", bounds.min_sample)
     pins = metrics.get(f"{role}/pins{part}")
     finds = metrics.get(f"{role}/finds_at_100{part}")
     if result.passed or result.value is None or pins is None or finds is None:
         return result
     within = float(ndtri(1 - bounds.surprise)) * metrics.get(f"{role}/recall_error_at_100{part}", 0.0)
     if bound - result.value <= within:
-        return _undecided(result, f"users differ so much that {within:.4f} less comes by chance")
+        return undecided(result, f"users differ so much that {within:.4f} less comes by chance")
     if pdtr(finds, bound * pins) >= bounds.surprise:  # of a Poisson number of finds
         why = f"the bound expects {bound * pins:.1f} finds of so few pins, as few come by chance"
-        return _undecided(result, why)
+        return undecided(result, why)
     return result
 
 
@@ -190,19 +143,19 @@ def ranker_floor(
 ) -> Iterator[GateResult]:
     """The ranker orders better than chance on every slice, knows more than the base rate, is calibrated."""
     if "ranker" not in release.parts:
-        yield _absent("ranker", "ranker", release)
+        yield absent("ranker", "ranker", release)
         return
-    yield _at_least("ranker/auc", release.metrics, bounds.min_ranker_auc, "rows", bounds.min_sample)
+    yield at_least("ranker/auc", release.metrics, bounds.min_ranker_auc, "rows", bounds.min_sample)
     for name in sorted(release.metrics):
         _, is_slice, part = name.partition("ranker/auc/")
         if is_slice and (part in SLICES or part.startswith(f"{SURFACES}/")):
             bound, positives = bounds.min_slice_ranker_auc, f"positives/{part}"
-            yield _at_least(name, release.metrics, bound, positives, bounds.min_sample)
+            yield at_least(name, release.metrics, bound, positives, bounds.min_sample)
     for name, bound in (
         ("ranker/normalized_entropy", bounds.max_normalized_entropy),
         ("ranker/ece", bounds.max_calibration_error),
     ):
-        yield _at_most(name, release.metrics, bound, "rows", bounds.min_sample)
+        yield at_most(name, release.metrics, bound, "rows", bounds.min_sample)
 
 
 def head_calibration(
@@ -222,12 +175,12 @@ def head_calibration(
                 bounds.max_total_calibration_error,
             ),
         ):
-            result = _result(f"{head}/{metric}", value, bound, positives, above=False)
+            result = result_of(f"{head}/{metric}", value, bound, positives, above=False)
             if positives >= bounds.min_head_positives:
                 yield result
             else:
                 why = f"{positives} positives are too few to decide, it takes {bounds.min_head_positives}"
-                yield _undecided(result, why)
+                yield undecided(result, why)
 
 
 def feature_drift(
@@ -238,9 +191,9 @@ def feature_drift(
         return
     name, prefix, metrics = "ranker/max_drift", "ranker/drift/", release.metrics
     n = int(metrics.get("ranker/drift_rows", 0))
-    result = _result(name, metrics.get(name), bounds.max_drift, n, above=False)
+    result = result_of(name, metrics.get(name), bounds.max_drift, n, above=False)
     if result.value is None:
-        yield _undecided(result, "the ranker keeps no baseline of its features, train it anew")
+        yield undecided(result, "the ranker keeps no baseline of its features, train it anew")
         return
     moved = {m: v for m, v in metrics.items() if m.startswith(prefix) and v > bounds.max_drift}
     if moved:
@@ -250,7 +203,7 @@ def feature_drift(
         why = f"PSI against the training rows: {said}; look at what feeds them, or train on newer days"
         result = result.model_copy(update={"message": f"{result.message}; {why}"})
     if n < bounds.min_drift_rows:
-        result = _undecided(result, f"{n} are too few to decide, it takes {bounds.min_drift_rows}")
+        result = undecided(result, f"{n} are too few to decide, it takes {bounds.min_drift_rows}")
     yield result
 
 
@@ -262,9 +215,9 @@ def light_floor(
     if merged is None or release.light_by == "merge":
         return
     n = int(release.metrics.get("light/users", 0))
-    result = _result(kept, release.metrics.get(kept), merged, n, above=True)
+    result = result_of(kept, release.metrics.get(kept), merged, n, above=True)
     if not result.passed and result.value is not None and n < bounds.min_sample:
-        result = _undecided(result, f"{n} are too few to decide, it takes {bounds.min_sample}")
+        result = undecided(result, f"{n} are too few to decide, it takes {bounds.min_sample}")
     yield result
 
 
@@ -290,14 +243,14 @@ def index_health(
             ("filtered_recall_at_100", check.filtered_recall_at_100, bounds.min_filtered_recall),
             ("coverage", release.metrics.get(f"index/coverage/{check.space}"), bounds.min_coverage),
         ):
-            yield _result(f"index/{name}/{check.space}", value, bound, check.rows, above=True)
+            yield result_of(f"index/{name}/{check.space}", value, bound, check.rows, above=True)
 
 
 def size(release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds) -> Iterator[GateResult]:
     """Collections and models fit where they are to be served."""
     for check in release.collections:
         held = float(check.rows) * check.dim * 4
-        yield _result(
+        yield result_of(
             f"size/{check.collection}",
             held,
             bounds.max_collection_bytes,
@@ -307,18 +260,19 @@ def size(release: ReleaseManifest, comparison: Comparison | None, bounds: GateBo
         )
     for role in release.parts:
         value = release.metrics.get(f"size/{role}")
-        yield _result(f"size/{role}", value, bounds.max_model_bytes, None, above=False, unit=" bytes")
+        yield result_of(f"size/{role}", value, bounds.max_model_bytes, None, above=False, unit=" bytes")
 
 
 def latency(
     release: ReleaseManifest, comparison: Comparison | None, bounds: GateBounds
 ) -> Iterator[GateResult]:
-    """No network costs so much CPU a request that the services cannot hold their deadlines."""
-    for role in ("ranker", *NETWORKS):
+    """No part costs so much CPU a request that the services cannot hold their deadlines."""
+    runs = int(release.metrics.get("latency/runs", 0))
+    for role in ("ranker", *COMPUTED):
         if role in release.parts:
             name = f"latency/{role}_cpu_ms"
             bound = bounds.max_ranker_cpu_ms if role == "ranker" else bounds.max_network_cpu_ms
-            yield _result(name, release.metrics.get(name), bound, None, above=False, unit=" ms")
+            yield result_of(name, release.metrics.get(name), bound, runs, above=False, unit=" ms")
 
 
 def data_checks(
@@ -327,9 +281,9 @@ def data_checks(
     """No critical expectation fails on the data that the release was made of."""
     checks, name = release.data_checks, "data/failed_expectations"
     if checks is None:
-        yield _result(name, None, 0.0, None, above=False)
+        yield result_of(name, None, 0.0, None, above=False)
         return
-    result = _result(name, float(len(checks.failed)), 0.0, sum(checks.rows.values()), above=False)
+    result = result_of(name, float(len(checks.failed)), 0.0, sum(checks.rows.values()), above=False)
     said = "; ".join((*checks.failed, *(f"warning: {warning}" for warning in checks.warnings)))
     yield result.model_copy(update={"message": f"{result.message}; {said}"}) if said else result
 
@@ -412,63 +366,4 @@ def _compared(pair: Paired, champion: int, bounds: GateBounds) -> GateResult:
         beside=pair.champion,
         interval=(pair.low, pair.high),
         message=sentence if decided else f"{sentence}; the sample is too small to be sure",
-    )
-
-
-def _at_least(name: str, metrics: Metrics, bound: float, sample: str, min_sample: int) -> GateResult:
-    return _measured(name, metrics, bound, sample, min_sample, above=True)
-
-
-def _at_most(name: str, metrics: Metrics, bound: float, sample: str, min_sample: int) -> GateResult:
-    return _measured(name, metrics, bound, sample, min_sample, above=False)
-
-
-def _measured(
-    name: str, metrics: Metrics, bound: float, sample: str, min_sample: int, *, above: bool
-) -> GateResult:
-    """A gate on one of a release's own metrics; its sample size is the metric `<task>/<sample>`."""
-    n = int(metrics.get(f"{name.partition('/')[0]}/{sample}", 0))
-    result = _result(name, metrics.get(name), bound, n, above=above)
-    if result.value is None or n >= min_sample:
-        return result
-    return _undecided(result, f"{n} are too few to decide, it takes {min_sample}")
-
-
-def _undecided(result: GateResult, why: str) -> GateResult:
-    """The result of a sample that cannot tell, which passes and says so."""
-    return result.model_copy(update={"passed": True, "decided": False, "message": f"{result.message}; {why}"})
-
-
-def _result(
-    name: str, value: float | None, bound: float, n: int | None, *, above: bool, unit: str = ""
-) -> GateResult:
-    sample = "" if n is None else f", n = {n}"
-    if value is None or math.isnan(value) or math.isnan(bound):
-        return GateResult(
-            name=name, value=None, bound=None, n=n, passed=False, message=f"{name}: was not measured{sample}"
-        )
-    passed = value >= bound if above else value <= bound
-    relation = ("reaches" if passed else "is below") if above else ("stays within" if passed else "is above")
-    return GateResult(
-        name=name,
-        value=value,
-        bound=bound,
-        n=n,
-        passed=passed,
-        message=f"{name}: {value:.4g} {relation} {bound:.4g}{unit}{sample}",
-    )
-
-
-def _absent(name: str, role: str, release: ReleaseManifest) -> GateResult:
-    """A part that is not in the release: fine where the manifest says why."""
-    why = release.skipped.get(role)
-    said = f"left out: {why}" if why else "missing from the release, and the manifest does not say why"
-    return GateResult(
-        name=name,
-        value=None,
-        bound=None,
-        n=None,
-        passed=why is not None,
-        decided=False,
-        message=f"{name}: {said}",
     )

@@ -1,5 +1,7 @@
 // The service's API. Every call resolves to the answer or throws ApiError with the error's own name.
 
+import { authorization } from "./token.js";
+
 export class ApiError extends Error {
   constructor(name, message, status) {
     super(message);
@@ -16,7 +18,7 @@ async function call(path, request) {
   try {
     response = await fetch(new URL(path, root), {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...authorization() },
       body: JSON.stringify(request),
     });
   } catch {

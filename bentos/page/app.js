@@ -10,6 +10,7 @@ import { Picker } from "./picker.js";
 import { actionsOf, REASONS } from "./reasons.js";
 import { SearchBar } from "./search.js";
 import { toast } from "./toast.js";
+import { tokenForm } from "./token.js";
 
 const PAGE = 50;
 const RESULTS = 100; // of one search; there is no second page
@@ -252,10 +253,15 @@ function renderReasons() {
 }
 
 function problem(error) {
+  const mend = error.status === 401 ? tokenForm(start) : tryAgain();
+  return el("div", "problem", icon("flag"), el("h2", "", error.name), el("p", "", error.message), mend);
+}
+
+function tryAgain() {
   const again = el("button", "pill primary", icon("refresh"), el("span", "label", "Try again"));
   again.type = "button";
   again.addEventListener("click", () => start());
-  return el("div", "problem", icon("flag"), el("h2", "", error.name), el("p", "", error.message), again);
+  return again;
 }
 
 function inspect(open) {

@@ -29,6 +29,8 @@ class Server:
     url: str
     home: Path
     log: Path
+    pid: int
+    """Of the process that was started; services may be its children."""
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of a GET, redirects followed."""
@@ -81,7 +83,7 @@ def serving(command: list[str], home: Path, **variables: str) -> Iterator[Server
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Server(f"http://127.0.0.1:{port}", home, log)
+    server = Server(f"http://127.0.0.1:{port}", home, log, process.pid)
     try:
         _wait(server, process)
         yield server

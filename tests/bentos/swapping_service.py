@@ -2,7 +2,8 @@
 
 The file `champion` names the version. Odd ones live in `content@1`, even ones in `content@2`, of another
 dimension and half of the catalogue each: a pin found by vectors, and the score of any pin, tell of which
-release they are (`mixed` reads that). The check, the lease and the swap are the product's own.
+release they are (`mixed` reads that). The check, the lease and the swap are the product's own. With
+`CORKBOARD_PROFILE=separate` every process follows the file by itself, those behind the home feed later than it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bentos import homefeed
+from bentos import events, homefeed, ranking, retrieval
+from bentos.engines import Engines, RankingEngine, RetrievalEngine
 from bentos.event_log import EventLog
 from bentos.features import Floats, User
 from bentos.impressions import STREAM, Impressions, ServedPins
@@ -23,9 +25,12 @@ from bentos.intake import STREAM as ACTIONS
 from bentos.intake import EventIntake
 from bentos.loader import check_release
 from bentos.parts import HomefeedParts
+from bentos.ranking import RankingParts
 from bentos.release import ServingRelease
+from bentos.retrieval import RetrievalParts
 from bentos.sequences import SequenceWriter
-from bentos.serving import ReleaseHolder
+from bentos.serving import Elsewhere, ReleaseHolder, nowhere
+from bentos.settings import Settings
 from bentos.walker import Walker
 from feature_repo.vectors.replica import Replica
 from feature_repo.vectors.rows import PinRows
@@ -40,7 +45,8 @@ BY_VECTORS = ("pinnersage", "similar_pins")
 """Sources that search the release's space."""
 
 CHAMPION = "champion"
-POLL_S = 0.05
+POLL_S = {"homefeed": 0.05, "retrieval": 0.4, "ranking": 0.7}
+"""How often each process looks at it: the home feed sees a move first."""
 
 
 def space_number(version: int) -> int:
@@ -141,35 +147,78 @@ def _manifest(version: int, rows: int) -> ReleaseManifest:
     return fakes.manifest(version, parts=parts, collections=(check,))
 
 
-def open_parts(home: Path) -> HomefeedParts:
-    """The home feed's parts, following the home's file."""
+def following(home: Path, service: str, **given: Any) -> tuple[fakes.Stack, ReleaseHolder]:
+    """A planted stack of a process's own, and what follows the home's file in it."""
+    own = home / service
+    own.mkdir(exist_ok=True)
     features = planted_two()
-    stack = fakes.planted_stack(home, features)
+    stack = fakes.planted_stack(own, features)
     stack.service.impressions.close()
     walker = stack.release.walker
     assert walker is not None
     holder = ReleaseHolder(
         lambda: int((home / CHAMPION).read_text()),
-        lambda version: load(home, features, walker, version),
+        lambda version: load(own, features, walker, version),
         check_release,
-        poll_s=POLL_S,
-        lease=Lease.take(leases_of(home), "homefeed"),
-    ).start()
-    intake = EventIntake(
+        poll_s=POLL_S[service],
+        lease=Lease.take(leases_of(home), service),
+        **given,
+    )
+    return stack, holder.start()
+
+
+def intake_of(home: Path, stack: fakes.Stack) -> EventIntake:
+    return EventIntake(
         EventLog.open(home / "events", ACTIONS),
-        SequenceWriter(features).start(),
-        features,
+        SequenceWriter(stack.features).start(),
+        stack.features,
         stack.release.ids,
         stack.release.contract.vocabulary,
         stack.pool,
         clock_ms=lambda: fakes.NOW_MS,
     )
+
+
+def open_homefeed(
+    settings: Settings,
+    *,
+    with_events: bool,
+    retrieval: RetrievalEngine | None = None,
+    ranking: RankingEngine | None = None,
+    elsewhere: Elsewhere = nowhere,
+    **_: Any,
+) -> HomefeedParts:
+    home = settings.home
+    stack, holder = following(home, "homefeed", elsewhere=elsewhere)
+    local = stack.service.engines
+    engines = Engines(stack.pool, retrieval or local.retrieval, ranking or local.ranking)
     shown = Impressions(EventLog.open(home / "events", STREAM), NothingServed())
-    service = replace(stack.service, release=holder.current, impressions=shown)
+    service = replace(stack.service, release=holder.current, impressions=shown, engines=engines)
     (home / "service.pid").write_text(str(os.getpid()))
+    intake = intake_of(home, stack) if with_events else None
     return HomefeedParts(stack.pool, holder, service, intake, None)  # type: ignore[arg-type]
 
 
-homefeed.open_homefeed = lambda settings, **_: open_parts(settings.home)  # type: ignore[assignment]
+def open_retrieval(settings: Settings) -> RetrievalParts:
+    stack, holder = following(settings.home, "retrieval")
+    return RetrievalParts(stack.pool, holder)
+
+
+def open_ranking(settings: Settings) -> RankingParts:
+    stack, holder = following(settings.home, "ranking")
+    return RankingParts(stack.pool, holder)
+
+
+def open_events(settings: Settings) -> events.EventsParts:
+    own = settings.home / "intake"
+    own.mkdir(exist_ok=True)
+    stack = fakes.planted_stack(own)
+    return events.EventsParts(stack.pool, intake_of(settings.home, stack))
+
+
+events.open_parts = open_events  # type: ignore[assignment]
+retrieval.open_parts = open_retrieval  # type: ignore[assignment]
+ranking.open_parts = open_ranking  # type: ignore[assignment]
+homefeed.open_homefeed = open_homefeed  # type: ignore[assignment]
 
 Homefeed = homefeed.Homefeed

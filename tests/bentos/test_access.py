@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from bentos import access
 from bentos.access import CLIENTS, MAX_BODY, FrontDoor, RateLimited, Rates, Tokens, main
@@ -239,6 +240,23 @@ def test_a_client_past_its_rate_is_told_when_to_come_again() -> None:
     for bad in ("-1", "nan", "fast", "inf", "0"):
         with pytest.raises(SettingsError, match="CORKBOARD_RATE"):
             FrontDoor(echo, {"CORKBOARD_RATE": bad})
+
+
+def test_behind_a_proxy_that_uvicorn_knows_each_client_has_a_rate_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.9")
+    config = uvicorn.Config(FrontDoor(echo, {"CORKBOARD_RATE": "0.5"}))
+    config.load()
+    door = config.loaded_app
+    assert [ask(door, x_forwarded_for=client)[0] for client in ("1.1.1.1", "2.2.2.2", "1.1.1.1")] == [
+        200,
+        200,
+        429,
+    ]
+    stranger = {**TCP, "client": ("10.0.0.66", 1)}
+    claims = [ask(door, peers=stranger, x_forwarded_for=client)[0] for client in ("3.3.3.3", "4.4.4.4")]
+    assert claims == [200, 429], "what anybody else claims to forward counts as theirs"
 
 
 HOSTILE = (

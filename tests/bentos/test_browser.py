@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
+from bentos.access import FrontDoor
 from bentos.event_log import read
+from bentos.page_app import page as page_app
 from tests.bentos.browser import CHROMIUM, Browser
 from tests.bentos.fakes import COOK, FOLLOWER, GARDENER
-from tests.bentos.servers import Server, python, serving
+from tests.bentos.servers import Server, free_port, python, serving
 
 pytestmark = [
     pytest.mark.browser,
@@ -45,6 +57,31 @@ def page(server: Server, browser: Browser) -> Iterator[Browser]:
     browser.wait(f"{SHOWN} >= 20")
     yield browser
     assert browser.errors == []
+
+
+@contextmanager
+def guarded_copy(service: str, token: str) -> Iterator[str]:
+    """The address of the page and the service behind it, past a door that knows one token."""
+    client = httpx.AsyncClient(base_url=service, timeout=30)
+
+    async def passed_on(request: Request) -> Response:
+        answer = await client.post(request.url.path, json=await request.json())
+        return Response(answer.content, answer.status_code, media_type="application/json")
+
+    paths = ("/users", "/homefeed", "/events", "/related", "/related_ads", "/pins")
+    routes = [Mount("/ui", page_app()), *(Route(path, passed_on, methods=["POST"]) for path in paths)]
+    known = f"{hashlib.sha256(token.encode()).hexdigest()} read,events"
+    app, port = FrontDoor(Starlette(routes=routes), {"CORKBOARD_TOKENS": known}), free_port()
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    try:
+        while not running.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 def text(page: Browser, selector: str) -> str:
@@ -215,3 +252,27 @@ def test_an_error_has_its_name_on_the_page(page: Browser, server: Server) -> Non
 def test_the_page_asks_only_its_own_service(page: Browser, server: Server) -> None:
     hosts = {urlsplit(url).netloc for url in page.requests if url.startswith("http")}
     assert hosts == {urlsplit(server.url).netloc}
+
+
+def test_behind_tokens_the_page_asks_for_one_and_keeps_it_to_itself(browser: Browser, server: Server) -> None:
+    browser.errors.clear()
+    token, tail = "a-reader-of-this-page", f"/ui/#user={COOK}"
+    with guarded_copy(server.url, token) as url:
+        before = len(browser.requests)
+        browser.go(url + tail)
+        for typed in ("not-this-one", token):
+            browser.wait("document.querySelector('.problem .token input')?.value === ''")
+            assert "Unauthorized" in text(browser, ".problem")
+            browser.eval(f"document.querySelector('.token input').value = {typed!r}")
+            browser.eval("document.querySelector('.token').requestSubmit()")
+            browser.wait("!document.querySelector('.problem .token')")
+        browser.wait(f"{SHOWN} >= 20")
+        browser.eval(f"document.querySelectorAll('{CARDS}')[0].querySelector('[data-action=save]').click()")
+        browser.wait("document.querySelector('#toasts').textContent.includes('Saved')")
+        browser.go("about:blank")
+        browser.go(url + tail)
+        browser.wait(f"{SHOWN} >= 20")
+        assert browser.eval("localStorage.length ? JSON.stringify(localStorage) : ''").find(token) == -1
+        assert not any(token in asked for asked in browser.requests[before:]), "no address carries it"
+    refused = [error for error in browser.errors if "401" in error]
+    assert len(refused) == len(browser.errors) == 2

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bentos.event_log import read
@@ -95,6 +99,98 @@ def test_refusals_keep_their_name_across_the_hop(server: Server) -> None:
 def test_metrics_of_the_funnel(server: Server) -> None:
     text = server.get("/metrics")[1]
     assert 'stage="retrieve"' in text and "corkboard_answer_seconds_count" in text
+
+
+def processes_of(server: Server, *services: str) -> list[psutil.Process]:
+    """The processes that run these services."""
+    found = []
+    for process in psutil.Process(server.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = process.cmdline()
+            if "--service-name" in command and command[command.index("--service-name") + 1] in services:
+                found.append(process)
+    return found
+
+
+class Clients:
+    """Ask for feeds and send events without pause; an event is sent until it is acknowledged."""
+
+    def __init__(self, server: Server, first_event: int) -> None:
+        self.server, self.events = server, itertools.count(first_event)
+        self.feeds: list[tuple[int, list[str]]] = []
+        self.refused: set[tuple[int, str]] = set()
+        self.promised: list[int] = []
+        self.over = threading.Event()
+
+    def ask(self) -> None:
+        while not self.over.is_set():
+            status, answer = self.server.post("/homefeed", {"user_id": COOK, "limit": 10})
+            self.feeds.append((status, answer.get("missing", [answer])))
+
+    def send(self) -> None:
+        for event_id in self.events:
+            event = {"user_id": GARDENER, "pin_id": 9, "action": "save", "event_id": event_id}
+            while not self.over.is_set():
+                status, answer = self.server.post("/events", {"events": [event]})
+                if status == 200:
+                    self.promised.append(event_id)
+                    break
+                self.refused.add((status, answer["error"]["name"]))
+            if self.over.is_set():
+                return
+
+    def __enter__(self) -> Clients:
+        self.pool = ThreadPoolExecutor(2)
+        self.running = [self.pool.submit(self.ask), self.pool.submit(self.send)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        for client in self.running:
+            client.result()
+        self.pool.shutdown()
+
+    def kill(self, *services: str) -> None:
+        """kill -9 in the middle of both; returns once feeds are whole again and events are kept."""
+        after = len(self.promised) + 3
+        wait_for(lambda: len(self.promised) >= after)
+        doomed = processes_of(self.server, *services)
+        assert len(doomed) == len(services)
+        for process in doomed:
+            process.kill()
+        psutil.wait_procs(doomed, 10)
+        wait_for(lambda: len(processes_of(self.server, *services)) == len(services))
+        before = len(self.feeds)
+        wait_for(lambda: self.feeds[before:] and self.feeds[-1] == (200, []))
+        after = len(self.promised) + 3
+        wait_for(lambda: len(self.promised) >= after)
+
+
+def wait_for(condition: Callable[[], Any], patience_s: float = 300) -> None:
+    end = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def kept_once(server: Server, promised: list[int]) -> bool:
+    """Whether every acknowledged event is in the log, and none is there twice."""
+    logged = [record.event_id for record in read(server.home / "events", "actions")]
+    return set(promised) <= set(logged) and len(logged) == len(set(logged))
+
+
+def test_killed_services_cost_what_they_bring_and_come_back(server: Server) -> None:
+    """kill -9 of retrieval, ranking and events at once, where they are processes of their own."""
+    behind = ("Retrieval", "Ranking", "Events")
+    if not processes_of(server, *behind):
+        pytest.skip("the services behind are in the home feed's process")
+    with Clients(server, 10_000) as clients:
+        clients.kill(*behind)
+    assert {status for status, _ in clients.feeds} == {200}, "a feed all the while"
+    named = {part.partition(":")[0] for _, missing in clients.feeds for part in missing}
+    assert {"retrieval"} <= named, "and it says what it went without"
+    assert clients.refused <= {(503, "LogUnavailable"), (503, "NoRelease")}
+    assert kept_once(server, clients.promised)
 
 
 def test_a_home_has_one_writer(server: Server) -> None:

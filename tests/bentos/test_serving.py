@@ -89,6 +89,32 @@ def test_a_request_bound_to_the_release_before_is_still_answered(world: World) -
         world.holder.at(7)
 
 
+def test_a_release_waits_for_the_services_behind_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    late: set[str] = set()
+    world.holder = ReleaseHolder(
+        world.newest, world.load, world.check, poll_s=0.01, elsewhere=lambda _: sorted(late)
+    )
+    world.alias = 1
+    late.add("ranking")
+    assert not world.holder.refresh() and not world.holder.ready
+    with pytest.raises(NoRelease, match="release 1 waits until ranking holds it"):
+        world.holder.current()
+    monkeypatch.setattr("bentos.serving.FIRST_WAIT_S", 0.0)
+    assert world.holder.refresh() and world.holder.current().version == 1, "better without it than nothing"
+    world.alias = 2
+    assert not world.holder.refresh() and not world.holder.refresh()
+    assert world.holder.current().version == 1 and "waits" in world.holder.why
+    late.clear()
+    assert world.holder.refresh() and world.holder.current().version == 2
+    assert world.loads == [1, 2], "what waits is loaded once"
+    late.add("retrieval")
+    for world.alias in (1, 3):
+        assert not world.holder.refresh()
+    world.alias = 2
+    assert not world.holder.refresh() and world.holder.why == ""
+    assert world.holder.current().version == 2 and world.loads == [1, 2, 3], "the one before was in memory"
+
+
 def test_a_release_that_fails_its_check_never_serves_and_is_not_tried_again(world: World) -> None:
     world.alias, world.bad = 1, {2}
     world.holder.refresh()
@@ -108,6 +134,29 @@ def test_a_registry_that_is_down_leaves_the_old_release_serving(world: World) ->
     assert "registry is down" in world.holder.why
     world.down, world.alias = False, 2
     assert world.holder.refresh()
+
+
+def test_a_registry_that_hangs_holds_no_request_up_and_is_followed_when_it_answers(world: World) -> None:
+    world.alias = 1
+    world.holder.refresh()
+    asked, answers = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        asked.set()
+        assert answers.wait(20)
+        return 2
+
+    world.holder._newest = slow
+    world.holder.start()
+    assert asked.wait(20)
+    assert world.holder.current().version == world.holder.at(1).version == 1
+    answers.set()
+    for _ in range(500):
+        if world.holder.current().version == 2:
+            break
+        threading.Event().wait(0.01)
+    world.holder.close()
+    assert world.holder.current().version == 2
 
 
 def test_the_thread_follows_by_itself(world: World) -> None:

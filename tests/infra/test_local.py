@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_starts_once_and_stops(home: Home, tmp_path: Path) -> None:
         assert local.stop(home, "sleeper")
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     assert not local.stop(home, "sleeper")
+
+
+def test_a_copied_home_leaves_its_originals_processes_alone(home: Home, tmp_path: Path) -> None:
+    local.start(home, _process(tmp_path, SLEEPER))
+    pid = json.loads((home.run / "sleeper.json").read_text())["pid"]
+    try:
+        copied = Home.at(shutil.copytree(home.root, tmp_path / "copy"))
+        assert not local.stop(copied, "sleeper") and psutil.Process(pid).is_running()
+    finally:
+        assert local.stop(home, "sleeper")
 
 
 def test_a_process_that_ends_is_an_error_with_its_log(home: Home, tmp_path: Path) -> None:

@@ -5,16 +5,22 @@ One home for the module: each test leaves it usable for the next, in the order t
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import count
 
 import numpy as np
+import psutil
 import pytest
 
+from bentos.event_log import read
+from feature_repo.jobs.replay import replay_sequences
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from infra import jobs, local
 from infra.home import Home
@@ -228,15 +234,47 @@ def test_errors_are_named(home: Home) -> None:
         assert json.loads(refused.value.read())["error"]["name"] == name
 
 
-def test_coming_up_again_does_no_work_twice(home: Home) -> None:
+def test_killed_in_a_burst_it_comes_up_again_and_does_no_work_twice(home: Home) -> None:
+    """kill -9 of the service: no acknowledged event is lost or doubled, and sequences are the log's replay."""
     registry = Registry(home.mlflow_uri)
     names = (RELEASE_MODEL, "content", "pinsage", "pixie", *LEARNED, "pinnersage", "pinnability_gbdt")
     made = jobs.aliases(home), {name: registry.versions(name) for name in names}
+    promised = _burst_until_killed(home)
     jobs.down(home)
     assert all(row.state == "stopped" for row in local.status(home))
     jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
     assert (jobs.aliases(home), {name: registry.versions(name) for name in names}) == made
     assert _feed(home, _users(home, 1)[0])["missing"] == []
+    logged = [record.event_id for record in read(home.events, "actions")]
+    assert promised <= set(logged) and len(logged) == len(set(logged))
+    online = OnlineFeatures.open(home.root)
+    assert replay_sequences(Lake(home.lake), home.events, online, write=False).differing == ()
+
+
+def _burst_until_killed(home: Home, batches: int = 40) -> set[int]:
+    """Ids of the events that were acknowledged before the home feed's processes were killed under them."""
+    pins, promised = Lake(home.lake).read("pins", ["pin_id"])["pin_id"].to_numpy()[:5], set[int]()
+
+    def send(client: int) -> None:
+        for turn in count(1):
+            ids = [client * 1_000_000 + turn * 5 + place for place in range(5)]
+            events = [
+                {"user_id": STRANGER + 20 + client, "pin_id": int(pin), "action": "save", "event_id": event_id}
+                for pin, event_id in zip(pins, ids, strict=True)
+            ]
+            _post(home, "/events", {"events": events})
+            promised.update(ids)
+
+    service = psutil.Process(json.loads((home.run / "homefeed.json").read_text())["pid"])
+    family = [*service.children(recursive=True), service]
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(send, number) for number in range(1, 5)]
+        _until(lambda: len(promised) >= 5 * batches)
+        for process in family:
+            process.kill()
+    died = (OSError, http.client.HTTPException)
+    assert all(isinstance(client.exception(), died) for client in clients), "under its request"
+    return promised
 
 
 def _manifest(home: Home, release: int | str) -> ReleaseManifest:

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra.home import Home
+from infra.relocation import settle
 from tests.crashing import crashes
 from tests.feature_repo.vectors.servers import shared_lite
 from tests.training import planted_releases as planted
@@ -45,27 +47,15 @@ _NUMBERS = count()
 
 
 def copies_of(base: Path) -> Fresh:
-    """Homes that are copies of `base`, MLflow's absolute paths moved with them."""
+    """Homes that are copies of `base`."""
 
     def fresh(name: str) -> Path:
         home = base.with_name(f"{base.name}-{next(_NUMBERS)}-{name}")
         shutil.copytree(base, home)
-        database = home / "mlflow" / "mlflow.db"
-        if database.exists():
-            _move_paths(database, str(base), str(home))
+        settle(Home(home))
         return home
 
     return fresh
-
-
-def _move_paths(database: Path, old: str, new: str) -> None:
-    with sqlite3.connect(database) as db:
-        for table, column in (
-            *(("experiments", "artifact_location"), ("runs", "artifact_uri")),
-            *(("model_versions", "source"), ("model_versions", "storage_location")),
-        ):
-            db.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
-    db.close()
 
 
 # The door -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.ledger import Ledger, LedgerBroken, LedgerEntry, Move
-from validation.gates import GateResult
+from validation.gate_results import GateResult
 
 
 def entry(champion: int, replaced: int | None = None, move: Move = Move.PROMOTE) -> LedgerEntry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from validation.gates import Paired
+from validation.gate_results import Paired
 
 Floats = NDArray[np.float64]
 

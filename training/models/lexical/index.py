@@ -63,6 +63,11 @@ class LexicalIndex:
         """Distinct words of the catalogue."""
         return len(self._peaks)
 
+    def commonest(self, n: int) -> list[str]:
+        """The `n` words that most pins hold, most first; fewer where the catalogue has fewer."""
+        order = np.argsort(-np.diff(self._bm25.scores["indptr"]), kind="stable")
+        return [self._spelling.vocabulary[place] for place in order[:n]]
+
     @classmethod
     def fit(cls, pin_ids: Ints, texts: Sequence[str]) -> LexicalIndex:
         """Index one text a pin, (n,) each, in any order.

@@ -1,0 +1,43 @@
+"""What every command shares: the home, and errors as one line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from infra.home import Home
+from infra.relocation import settle
+
+ROOMS = ("feature_repo", "training", "validation", "infra")
+"""Packages whose errors are written for a person to mend."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What every command shares."""
+
+    home_path: Path
+
+    @property
+    def home(self) -> Home:
+        """The home, its variables in the environment, its registry's paths in order."""
+        home = Home.at(self.home_path)
+        os.environ.update(home.environment())
+        settle(home)
+        return home
+
+
+class named_errors:
+    """Turn an error of ours, which names its mend, into one line and exit code 1; others stay tracebacks."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is None or type(error).__module__.partition(".")[0] not in ROOMS:
+            return False
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(1) from error
