@@ -53,14 +53,18 @@ def _load_query_vectors(folder: Path) -> QueryVectors:
 
 
 def check_queries(release: ServingRelease, queries: QueryVectors) -> None:
-    """Encode a query. Raises ReleaseRejected where it lands in another space than the release's pins."""
+    """Encode a query. Raises ReleaseRejected where it lands in another space than the release's pins.
+
+    A version has a space of its own, joined from one of the release's; older ones lived in that one itself.
+    """
     part, made = release.manifest.parts[searchsage.NAME], queries.encoder
-    held = release.dim(made.space)
-    if made.space != part.space or made.dimension != held:
+    name, held = f"{part.model}@{part.version}", release.dim(part.space)
+    own = part.space in (name, made.stands_on)
+    if not own or made.stands_on not in release.spaces or made.dimension != held:
         raise ReleaseRejected(
-            f"{part.model}@{part.version} maps queries into {made.space}, {made.dimension}-d; the release holds"
-            f" {held}-d pins there, and its manifest says {part.space}; train searchsage on this release's pins"
+            f"{name} maps queries among the pins of {made.stands_on}, {made.dimension}-d; the release searches"
+            f" {part.space}, {held}-d, of {', '.join(release.spaces)}; train searchsage on this release's pins"
         )
     vector = queries.of("a pin")
     if vector.shape != (held,) or not np.isfinite(vector).all():
-        raise ReleaseRejected(f"{part.model}@{part.version} makes vectors that are none; train it again")
+        raise ReleaseRejected(f"{name} makes vectors that are none; train it again")

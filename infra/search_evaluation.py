@@ -64,7 +64,8 @@ def _measure(home: Home, config: SearchEvaluateConfig, progress: Progress) -> Re
 
     lake, ctx = Lake(home.lake), replace(context(home), progress=progress)
     lake.contract()
-    known = models(configured(ctx), progress)
+    searchsage = configured(ctx).model_copy(update={"held_out_days": config.days})
+    known = models(searchsage, progress)
     asked = config.models or tuple(name for name in known if name not in RECIPES)
     unknown = [name for name in asked if name not in known]
     if unknown or config.models == ():
@@ -76,7 +77,7 @@ def _measure(home: Home, config: SearchEvaluateConfig, progress: Progress) -> Re
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     content, space = similar_pins(registry)
     tune_cpu()
-    world = SearchWorld.read(ctx, space, config.days)
+    world = SearchWorld.read(ctx, space, searchsage)
     report = search.evaluate(
         search.Known(
             world,

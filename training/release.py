@@ -15,6 +15,7 @@ from training.context import TrainingContext
 from training.pipelines.clock import run_interval
 from training.pipelines.content import content_space_of
 from training.pipelines.light import chosen
+from training.pipelines.search_space import PIN_SPACE_TAG
 from training.registry import COMMIT_TAG, Registry, git_commit
 from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
@@ -231,8 +232,10 @@ def _spaces(registry: Registry, parts: Mapping[str, Part]) -> list[str]:
     for role, part in parts.items():
         if role in (LEXICAL, LIGHT):  # they read words and scores, no vectors
             continue
-        reads_content = role in (*MAKERS, PIXIE) and role != CONTENT
+        reads_content = role in (*MAKERS, PIXIE) and role not in (CONTENT, SEARCHSAGE)
         stands_on = content_space_of(registry, part) if reads_content else part.space
+        if role == SEARCHSAGE:
+            stands_on = registry.version(part.model, part.version).tags[PIN_SPACE_TAG]
         if stands_on not in made:
             raise ReleaseError(
                 f"{part.model}@{part.version} stands on {stands_on}, which is not of this release: it makes "

@@ -24,6 +24,7 @@ from training.pipelines.pinnability import Kind
 from training.pipelines.pinsage import pinsage_part
 from training.pipelines.pixie import pixie_part
 from training.pipelines.retrievers import LEARNED, PINNERFORMER, retriever_part
+from training.pipelines.search_space import PIN_SPACE_TAG
 from training.pipelines.searchsage import searchsage_part
 from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
@@ -41,9 +42,9 @@ LEXICAL = lexical_pipeline.MODEL
 """Role of the index that search finds words with."""
 
 SEARCHSAGE = searchsage_pipeline.MODEL
-"""Role of the encoder that search finds meaning with: it maps queries into the space of similar pins."""
+"""Role of the encoder that search finds meaning with, and of the space of pins that it maps queries into."""
 
-MAKERS = (CONTENT, PINSAGE, *LEARNED)
+MAKERS = (CONTENT, PINSAGE, SEARCHSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
 
 RANKERS = (*(kind.model for kind in Kind), transact_pipeline.MODEL)
@@ -151,7 +152,7 @@ def _pinsage(registry: Registry, content_space: str) -> Part | None:
 
 
 def _searchsage(registry: Registry, space: str) -> Part | None:
-    version = _newest(registry, searchsage_pipeline.MODEL, "space", space)
+    version = _newest(registry, searchsage_pipeline.MODEL, PIN_SPACE_TAG, space)
     return None if version is None else searchsage_part(registry, version)
 
 

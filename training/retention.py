@@ -23,15 +23,16 @@ from training.context import TrainingContext
 from training.ledger import Ledger
 from training.leftovers import Leftover, leftovers
 from training.pipelines import ads, light, pinnersage, pixie
+from training.pipelines.search_space import PIN_SPACE_TAG
 from training.pipelines.transact_card import USER_SPACE_TAG
 from training.registry import Registry
 from training.release import load_manifest
-from training.release_parts import LEXICAL, MAKERS, RANKERS, SEARCHSAGE, registry_of
+from training.release_parts import LEXICAL, MAKERS, RANKERS, registry_of
 from validation.lease import leased, leases_of
 from validation.manifest import RELEASE_MODEL, Frozen, Space
 
 MODELS = (
-    *(*MAKERS, *RANKERS, LEXICAL, SEARCHSAGE),
+    *(*MAKERS, *RANKERS, LEXICAL),
     *(pixie.MODEL, pinnersage.MODEL, light.MODEL, ads.MODEL),
 )
 """Models whose old versions go; others on the same MLflow are none of ours."""
@@ -142,6 +143,6 @@ def _spaces(registry: Registry, model: str, version: int) -> Iterator[Space]:
         tags = registry.version(model, version).tags
     except KeyError:  # deleted by hand
         return
-    for tag in ("space", "content_space", USER_SPACE_TAG):
+    for tag in ("space", "content_space", PIN_SPACE_TAG, USER_SPACE_TAG):
         if tags.get(tag):
             yield Space.parse(tags[tag])

@@ -1,4 +1,4 @@
-"""Pins near a query in the pin space its encoder was trained into (SearchSage, Pinterest Engineering 2021)."""
+"""Pins near a query in the space its encoder was trained into (SearchSage, Pinterest Engineering 2021)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def candidates(feed: Feed) -> Candidates:
 
     Nothing for a query without a letter or digit, whose vector would mean nothing.
     """
-    queries = feed.release.queries
-    if queries is None or not any(character.isalnum() for character in feed.query):
+    queries, index = feed.release.queries, feed.release.index_of(NAME)
+    if queries is None or index is None or not any(character.isalnum() for character in feed.query):
         return Candidates.none()
-    index = feed.release.indexes[queries.encoder.space]
     hits = index.search(queries.of(feed.query)[None], min(CANDIDATES, max(index.rows, 1)))
     return Candidates.of(NAME, hits.ids[0], hits.scores[0], 0, "meaning")

@@ -61,6 +61,11 @@ two_tower = FeatureService(
     features=[user_sequence, user_profile[["country", "language"]], pin_embedding],
     description="Two-tower: the sequence, its pins' content vectors, and the profile",
 )
+searchsage = FeatureService(
+    name=schema.SEARCHSAGE_SERVICE,
+    features=[pin_embedding],
+    description="SearchSage: the pin's vector in the space that queries are mapped into",
+)
 popular = FeatureService(
     name=schema.POPULAR_SERVICE,
     features=[topic_features, user_profile[["followed_topics"]]],

@@ -133,9 +133,9 @@ def searching(encoder: Encoder, catalogue: Catalogue) -> Iterator[FeedService]:
             planted_release(Path(folder)),
             manifest=_manifest(encoder, len(catalogue.texts)),
             features=PlantedFeatures(catalogue.vectors),
-            indexes={encoder.space: _index(catalogue)},
-            space=encoder.space,
-            pin_space=encoder.space,
+            indexes={encoder.stands_on: _index(catalogue)},
+            space=encoder.stands_on,
+            pin_space=encoder.stands_on,
             lexical=LexicalIndex.fit(np.arange(1, len(catalogue.texts) + 1), catalogue.texts),
             queries=QueryVectors(encoder),
             calibrator=Calibrator(ranker="bench@1", heads=curves),
@@ -219,13 +219,13 @@ def _index(catalogue: Catalogue) -> Replica:
 def _manifest(encoder: Encoder, pins: int) -> Any:
     check = CollectionCheck(
         collection="pins__bench",
-        space=encoder.space,
+        space=encoder.stands_on,
         dim=encoder.dimension,
         rows=pins,
         recall_at_100=1.0,
         filtered_fill=1.0,
     )
-    parts = {"searchsage": Part(model="searchsage", version=1, space=encoder.space)}
+    parts = {"searchsage": Part(model="searchsage", version=1, space=encoder.stands_on)}
     parts["lexical"] = Part(model="lexical", version=1)
     return manifest(parts=parts, collections=(check,), sources=("searchsage", "lexical"))
 

@@ -21,7 +21,7 @@ POPULAR = PopularQueries({"chocolate cake": 9, "garden bench": 5, "carrot cake":
 class PlantedEncoder:
     """Words to the directions of their topics, anything else to a direction that no topic has."""
 
-    space: str = SPACE
+    stands_on: str = SPACE
     dimension: int = DIM
     passes: list[list[str]] = field(default_factory=list)
     gate: threading.Event | None = None

@@ -273,8 +273,8 @@ def test_suggestions_begin_as_typed(searching: Stack) -> None:
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
-        (PlantedEncoder(space="pinsage@9"), "maps queries into pinsage@9"),
-        (PlantedEncoder(dimension=DIM + 1), f"{DIM + 1}-d; the release holds {DIM}-d pins"),
+        (PlantedEncoder(stands_on="pinsage@9"), "maps queries among the pins of pinsage@9"),
+        (PlantedEncoder(dimension=DIM + 1), rf"{DIM + 1}-d; the release searches .*, {DIM}-d"),
     ],
 )
 def test_an_encoder_of_another_space_is_rejected(tmp_path, encoder: PlantedEncoder, words: str) -> None:

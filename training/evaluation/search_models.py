@@ -19,7 +19,7 @@ from training.models.lexical import LexicalIndex
 from training.pipelines.searchsage import SearchSagePipeline, fit
 from training.searchsage.batches import BatchPlan
 from training.searchsage.evaluation import nearest, nearest_pins, popular_pins, word_pins
-from training.searchsage.trainer import FrozenPins
+from training.searchsage.frozen_pins import FrozenPins
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

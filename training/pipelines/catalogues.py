@@ -6,7 +6,7 @@ from datetime import datetime
 
 from training.context import TrainingContext
 from training.models.interactions import Pins
-from training.pipelines import content, pinsage
+from training.pipelines import content, pinsage, searchsage
 from training.pipelines.interests import interests_catalogue
 from training.pipelines.pinnerformer import pinnerformer_catalogue
 from training.pipelines.retrievers import (
@@ -17,6 +17,7 @@ from training.pipelines.retrievers import (
     TWO_TOWER,
     retriever_part,
 )
+from training.pipelines.search_space import searchsage_catalogue
 from training.pipelines.two_tower import two_tower_catalogue
 from training.registry import Registry
 from validation.manifest import Part, Space
@@ -43,6 +44,8 @@ def catalogue_of(ctx: TrainingContext, part: Part, as_of: datetime | None = None
         return interests_catalogue(ctx, part, as_of)
     if part.model == TWO_TOWER:
         return two_tower_catalogue(ctx, part, as_of)
+    if part.model == searchsage.MODEL:
+        return searchsage_catalogue(ctx, part, as_of)
     raise UnknownSpace(f"{part.model}@{part.version} makes no vectors of pins")
 
 
@@ -55,4 +58,6 @@ def space_part(registry: Registry, space: str) -> Part:
         return pinsage.pinsage_part(registry, named.version)
     if named.model in LEARNED:
         return retriever_part(registry, named.model, named.version)
+    if named.model == searchsage.MODEL:
+        return searchsage.searchsage_part(registry, named.version)
     raise UnknownSpace(f"{space}: no model makes vectors of pins under that name")

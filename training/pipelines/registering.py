@@ -69,7 +69,10 @@ def kept_weights(registry: Registry, model: str, space: Part, *, tag: str = "con
     version = registry.latest(model)
     if version is None:
         return None
-    read = Space.parse(registry.version(model, version).tags[tag])
+    named = registry.version(model, version).tags.get(tag)
+    if named is None:  # a version from before its model stood on such a space
+        return None
+    read = Space.parse(named)
     if (read.model, registry.weights_of(read.model, read.version)) != (
         space.model,
         registry.weights_of(space.model, space.version),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 import training.searchsage as searchsage_training
+from feature_repo.schema import SEARCHSAGE_SERVICE
 from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.evaluation import judged_queries as judged_module
@@ -33,10 +34,14 @@ from training.models.interactions import Pins
 from training.models.lexical import LexicalIndex
 from training.models.searchsage import QueryEncoder, SearchSageConfig
 from training.models.searchsage.network import start
-from training.pipelines.catalogues import catalogue_of
+from training.models.searchsage.pins import PinSpace, PinSpaceConfig
+from training.pipelines import content as content_pipeline
+from training.pipelines import search_space as search_space_module
 from training.pipelines.clock import run_end
+from training.pipelines.content import content_space_of
 from training.pipelines.lexical import catalogue_texts
-from training.pipelines.registering import Kept, flat_params, kept_weights, register, unchanged
+from training.pipelines.registering import Kept, flat_params, kept_weights, register, space_part, unchanged
+from training.pipelines.search_space import PIN_SPACE_TAG, SearchPins
 from training.registry import (
     FLAVOURS,
     LEARNED_UNTIL_TAG,
@@ -48,11 +53,12 @@ from training.registry import (
     pinned,
 )
 from training.searchsage.evaluation import nearest_pins, popular_pins, word_pins
-from training.searchsage.pairs import SplitPairs, split_pairs
-from training.searchsage.trainer import FrozenPins, SearchSageTraining, train
+from training.searchsage.frozen_pins import FrozenPins
+from training.searchsage.pairs import QueryPairs, SplitPairs, split_pairs
+from training.searchsage.trainer import SearchSageTraining, train
 from validation.gates import GateBounds
 from validation.lake import Lake
-from validation.manifest import Part, Space
+from validation.manifest import Part
 from validation.tables import QUERY_JUDGEMENTS
 
 if TYPE_CHECKING:
@@ -65,6 +71,7 @@ CODE = (
     Path(searchsage_model.__file__).parent,
     Path(searchsage_training.__file__).parent,
     Path(judged_module.__file__),
+    Path(search_space_module.__file__),
     Path(sentence_model.__file__),
     Path(weights_module.__file__),
     Path(__file__),
@@ -83,10 +90,22 @@ class SearchSagePipeline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    pins: PinSpaceConfig = PinSpaceConfig()
     network: SearchSageConfig = SearchSageConfig()
     training: SearchSageTraining = SearchSageTraining()
+    checked_share: float = Field(0.15, gt=0, lt=1)
+    """Newest part of the pairs to learn from that nothing is learned from: weights are chosen on it."""
     held_out_days: int | None = Field(None, ge=1)
     """Days whose pairs the metrics are on; None: as many as `pairs.split_pairs` takes."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is learned from, what is chosen on, and the pins as they were when the latter began."""
+
+    pairs: QueryPairs
+    checked: QueryPairs
+    pins: FrozenPins
 
 
 @dataclass(frozen=True)
@@ -95,16 +114,35 @@ class SearchWorld:
 
     lake: Lake
     split: SplitPairs
+    known: SearchPins
+    space: PinSpace
     pins: FrozenPins
 
     @classmethod
     def read(
-        cls, ctx: TrainingContext, space: Part, days: int | None = None, *, since: datetime | None = None
+        cls,
+        ctx: TrainingContext,
+        part: Part,
+        config: SearchSagePipeline,
+        *,
+        since: datetime | None = None,
+        space: PinSpace | None = None,
     ) -> SearchWorld:
-        """Vectors know nothing of what people did after the cut. Raises as `split_pairs` does."""
+        """Vectors of pins, joined from those of `part` and of what it stands on, know nothing of what people
+        did after the cut. `space` is fitted to the pins where left out. Raises as `split_pairs` does, and
+        SentenceEncoderMissing where the configuration names an encoder that is not there."""
         lake = Lake(ctx.lake)
-        split = split_pairs(lake, run_end(ctx), days, since=since)
-        return cls(lake, split, frozen(catalogue_of(ctx, space, split.cut), split.cut))
+        split = split_pairs(lake, run_end(ctx), config.held_out_days, since=since)
+        encoder = open_text_encoder(config.network.text_encoder)
+        reader = space.sentences if space is not None else encoder and encoder.model
+        known = SearchPins.read(ctx, part, reader)
+        blocks = known.blocks(split.cut)
+        if space is None:
+            # titles say nothing of what people take up
+            update = {"engagement_weight": 0.0} if split.of_titles else {}
+            space = PinSpace.fit(config.pins.model_copy(update=update), blocks, reader)
+        pins = frozen(known.content, space.join(blocks), split.cut)
+        return cls(lake, split, known, space, pins)
 
     @property
     def candidates(self) -> np.ndarray:
@@ -117,73 +155,81 @@ class SearchWorld:
         at = dict(zip(ids.tolist(), texts, strict=True))
         return [at[pin] for pin in self.candidates.tolist()]
 
+    def learning(self, checked: float) -> Learning:
+        """The newest share `checked` of the pairs before the cut, and what lies before it."""
+        pairs = self.split.train
+        newest = pairs.times_ms >= pairs.times_ms[int(len(pairs) * (1 - checked))]
+        pins = self.pins
+        if not self.split.of_titles:  # a title is as old as its pin, and is not found before that
+            since = datetime.fromtimestamp(int(pairs.times_ms[newest].min()) / 1000, UTC)
+            pins = frozen(self.known.content, self.space.join(self.known.blocks(since)), since)
+        return Learning(pairs.where(~newest), pairs.where(newest), pins)
 
-def frozen(pins: Pins, cut: datetime) -> FrozenPins:
+
+def frozen(pins: Pins, vectors: np.ndarray, cut: datetime) -> FrozenPins:
     """A catalogue whose pins made before `cut` can be found."""
     made_before = pins.created_at_ms < int(cut.timestamp() * 1000)
-    return FrozenPins(pins.ids, pins.vectors, np.flatnonzero(made_before & pins.vectors.any(axis=1)))
+    return FrozenPins(pins.ids, vectors, np.flatnonzero(made_before & vectors.any(axis=1)))
 
 
 def train_searchsage(
-    ctx: TrainingContext, space: Part, config: SearchSagePipeline | None = None, *, force: bool = False
+    ctx: TrainingContext, pins: Part, config: SearchSagePipeline | None = None, *, force: bool = False
 ) -> Part:
-    """Train, measure and register the query encoder of a pin space; the part that lives in that space.
+    """Train, measure and register a query encoder and the space of pins that it maps into; the part whose space
+    is `searchsage@<version>`. `pins` is the newest space that theirs is joined from: PinSage's or content.
 
-    The version already made from the same tables, pin space, configuration, text encoder and code is returned
-    as it is, unless `force`; a run that was cut short goes on from its last epoch. With `ctx.keep_weights`,
-    where `space` has the weights that the newest version was learned for, nothing is learned: the next version
-    says the new space. Raises TooFewQueries, NothingHeldOut, TransformersMissing, SentenceEncoderMissing, and
+    The version already made from the same tables, pins, configuration, text encoder and code is returned as it
+    is, unless `force`; a run that was cut short goes on from its last epoch. With `ctx.keep_weights`, where
+    `pins` has the weights that the newest version was learned on, nothing is learned: the next version has the
+    pins of today. Raises TooFewQueries, NothingHeldOut, TransformersMissing, SentenceEncoderMissing, and
     LakeError where pins or actions are missing.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     config, end = configured(ctx, config), run_end(ctx)
-    kept = kept_weights(registry, MODEL, space, tag="space") if ctx.keep_weights else None
+    kept = kept_weights(registry, MODEL, pins, tag=PIN_SPACE_TAG) if ctx.keep_weights else None
     tables = (*TABLES, QUERY_JUDGEMENTS.name)
     data, reader = lake.digest(tables), _reader(config)
     learned = (config.model_dump_json(), reader) if kept is None else kept.learned_at
-    inputs = digest_of(MODEL, data, end, space.space, learned, digest_files(CODE))
+    inputs = digest_of(MODEL, data, end, pins.space, learned, digest_files(CODE))
     if version := unchanged(ctx, MODEL, inputs, force=force):
         return searchsage_part(registry, version)
     tune_cpu()
-    world = SearchWorld.read(
-        ctx, space, config.held_out_days, since=None if kept is None else kept.learned_until
-    )
-    encoder, metrics = (
-        _learn(ctx, world, space, config, ctx.training_sets / f"{MODEL}-{inputs}")
-        if kept is None
-        else (_kept(ctx, registry, kept, space), {})
-    )
+    if kept is None:
+        world = SearchWorld.read(ctx, pins, config)
+        encoder, metrics = _learn(ctx, world, pins, config, ctx.training_sets / f"{MODEL}-{inputs}")
+    else:
+        files = registry.download(MODEL, kept.version)
+        world = SearchWorld.read(ctx, pins, config, since=kept.learned_until, space=PinSpace.load(files))
+        encoder, metrics = _kept(ctx, files, kept, pins), {}
     metrics |= measure(world, encoder)
     pairs = TITLES if world.split.of_titles else SEARCHES
     tags = {LEARNED_UNTIL_TAG: world.split.cut.isoformat()} if kept is None else kept.tags
     log = ModelLog(
         name=MODEL,
         flavour=FLAVOURS / "searchsage.py",
-        description=f"A query as a vector of the pin space {space.space}: {encoder.origin} fine-tuned "
-        "end to end against frozen pins, one linear readout (SearchSage, Pinterest Engineering 2021).",
-        params=flat_params(config) | {"space": space.space, "text_encoder": encoder.origin},
+        description=f"A query among frozen pins, joined from what they say and from {pins.space}: "
+        f"{encoder.origin} fine-tuned end to end, one linear readout (SearchSage, Pinterest Engineering 2021).",
+        params=flat_params(config) | {PIN_SPACE_TAG: pins.space, "text_encoder": encoder.origin},
         metrics=metrics,
         interval=(lake.interval()[0], end),
         datasets=(Dataset(", ".join(tables), str(ctx.lake), data),),
         signature=_signature(encoder.dimension),
         requirements=pinned("numpy", "pydantic", "safetensors", "tokenizers", "torch", "transformers"),
         inputs=inputs,
-        tags={"space": space.space or "", PAIRS_TAG: pairs} | tags,
+        tags=_stands_on(registry, pins) | {"feature_service": SEARCHSAGE_SERVICE, PAIRS_TAG: pairs} | tags,
         notes=_notes(world.split, tags[LEARNED_UNTIL_TAG]) + lake.contract().notes,
     )
-    return searchsage_part(registry, register(ctx, log, encoder.save))
+
+    def save(folder: Path) -> None:
+        encoder.save(folder)
+        world.space.save(folder)
+
+    return searchsage_part(registry, register(ctx, log, save))
 
 
 def searchsage_part(registry: Registry, version: int) -> Part:
-    """The release part of one version: it searches the collection of the pins it maps queries to."""
-    space = Space.parse(registry.version(MODEL, version).tags["space"])
-    return Part(
-        model=MODEL,
-        version=version,
-        space=str(space),
-        collection=space.collection,
-        metrics=registry.metrics(MODEL, version),
-    )
+    """The release part of one version."""
+    return space_part(registry, MODEL, version, SEARCHSAGE_SERVICE)
 
 
 def shortfall(part: Part) -> str | None:
@@ -216,8 +262,21 @@ def fit(
     """(encoder, what it says of its training) of the pairs before the cut; `how` is as in `trainer.train`."""
     width = world.pins.vectors.shape[1]
     tower, tokens, origin = start(config.network, width, world.texts(), config.training.seed)
-    trained = train(tower, tokens, world.split.train, world.pins, config.training, **how)  # type: ignore[arg-type]
+    own_words = world.space.sentences is not None and str(world.space.sentences) == origin
+    text = world.space.rotation if own_words and config.network.reads_as_sentences else None
+    learning = world.learning(config.checked_share)
+    trained = train(
+        tower,
+        tokens,
+        learning.pairs,
+        learning.pins,
+        config.training,
+        checked=learning.checked,
+        text=text,
+        **how,  # type: ignore[arg-type]
+    )
     own = {"learned_pairs": float(trained.pairs)}
+    own |= {f"checked_recall_at_10/{share:g}": recall for share, recall in trained.recall.items()}
     if trained.losses:
         own["final_loss"] = trained.losses[-1]
     return QueryEncoder(tower, tokens, space, longest=config.network.max_tokens, origin=origin), own
@@ -279,22 +338,28 @@ def _judged(judged: JudgedQueries, ranked: np.ndarray) -> dict[str, float]:
 
 
 def _learn(
-    ctx: TrainingContext, world: SearchWorld, space: Part, config: SearchSagePipeline, checkpoints: Path
+    ctx: TrainingContext, world: SearchWorld, pins: Part, config: SearchSagePipeline, checkpoints: Path
 ) -> tuple[QueryEncoder, dict[str, float]]:
     split = world.split
     of = "titles, for nobody searched" if split.of_titles else "searches"
     ctx.progress(f"{MODEL}: learning from {len(split.train)} pairs of {of}, {len(split.train.queries)} queries")
-    identity = f"{space.space} {split.cut} {checkpoints.name}"
+    identity = f"{pins.space} {split.cut} {checkpoints.name}"
     return fit(
-        world, config, space.space or "", identity=identity, checkpoints=checkpoints, progress=ctx.progress
+        world, config, pins.space or "", identity=identity, checkpoints=checkpoints, progress=ctx.progress
     )
 
 
-def _kept(ctx: TrainingContext, registry: Registry, kept: Kept, space: Part) -> QueryEncoder:
-    ctx.progress(f"{MODEL}: queries into {space.space} by the weights of {MODEL}@{kept.learned_at}")
-    encoder = QueryEncoder.load(registry.download(MODEL, kept.version))
-    encoder.space = space.space or ""
+def _kept(ctx: TrainingContext, files: Path, kept: Kept, pins: Part) -> QueryEncoder:
+    ctx.progress(f"{MODEL}: pins joined from {pins.space}, queries by the weights of {MODEL}@{kept.learned_at}")
+    encoder = QueryEncoder.load(files)
+    encoder.stands_on = pins.space or ""
     return encoder
+
+
+def _stands_on(registry: Registry, pins: Part) -> dict[str, str]:
+    """Tags of the spaces that pins are joined from."""
+    content = pins.space if pins.model == content_pipeline.MODEL else content_space_of(registry, pins)
+    return {PIN_SPACE_TAG: pins.space or "", "content_space": content or ""}
 
 
 def configured(ctx: TrainingContext, config: SearchSagePipeline | None = None) -> SearchSagePipeline:

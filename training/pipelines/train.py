@@ -5,7 +5,7 @@ retrievers, PinnerSage, training set, rankers, light ranker.
          -> lexical@v (BM25 and popular queries)
          -> content@v -> Feast, Milvus
                       -> pinsage@v -> Feast, Milvus
-                                   -> searchsage@v (queries into the space of similar pins)
+                                   -> searchsage@v (queries, and the pins they find) -> Feast, Milvus
                                    -> pinnersage@v -> interests -> Feast
                       -> pixie@v (the pin-board graph)
                       -> pinnerformer@v -> Feast, Milvus; users' vectors -> Feast
@@ -101,7 +101,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 STEPS = tuple(NEEDS)
 
 INSIDE = (pinnersage_pipeline.MODEL, searchsage_pipeline.MODEL)
-"""Models that live in PinSage's space."""
+"""Models that stand on PinSage's space."""
 
 
 class TrainRetriever(Protocol):
@@ -190,7 +190,7 @@ class _Run:
         self._pixie(pins)
         for name, learned in retrieving.items():
             self._retriever(publisher, name, learned)
-        self._searchsage(searching)
+        self._searchsage(publisher, searching)
         self._pinnersage(publisher, space)
         self._rankers(ranking)
         self._light(publisher, pins)
@@ -222,7 +222,7 @@ class _Run:
                 self._skip(name, str(reason))
 
     def _begin_pinsage(self, lanes: Lanes) -> Outcome[Part] | None:
-        """PinSage where it is wanted, or what lives in its space: PinnerSage and SearchSage."""
+        """PinSage where it is wanted, or what stands on it: PinnerSage and SearchSage."""
         name = pinsage_pipeline.MODEL
         if not {name, *INSIDE} & set(self.wanted) or not self._may(name):
             return None
@@ -247,13 +247,14 @@ class _Run:
         return part
 
     def _begin_searchsage(self, lanes: Lanes, space: Part) -> Outcome[Part] | None:
-        """The query encoder of the space that similar pins are served from."""
+        """The query encoder, over the space that similar pins are served from."""
         name = searchsage_pipeline.MODEL
         if name not in self.wanted or not self._may(name):
             return None
         return lanes.start(name, train_searchsage, space, force=self._forced(name))
 
-    def _searchsage(self, learned: Outcome[Part] | None) -> None:
+    def _searchsage(self, publisher: Publisher, learned: Outcome[Part] | None) -> None:
+        """Search by meaning, its pins published where it learned enough to be served."""
         name = searchsage_pipeline.MODEL
         if learned is None:
             return
@@ -264,6 +265,8 @@ class _Run:
             return
         if reason := searchsage_pipeline.shortfall(part):
             self._skip(name, reason)
+            return
+        self.collections.append(publisher.vectors(part, self._forced(name)))
 
     def _pixie(self, pins: Pins) -> None:
         name, content = pixie_pipeline.MODEL, self.parts[content_pipeline.MODEL]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.models.lexical import LexicalIndex
+from training.searchsage.frozen_pins import FrozenPins
 from training.searchsage.pairs import QueryPairs
-from training.searchsage.trainer import FrozenPins
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -3,18 +3,18 @@
     L = -log exp(q.p / T - log Q(p)) / sum over the pool of exp(q.p' / T - log Q(p'))
 
 The post's recipe is the batch's own pins without log Q. Random pins beside them and log Q make that of its
-successor (OmniSearchSage, arXiv 2404.16260). The readout begins as a ridge regression of the engaged pins' mean
-on what the encoder says before it learns anything, so that fine-tuning distorts little of what it knew (Kumar
-et al., ICLR 2022).
+successor (OmniSearchSage, arXiv 2404.16260). Before anything is learned a query is where the encoder puts its
+words among the words of pins; the rest of the readout is a ridge regression of the engaged pins' mean on what
+the encoder says, so that fine-tuning distorts little of what it knew (Kumar et al., ICLR 2022). See
+`averaging.py` for how far it goes from there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,10 @@ from torch import Tensor, nn
 from training.models.searchsage.network import QueryTower
 from training.models.searchsage.tokens import QueryTokens, by_length
 from training.pinsage.checkpoint import Place, load_checkpoint, save_checkpoint
+from training.searchsage.averaging import settle, weights_of
 from training.searchsage.batches import Batch, BatchPlan
+from training.searchsage.encoding import BLOCK, encode, used_words
+from training.searchsage.frozen_pins import FrozenPins
 from training.searchsage.pairs import QueryPairs, TooFewQueries
 
 Floats = NDArray[np.float32]
@@ -35,8 +38,6 @@ Progress = Callable[[str], None]
 
 RIDGE = 1e-3
 """Of the readout's start, times the mean square of the states."""
-BLOCK = 256
-"""Queries of equal length that are encoded at once."""
 
 
 class SearchSageTraining(BaseModel):
@@ -55,12 +56,13 @@ class SearchSageTraining(BaseModel):
     0.062 with them and 0.035 without, both at a temperature of 0.03."""
     log_q: bool = True
     """Whether the loss corrects for how likely a pin is to be in the pool."""
-    temperature: float = Field(0.02, gt=0)
-    """Divides cosines in the loss; where it begins if it is learned. Near pins are to be told apart."""
+    temperature: float = Field(0.05, gt=0)
+    """Divides cosines in the loss; where it begins if it is learned. At 0.02 the start is too sure of itself,
+    and what it knew is lost in a few steps."""
     learn_temperature: bool = False
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(3e-5, gt=0)
     """Peak of the transformer's, reached after a tenth of the steps; linear decay to a tenth of it."""
-    readout_rate: float = Field(1e-3, gt=0)
+    readout_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     max_pairs: int = Field(1_000_000, ge=1)
     """Pairs learned from, the newest where there are more."""
@@ -73,27 +75,13 @@ class SearchSageTraining(BaseModel):
 
 
 @dataclass(frozen=True)
-class FrozenPins:
-    """Pins by row, whose vectors do not move."""
-
-    ids: Ints  # (p,) ascending
-    vectors: Floats  # (p, d) rows of about unit length, zero where the space has none
-    candidates: Ints  # rows that could have been found when training ends
-
-    def rows(self, pin_ids: Ints) -> Ints:
-        """Row of each pin, -1 where it is unknown or has no vector."""
-        if not len(self.ids):
-            return np.full(len(pin_ids), -1, np.int64)
-        at = np.minimum(np.searchsorted(self.ids, pin_ids), len(self.ids) - 1)
-        return np.where((self.ids[at] == pin_ids) & self.vectors[at].any(axis=1), at, -1)
-
-
-@dataclass(frozen=True)
 class Trained:
     """Mean loss of each epoch, and how many pairs were learned from."""
 
     losses: tuple[float, ...]
     pairs: int
+    recall: dict[float, float] = field(default_factory=dict)
+    """Recall@10 of the checked pairs by the share of the way from the start; empty where none were given."""
 
 
 class _Learner(nn.Module):
@@ -119,15 +107,20 @@ def train(
     pins: FrozenPins,
     training: SearchSageTraining,
     *,
+    checked: QueryPairs | None = None,
+    text: Floats | None = None,
     identity: str = "",
     checkpoints: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train the tower on `pairs`; equal arguments give equal weights, interrupted or not.
 
-    With `checkpoints` the state after each epoch is kept there, and a run that was cut short goes on from it;
-    `identity` tells runs on other data apart. Raises TooFewQueries where no pair's pin has a vector, and
-    ValueError on a checkpoint of another run and a loss that is not finite.
+    With `checked`, pairs to choose on, the weights are those of `averaging.settle`; else the last. `text`
+    (width, t) turns the tower's own states into the first t places of pins, where those hold what it says of
+    their words; else all places begin as a regression. With `checkpoints` the state after each epoch is kept
+    there, and a run that was cut short goes on from it; `identity` tells runs on other data apart. Raises
+    TooFewQueries where no pair's pin has a vector, and ValueError on a checkpoint of another run and a loss
+    that is not finite.
     """
     pairs = _used(pairs, pins, training)
     plan = BatchPlan(
@@ -140,9 +133,17 @@ def train(
     )
     tower.eval()  # no dropout: what a step does is fixed by its batch
     with used_words(tower, tokens(pairs.queries)) as ids:
-        start_readout(tower, ids, plan, pins)
+        start_readout(tower, ids, plan, pins, text)
+    start = weights_of(tower)
+    with used_words(tower, tokens(pairs.queries)) as ids:
         losses = _epochs(tower, ids, plan, pins, training, identity, checkpoints, progress)
-    return Trained(losses, len(pairs))
+    recall = {}
+    if checked is not None and losses:
+        recall = settle(tower, start, tokens, checked, pins)
+        if progress is not None:
+            said = ", ".join(f"{share:g}: {found:.4f}" for share, found in recall.items())
+            progress(f"searchsage: recall@10 of {len(checked)} checked pairs by share of the way: {said}")
+    return Trained(losses, len(pairs), recall)
 
 
 def _epochs(
@@ -188,49 +189,42 @@ def _epochs(
     return place.losses
 
 
-@contextmanager
-def used_words(tower: QueryTower, ids: list[list[int]]) -> Iterator[list[list[int]]]:
-    """`ids` in a vocabulary of the words they use, which the tower has while inside.
-
-    A step then costs what it learns: the other rows get no gradient, and are most of a small encoder's weights.
-    """
-    words = tower.transformer.get_input_embeddings()
-    padding = tower.transformer.config.pad_token_id or 0  # some encoders count positions by it, so it stays
-    used = np.unique(np.concatenate([np.arange(padding + 1), *map(np.asarray, ids)])).astype(np.int64)
-    few = nn.Embedding.from_pretrained(words.weight.detach()[torch.from_numpy(used)].clone(), freeze=False)
-    tower.transformer.set_input_embeddings(few)
-    try:
-        yield [np.searchsorted(used, row).tolist() for row in ids]
-    finally:
-        with torch.no_grad():
-            words.weight[torch.from_numpy(used)] = few.weight
-        tower.transformer.set_input_embeddings(words)
-
-
-def encode(tower: QueryTower, ids: Sequence[Sequence[int]]) -> Tensor:
-    """(u, d) unit rows of queries of token ids, with a gradient where one is asked for."""
-    rows, found = zip(*((rows, tower(torch.from_numpy(t))) for rows, t in by_length(ids, BLOCK)), strict=True)
-    return torch.cat(found)[torch.from_numpy(np.argsort(np.concatenate(rows)))]
-
-
-def start_readout(tower: QueryTower, ids: Sequence[Sequence[int]], plan: BatchPlan, pins: FrozenPins) -> None:
-    """Set the readout to the ridge regression of each query's mean engaged pin on its state, by its pairs."""
+def start_readout(
+    tower: QueryTower,
+    ids: Sequence[Sequence[int]],
+    plan: BatchPlan,
+    pins: FrozenPins,
+    text: Floats | None = None,
+) -> None:
+    """Set the readout to the ridge regression of each query's mean engaged pin on its state, by its pairs; with
+    `text` (width, t) its first t places to that of unit states, and its last, engagement, to all of a pin's."""
     states = torch.empty(len(ids), tower.readout.in_features, dtype=torch.float64)
     with torch.inference_mode():
         for rows, t in by_length(ids, BLOCK):
             states[torch.from_numpy(rows)] = tower.states(torch.from_numpy(t)).double()
-    weight = torch.from_numpy(np.bincount(plan.query, minlength=len(ids)).astype(np.float64))
-    sums = torch.zeros(len(ids), tower.dimension, dtype=torch.float64)
+    weight, bias = _ridge(states, plan, pins)
+    if text is not None:
+        places = text.shape[1]
+        weight[:, :places] = torch.from_numpy(text) / states.norm(dim=1).mean()
+        bias[:places] = 0
+        weight[:, -1], bias[-1] = 0, 1
+    with torch.no_grad():
+        tower.readout.weight.copy_(weight.T.float())
+        tower.readout.bias.copy_(bias.float())
+
+
+def _ridge(states: Tensor, plan: BatchPlan, pins: FrozenPins) -> tuple[Tensor, Tensor]:
+    """(weight (width, d), bias (d,)) of `states` (u, width), each as often as it has pairs."""
+    weight = torch.from_numpy(np.bincount(plan.query, minlength=len(states)).astype(np.float64))
+    sums = torch.zeros(len(states), pins.vectors.shape[1], dtype=torch.float64)
     sums.index_add_(0, torch.from_numpy(plan.query), torch.from_numpy(pins.vectors[plan.rows]).double())
     share, wanted = weight / weight.sum(), sums / weight.clamp(min=1)[:, None]
     middle, target = share @ states, share @ wanted
     x, y = states - middle, wanted - target
     gram = x.T @ (share[:, None] * x)
     gram += RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram), dtype=torch.float64)
-    solved = torch.linalg.solve(gram, x.T @ (share[:, None] * y))  # (width, d)
-    with torch.no_grad():
-        tower.readout.weight.copy_(solved.T.float())
-        tower.readout.bias.copy_((target - middle @ solved).float())
+    solved = torch.linalg.solve(gram, x.T @ (share[:, None] * y))
+    return solved, target - middle @ solved
 
 
 def _used(pairs: QueryPairs, pins: FrozenPins, training: SearchSageTraining) -> QueryPairs:

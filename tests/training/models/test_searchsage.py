@@ -84,7 +84,7 @@ def test_what_is_saved_comes_back(
     }
     loaded = QueryEncoder.load(tmp_path)
     assert np.array_equal(loaded.encode(ODD), encoder.encode(ODD))
-    assert (loaded.space, loaded.dimension, loaded.origin) == ("pinsage@3", 6, encoder.origin)
+    assert (loaded.stands_on, loaded.dimension, loaded.origin) == ("pinsage@3", 6, encoder.origin)
     assert json.loads((tmp_path / "searchsage.json").read_text())["space"] == "pinsage@3"
 
 

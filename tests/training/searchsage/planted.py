@@ -8,8 +8,9 @@ import numpy as np
 
 from training.models.content import NGRAMS
 from training.models.searchsage import ScratchConfig, SearchSageConfig
+from training.searchsage.frozen_pins import FrozenPins
 from training.searchsage.pairs import QueryPairs
-from training.searchsage.trainer import FrozenPins, SearchSageTraining
+from training.searchsage.trainer import SearchSageTraining
 
 TOPICS = ("bread oven flour", "trail boots hike", "jazz vinyl horn", "sofa lamp rug", "tulip spade soil")
 PINS_EACH = 40

@@ -47,3 +47,8 @@ class SearchSageConfig(BaseModel):
     max_tokens: int = Field(32, ge=4)
     """A query past so many tokens, [CLS] and [SEP] included, is cut off; most have fewer than ten."""
     scratch: ScratchConfig = ScratchConfig()
+
+    @property
+    def reads_as_sentences(self) -> bool:
+        """Whether the tower's states, before it learns anything, are what the sentence encoder says."""
+        return self.layers is None and self.pooling is Pooling.MEAN

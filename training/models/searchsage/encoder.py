@@ -29,18 +29,19 @@ BATCH = 64
 
 
 class QueryEncoder:
-    """Queries to unit vectors of the pin space `space`, by torch as it is or exported (`exported`).
+    """Queries to unit vectors among the pins of a space, by torch as it is or exported (`exported`).
 
     One may be read by several threads at once.
     """
 
     def __init__(
-        self, tower: QueryTower, tokens: QueryTokens, space: str, *, longest: int, origin: str
+        self, tower: QueryTower, tokens: QueryTokens, stands_on: str, *, longest: int, origin: str
     ) -> None:
         self.tower = tower.eval()
         self.tokens = tokens
-        self.space = space
-        """The space of pins that queries are mapped into, `pinsage@3`."""
+        self.stands_on = stands_on
+        """The space of pins that it learned against, or the newest of those that they were joined from,
+        `pinsage@3`."""
         self.longest = longest
         self.origin = origin
         """The encoder it was fine-tuned from, `name version`, or `scratch`."""
@@ -66,7 +67,7 @@ class QueryEncoder:
     def exported(self) -> QueryEncoder:
         """The same, run by ONNX Runtime on one thread. Raises ImportError without the `onnx` extra, and
         ExportDiffers."""
-        out = QueryEncoder(self.tower, self.tokens, self.space, longest=self.longest, origin=self.origin)
+        out = QueryEncoder(self.tower, self.tokens, self.stands_on, longest=self.longest, origin=self.origin)
         out.runtime = Onnx(export(self.tower))
         return out
 
@@ -74,7 +75,7 @@ class QueryEncoder:
         """Write weights (safetensors), settings (JSON) and `tokenizer.json` into `folder`; the exported tower
         too, where the `onnx` extra is installed and takes this transformer."""
         settings = {
-            "space": self.space,
+            "space": self.stands_on,
             "dimension": self.dimension,
             "pooling": self.tower.pooling.value,
             "longest": self.longest,
