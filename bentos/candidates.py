@@ -80,8 +80,10 @@ class Candidates:
 
     def distinct(self) -> Candidates:
         """Every pin once, where it first stands."""
-        _, first = np.unique(self.pin_ids, return_index=True)
-        return self if len(first) == len(self) else self.take(np.sort(first))
+        order = np.sort(self.pin_ids)
+        if (order[1:] != order[:-1]).all():
+            return self
+        return self.take(np.sort(np.unique(self.pin_ids, return_index=True)[1]))
 
     def scored(self, scores: Floats) -> Candidates:
         """The same candidates with other scores, (n,) float32."""

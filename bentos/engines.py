@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from bentos.messages import (
     RetrieveRequest,
     SourceReport,
 )
-from bentos.pool import Pool, why_missing
+from bentos.pool import Call, Outcome, Pool, why_missing
 from training.models.light_ranking import SHORTLIST
 
 if TYPE_CHECKING:
@@ -81,32 +81,47 @@ class LocalRetrieval:
     pool: Pool
 
     async def retrieve(self, feed: Feed, sources: Sequence[Source]) -> None:
-        answers = await asyncio.gather(*(self._ask(feed, source) for source in sources))
-        for part, report in answers:
+        asked = [source for source in sources if self._left_out(feed, source) is None]
+        outcomes = await self.pool.calls(
+            [Call(source.name, source.deadline_ms, partial(_brought, source, feed)) for source in asked]
+        )
+        found = dict(zip((source.name for source in asked), outcomes, strict=True))
+        for source in sources:
+            part, report = self._told(feed, source, found.get(source.name))
             feed.parts.append(part)
             feed.sources.append(report)
             if report.missing and report.missing != "skipped":
                 feed.missing.append(f"{report.name}: {report.missing}")
 
-    async def _ask(self, feed: Feed, source: Source) -> tuple[Candidates, SourceReport]:
+    def _left_out(self, feed: Feed, source: Source) -> str | None:
+        """Why a source is not asked at all."""
         if not (source.always or feed.release.serves(source.name)):
-            return Candidates.none(), SourceReport(name=source.name, count=0, ms=0.0, missing="skipped")
-        if feed.quality < source.quality:
-            return Candidates.none(), SourceReport(name=source.name, count=0, ms=0.0, missing="load")
-        started = time.perf_counter()
-        part, missing = Candidates.none(), None
-        try:
-            found = await self.pool.call(source.name, source.deadline_ms, lambda: source.candidates(feed))
-            sound = found.sound()
-            part = sound.distinct().take(slice(source.budget))
-            if unfit := len(found) - len(sound):
-                missing = f"{unfit} unfit candidates"
-        except Exception as error:
-            # Whatever goes wrong in one source costs its candidates, never the answer.
-            missing = why_missing(error)
-            logger.warning("source %s brought nothing to request %d: %r", source.name, feed.request_id, error)
-        ms = round((time.perf_counter() - started) * 1000, 3)
-        return part, SourceReport(name=source.name, count=len(part), ms=ms, missing=missing)
+            return "skipped"
+        return "load" if feed.quality < source.quality else None
+
+    def _told(
+        self, feed: Feed, source: Source, outcome: Outcome[tuple[Candidates, int]] | None
+    ) -> tuple[Candidates, SourceReport]:
+        """What a source brought; whatever goes wrong in one costs its candidates, never the answer."""
+        part, missing, ms = Candidates.none(), self._left_out(feed, source), 0.0
+        if outcome is not None:
+            ms = outcome.ms
+            if outcome.error is None:
+                part, unfit = outcome.get()
+                missing = f"{unfit} unfit candidates" if unfit else None
+            else:
+                missing, error = why_missing(outcome.error), outcome.error
+                logger.warning(
+                    "source %s brought nothing to request %d: %r", source.name, feed.request_id, error
+                )
+        return part, SourceReport(name=source.name, count=len(part), ms=round(ms, 3), missing=missing)
+
+
+def _brought(source: Source, feed: Feed) -> tuple[Candidates, int]:
+    """What a source brings within its budget, every pin once, and how many of its candidates were unfit."""
+    found = source.candidates(feed)
+    sound = found.sound()
+    return sound.distinct().take(slice(source.budget)), len(found) - len(sound)
 
 
 @dataclass(frozen=True)

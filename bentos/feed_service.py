@@ -96,7 +96,8 @@ class FeedService:
             user = release.ids.inside(EntityKind.USER, request.user_id)
             return user, release.ids.all_inside(EntityKind.PIN, request.exclude)
 
-        user_id, exclude = await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        counted = release.ids.counted(EntityKind.USER, EntityKind.PIN)
+        user_id, exclude = await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup, at_once=counted)
         feed = self._feed(release, Surface.HOMEFEED, request.limit, quality)
         feed.user_id, feed.exclude = user_id, exclude
         feed.served = self.impressions.served(user_id)

@@ -52,6 +52,10 @@ class Ids:
             return 0
         return own if isinstance(own, int) else self._map.assign(kind, own)
 
+    def counted(self, *kinds: EntityKind) -> bool:
+        """Whether ids of all of `kinds` are whole numbers: to translate them, no id map is read."""
+        return not self._string_ids.intersection(kinds)
+
     def declared(self, kind: EntityKind) -> bool:
         """Whether the data set has ids of `kind`, and so has chosen between numbers and strings for good."""
         return kind in self._string_ids or self._map.form(kind) is not None

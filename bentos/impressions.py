@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from bentos.event_log import Appended, EventLog, LogClosed, LogFull
 from bentos.features import Ints
@@ -110,34 +111,40 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         feed.sponsors(columns.pin_ids),
         strict=True,
     )
-    query = logged(feed.query) or None
-    policy = feed.page_policy.digest if feed.ordered_by == RANKED else None
-    return [
-        ImpressionRecord(
-            event_id=impression_id(feed.request_id, pin_id),
-            user_id=feed.user_id,
-            pin_id=pin_id,
-            timestamp_ms=feed.now_ms,
-            surface=feed.surface.value,
-            release=feed.release.version,
-            request_id=feed.request_id,
-            position=feed.place(nth),
-            source=ad.source if ad else source,
-            source_topic=anchor if kind in TOPIC_KINDS and anchor else None,
-            anchor=anchor if kind in PIN_KINDS and anchor else None,
-            propensity=1.0,
-            stage=feed.ordered_by,
-            score=score,
-            heads=heads or None,
-            calibrated=feed.heads.calibrated if feed.heads is not None else None,
-            ranker=feed.heads.ranker if feed.heads is not None else None,
-            policy=policy,
-            query=query,
-            bid=ad.bid if ad else None,
-            predicted=heads.get(CLICK) if ad else None,
-        )
-        for nth, (pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows)
-    ]
+    alike = {
+        "user_id": feed.user_id,
+        "timestamp_ms": feed.now_ms,
+        "surface": feed.surface.value,
+        "release": feed.release.version,
+        "request_id": feed.request_id,
+        "propensity": 1.0,
+        "stage": feed.ordered_by,
+        "calibrated": feed.heads.calibrated if feed.heads is not None else None,
+        "ranker": feed.heads.ranker if feed.heads is not None else None,
+        "policy": feed.page_policy.digest if feed.ordered_by == RANKED else None,
+        "query": logged(feed.query) or None,
+    }
+    return _RECORDS.validate_python(
+        [
+            {
+                **alike,
+                "event_id": impression_id(feed.request_id, pin_id),
+                "pin_id": pin_id,
+                "position": feed.place(nth),
+                "source": ad.source if ad else source,
+                "source_topic": anchor if kind in TOPIC_KINDS and anchor else None,
+                "anchor": anchor if kind in PIN_KINDS and anchor else None,
+                "score": score,
+                "heads": heads or None,
+                "bid": ad.bid if ad else None,
+                "predicted": heads.get(CLICK) if ad else None,
+            }
+            for nth, (pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows)
+        ]
+    )
+
+
+_RECORDS = TypeAdapter(list[ImpressionRecord])
 
 
 def impression_id(request_id: int, pin_id: int) -> int:

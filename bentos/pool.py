@@ -10,11 +10,11 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from bentos.breaker import BreakerOpen, Breakers, is_fault
+from bentos.breaker import Breaker, BreakerOpen, Breakers, is_fault
 from bentos.errors import RequestError, StoreUnavailable
 from bentos.metrics import metrics
 
@@ -33,43 +33,85 @@ class Busy(RuntimeError):
     """Earlier calls, long past their deadline, still hold their share of the threads."""
 
 
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """What is to be done in a thread, under which name, and how long it may take."""
+
+    name: str
+    deadline_ms: float
+    work: Callable[[], T]
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What came of a call: its result, or why there is none."""
+
+    result: T | None
+    error: BaseException | None
+    ms: float
+    """From when the call was made."""
+
+    def get(self) -> T:
+        """The result; raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+
+class _Group:
+    """Calls that one caller waits for: the loop is woken once, when the last has ended or is late."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.left = 0
+
+    def one_less(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self.done.get_loop().call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
 @dataclass(eq=False)
 class _Job:
     """A call: in line, then begun, then ended. What says so changes under the pool's door alone."""
 
     name: str
+    deadline_ms: float
     work: Callable[[], Any]
-    answer: asyncio.Future[Any]
+    group: _Group
+    breaker: Breaker
+    probe: bool | None = None
+    """None until the breaker let it through."""
+    result: Any = None
+    error: BaseException | None = None
+    waited: bool = False
+    """Somebody waits for it: it is in line or running, and not late."""
+    ended: bool = False
     begun: float | None = None
     """Seconds of the pool's clock."""
     began_at: float = 0.0
-    """Seconds of the machine's."""
-    ended: bool = False
-    dropped: bool = False
-    abandoned: bool = False
+    """Seconds of the machine's, as `ended_at`."""
+    ended_at: float = 0.0
 
-    def run(self) -> None:
+    def enter(self) -> bool:
+        """Ask the breaker; False, with the error, where it is open."""
         try:
-            result = self.work()
-        except BaseException as error:
-            self._tell(self._fail, error)
-        else:
-            self._tell(self._settle, result)
+            self.probe = self.breaker.enter()
+        except BreakerOpen as error:
+            self.error = error
+        return self.error is None
 
-    def expire(self) -> None:
-        self._fail(TimeoutError())
+    def leave(self, ok: bool | None) -> None:
+        if self.probe is not None:
+            self.breaker.leave(self.probe, ok)
 
-    def _tell(self, way: Callable[[Any], None], what: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self.answer.get_loop().call_soon_threadsafe(way, what)
-
-    def _settle(self, result: Any) -> None:
-        if not self.answer.done():
-            self.answer.set_result(result)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
+    def outcome(self, began: float) -> Outcome[Any]:
+        return Outcome(self.result, self.error, 1000 * ((self.ended_at or time.perf_counter()) - began))
 
 
 class Pool:
@@ -105,30 +147,30 @@ class Pool:
 
         Raises BreakerOpen or Busy at once, TimeoutError after `deadline_ms`, or what `work` raises.
         """
-        breaker = self.breakers.of(name)
-        probe, ok = breaker.enter(), None
+        (outcome,) = await self.calls([Call(name, deadline_ms, work)])
+        return outcome.get()
+
+    async def calls(self, asked: Sequence[Call[T]]) -> list[Outcome[T]]:
+        """Every call's outcome, in order, once each has ended or is late; their errors are those of `call`."""
+        began, loop = time.perf_counter(), asyncio.get_running_loop()
+        group = _Group(loop)
+        jobs = [_Job(c.name, c.deadline_ms, c.work, group, self.breakers.of(c.name)) for c in asked]
+        by_deadline: dict[float, list[_Job]] = {}
+        for job in self._submit([job for job in jobs if job.enter()]):
+            by_deadline.setdefault(job.deadline_ms, []).append(job)
+        late = [loop.call_later(ms / 1000, self._expire, some) for ms, some in by_deadline.items()]
         try:
-            loop = asyncio.get_running_loop()
-            job = _Job(name, work, loop.create_future())
-            self._submit(job)
-            late = loop.call_later(deadline_ms / 1000, job.expire)
-            try:
-                result: T = await job.answer
-            except (TimeoutError, asyncio.CancelledError) as error:
-                self._abandon(job)
-                if not isinstance(error, asyncio.CancelledError):
-                    ok = False if self._ran(job, deadline_ms) else None
-                raise
-            finally:
-                late.cancel()
-            ok = True
-            return result
-        except Exception as error:
-            if ok is None and not isinstance(error, TimeoutError):
-                ok = not is_fault(error)
+            if by_deadline:
+                await group.done
+        except asyncio.CancelledError:
+            self._give_up(jobs)
             raise
         finally:
-            breaker.leave(probe, ok)
+            for timer in late:
+                timer.cancel()
+            for job in jobs:
+                job.leave(self._ok(job))
+        return [job.outcome(began) for job in jobs]
 
     def hanging(self) -> dict[str, int]:
         """Calls past their deadline that still run, by name."""
@@ -142,17 +184,29 @@ class Pool:
             for _ in range(self._threads):
                 self._queue.put(None)
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, jobs: Sequence[_Job]) -> list[_Job]:
+        """Jobs into the line; those that are, the others refused."""
+        taken = []
         with self._door:
-            if self._closed:
-                raise RuntimeError("the pool is closed")
-            hangs = self._abandoned[job.name]
-            if hangs >= self._share or (hangs and self._abandoned.total() >= self._most):
-                raise Busy(f"{hangs} calls of {job.name} past their deadline are still running")
-            self._line.append(job)
+            for job in jobs:
+                job.error = self._refusal(job.name)
+                if job.error is None:
+                    taken.append(job)
+                    job.waited = True
+                    job.group.left += 1
+            self._line.extend(taken)
             self._send()
             if self._line:
                 self._look_again()
+        return taken
+
+    def _refusal(self, name: str) -> Exception | None:
+        hangs = self._abandoned[name]
+        if self._closed:
+            return RuntimeError("the pool is closed")
+        if hangs >= self._share or (hangs and self._abandoned.total() >= self._most):
+            return Busy(f"{hangs} calls of {name} past their deadline are still running")
+        return None
 
     def _send(self) -> None:
         """Jobs in line to threads, as many as may run beside those that do."""
@@ -165,7 +219,7 @@ class Pool:
         """The first job in line that somebody still waits for."""
         while self._line:
             job = self._line.popleft()
-            if not job.dropped:
+            if job.waited:
                 self._running.add(job)
                 return job
         return None
@@ -180,10 +234,8 @@ class Pool:
     def _look(self) -> None:
         with self._door:
             self._looking = None
-            long_ago = time.monotonic() - WAITS_S
-            self._running -= {
-                job for job in self._running if job.begun is not None and job.began_at <= long_ago
-            }
+            long_ago = time.perf_counter() - WAITS_S
+            self._running = {job for job in self._running if job.begun is None or job.began_at > long_ago}
             self._send()
             if self._line:
                 self._look_again()
@@ -194,48 +246,65 @@ class Pool:
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
+            stays = True
             while job is not None:
-                if self._begin(job):
-                    job.run()
-                stays, job = self._end(job)
-                if not stays:
-                    return  # another thread took this one's place
+                stays, job = self._do(job)
+            if not stays:
+                return  # another thread took this one's place
 
-    def _begin(self, job: _Job) -> bool:
-        with self._door:
-            if not job.dropped:
-                job.begun, job.began_at = self._clock(), time.monotonic()
-            return not job.dropped
-
-    def _end(self, job: _Job) -> tuple[bool, _Job | None]:
+    def _do(self, job: _Job) -> tuple[bool, _Job | None]:
         """Whether the thread stays, and the job it goes on with: it is awake."""
+        result, error = None, None
         with self._door:
-            job.ended = True
+            if job.waited:
+                job.begun, job.began_at = self._clock(), time.perf_counter()
+        if job.begun is not None:
+            try:
+                result = job.work()
+            except BaseException as raised:
+                error = raised
+        with self._door:
             self._running.discard(job)
-            if job.abandoned:
+            if job.waited:
+                job.result, job.error, job.ended, job.ended_at = result, error, True, time.perf_counter()
+                job.group.one_less()
+            elif job.begun is not None:
                 self._abandoned[job.name] -= 1
                 metrics().hanging.labels(job.name).dec()
                 return False, None
             return True, self._first() if len(self._running) < self._width else None
 
-    def _abandon(self, job: _Job) -> None:
-        with self._door:
-            if job.begun is None:
-                job.dropped = True
-            if job.begun is None or job.ended:
-                return
-            job.abandoned = True
-            self._running.discard(job)
-            self._abandoned[job.name] += 1
-            metrics().hanging.labels(job.name).inc()
-            if not self._closed:
-                self._threads -= 1
-                self._start()
-            self._send()
+    def _expire(self, jobs: Sequence[_Job]) -> None:
+        """Their deadline has passed: those that have not ended are late."""
+        for job in self._give_up(jobs):
+            job.error, job.ended_at = TimeoutError(), time.perf_counter()
 
-    def _ran(self, job: _Job, deadline_ms: float) -> bool:
-        """Whether a late call is late by its own running."""
-        return job.begun is not None and self._clock() - job.begun >= RAN * deadline_ms / 1000
+    def _give_up(self, jobs: Sequence[_Job]) -> list[_Job]:
+        """Wait no more for those that have not ended; which these were. A thread that hangs is replaced."""
+        with self._door:
+            given_up = [job for job in jobs if job.waited and not job.ended]
+            for job in given_up:
+                job.waited = False
+                job.group.one_less()
+                if job.begun is None:
+                    continue
+                self._running.discard(job)
+                self._abandoned[job.name] += 1
+                metrics().hanging.labels(job.name).inc()
+                if not self._closed:
+                    self._threads -= 1
+                    self._start()
+            self._send()
+        return given_up
+
+    def _ok(self, job: _Job) -> bool | None:
+        """What a call says of its dependency; None: nothing either way."""
+        if isinstance(job.error, TimeoutError):
+            ran = job.begun is not None and self._clock() - job.begun >= RAN * job.deadline_ms / 1000
+            return False if ran else None
+        if job.error is not None:
+            return not is_fault(job.error)
+        return True if job.ended else None
 
 
 def why_missing(error: BaseException) -> str:
@@ -249,13 +318,15 @@ def why_missing(error: BaseException) -> str:
     return "busy" if isinstance(error, Busy) else type(error).__name__
 
 
-async def needed(pool: Pool, name: str, deadline_ms: float, work: Callable[[], T]) -> T:
-    """`pool.call` for what a request cannot do without.
+async def needed(
+    pool: Pool, name: str, deadline_ms: float, work: Callable[[], T], *, at_once: bool = False
+) -> T:
+    """`pool.call` for what a request cannot do without; `at_once` does it here, where it asks no store.
 
     Raises StoreUnavailable in place of whatever the store raises; errors of the request pass through.
     """
     try:
-        return await pool.call(name, deadline_ms, work)
+        return work() if at_once else await pool.call(name, deadline_ms, work)
     except RequestError:
         raise
     except Exception as error:
