@@ -6,6 +6,7 @@ import enum
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from bentos.release import ServingRelease
 from bentos.search_parts import query_vectors, with_words
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
+from bentos.shared_parts import SharedParts
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.tombstones import Tombstones
 from bentos.walker import Walker
@@ -37,8 +39,9 @@ from training.models.calibration import Calibrator
 from training.models.light_ranking import LightRanker
 from training.models.pinnersage import History, PinnerSageConfig, recent_interests
 from training.models.pixie import ReleasedPixie
+from training.models.ranker import Ranker
 from validation.lake import Lake
-from validation.manifest import ADS, ReleaseManifest
+from validation.manifest import ADS, Part, ReleaseManifest
 from validation.queries import normal
 from validation.tables import Contract
 
@@ -72,8 +75,10 @@ class ReleaseLoader:
     registry: ModelRegistry
     features: Features
     role: Role = WHOLE
-    _indexes: dict[str, VectorIndex] = field(default_factory=dict)
-    """Indexes of the release loaded last: a new release of the same space shares them."""
+    _shared: SharedParts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._shared = SharedParts(self.registry.files)
 
     def newest(self) -> int | None:
         """The version the followed alias names."""
@@ -100,19 +105,18 @@ class ReleaseLoader:
             space=content.space if content else None,
             pin_space=searched.space if searched else None,
         )
-        release = with_words(release, self.registry.files)
+        release = with_words(release, self._shared)
         if self.role & Role.RETRIEVE:
-            self._indexes = self._open_indexes(manifest)
             release = replace(
                 release,
-                indexes=self._indexes,
+                indexes=self._open_indexes(manifest),
                 pinnersage=self._pinnersage(manifest),
-                networks=load_networks(manifest, tuple(Learned), self.registry.files),
+                networks=load_networks(manifest, tuple(Learned), self._shared),
                 walker=self._walker(manifest, contract),
-                queries=query_vectors(manifest, self.registry.files),
+                queries=query_vectors(manifest, self._shared),
             )
         elif self.role & Role.RANK:
-            networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
+            networks = load_networks(manifest, (Learned.TWO_TOWER,), self._shared)
             release = replace(release, networks=networks)
         if self.role & Role.RANK:
             release = self._with_ranker(replace(release, light=self._light(manifest)))
@@ -123,8 +127,9 @@ class ReleaseLoader:
     def _open_indexes(self, manifest: ReleaseManifest) -> dict[str, VectorIndex]:
         opened = {}
         for check in manifest.collections:
-            kept = self._indexes.get(check.space)
-            index = kept if kept is not None else self._open_index(check.collection, check.rows)
+            index = self._shared.get(
+                (check.space, check.collection), partial(self._open_index, check.collection, check.rows)
+            )
             if index.rows != check.rows or index.dim != check.dim:
                 raise ReleaseRejected(
                     f"collection {check.collection} holds {index.rows} rows of {index.dim} dimensions, the"
@@ -161,18 +166,23 @@ class ReleaseLoader:
 
     def _light(self, manifest: ReleaseManifest) -> LightRanker | None:
         part = manifest.parts.get("light")
-        return None if part is None else LightRanker.load(self.registry.files(part.model, part.version))
+        return None if part is None else self._shared.of(part, LightRanker.load)
 
     def _with_ranker(self, release: ServingRelease) -> ServingRelease:
-        from training.models.ranker import load_ranker
-
         part = release.manifest.parts.get("ranker")
         if part is None:
             return release
+        release = replace(release, ranker_name=f"{part.model}@{part.version}")
+        fitted = partial(self._fitted_ranker, release, part)
+        return replace(release, ranker=self._shared.get((part.model, part.version, release.space), fitted))
+
+    def _fitted_ranker(self, release: ServingRelease, part: Part) -> Ranker:
+        from training.models.ranker import load_ranker
+
         ranker = load_ranker(self.registry.files(part.model, part.version))
-        release = replace(release, ranker=ranker, ranker_name=f"{part.model}@{part.version}")
+        release = replace(release, ranker=ranker)
         check_ranker(release)
-        return replace(release, ranker=ranker.fitted_to([probe(release)]))
+        return ranker.fitted_to([probe(release)])
 
     def _with_ads(self, release: ServingRelease, lake: Lake) -> ServingRelease:
         """Campaigns and their policy in every process; the model where this one ranks."""
@@ -183,7 +193,7 @@ class ReleaseLoader:
 
         part = release.manifest.parts[ADS]
         try:
-            model = AdsModel.load(self.registry.files(part.model, part.version))
+            model = self._shared.of(part, AdsModel.load)
         except ValueError as error:
             raise ReleaseRejected(f"{release.ads_name}: {error}") from error
         return replace(release, ads=model)

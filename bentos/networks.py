@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bentos.shared_parts import SharedParts
 from validation.manifest import ReleaseManifest
 
 if TYPE_CHECKING:
@@ -35,13 +34,10 @@ class Networks:
     two_tower: TwoTower | None = None
 
 
-def load_networks(
-    manifest: ReleaseManifest, roles: tuple[Learned, ...], files: Callable[[str, int], Path]
-) -> Networks:
+def load_networks(manifest: ReleaseManifest, roles: tuple[Learned, ...], shared: SharedParts) -> Networks:
     """The networks of `roles` that the manifest has, each on one thread.
 
-    `files` gives the folder of a model's version. Importing torch costs seconds and 190 MB, so it is imported
-    where there is something to load.
+    Importing torch costs seconds and 190 MB, so it is imported where there is something to load.
     """
     parts = {role: manifest.parts[role] for role in roles if role in manifest.parts}
     if not parts:
@@ -59,4 +55,4 @@ def load_networks(
         Learned.CONDITIONAL: InterestNetwork,
         Learned.TWO_TOWER: TwoTower,
     }
-    return Networks(**{role: kinds[role].load(files(p.model, p.version)) for role, p in parts.items()})
+    return Networks(**{role: shared.of(part, kinds[role].load) for role, part in parts.items()})

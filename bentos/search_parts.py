@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,29 +10,26 @@ import numpy as np
 from bentos.query_vectors import QueryVectors
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
+from bentos.shared_parts import SharedParts
 from bentos.sources import lexical, searchsage
 from training.models.lexical import LexicalIndex, PopularQueries
 from validation.manifest import ReleaseManifest
 
-Files = Callable[[str, int], Path]
-"""The folder of a model's version."""
 
-
-def with_words(release: ServingRelease, files: Files) -> ServingRelease:
+def with_words(release: ServingRelease, shared: SharedParts) -> ServingRelease:
     """The release with its index of words, where it has one. Every process holds it: one searches, one ranks by
     it, one says how a query was read. Raises ReleaseRejected for files that cannot be read."""
     part = release.manifest.parts.get(lexical.NAME)
     if part is None:
         return release
-    folder = files(part.model, part.version)
     try:
-        index, popular = LexicalIndex.load(folder), PopularQueries.load(folder)
+        index, popular = shared.of(part, LexicalIndex.load), shared.of(part, PopularQueries.load)
     except (OSError, ValueError) as error:
         raise ReleaseRejected(f"{part.model}@{part.version}: {error}; train lexical again") from error
     return replace(release, lexical=index, popular_queries=popular)
 
 
-def query_vectors(manifest: ReleaseManifest, files: Files) -> QueryVectors | None:
+def query_vectors(manifest: ReleaseManifest, shared: SharedParts) -> QueryVectors | None:
     """SearchSage's query tower on one thread, where the release has one.
 
     Raises ReleaseRejected for files that cannot be read, and where the package that runs them is not installed.
@@ -41,15 +37,19 @@ def query_vectors(manifest: ReleaseManifest, files: Files) -> QueryVectors | Non
     part = manifest.parts.get(searchsage.NAME)
     if part is None:
         return None
+    try:
+        return shared.of(part, _load_query_vectors)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ReleaseRejected(f"{part.model}@{part.version}: {error}") from error
+
+
+def _load_query_vectors(folder: Path) -> QueryVectors:
     import torch
 
     from training.models.searchsage import QueryEncoder
 
     torch.set_num_threads(1)
-    try:
-        return QueryVectors(QueryEncoder.load(files(part.model, part.version)))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ReleaseRejected(f"{part.model}@{part.version}: {error}") from error
+    return QueryVectors(QueryEncoder.load(folder))
 
 
 def check_queries(release: ServingRelease, queries: QueryVectors) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +111,21 @@ def test_a_process_loads_no_more_than_its_role(
     assert (release.ranker is not None) is ranks
     assert release.space == SPACE, "vectors then come from the feature store"
     loader_of(role).check(release)
+
+
+def test_releases_share_what_they_have_in_common_and_let_it_go_with_the_last(
+    loader_of: Callable[..., ReleaseLoader],
+) -> None:
+    loader = loader_of()
+    first = loader.load(1)
+    loader.registry.manifests[9] = loader.registry.manifest(1)  # type: ignore[attr-defined]
+    second = loader.load(9)
+    assert second.ranker is first.ranker and second.indexes[SPACE] is first.indexes[SPACE]
+    assert second.walker is not first.walker, "a walker follows the log of its own release"
+    gone = weakref.ref(first.ranker)
+    del first, second
+    gc.collect()
+    assert gone() is None and loader.load(1).ranker is not None
 
 
 def held_by(release: ServingRelease) -> set[str]:

@@ -23,6 +23,7 @@ from bentos.retrieval import RetrievalParts
 from bentos.search_parts import query_vectors, with_words
 from bentos.search_stages import topics_of
 from bentos.serving import ReleaseRejected
+from bentos.shared_parts import SharedParts
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, DIM, GARDENER, Stack, manifest, pin_of, planted_release, topic_of
 from tests.bentos.planted_search import POPULAR, PlantedEncoder, search_manifest
@@ -286,11 +287,11 @@ def test_words_are_loaded_with_the_release_and_damaged_ones_reject_it(tmp_path: 
     searching.release.lexical.save(tmp_path)
     POPULAR.save(tmp_path)
     bare = replace(searching.release, lexical=None, popular_queries=PopularQueries({}))
-    loaded = with_words(bare, lambda model, version: tmp_path)
+    loaded = with_words(bare, SharedParts(lambda model, version: tmp_path))
     found, expected = (r.lexical.search("cake", 5)[0].tolist() for r in (loaded, searching.release))
     assert found == expected and loaded.popular_queries == POPULAR
     (tmp_path / "vocab.index.json").unlink()
     with pytest.raises(ReleaseRejected, match=r"lexical@1: .*train lexical again"):
-        with_words(bare, lambda model, version: tmp_path)
+        with_words(bare, SharedParts(lambda model, version: tmp_path))
     with pytest.raises(ReleaseRejected, match="searchsage@1: "):
-        query_vectors(bare.manifest, lambda model, version: tmp_path / "nothing")
+        query_vectors(bare.manifest, SharedParts(lambda model, version: tmp_path / "nothing"))
