@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from training.models.light_ranking import falling
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -40,14 +42,32 @@ class Candidates:
     ) -> Candidates:
         """Candidates of one source; a single anchor or kind stands for all. Padding ids (0) are dropped."""
         ids = np.asarray(pin_ids, np.int64)
+        n = len(ids)
         made = cls(
             pin_ids=ids,
             scores=np.asarray(scores, np.float32),
-            sources=np.full(len(ids), source),
-            anchors=np.broadcast_to(np.asarray(anchors, np.int64), ids.shape),
-            kinds=np.broadcast_to(np.asarray(kinds, np.str_), ids.shape),
+            sources=np.full(n, source),
+            anchors=np.full(n, anchors, np.int64) if np.ndim(anchors) == 0 else np.asarray(anchors, np.int64),
+            kinds=np.full(n, kinds) if isinstance(kinds, str) else np.asarray(kinds, np.str_),
         )
         return made if ids.all() else made.take(ids != 0)
+
+    @classmethod
+    def dealt(
+        cls, source: str, lists: Sequence[tuple[Ints, Floats]], anchors: Sequence[int], kind: str
+    ) -> Candidates:
+        """Candidates of one source from lists of pins and scores, in turns; `anchors` has one a list."""
+        lists = [(ids[ids != 0], scores[ids != 0]) for ids, scores in lists]
+        lengths = [len(ids) for ids, _ in lists]
+        group = np.repeat(np.arange(len(lists)), lengths)
+        order = interleave(np.concatenate([np.arange(length) for length in lengths]), group)
+        return cls.of(
+            source,
+            np.concatenate([ids for ids, _ in lists])[order],
+            np.concatenate([scores for _, scores in lists])[order],
+            np.array(anchors, np.int64)[group[order]],
+            kind,
+        )
 
     def take(self, index: NDArray[np.bool_] | Ints | slice) -> Candidates:
         """The candidates a mask, positions or a slice names, in that order."""
@@ -69,7 +89,7 @@ class Candidates:
 
     def best_first(self) -> Candidates:
         """Ordered by falling score; equal scores keep their order."""
-        return self.take(np.argsort(-self.scores, kind="stable"))
+        return self.take(falling(self.scores))
 
 
 def concatenate(parts: Sequence[Candidates]) -> Candidates:

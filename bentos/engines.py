@@ -27,6 +27,7 @@ from bentos.messages import (
     SourceReport,
 )
 from bentos.pool import Pool, why_missing
+from training.models.light_ranking import SHORTLIST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -69,6 +70,8 @@ class Engines:
     retrieval: RetrievalEngine
     ranking: RankingEngine
     last_good: LastGoodUsers = field(default_factory=LastGoodUsers)
+    shortlist: int = SHORTLIST
+    """Candidates of a home feed that are ranked."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ class LocalRetrieval:
         part, missing = Candidates.none(), None
         try:
             found = await self.pool.call(source.name, source.deadline_ms, lambda: source.candidates(feed))
-            part = found.sound().distinct().take(slice(source.budget))
-            if unfit := len(found) - len(found.sound()):
+            sound = found.sound()
+            part = sound.distinct().take(slice(source.budget))
+            if unfit := len(found) - len(sound):
                 missing = f"{unfit} unfit candidates"
         except Exception as error:
             # Whatever goes wrong in one source costs its candidates, never the answer.

@@ -129,6 +129,14 @@ class Features(Protocol):
         ...
 
 
+def rising(ids: Ints) -> Ints:
+    """Distinct ids in rising order. `np.unique` hashes integers first, which takes ten times as long."""
+    order = np.sort(ids)
+    new = np.ones(len(order), bool)
+    new[1:] = order[1:] != order[:-1]
+    return order[new]
+
+
 @dataclass(frozen=True)
 class PinTable:
     """Everything one request needs of its pins, read once: rows by rising, distinct id."""

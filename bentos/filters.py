@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bentos.feed import Feed
 
 Flags = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 SAME_PIN = 0.995
 """Cosine from which two pins count as one: content vectors of one text with another picture are below it."""
@@ -27,8 +28,8 @@ def unseen(feed: Feed) -> Flags:
     """
     ids = feed.candidates.pin_ids
     acted = feed.user.sequence.pin_ids[feed.positive_rows()]
-    blocked = np.isin(ids, feed.exclude) | np.isin(ids, acted)
-    served = np.isin(ids, feed.served) & ~blocked
+    blocked = _among(ids, feed.exclude) | _among(ids, acted)
+    served = _among(ids, feed.served) & ~blocked
     short = int(ENOUGH * feed.limit) - int((~blocked & ~served).sum())
     if short > 0 and served.any():
         age = {int(pin): place for place, pin in enumerate(feed.served.tolist())}  # the last serving counts
@@ -40,7 +41,8 @@ def unseen(feed: Feed) -> Flags:
 def not_hidden(feed: Feed) -> Flags:
     """Not a pin the user acted on negatively, nor the pin related pins are asked for."""
     negative = feed.user.sequence.pin_ids[feed.negative_rows()]
-    return ~np.isin(feed.candidates.pin_ids, np.append(negative, feed.pin_id))
+    hidden = np.append(negative, feed.pin_id) if feed.pin_id else negative
+    return ~_among(feed.candidates.pin_ids, hidden)
 
 
 def distinct(feed: Feed) -> Flags:
@@ -60,3 +62,8 @@ def distinct(feed: Feed) -> Flags:
         if keep[first] and known[first]:
             keep[close[first]] = False
     return keep
+
+
+def _among(ids: Ints, some: Ints) -> Flags:
+    """Which of `ids` are among `some`, often none at all."""
+    return np.isin(ids, some) if len(some) else np.zeros(len(ids), bool)

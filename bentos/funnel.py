@@ -62,7 +62,7 @@ HOMEFEED: tuple[Stage, ...] = (
     Keep("unseen", filters.unseen),
     ReadPins(deadline_ms=500),
     LightRank(deadline_ms=200),
-    Shortlist(budget=500),
+    Shortlist(),
     Keep("distinct", filters.distinct),
     Rank(deadline_ms=800),
     Calibrate(),

@@ -29,6 +29,7 @@ from bentos.sequences import SequenceWriter, replay
 from bentos.serving import Elsewhere, ReleaseHolder, nowhere
 from bentos.settings import Settings
 from bentos.tombstones import Tombstones
+from training.models.light_ranking import SHORTLIST
 from validation.event_compaction import sequences_from_ms, shown_from_ms
 from validation.events import ActionRecord, ImpressionRecord
 from validation.lake import Lake
@@ -95,7 +96,12 @@ def open_homefeed(
     one_thread()
     features = FeastFeatures.open(settings)
     pool = Pool(settings.threads)
-    engines = Engines(pool, retrieval or LocalRetrieval(pool), ranking or LocalRanking(pool))
+    engines = Engines(
+        pool,
+        retrieval or LocalRetrieval(pool),
+        ranking or LocalRanking(pool),
+        shortlist=settings.shortlist or SHORTLIST,
+    )
     lake = Lake(settings.lake)
     with contextlib.ExitStack() as opened:  # what was opened is let go of if the rest cannot be
         opened.callback(pool.close)

@@ -155,7 +155,7 @@ class ServingRelease:
         """Dimension of a space of the release, 0 of any other."""
         return next((c.dim for c in self.manifest.collections if c.space == space), 0)
 
-    @property
+    @cached_property
     def signs(self) -> NDArray[np.int8]:
         """Sign of each action code: 1 positive, -1 negative, 0 neutral or padding."""
         return polarity_signs(self.contract.vocabulary)

@@ -50,6 +50,8 @@ class Settings(BaseModel):
     threads: int = Field(default=16, ge=1)
     """Threads that blocking store calls run on, so that none of them stalls the event loop."""
 
+    shortlist: int | None = Field(default=None, ge=1)
+    """Candidates of a home feed that are ranked; as many as light ranking is measured at if left out."""
     candidates_rate: float = Field(default=0.05, ge=0, le=1)
     """Share of home feeds that log what they fetched and cut, for the light ranker; 0 logs none."""
     candidates_cut: int = Field(default=200, ge=0)
@@ -95,6 +97,7 @@ _VARIABLES = {
     "poll_s": "CORKBOARD_POLL_S",
     "p99_ms": "CORKBOARD_P99_MS",
     "threads": "CORKBOARD_THREADS",
+    "shortlist": "CORKBOARD_SHORTLIST",
     "candidates_rate": "CORKBOARD_CANDIDATES_RATE",
     "candidates_cut": "CORKBOARD_CANDIDATES_CUT",
     "rankings_rate": "CORKBOARD_RANKINGS_RATE",

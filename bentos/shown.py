@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +19,22 @@ from validation.tables import EntityKind
 
 def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
     """Cards as the outside sees them, in order."""
+    return [Pin(**told) for told in _told(release, cards)]
+
+
+def _told(release: ServingRelease, cards: Sequence[Card]) -> list[dict[str, Any]]:
+    """The fields of a `Pin` for each of `cards`."""
     outside = release.ids.outside(EntityKind.PIN, [card.pin_id for card in cards])
     topics = topics_of(release, cards)
     return [
-        Pin(
-            pin_id=pin_id,
-            title=card.title,
-            description=card.description,
-            link_domain=card.link_domain,
-            image=card.image,
-            topics=[topics[t] for t in card.topics if t in topics],
-        )
+        {
+            "pin_id": pin_id,
+            "title": card.title,
+            "description": card.description,
+            "link_domain": card.link_domain,
+            "image": card.image,
+            "topics": [topics[t] for t in card.topics if t in topics],
+        }
         for pin_id, card in zip(outside, cards, strict=True)
     ]
 
@@ -36,9 +42,8 @@ def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
 def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
     """Candidates as the outside sees them; `cards` holds every one of them."""
     release = feed.release
-    pins = as_pins(release, [cards[i] for i in candidates.pin_ids.tolist()])
     columns = zip(
-        pins,
+        _told(release, [cards[i] for i in candidates.pin_ids.tolist()]),
         candidates.sources.tolist(),
         candidates.scores.tolist(),
         feed.foretold(candidates.pin_ids),
@@ -48,7 +53,7 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
     )
     return [
         FeedPin(
-            **dict(pin),
+            **told,
             position=feed.place(nth),
             source=source,
             score=score,
@@ -56,7 +61,7 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
             why=reason,
             sponsored=ad.source if ad else None,
         )
-        for nth, (pin, source, score, heads, reason, ad) in enumerate(columns)
+        for nth, (told, source, score, heads, reason, ad) in enumerate(columns)
     ]
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.candidates import Candidates, concatenate, interleave
-from bentos.features import Floats, Ints, PinStats, PinTable, User
+from bentos.candidates import Candidates, concatenate
+from bentos.features import Floats, PinStats, PinTable, User, rising
 from bentos.feed import Surface
 from bentos.last_good import LastGoodUsers
 from bentos.light_scores import source_lists
 from bentos.load import scaled
 from bentos.pool import Pool, why_missing
-from training.models.light_ranking import fetch, keep
+from training.models.light_ranking import fuse
 from validation.events import Reached
 
 if TYPE_CHECKING:
@@ -123,10 +123,7 @@ def merge(parts: list[Candidates], budget: int) -> Candidates:
     lists = source_lists(parts)
     if not lists:
         return Candidates.none()
-    rank = np.concatenate([np.arange(len(part)) for part in parts])
-    group = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    mixed = concatenate(parts).take(interleave(rank, group)).distinct()
-    return mixed.take(keep(fetch(lists, ()).fused, budget))
+    return concatenate([part for part in parts if len(part)]).take(fuse(lists, budget))
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ class ReadPins:
 async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
     """Fill `feed.pins` for the candidates and the sequence; fails open to pins of which nothing is known."""
     release = feed.release
-    ids: Ints = np.unique(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
+    ids = rising(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
     ids = ids[ids > 0]
 
     def read() -> tuple[PinTable, int]:
@@ -203,16 +200,17 @@ class LightRank:
 
 @dataclass(frozen=True)
 class Shortlist:
-    """The first `budget` candidates go on to heavy ranking, down to `least` under load; never fewer than twice
-    the page."""
+    """The first candidates go on to heavy ranking: `budget`, or as many as the settings say, down to `least`
+    under load; never fewer than twice the page."""
 
-    budget: int
+    budget: int | None = None
     least: int = 100
     name: str = "shortlist"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         least = max(self.least, 2 * feed.limit)
-        feed.candidates = feed.candidates.take(slice(scaled(self.budget, least, feed.quality)))
+        budget = max(self.budget or engines.shortlist, least)
+        feed.candidates = feed.candidates.take(slice(scaled(budget, least, feed.quality)))
         feed.reached[Reached.RANKED] = feed.candidates.pin_ids
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from bentos.features import Floats, Ints
 from feature_repo.vectors.index import Hits
 
@@ -19,8 +21,7 @@ class Found:
 
 def in_turns(hits: Hits, shares: Ints) -> Found:
     """The first `shares[q]` hits of each query q, dealt in turns; padding is dropped."""
-    from training.models.interests import round_robin
-
-    pins, owners = round_robin([row[:share] for row, share in zip(hits.ids, shares.tolist(), strict=True)])
-    places = (hits.ids[owners] == pins[:, None]).argmax(axis=1)
-    return Found(pins, hits.scores[owners, places], owners)
+    turn = np.flatnonzero(((np.arange(hits.ids.shape[1]) < shares[:, None]) & (hits.ids != 0)).T)
+    first = np.sort(np.unique(hits.ids.T.ravel()[turn], return_index=True)[1])
+    turn = turn[first]
+    return Found(hits.ids.T.ravel()[turn], hits.scores.T.ravel()[turn], turn % len(hits.ids))

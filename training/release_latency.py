@@ -1,7 +1,7 @@
 """CPU that each part of a release takes of a request, on the machine that releases.
 
-CPU time, not wall time: the machine may be busy with other work. One made-up user with a full history and 500
-candidates, whose values do not matter: every kernel does the same work for any.
+CPU time, not wall time: the machine may be busy with other work. One made-up user with a full history and a
+shortlist of candidates, whose values do not matter: every kernel does the same work for any.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.models.light_ranking import SHORTLIST
 from training.models.ranker import Candidates, Ranker, Request, load_ranker
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER
 from training.release_parts import LEXICAL, LIGHT, RANKER, SEARCHSAGE
@@ -22,7 +23,7 @@ from validation.manifest import Part
 Floats = NDArray[np.float32]
 Run = Callable[[], object]
 
-ACTIONS, CANDIDATES = 100, 500
+ACTIONS, CANDIDATES = 100, SHORTLIST
 """Actions of the user, as many as the online sequence holds, and candidates ranked."""
 
 FETCHED = 2000

@@ -176,7 +176,7 @@ RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Record)
 
 def to_line(record: AnyRecord) -> bytes:
     """The record as one line of the log, newline included; absent fields are left out."""
-    return record.model_dump_json(exclude_none=True).encode() + b"\n"
+    return record.__pydantic_serializer__.to_json(record, exclude_none=True) + b"\n"
 
 
 def from_line(line: bytes | str) -> AnyRecord:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bentos.candidates import Candidates, concatenate, interleave
+from bentos.candidates import Candidates
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -15,6 +15,7 @@ NAME = "followed_boards"
 BOARDS = 20
 """Boards drawn a request, so that a user of a thousand boards costs one small read."""
 PER_BOARD = 20
+_BY_PLACE = (1.0 / np.arange(1, PER_BOARD + 1)).astype(np.float32)
 
 
 def candidates(feed: Feed) -> Candidates:
@@ -22,13 +23,7 @@ def candidates(feed: Feed) -> Candidates:
     followed = feed.user.followed_boards
     if len(followed) == 0:
         return Candidates.none()
-    drawn = feed.rng(2).permutation(followed)[:BOARDS]
-    newest = feed.release.features.boards(drawn.tolist())
-    parts, ranks, groups = [], [], []
-    for place, board in enumerate(drawn.tolist()):
-        ids = newest.get(board, np.empty(0, np.int64))[:PER_BOARD]
-        rank = np.arange(len(ids))
-        parts.append(Candidates.of(NAME, ids, 1.0 / (1.0 + rank), board, "board"))
-        ranks.append(rank[: len(parts[-1])])
-        groups.append(np.full(len(parts[-1]), place))
-    return concatenate(parts).take(interleave(np.concatenate(ranks), np.concatenate(groups)))
+    drawn = feed.rng(2).permutation(followed)[:BOARDS].tolist()
+    newest, none = feed.release.features.boards(drawn), np.empty(0, np.int64)
+    found = [newest.get(board, none)[:PER_BOARD] for board in drawn]
+    return Candidates.dealt(NAME, [(ids, _BY_PLACE[: len(ids)]) for ids in found], drawn, "board")

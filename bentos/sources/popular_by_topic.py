@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bentos.candidates import Candidates, concatenate, interleave
+from bentos.candidates import Candidates
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -47,12 +47,7 @@ def stranger_topics(feed: Feed) -> list[int]:
 
 def from_topics(name: str, feed: Feed, topics: Sequence[int], kind: str) -> Candidates:
     """The popular pins of each of `topics`, in turns, anchored to their topic."""
-    popular = feed.release.features.popular(topics)
-    parts, ranks, groups = [], [], []
-    for place, topic in enumerate(topics):
-        ids, scores = popular.get(topic, (np.empty(0, np.int64), np.empty(0, np.float32)))
-        part = Candidates.of(name, ids[:PER_TOPIC], scores[:PER_TOPIC], topic, kind)
-        parts.append(part)
-        ranks.append(np.arange(len(part)))
-        groups.append(np.full(len(part), place))
-    return concatenate(parts).take(interleave(np.concatenate(ranks), np.concatenate(groups)))
+    popular, none = feed.release.features.popular(topics), (np.empty(0, np.int64), np.empty(0, np.float32))
+    lists = [popular.get(topic, none) for topic in topics]
+    first = [(ids[:PER_TOPIC], scores[:PER_TOPIC]) for ids, scores in lists]
+    return Candidates.dealt(name, first, topics, kind)

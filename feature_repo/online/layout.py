@@ -35,6 +35,7 @@ WIDTH_TAG = "width"
 """Tag of an array field that always holds exactly this many values: it is stored at a fixed place."""
 
 _NUMBERS = {"Float32": "<f4", "Float64": "<f8", "Int32": "<i4", "Int64": "<i8"}
+_STRUCT = {"<f4": "f", "<f8": "d", "<i4": "i", "<i8": "q"}
 _PROTO = {"Float32": "float_val", "Float64": "double_val", "Int32": "int32_val", "Int64": "int64_val"}
 _PROTO_LIST = {k: v.replace("_val", "_list_val") for k, v in _PROTO.items()}
 
@@ -83,6 +84,20 @@ class RowLayout:
         text = ";".join(f"{c.name}:{c.kind}:{c.array:d}:{c.width}" for c in columns)
         self.number = zlib.crc32(f"{view}|{text}".encode())
         self._bits = {c.name: np.uint64(1 << i) for i, c in enumerate(columns)}
+        # What `unpack` goes by: one read of the head and all numbers, and a place for everything else.
+        sizes = {c.name: c.dtype.itemsize * c.width if c.width else _STRUCT[c.dtype.str] for c in self.fixed}
+        self._plain = struct.Struct(
+            _HEAD.format + "".join(f"{size}x" if isinstance(size, int) else size for size in sizes.values())
+        )
+        self._numbers = tuple(c.name for c in self.fixed if not c.width)
+        self._arrays = tuple(
+            (c.name, c.dtype, c.width, self.dtype.fields[c.name][1])  # type: ignore[index]
+            for c in self.fixed
+            if c.width
+        )
+        self._free = tuple(
+            (c.name, None if c.kind == "String" else c.dtype, c.dtype.itemsize) for c in self.varied
+        )
 
     @classmethod
     def of(cls, view: FeatureView) -> RowLayout:
@@ -199,25 +214,24 @@ class RowLayout:
 
     def unpack(self, row: bytes) -> dict[str, Any]:
         """Features of one row: int, float, str, NumPy arrays (read-only), None where null."""
-        self.check(row)
-        nulls = _HEAD.unpack_from(row)[3]
-        fixed = np.frombuffer(row, self.dtype, count=1)[0]
+        _, _, number, nulls, *numbers = self._plain.unpack_from(row)
+        if number != self.number:
+            self.check(row)
+        values: dict[str, Any] = dict(zip(self._numbers, numbers, strict=True))
+        for name, dtype, width, place in self._arrays:
+            values[name] = np.frombuffer(row, dtype, count=width, offset=place)
         place = self.dtype.itemsize
-        values: dict[str, Any] = {}
-        for i, column in enumerate(self.columns):
-            if column.fixed:
-                value = fixed[column.name]
-                value = value if column.array else value.item()
-            else:
-                (length,) = _LENGTH.unpack_from(row, place)
-                start = place + _LENGTH.size
-                place = start + length * column.dtype.itemsize
-                value = (
-                    row[start:place].decode()
-                    if column.kind == "String"
-                    else np.frombuffer(row, column.dtype, count=length, offset=start)
-                )
-            values[column.name] = None if nulls >> i & 1 else value
+        for name, dtype, size in self._free:
+            (length,) = _LENGTH.unpack_from(row, place)
+            start = place + _LENGTH.size
+            place = start + length * size
+            values[name] = (
+                row[start:place].decode()
+                if dtype is None
+                else np.frombuffer(row, dtype, count=length, offset=start)
+            )
+        if nulls:
+            values.update({c.name: None for i, c in enumerate(self.columns) if nulls >> i & 1})
         return values
 
     def unpack_fixed(self, rows: Sequence[bytes]) -> np.ndarray:

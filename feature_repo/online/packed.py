@@ -39,7 +39,7 @@ class Question:
 class PackedOnlineStore(OnlineStore):
     """A Feast online store that keeps one packed row a key. Subclasses say where the bytes lie."""
 
-    _layouts: dict[str, tuple[tuple[str, ...], RowLayout]] | None = None
+    _layouts: dict[str, tuple[FeatureView, RowLayout]] | None = None
 
     @abstractmethod
     def read_rows(self, config: RepoConfig, questions: Sequence[Question]) -> list[list[bytes | None]]:
@@ -71,13 +71,12 @@ class PackedOnlineStore(OnlineStore):
         """Remove rows so that nothing of them stays in the store's files; ids without one are left so."""
 
     def layout(self, view: FeatureView) -> RowLayout:
-        """The view's row layout, built once for each schema."""
-        schema = tuple(f"{f.name}:{f.dtype}" for f in view.features)
+        """The view's row layout, built once for each view object: readers keep theirs."""
         if self._layouts is None:
             self._layouts = {}
         known = self._layouts.get(view.name)
-        if known is None or known[0] != schema:
-            known = self._layouts[view.name] = (schema, RowLayout.of(view))
+        if known is None or known[0] is not view:
+            known = self._layouts[view.name] = (view, RowLayout.of(view))
         return known[1]
 
     @property

@@ -56,8 +56,7 @@ class PackedSqliteOnlineStore(PackedOnlineStore, SqliteOnlineStore):
                     if question.space is None or "no such table" not in str(error):
                         raise
                     break  # a space that nothing was written to has no table
-            get = found.get
-            answers.append([get(id_) for id_ in question.ids])
+            answers.append(list(map(found.get, question.ids)))
         return answers
 
     def write_rows(

@@ -35,6 +35,8 @@ MAX_FLOATS = 256_000_000
 BRUTE_ROWS = 20_000
 """Pins passing a filter up to which they are compared one by one without asking the graph."""
 
+_NONE = np.empty(0, np.int64)
+
 HNSW_M = 16
 HNSW_EF_CONSTRUCTION = 200
 MIN_EF = 128
@@ -54,8 +56,12 @@ class Replica:
         self._graph = graph
         owners = np.repeat(np.arange(len(rows)), np.diff(rows.topic_offsets))
         order = np.argsort(rows.topic_values, kind="stable")
-        self._topics, starts = np.unique(rows.topic_values[order], return_index=True)
-        self._postings = np.split(owners[order], starts[1:])
+        topics, owners = rows.topic_values[order], owners[order]
+        new = np.ones(len(topics), bool)  # a pin that names a topic twice is in its list once
+        new[1:] = (topics[1:] != topics[:-1]) | (owners[1:] != owners[:-1])
+        topics, owners = topics[new], owners[new]
+        self._topics, starts = np.unique(topics, return_index=True)
+        self._postings = np.split(owners, starts[1:])
 
     @classmethod
     def of(
@@ -108,7 +114,10 @@ class Replica:
             return Fetched(np.zeros((len(wanted), self.dim), np.float32), np.zeros(len(wanted), bool))
         at = np.minimum(np.searchsorted(self._rows.ids, wanted), self.rows - 1)
         present = self._rows.ids[at] == wanted
-        return Fetched(np.where(present[:, None], self._rows.vectors[at], np.float32(0)), present)
+        vectors = self._rows.vectors[at]
+        if not present.all():
+            vectors[~present] = 0
+        return Fetched(vectors, present)
 
     def _passing(self, flt: Filter) -> NDArray[np.int64]:
         """Row positions that pass, rising."""
@@ -119,7 +128,7 @@ class Replica:
                 for i, topic in zip(at, flt.topics, strict=True)
                 if i < len(self._topics) and self._topics[i] == topic
             ]
-            passing = np.unique(np.concatenate(lists)) if lists else np.empty(0, np.int64)
+            passing = lists[0] if len(lists) == 1 else np.unique(np.concatenate([_NONE, *lists]))
         else:
             passing = np.arange(self.rows)
         if flt.min_quality is not None:

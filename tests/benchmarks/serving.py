@@ -12,7 +12,8 @@ starts it, following an alias of the benchmark's own. Load comes from this proce
     events      eight clients with batches of 20               events_per_s, each fsynced before its answer
     freshness   new users, one save each                       event_visible_ms, from the acknowledgement to the
                                                                answer that knows of it, 95th percentile
-    swaps       two clients while the alias moves              swap_p99_ratio, mixed_releases
+    swaps       two clients while the alias moves              swap_p99_ratio, mixed_releases; to the
+                                                               home's challenger, or the champion before
 
 `over_kernels` is the service's CPU a request over that of the kernels alone (`serving_kernels.py`), which are
 recorded in this process from feeds of the same users and run again by themselves. The last line is one JSON
@@ -323,14 +324,18 @@ def _print_stages(seen: Seen) -> None:
 
 
 def _releases(home: Home) -> tuple[Any, str, list[int]]:
-    """The registry's client, the release model, and two versions: the champion and its copy."""
+    """The registry's client, the release model, and two versions: the champion, and the home's challenger
+    or the champion before; a copy of the champion where the home has no other release."""
     from training.registry import Registry
-    from validation.manifest import CHAMPION, RELEASE_MODEL
+    from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL
 
     registry = Registry(home.mlflow_uri, home.mlflow_artifacts)
     champion = registry.alias(RELEASE_MODEL, CHAMPION)
     if champion is None:
         raise SystemExit(f"{home.root} has no champion; run `corkboard demo` in it first")
+    for alias in (CHALLENGER, PREVIOUS):
+        if (other := registry.alias(RELEASE_MODEL, alias)) not in (None, champion):
+            return registry.client, RELEASE_MODEL, [champion, other]
     client, copies = registry.client, []
     for version in registry.versions(RELEASE_MODEL):
         if client.get_model_version(RELEASE_MODEL, str(version)).tags.get(ALIAS) == str(champion):

@@ -138,7 +138,7 @@ def test_stores_that_hang_all_at_once_leave_the_threads_to_the_others() -> None:
     before = threading.active_count()
 
     async def main() -> None:
-        hung = [pool.call(f"store {n}", 30, lambda: let_go.wait(20)) for n in range(4)]
+        hung = [pool.call(f"store {n}", 400, lambda: let_go.wait(20)) for n in range(4)]
         assert all(isinstance(e, TimeoutError) for e in await asyncio.gather(*hung, return_exceptions=True))
         assert pool.hanging() == {f"store {n}": 1 for n in range(4)}
         for n in range(60):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from training.models import light_kernels
 from training.models.interactions import AGE_CAP_DAYS
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 CONFIG, TREES = "light_ranker.json", "light_ranker.ubj"
+
+SHORTLIST = 200
+"""Candidates of a home feed that go on to heavy ranking, where nothing else is said (`docs/quality.md` has what
+200, 300 and 500 keep)."""
 
 _MS_PER_DAY = 86_400_000.0
 _SHOWN, _ACTED = PIN_SCALARS.index("impressions_30d"), PIN_SCALARS.index("positives_30d")
@@ -233,15 +238,9 @@ class LightRanker:
 
 def fetch(lists: Sequence[SourceList], sources: Sequence[str]) -> Fetched:
     """What every source brought, as one row a distinct pin; `sources` are the columns (`LightSpec.sources`)."""
-    ids, rank = _entries(lists)
-    part = np.repeat(np.arange(len(lists)), [len(part.pin_ids) for part in lists])
-    distinct, row = np.unique(ids, return_inverse=True)
-    turn = np.full(len(distinct), np.iinfo(np.int64).max)
-    np.minimum.at(turn, row, rank * max(len(lists), 1) + part)
-    order = np.argsort(turn)  # of the sorted ids, to taking turns
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return _said(lists, sources, distinct[order], place[row], rank)
+    entries = _Entries.of(lists)
+    rows, first = light_kernels.rows_in_turns(entries.pin_ids, entries.ranks, entries.offsets)
+    return entries.said(sources, entries.pin_ids[first], rows)
 
 
 def fetched_of(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints) -> Fetched:
@@ -249,41 +248,50 @@ def fetched_of(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Int
 
     Raises KeyError naming a pin that no source brought.
     """
-    ids, rank = _entries(lists)
-    rows, here = _places(pin_ids, np.argsort(pin_ids), ids)
-    found = _said(lists, sources, pin_ids, np.where(here, rows, len(pin_ids)), rank)
+    entries, pin_ids = _Entries.of(lists), np.ascontiguousarray(pin_ids, np.int64)
+    found = entries.said(sources, pin_ids, light_kernels.rows_among(entries.pin_ids, pin_ids))
     if not found.brought.all():
         raise KeyError(f"pin {pin_ids[found.brought == 0][0]} was brought by no source")
     return found
 
 
-def _entries(lists: Sequence[SourceList]) -> tuple[Ints, Ints]:
-    """(pin, rank) of everything brought, list after list."""
-    nothing = np.empty(0, np.int64)
-    return (
-        np.concatenate([nothing, *(part.pin_ids for part in lists)]),
-        np.concatenate([nothing, *(_ranks(part) for part in lists)]),
-    )
+def fuse(lists: Sequence[SourceList], budget: int) -> Ints:
+    """Where the `budget` best pins by reciprocal rank fusion stand in the lists laid one after the other: each
+    pin at its first place as sources taking turns would bring it, equally good ones in that order too."""
+    entries = _Entries.of(lists)
+    rows, first = light_kernels.rows_in_turns(entries.pin_ids, entries.ranks, entries.offsets)
+    return first[keep(entries.said((), entries.pin_ids[first], rows).fused, budget)]
 
 
-def _said(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints, row: Ints, rank: Ints) -> Fetched:
-    """Entries gathered by their row in `pin_ids` (n,); row n takes those of other pins, and is left out."""
-    n = len(pin_ids)
-    scores = np.full((n + 1, len(sources)), np.nan, np.float32)
-    ranks = np.full((n + 1, len(sources)), np.nan, np.float32)
-    columns = {source: column for column, source in enumerate(sources)}
-    start = 0
-    for one in lists:
-        stop = start + len(one.pin_ids)
-        if one.source in columns:
-            rows, column = row[start:stop], columns[one.source]
-            scores[rows, column], ranks[rows, column] = one.scores, rank[start:stop]
-        start = stop
-    best = np.full(n + 1, np.iinfo(np.int64).max)
-    np.minimum.at(best, row, rank)
-    brought = np.bincount(row, minlength=n + 1)
-    fused = np.bincount(row, 1 / (DAMPING + 1 + rank), minlength=n + 1)
-    return Fetched(pin_ids, scores[:n], ranks[:n], *(c[:n].astype(np.float32) for c in (brought, best, fused)))
+@dataclass(frozen=True)
+class _Entries:
+    """Everything brought, list after list."""
+
+    names: tuple[str, ...]
+    pin_ids: Ints  # (m,)
+    ranks: Ints  # (m,)
+    scores: Floats  # (m,)
+    offsets: Ints  # (lists + 1,)
+
+    @classmethod
+    def of(cls, lists: Sequence[SourceList]) -> _Entries:
+        nothing = np.empty(0, np.int64)
+        return cls(
+            tuple(one.source for one in lists),
+            np.concatenate([nothing, *(one.pin_ids for one in lists)]),
+            np.concatenate([nothing, *(_ranks(one) for one in lists)]),
+            np.concatenate([nothing.astype(np.float32), *(one.scores for one in lists)], dtype=np.float32),
+            np.cumsum([0, *(len(one.pin_ids) for one in lists)], dtype=np.int64),
+        )
+
+    def said(self, sources: Sequence[str], pin_ids: Ints, rows: Ints) -> Fetched:
+        """Entries gathered by their row in `pin_ids` (n,); row n takes those of other pins, and is left out."""
+        column = {source: place for place, source in enumerate(sources)}
+        columns = np.array([column.get(name, -1) for name in self.names], np.int64)
+        gathered = light_kernels.gather(
+            rows, self.ranks, self.scores, self.offsets, columns, len(pin_ids), len(sources), DAMPING
+        )
+        return Fetched(pin_ids, *gathered)
 
 
 def _ranks(part: SourceList) -> Ints:
@@ -345,4 +353,17 @@ _TABLE = 1 << 16
 
 def keep(scores: Floats, budget: int) -> Ints:
     """Positions of the `budget` best, best first; equal scores keep their order."""
-    return np.argsort(-scores, kind="stable")[:budget]
+    return falling(scores)[:budget]
+
+
+def falling(scores: Floats) -> Ints:
+    """Positions by falling score, equal scores in their order, (n,) int64. No score may be NaN.
+
+    One sort of int64 keys, the bits of a float (which order as it does) above its position: a stable argsort of
+    floats takes four times as long.
+    """
+    bits = (np.float32(0) - np.asarray(scores, np.float32)).view(np.int32)
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    keys = (bits.astype(np.int64) << 32) | np.arange(len(bits))
+    keys.sort()
+    return keys & 0xFFFFFFFF

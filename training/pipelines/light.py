@@ -99,7 +99,7 @@ class LightPipeline(BaseModel):
     """Pins acted on that the candidate log must hold before it takes the replay's place."""
     log_days: int = Field(14, ge=2)
     """Newest days of the log that are read."""
-    budget: int = Field(500, ge=1)
+    budget: int = Field(light_ranking_module.SHORTLIST, ge=1)
     """Candidates that heavy ranking takes."""
 
 

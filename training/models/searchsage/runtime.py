@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -53,32 +54,35 @@ class Eager:
 
 
 class Onnx:
-    """One thread of ONNX Runtime; may be called by several threads at once. `export` makes one."""
+    """A graph that `export` made, on one thread of ONNX Runtime; may be called by several threads at once."""
 
     name = "onnxruntime"
 
-    def __init__(self, graph: bytes) -> None:
+    def __init__(self, graph: bytes | Path) -> None:
         from onnxruntime import InferenceSession, SessionOptions
 
         options = SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph), options, providers=["CPUExecutionProvider"]
+        )
 
     def __call__(self, ids: Ints) -> Floats:
         return self._session.run(None, {"ids": ids})[0]
 
-    @classmethod
-    def export(cls, tower: QueryTower) -> Onnx:
-        """The tower, traced and checked against itself. Raises ExportDiffers, and what torch's exporter raises
-        for a transformer that it cannot trace."""
-        made = cls(_graph(tower.eval()))
-        for length in PROBES:
-            ids = np.arange(2 * length, dtype=np.int64).reshape(2, length) % tower.vocabulary
-            cosine = float((made(ids) * Eager(tower)(ids)).sum(1).min())
-            if not cosine >= LEAST_COSINE:
-                raise ExportDiffers(f"the exported tower has cosine {cosine:.4f} to its own vectors")
-        return made
+
+def export(tower: QueryTower) -> bytes:
+    """The tower as an ONNX graph, traced and checked against itself. Raises ExportDiffers, and what torch's
+    exporter raises for a transformer that it cannot trace (a RuntimeError)."""
+    graph = _graph(tower.eval())
+    made = Onnx(graph)
+    for length in PROBES:
+        ids = np.arange(2 * length, dtype=np.int64).reshape(2, length) % tower.vocabulary
+        cosine = float((made(ids) * Eager(tower)(ids)).sum(1).min())
+        if not cosine >= LEAST_COSINE:
+            raise ExportDiffers(f"the exported tower has cosine {cosine:.4f} to its own vectors")
+    return graph
 
 
 def installed() -> bool:

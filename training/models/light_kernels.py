@@ -1,0 +1,99 @@
+"""Lists of several sources made one row a pin, compiled: a few thousand entries in a tenth of a millisecond.
+
+Entries stand list after list; list p holds entries offsets[p] to offsets[p + 1], its ranks rising and its pins
+distinct. Pins are found by open addressing: a slot holds a row + 1, 0 when free.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@numba.njit(cache=True, nogil=True)
+def rows_in_turns(ids: Ints, ranks: Ints, offsets: Ints) -> tuple[Ints, Ints]:
+    """(row of each entry (m,), entry that each row was first met in (n,)): rows are distinct pins in the order
+    in which lists taking turns, by rank, would bring them."""
+    slots, shift = _empty(len(ids))
+    keys = np.empty(len(slots), np.int64)
+    rows, first = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    at, count = offsets[:-1].copy(), 0
+    for _ in range(len(ids)):
+        turn = -1
+        for p in range(len(at)):
+            if at[p] < offsets[p + 1] and (turn < 0 or ranks[at[p]] < ranks[at[turn]]):
+                turn = p
+        entry = at[turn]
+        at[turn] += 1
+        slot = _slot(slots, keys, ids[entry], shift)
+        if slots[slot] == 0:
+            first[count] = entry
+            count += 1
+            slots[slot], keys[slot] = count, ids[entry]
+        rows[entry] = slots[slot] - 1
+    return rows, first[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def rows_among(ids: Ints, pin_ids: Ints) -> Ints:
+    """Row in the distinct `pin_ids` (n,) of each entry, n where it is another pin, (m,)."""
+    slots, shift = _empty(len(pin_ids))
+    keys = np.empty(len(slots), np.int64)
+    for row in range(len(pin_ids)):
+        slot = _slot(slots, keys, pin_ids[row], shift)
+        slots[slot], keys[slot] = row + 1, pin_ids[row]
+    rows = np.empty(len(ids), np.int64)
+    for entry in range(len(ids)):
+        found = slots[_slot(slots, keys, ids[entry], shift)]
+        rows[entry] = found - 1 if found else len(pin_ids)
+    return rows
+
+
+@numba.njit(cache=True, nogil=True)
+def gather(
+    rows: Ints, ranks: Ints, scores: Floats, offsets: Ints, columns: Ints, n: int, width: int, damping: int
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """What lists say of rows 0..n-1: scores and ranks (n, width), NaN where list p, whose column is columns[p]
+    (-1: none), has not the pin; how many lists have it, its best rank and its reciprocal rank fusion, (n,).
+
+    Entries of row n are left out.
+    """
+    said = np.full((n, width), np.nan, np.float32)
+    placed = np.full((n, width), np.nan, np.float32)
+    brought, best = np.zeros(n, np.float32), np.full(n, np.inf, np.float32)
+    fused = np.zeros(n, np.float64)
+    for p in range(len(columns)):
+        for entry in range(offsets[p], offsets[p + 1]):
+            row = rows[entry]
+            if row == n:
+                continue
+            if columns[p] >= 0:
+                said[row, columns[p]], placed[row, columns[p]] = scores[entry], ranks[entry]
+            brought[row] += 1
+            best[row] = min(best[row], np.float32(ranks[entry]))
+            fused[row] += 1.0 / (damping + 1 + ranks[entry])
+    return said, placed, brought, best, fused.astype(np.float32)
+
+
+@numba.njit(inline="always")
+def _empty(keys: int) -> tuple[Ints, np.uint64]:
+    """Free slots, at least twice as many as keys, and the shift that brings a hash among them."""
+    bits = 4
+    while (1 << bits) < 2 * keys:
+        bits += 1
+    return np.zeros(1 << bits, np.int64), np.uint64(64 - bits)
+
+
+@numba.njit(inline="always")
+def _slot(slots: Ints, keys: Ints, key: int, shift: np.uint64) -> int:
+    """The slot that holds `key`, or the free one where it belongs."""
+    slot = np.int64((np.uint64(key) * _GOLDEN) >> shift)
+    while slots[slot] != 0 and keys[slot] != key:
+        slot = (slot + 1) & (len(slots) - 1)
+    return slot
