@@ -49,6 +49,8 @@ from bentos.service_config import CONFIG
 from bentos.settings import Profile, Settings, profile, service_url
 
 USERS_DEADLINE_MS = 10_000
+EVENTS_DEADLINE_S = 8.0
+"""Of the events service, where it is another process: past what its own deadlines sum up to."""
 
 SEPARATE = profile() is Profile.SEPARATE
 
@@ -152,7 +154,8 @@ class Homefeed(OpenedService[HomefeedParts]):
     async def _passed_on(self, request: EventsRequest) -> EventsAnswer:
         """The events service's answer. Raises LogUnavailable where it is not there."""
         try:
-            return await hop(self.events_service.events(request.model_dump()), EventsAnswer)
+            asked = hop(self.events_service.events(request.model_dump()), EventsAnswer)
+            return await asyncio.wait_for(asked, EVENTS_DEADLINE_S)
         except (ConnectionError, TimeoutError) as error:
             raise LogUnavailable(
                 "the events service did not answer: what was sent may be kept or not; send it again, with the"

@@ -47,10 +47,12 @@ from training.release_evaluation import (
     tested_rows,
 )
 from training.release_parts import (
+    LEXICAL,
     PINNERSAGE,
     PIXIE,
     RANKER,
     RANKERS,
+    SEARCHSAGE,
     ReleaseError,
     calibrated_ranker,
     registry_of,
@@ -60,7 +62,7 @@ from training.transact.examples import Known, PinTable
 from validation.gate_results import Comparison, Paired
 from validation.gates import RETRIEVERS
 from validation.lake import Lake
-from validation.manifest import Part, ReleaseManifest, Space
+from validation.manifest import ADS, Part, ReleaseManifest, Space
 from validation.tables import TIMESTAMP
 
 
@@ -206,12 +208,13 @@ def compare(
     """
     bench = Bench.of(ctx, [*candidate.parts.values(), *champion.parts.values()])
     pairs: list[Paired] = []
-    missing: dict[str, str] = {}
+    missing = {
+        role: f"the champion has a {role}, this release has none"
+        for role in (*RETRIEVERS, RANKER, LEXICAL, SEARCHSAGE, ADS)
+        if role in champion.parts and role not in candidate.parts
+    }
     for role in (*RETRIEVERS, RANKER):
-        if role not in champion.parts:
-            continue
-        if role not in candidate.parts:
-            missing[role] = f"the champion has a {role}, this release has none"
+        if role not in champion.parts or role in missing:
             continue
         try:
             pairs += _compared(bench, role, candidate.parts[role], champion.parts[role])

@@ -89,6 +89,7 @@ def test_swaps_under_load(tmp_path: Path, profile: str) -> None:
             asking(server, seen),
             [partial(move_to, server, version) for version in versions],
             lambda: service.memory_info().rss / 1e6,
+            steady_answers=10 * len(versions),
         )
         print(f"\n{report}")
         assert set(leased(leases_of(home))) == set(versions[-2:]), "the one before stays in memory"

@@ -20,6 +20,7 @@ from bentos.registry import ModelRegistry
 from feature_repo.schema import PIN_SCALARS
 from feature_repo.vectors.milvus import connect
 from tests.feature_repo.vectors.servers import shared_lite
+from tests.training import planted_releases as planted
 from tests.training.data.lakes import write_lake
 from tests.training.data.oracle import NaivePointInTime
 from tests.training.data.worlds import tiny_world
@@ -58,7 +59,7 @@ from training.release_comparison import Bench, compare
 from training.release_evaluation import NothingTested
 from training.release_parts import RANKERS, ReleaseError, newest_parts, registry_of
 from validation.gate_results import GateFailed
-from validation.gates import GateBounds
+from validation.gates import GateBounds, run_gates
 from validation.lake import Lake
 from validation.lake_check import check_lake
 from validation.leakage import LabelLeak
@@ -535,6 +536,19 @@ def test_comparison_is_pair_by_pair(trained: Trained) -> None:
     assert same.evaluation == compare(trained.ctx, one, manifest(trained, 2), 2).evaluation
     recall = next(p for p in same.metrics if p.metric == "pinnersage/recall_at_100")
     assert recall.candidate == pytest.approx(one.metrics["pinnersage/recall_at_100"])
+
+
+@pytest.mark.parametrize("role", ["lexical", "searchsage", "ads", "ranker", "dcm"])
+def test_a_part_that_a_release_lost_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    ctx = planted.context(tmp_path)
+    monkeypatch.setattr(Bench, "of", lambda *_: Bench(ctx, Registry("none"), None, "", None))
+    whole = planted.manifest(1, parts={role: Part(model=role, version=1)})
+    found = compare(ctx, planted.manifest(2), whole, 1)
+    assert found.missing == {role: f"the champion has a {role}, this release has none"}
+    assert [r.passed for r in run_gates(planted.manifest(2), found) if r.name == f"champion/{role}"] == [False]
+    assert compare(ctx, whole, planted.manifest(2), 2).missing == {}
 
 
 def test_a_data_set_without_follows_says_which_sources_it_loses(trained: Trained, tmp_path: Path) -> None:
