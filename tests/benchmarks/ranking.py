@@ -32,10 +32,11 @@ from training.cpu import tune_cpu
 from training.models.pinnerformer.inference import native_bfloat16
 from training.models.ranker import Candidates, Request
 from training.models.transact import Head, SequenceConfig, TransActConfig
+from training.models.transact.bfloat16 import chunk
 from training.models.transact.network import TransAct, probabilities, seeded
 from training.models.transact.sequence import SequenceEncoder
 from training.models.transact.serving import Scorer, as_rows, drift
-from training.models.transact.shared import CHUNK_BYTES, SharedEncoder
+from training.models.transact.shared import SharedEncoder
 
 GOALS = {
     "transact_fp32_vs_reference": (">=", 4.5),
@@ -186,7 +187,7 @@ def sequence_module(network: TransAct, request: Request, candidates: Candidates,
 def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype) -> Callable[[], None]:
     """The matrix products of our form for a request, and nothing else: the layer shared, then the others."""
     width = config.width
-    step = max(1, CHUNK_BYTES // (length * config.width * dtype.itemsize))
+    step = chunk(length, config.width, dtype)
     sizes = [min(step, count - at) for at in range(0, count, step)]
     largest = max(sizes)
     x, wide = (
