@@ -1,7 +1,7 @@
 """What lies between the encoder's matrix products, one pass over each row while it is in the first cache.
 
-Arrays are float32, or bfloat16 as uint16 bits; arithmetic is float32 either way. torch's own softmax and norms
-take as long as the products around them where those are bfloat16.
+Arrays are bfloat16 as uint16 bits where nothing else is said; arithmetic is float32. torch's own softmax and
+norms take as long as the products around them where those are bfloat16.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import math
 
 import numba
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 LOG2_E = np.float32(1.4426950408889634)
 FARTHEST = np.float32(126.0)
@@ -28,48 +26,20 @@ _FAST = {"reassoc", "contract", "arcp", "nsz", "nnan"}
 _JIT = {"cache": True, "nogil": True, "fastmath": _FAST, "error_model": "numpy"}
 
 
-def _read(source, bits, row):  # type: ignore[no-untyped-def]
-    """`source` (d,) as float32 into `row`, whose memory `bits` is."""
+@numba.njit(**_JIT)
+def _read(source, bits):  # type: ignore[no-untyped-def]
+    """`source` (d,) as the bits of float32."""
+    for j in range(len(bits)):
+        bits[j] = np.uint32(source[j]) << np.uint32(16)
 
 
-def _write(bits, row, out):  # type: ignore[no-untyped-def]
-    """`row` into `out` (d,), to the nearest bfloat16 (even of two) where that is its type."""
-
-
-@overload(_read, inline="always")
-def _read_any(source, bits, row):  # type: ignore[no-untyped-def]
-    if source.dtype == types.uint16:
-
-        def read16(source, bits, row):  # type: ignore[no-untyped-def]
-            for j in range(len(bits)):
-                bits[j] = np.uint32(source[j]) << np.uint32(16)
-
-        return read16
-
-    def read32(source, bits, row):  # type: ignore[no-untyped-def]
-        for j in range(len(row)):
-            row[j] = source[j]
-
-    return read32
-
-
-@overload(_write, inline="always")
-def _write_any(bits, row, out):  # type: ignore[no-untyped-def]
-    if out.dtype == types.uint16:
-
-        def write16(bits, row, out):  # type: ignore[no-untyped-def]
-            for j in range(len(bits)):
-                b = bits[j]
-                odd = (b >> np.uint32(16)) & np.uint32(1)
-                out[j] = np.uint16((b + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-
-        return write16
-
-    def write32(bits, row, out):  # type: ignore[no-untyped-def]
-        for j in range(len(row)):
-            out[j] = row[j]
-
-    return write32
+@numba.njit(**_JIT)
+def _write(bits, out):  # type: ignore[no-untyped-def]
+    """The float32 whose bits are `bits` into `out` (d,), to the nearest bfloat16 (even of two)."""
+    for j in range(len(bits)):
+        b = bits[j]
+        odd = (b >> np.uint32(16)) & np.uint32(1)
+        out[j] = np.uint16((b + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
 @numba.njit(**_JIT)
@@ -99,7 +69,7 @@ def weighted(weights, values, candidates, out):  # type: ignore[no-untyped-def]
             w = weights[c, s]
             for j in range(d):
                 row[j] = w * (values[s, j] + candidates[c, j])
-            _write(bits, row, out[s, c])
+            _write(bits, out[s, c])
 
 
 @numba.njit(**_JIT)
@@ -110,12 +80,12 @@ def first_norm(seen, total, own, gain, shift, eps, out):  # type: ignore[no-unty
     row = bits.view(np.float32)
     for t in range(length):
         for c in range(count):
-            _read(seen[t, c], bits, row)
+            _read(seen[t, c], bits)
             over = ONE / total[c, t]
             for j in range(d):
                 row[j] = own[t, j] + row[j] * over
             _normed(row, gain, shift, eps)
-            _write(bits, row, out[c, t])
+            _write(bits, out[c, t])
 
 
 @numba.njit(**_JIT)
@@ -124,9 +94,9 @@ def norm(x, gain, shift, eps):  # type: ignore[no-untyped-def]
     bits = np.empty(x.shape[1], np.uint32)
     row = bits.view(np.float32)
     for i in range(len(x)):
-        _read(x[i], bits, row)
+        _read(x[i], bits)
         _normed(row, gain, shift, eps)
-        _write(bits, row, x[i])
+        _write(bits, x[i])
 
 
 @numba.njit(**_JIT)
@@ -143,7 +113,7 @@ def last_norm(x, gain, shift, eps, places, most, kept):  # type: ignore[no-untyp
         for j in range(d):
             most[c, j] = -np.inf
         for t in range(length):
-            _read(x[c, t], bits, row)
+            _read(x[c, t], bits)
             _normed(row, gain, shift, eps)
             for j in range(d):
                 most[c, j] = row[j] if row[j] > most[c, j] else most[c, j]
@@ -163,10 +133,10 @@ def softmax(x):  # type: ignore[no-untyped-def]
     bits, powers = np.empty(wide, np.uint32), np.empty(wide, np.int32)
     row, scale = bits.view(np.float32), powers.view(np.float32)
     for i in range(len(x)):
-        _read(x[i], bits, row)
+        _read(x[i], bits)
         total = _exponentials(row, powers, scale, np.float32(0))
         if not SMALLEST < total < LARGEST:  # scores so far from 0 that their maximum has to be taken off
-            _read(x[i], bits, row)
+            _read(x[i], bits)
             largest = row[0]
             for j in range(wide):
                 largest = max(largest, row[j])
@@ -174,7 +144,7 @@ def softmax(x):  # type: ignore[no-untyped-def]
         over = ONE / total
         for j in range(wide):
             row[j] *= over
-        _write(bits, row, x[i])
+        _write(bits, x[i])
 
 
 @numba.njit(**_JIT)

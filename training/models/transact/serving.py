@@ -18,9 +18,10 @@ from torch import Tensor
 
 from training.models.pinnerformer.inference import native_bfloat16
 from training.models.ranker import Candidates, Request
+from training.models.transact.folding import shareable
 from training.models.transact.inputs import Rows
 from training.models.transact.network import TransAct, probabilities
-from training.models.transact.shared import SharedEncoder, shareable
+from training.models.transact.shared import SharedEncoder
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
