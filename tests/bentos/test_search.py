@@ -13,6 +13,7 @@ from bentos import ranking, retrieval
 from bentos.engines import Engines, RemoteRanking, RemoteRetrieval
 from bentos.errors import EmptyQuery, NoSearch, QueryTooLong, RequestError
 from bentos.event_log import read
+from bentos.feed import Feed, Surface
 from bentos.impressions import STREAM
 from bentos.loader import check_release
 from bentos.messages import FeedAnswer, FeedRequest, SearchRequest, SuggestionsRequest
@@ -24,13 +25,26 @@ from bentos.search_parts import query_vectors, with_words
 from bentos.search_stages import topics_of
 from bentos.serving import ReleaseRejected
 from bentos.shared_parts import SharedParts
+from bentos.sources import searchsage
 from tests.bentos.conftest import run
-from tests.bentos.fakes import COOK, DIM, GARDENER, Stack, manifest, pin_of, planted_release, topic_of
+from tests.bentos.fakes import (
+    COOK,
+    DIM,
+    GARDENER,
+    NOW_MS,
+    SPACE,
+    Stack,
+    manifest,
+    pin_of,
+    planted_release,
+    topic_of,
+)
 from tests.bentos.planted_search import POPULAR, PlantedEncoder, search_manifest
 from tests.bentos.preview import FixedHolder
 from training.models.lexical import LexicalIndex, PopularQueries, Reading
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.query_features import QUERY_FEATURES, QUERY_MATCH
+from validation.manifest import Part
 from validation.queries import LOGGED_QUERY, MAX_QUERY
 
 
@@ -281,6 +295,22 @@ def test_an_encoder_of_another_space_is_rejected(tmp_path, encoder: PlantedEncod
     release = replace(planted_release(tmp_path, search=True), queries=QueryVectors(encoder))
     with pytest.raises(ReleaseRejected, match=words):
         check_release(release)
+
+
+def test_an_encoder_with_a_space_of_its_own_searches_that(tmp_path) -> None:
+    release = planted_release(tmp_path, search=True)
+    check, own = release.manifest.collections[0], "searchsage@1"
+    said = release.manifest.model_copy(
+        update={
+            "parts": release.manifest.parts | {"searchsage": Part(model="searchsage", version=1, space=own)},
+            "collections": (*release.manifest.collections, check.model_copy(update={"space": own})),
+        }
+    )
+    release = replace(release, manifest=said, indexes={own: release.indexes[SPACE]} | dict(release.indexes))
+    check_release(release)
+    alone = replace(release, indexes={own: release.indexes[SPACE]})
+    feed = Feed(Surface.SEARCH, alone, NOW_MS, limit=5, query="cake")
+    assert len(searchsage.candidates(feed)) > 0
 
 
 def test_words_are_loaded_with_the_release_and_damaged_ones_reject_it(tmp_path: Path, searching: Stack) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from training import release_parts
+import pytest
+
+from training import release, release_parts
+from training.pipelines.search_space import PIN_SPACE_TAG
+from training.release_parts import ReleaseError
+from validation.manifest import Part
 
 SPACE = "content@1"
 EARLIER, LATER = "2026-11-19 00:00 to 2026-11-20 00:00 UTC", "2026-11-26 00:00 to 2026-11-27 00:00 UTC"
@@ -46,3 +51,17 @@ def test_a_log_loss_of_earlier_days_says_nothing_beside_one_of_later_days() -> N
 
 def test_without_a_ranker_there_is_none() -> None:
     assert chosen() is None
+
+
+def test_search_by_meaning_over_pins_of_another_release_is_refused() -> None:
+    class Tagged:
+        def version(self, model: str, version: int) -> SimpleNamespace:
+            return SimpleNamespace(tags={"content_space": SPACE, PIN_SPACE_TAG: "pinsage@1"})
+
+    def parts(pinsage: int) -> dict[str, Part]:
+        made = [("content", 1), ("pinsage", pinsage), ("searchsage", 4)]
+        return {name: Part(model=name, version=v, space=f"{name}@{v}") for name, v in made}
+
+    assert release._spaces(Tagged(), parts(1)) == [SPACE, "pinsage@1", "searchsage@4"]  # type: ignore[arg-type]
+    with pytest.raises(ReleaseError, match="searchsage@4 stands on pinsage@1, which is not of this release"):
+        release._spaces(Tagged(), parts(2))  # type: ignore[arg-type]

@@ -157,11 +157,11 @@ class SearchWorld:
 
     def learning(self, checked: float) -> Learning:
         """The newest share `checked` of the pairs before the cut, and what lies before it."""
-        pairs = self.split.train
-        newest = pairs.times_ms >= pairs.times_ms[int(len(pairs) * (1 - checked))]
-        pins = self.pins
+        pairs, pins = self.split.train, self.pins
+        first = int(len(pairs) * (1 - checked))
+        newest = np.arange(len(pairs)) >= first
         if not self.split.of_titles:  # a title is as old as its pin, and is not found before that
-            since = datetime.fromtimestamp(int(pairs.times_ms[newest].min()) / 1000, UTC)
+            since = datetime.fromtimestamp(int(pairs.times_ms[first]) / 1000, UTC)
             pins = frozen(self.known.content, self.space.join(self.known.blocks(since)), since)
         return Learning(pairs.where(~newest), pairs.where(newest), pins)
 

@@ -143,11 +143,8 @@ def test_parts_live_in_their_spaces(trained: Trained):
     assert spaces.pop("pixie") is None, "a graph has no space"
     assert spaces.pop("lexical") is None, "words are no vectors"
     assert spaces.pop("light_gbdt") is None, "it reads scores"
-    assert {name for name, space in spaces.items() if space == "pinsage@1"} == {
-        "pinsage",
-        "searchsage",
-        "pinnersage",
-    }
+    assert spaces.pop("searchsage") == "searchsage@1"
+    assert {name for name, space in spaces.items() if space == "pinsage@1"} == {"pinsage", "pinnersage"}
     assert {name for name, space in spaces.items() if space == "content@1"} == {
         "content",
         "pinnability_logistic",
@@ -158,9 +155,11 @@ def test_parts_live_in_their_spaces(trained: Trained):
         ("content@1", "pins__content__1"),
         ("pinsage@1", "pins__pinsage__1"),
         *((f"{name}@1", f"pins__{name}__1") for name in LEARNED),
+        ("searchsage@1", "pins__searchsage__1"),
     ]
     for check in trained.collections:
-        assert (check.rows, check.dim) == (900, 64)
+        joined = check.space == "searchsage@1"  # of content, PinSage and what people did
+        assert (check.rows, check.dim) == (900, 64 + 64 + 1 if joined else 64)
         assert check.recall_at_100 > 0.99 and check.filtered_fill > 0.99
 
 
@@ -455,7 +454,7 @@ def test_pinsage_that_knows_no_more_than_content_is_not_served(
     assert newest_parts(made)[0]["pinnersage"].space == "content@1"
     skipped = newest_parts(made)[1]
     assert skipped.pop("pinsage") == "too little data"
-    assert set(skipped) == {"light", "searchsage"}, "one has read other scores, one maps into another space"
+    assert set(skipped) == {"light", "searchsage"}, "one has read other scores, one other pins"
     assert "pinnersage@2" in skipped["light"]
     monkeypatch.undo()
     monkeypatch.setattr(pinsage_module, "shortfall", lambda part: None)
