@@ -21,6 +21,7 @@ from bentos.funnel import FUNNELS, HOMEFEED
 from bentos.ids import Ids
 from bentos.networks import Learned, load_networks
 from bentos.pool import Pool
+from bentos.query_vectors import QueryVectors
 from bentos.ranking_stages import CALIBRATION_FEATURES
 from bentos.registry import ModelRegistry
 from bentos.rehearsal import check_ranker, probe, rehearse
@@ -28,6 +29,7 @@ from bentos.release import ServingRelease
 from bentos.search_parts import query_vectors, with_words
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
+from bentos.sources import searchsage
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.tombstones import Tombstones
 from bentos.walker import Walker
@@ -74,6 +76,9 @@ class ReleaseLoader:
     role: Role = WHOLE
     _indexes: dict[str, VectorIndex] = field(default_factory=dict)
     """Indexes of the release loaded last: a new release of the same space shares them."""
+    _queries: tuple[str, QueryVectors | None] = ("", None)
+    """The query tower loaded last: a new release of the same version shares it, since to make one ready takes
+    seconds in which requests wait for the interpreter."""
 
     def newest(self) -> int | None:
         """The version the followed alias names."""
@@ -109,7 +114,7 @@ class ReleaseLoader:
                 pinnersage=self._pinnersage(manifest),
                 networks=load_networks(manifest, tuple(Learned), self.registry.files),
                 walker=self._walker(manifest, contract),
-                queries=query_vectors(manifest, self.registry.files),
+                queries=self._query_vectors(manifest),
             )
         elif self.role & Role.RANK:
             networks = load_networks(manifest, (Learned.TWO_TOWER,), self.registry.files)
@@ -145,6 +150,13 @@ class ReleaseLoader:
         if rows > self.settings.replica_rows:
             return index
         return from_milvus(index, cache=self.settings.home / "replicas")
+
+    def _query_vectors(self, manifest: ReleaseManifest) -> QueryVectors | None:
+        part = manifest.parts.get(searchsage.NAME)
+        name = "" if part is None else f"{part.model}@{part.version}"
+        if name != self._queries[0]:
+            self._queries = (name, query_vectors(manifest, self.registry.files))
+        return self._queries[1]
 
     def _pinnersage(self, manifest: ReleaseManifest) -> PinnerSageConfig | None:
         part = manifest.parts.get("pinnersage")

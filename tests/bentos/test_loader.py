@@ -154,6 +154,22 @@ def test_releases_of_one_space_share_its_index(loader_of: Callable[..., ReleaseL
     assert two.pinnersage == PinnerSageConfig(alpha=1.0)
 
 
+def test_releases_of_one_query_tower_share_it(
+    loader_of: Callable[..., ReleaseLoader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, made = loader_of(), []
+    monkeypatch.setattr("bentos.loader.query_vectors", lambda manifest, files: made.append(1) or object())
+    one, again, other = (
+        manifest().model_copy(
+            update={"parts": {**manifest().parts, "searchsage": Part(model="searchsage", version=v)}}
+        )
+        for v in (1, 1, 2)
+    )
+    first = loader._query_vectors(one)
+    assert loader._query_vectors(again) is first and len(made) == 1
+    assert loader._query_vectors(other) is not first and len(made) == 2
+
+
 def test_a_collection_that_is_not_the_manifests_is_rejected(loader_of: Callable[..., ReleaseLoader]) -> None:
     loader = loader_of()
     check = manifest().collections[0]
