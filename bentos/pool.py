@@ -137,6 +137,7 @@ class Pool:
         self._closed = False
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads, self._target = 0, threads
+        self._idle, self._unserved = 0, 0
         self._width = max(2, len(os.sched_getaffinity(0)))
         self._line: deque[_Job] = deque()
         self._running: set[_Job] = set()
@@ -212,8 +213,12 @@ class Pool:
         """Jobs in line to threads, as many as may run beside those that do."""
         while len(self._running) < self._width and (job := self._first()) is not None:
             self._queue.put(job)
-            if self._threads < self._target:
+            if self._idle:
+                self._idle -= 1
+            elif self._threads < self._target:
                 self._start()
+            else:
+                self._unserved += 1
 
     def _first(self) -> _Job | None:
         """The first job in line that somebody still waits for."""
@@ -272,7 +277,18 @@ class Pool:
                 self._abandoned[job.name] -= 1
                 metrics().hanging.labels(job.name).dec()
                 return False, None
-            return True, self._first() if len(self._running) < self._width else None
+            following = self._first() if len(self._running) < self._width else None
+            if following is None:
+                self._waits()
+            return True, following
+
+    def _waits(self) -> None:
+        """A thread goes to the queue. As few as can do all the work: what each keeps for itself, a store's
+        connection and the memory at hand, is then warm."""
+        if self._unserved:
+            self._unserved -= 1
+        else:
+            self._idle += 1
 
     def _expire(self, jobs: Sequence[_Job]) -> None:
         """Their deadline has passed: those that have not ended are late."""
@@ -294,6 +310,7 @@ class Pool:
                 if not self._closed:
                     self._threads -= 1
                     self._start()
+                    self._waits()
             self._send()
         return given_up
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models import light_kernels
 from training.models.interactions import AGE_CAP_DAYS
+from training.models.light_trees import FoldedTrees
 
 if TYPE_CHECKING:
     import xgboost
@@ -206,7 +208,7 @@ def request_rows(
 
 @dataclass(frozen=True)
 class LightRanker:
-    """Boosted trees (xgboost), scored on one thread without building a DMatrix."""
+    """Boosted trees (xgboost), scored on one thread."""
 
     spec: LightSpec
     booster: xgboost.Booster
@@ -216,7 +218,13 @@ class LightRanker:
         `LightSpec.assemble`'s."""
         if len(features) == 0:
             return np.empty(0, np.float32)
+        if self._folded is not None:
+            return self._folded.chances(features)
         return self.booster.inplace_predict(np.ascontiguousarray(features, np.float32), validate_features=False)
+
+    @cached_property
+    def _folded(self) -> FoldedTrees | None:
+        return FoldedTrees.of(self.booster)
 
     def save(self, folder: Path) -> None:
         """Write the model into `folder`; `load` reads it back."""

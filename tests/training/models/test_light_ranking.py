@@ -16,6 +16,7 @@ from training.models.light_ranking import (
     keep,
     topic_match,
 )
+from training.models.light_trees import DEEPEST, FoldedTrees
 
 SPEC = LightSpec(sources=("pixie", "pinnersage"), pin=("positives_7d",), user=("active_days_30d",))
 DAY = 86_400_000
@@ -158,6 +159,25 @@ def test_topics_that_match():
 def test_the_best_are_kept_in_order():
     assert keep(np.array([0.1, 0.9, 0.5, 0.9], np.float32), 3).tolist() == [1, 3, 2]
     assert keep(np.array([0.1], np.float32), 500).tolist() == [0]
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_folded_trees_say_what_the_library_says(depth):
+    """Also where a value is missing, infinite or just at a threshold; deep trees are left to the library."""
+    import xgboost
+
+    rng = np.random.default_rng(depth)
+    x = rng.integers(0, 6, (700, len(SPEC.names))).astype(np.float32)
+    x[rng.random(x.shape) < 0.3] = np.nan
+    chance = 0.2 + 0.6 * (np.nan_to_num(x[:, 0]) > 2) * (np.nan_to_num(x[:, 1]) < 4)
+    matrix = xgboost.DMatrix(x, rng.random(len(x)) < chance)
+    trees = {"objective": "binary:logistic", "nthread": 1, "max_depth": depth, "base_score": 0.3}
+    booster = xgboost.train(trees, matrix, 20)
+    folded, asked = FoldedTrees.of(booster), x.copy()
+    assert (folded is None) == (depth > DEEPEST)
+    asked[0], asked[1] = np.inf, -np.inf
+    expected = booster.inplace_predict(asked)
+    np.testing.assert_allclose(LightRanker(SPEC, booster).score(asked), expected, atol=1e-6)
 
 
 def test_the_file_gives_the_same_scores(tmp_path):

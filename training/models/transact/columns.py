@@ -5,22 +5,24 @@ each other, no number of a register meets another of it, and whatever is multipl
 Behind the values of a layer no column needs its neighbours, so a few of them go through all of it while they
 are in the first cache. T is filled up to whole registers by the first token over again, which changes no
 maximum; rows are filled up to a multiple of ROWS.
+
+The first layer's weights are products of what is the user's and what is the candidate's,
+
+    exp(A[t, s] + b_c[s]) = E[t, s] w_c[s] (what all s share)  E = exp(A - max), w_c = exp(b_c - max)
+
+Where these lie so far apart that the products vanish in float32, the scores are added and made weights of.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
-from numpy.typing import NDArray
 
 from training.models.transact.lanes import (
     INNER,
     JIT,
     LANES,
-    ROWS,
     VECTORS,
     larger,
     largest,
@@ -32,78 +34,15 @@ from training.models.transact.lanes import (
     times_power,
 )
 
-Floats = NDArray[np.float32]
-
 ONE, ZERO = np.float32(1), np.float32(0)
 ROUND = np.float32(1.5 * 2**23)
 """Added and taken off again it leaves the nearest integer; added, that integer is in the last bits."""
 LEAST = np.float32(-100)
 """Powers of two below are nothing beside the largest, which is 1, and products of the others are normal."""
-_POWERS = Chebyshev.interpolate(lambda f: 2.0**f, 6, domain=[-0.5, 0.5]).convert(kind=Polynomial).coef
-C0, C1, C2, C3, C4, C5, C6 = (np.float32(c) for c in _POWERS)  # 2^f, |f| <= 1/2, within 1e-8 of it
-
-
-class Layers(NamedTuple):
-    """What `FoldedLayer` has, a layer beside the other; scores are in powers of two."""
-
-    query: Floats  # (n, D, d), D and F the rows filled up
-    query_bias: Floats  # (n, D)
-    value: Floats  # (n, D, d)
-    value_bias: Floats  # (n, D)
-    up: Floats  # (n, F, d)
-    up_bias: Floats  # (n, F)
-    down: Floats  # (n, D, ffn)
-    gain1: Floats  # (n, D)
-    shift1: Floats
-    gain2: Floats
-    shift2: Floats
-    eps: np.float32
-
-
-class Shared(NamedTuple):
-    """What all candidates of a request share."""
-
-    tokens: Floats  # (D, W) u_t
-    scores: Floats  # (T, W) A[t, s] at [s, t]
-    values: Floats  # (D, T) of the first layer
-
-
-class Panel(NamedTuple):
-    """Scratch for as many columns as go through a layer together, w = VECTORS LANES of them."""
-
-    x: Floats  # (D, w)
-    more: Floats  # (D, w) what is added to x
-    weights: Floats  # (S, w), S at least T
-    hidden: Floats  # (F, w)
-    over: Floats  # (1, w) by what weights are to be multiplied to sum to one
-    one: Floats  # (1, w) ones
-    none: Floats  # (max(D, S),) zeros
-    begin: int  # 0, the first column; numba compiles anew for a number that stands in the code
-
-    @classmethod
-    def of(cls, layers: Layers, length: int) -> Panel:
-        wide, high, rows = VECTORS * LANES, layers.query.shape[1], -(-length // ROWS) * ROWS
-        x, more, weights, hidden = _zeros(wide, high, high, rows, layers.up.shape[1])
-        one = np.ones((1, wide), np.float32)
-        return cls(x, more, weights, hidden, one.copy(), one, np.zeros(max(high, rows), np.float32), 0)
-
-
-class Tokens(NamedTuple):
-    """Scratch for one candidate."""
-
-    x: Floats  # (D, W)
-    y: Floats  # (D, W)
-    values: Floats  # (D, W)
-    few: Floats  # (D, w) the columns that are asked for
-    last: Floats  # (D, w) what becomes of them
-
-    @classmethod
-    def of(cls, high: int, wide: int, asked: int) -> Tokens:
-        return cls(*_zeros(wide, high, high, high), *_zeros(asked, high, high))
-
-
-def _zeros(wide: int, *heights: int) -> list[Floats]:
-    return [np.zeros((high, wide), np.float32) for high in heights]
+_POWERS = Chebyshev.interpolate(lambda f: 2.0**f, 5, domain=[-0.5, 0.5]).convert(kind=Polynomial).coef
+C0, C1, C2, C3, C4, C5 = (np.float32(c) for c in _POWERS)  # 2^f, |f| <= 1/2, within 1e-7 of it
+LEAST_TOTAL = np.float32(1e-25)
+"""Sums of weights below have lost digits to underflow."""
 
 
 @numba.njit(**JIT)
@@ -112,9 +51,9 @@ def power(x):  # type: ignore[no-untyped-def]
     x = larger(x, spread(LEAST))
     n = x + spread(ROUND)
     f = x - (n - spread(ROUND))
-    p = spread(C4) + f * (spread(C5) + f * spread(C6))
-    p = spread(C0) + f * (spread(C1) + f * (spread(C2) + f * (spread(C3) + f * p)))
-    return times_power(p, n)
+    # three sums beside each other, where Horner's scheme would wait for five
+    low, middle, high = spread(C0) + spread(C1) * f, spread(C2) + spread(C3) * f, spread(C4) + spread(C5) * f
+    return times_power(low + f * f * (middle + f * f * high), n)
 
 
 @numba.njit(**JIT)
@@ -130,6 +69,22 @@ def softmax(scores, length, over, vectors):  # type: ignore[no-untyped-def]
             store(scores, i, j, weight)
             total = total + weight
         store(over, 0, j, spread(ONE) / total)
+
+
+@numba.njit(**JIT)
+def weighed(exponentials, at, weights, out, over, vectors):  # type: ignore[no-untyped-def]
+    """out[s, j] = exponentials[s, at + j] weights[s], over[0] = 1 / the columns' sums; returns the largest."""
+    most = spread(ZERO)
+    for j in range(0, vectors * LANES, LANES):
+        total = spread(ZERO)
+        for i in range(len(weights)):
+            weight = load(exponentials, i, at + j) * spread(weights[i])
+            store(out, i, j, weight)
+            total = total + weight
+        times = spread(ONE) / total
+        store(over, 0, j, times)
+        most = larger(most, times)
+    return largest(most)
 
 
 @numba.njit(**JIT)
@@ -203,9 +158,8 @@ def taken(wide, at):  # type: ignore[no-untyped-def]
 
 @numba.njit(**INNER)
 def finished(layers, n, x, at, values, panel, out, vectors):  # type: ignore[no-untyped-def]
-    """Layer `n` behind its scores, which are in `panel.weights`, for the columns of `x` from `at`: to `out`."""
+    """Layer `n` behind its weights, which are in `panel`, for the columns of `x` from `at`: to `out`."""
     d, ffn, begin = layers.query.shape[2], layers.down.shape[2], panel.begin
-    softmax(panel.weights, values.shape[1], panel.over, vectors)
     product(panel.more, begin, panel.none, values, panel.weights, begin, vectors)
     gain, shift = layers.gain1[n, :d], layers.shift1[n, :d]
     norm(x, at, panel.more, panel.over, gain, shift, layers.eps, panel.x, begin, vectors)
@@ -217,18 +171,22 @@ def finished(layers, n, x, at, values, panel, out, vectors):  # type: ignore[no-
 
 
 @numba.njit(**INNER)
-def scored(layers, n, shared, lift, keys, x, at, panel, vectors):  # type: ignore[no-untyped-def]
-    """The scores of layer `n` for the columns of `x` from `at`, to `panel.weights`."""
+def attended(layers, n, shared, lift, weights, keys, x, at, panel, vectors):  # type: ignore[no-untyped-def]
+    """The weights of layer `n` for the columns of `x` from `at`, to `panel.weights` and `panel.over`."""
     d, rows, begin = layers.query.shape[2], len(panel.weights), panel.begin
     if n == 0:
+        most = weighed(shared.exponentials, at, weights, panel.weights, panel.over, vectors)
+        if most < ONE / LEAST_TOTAL:
+            return
         added(shared.scores, at, lift, panel.weights, vectors)
     else:
         product(panel.more, begin, layers.query_bias[n], layers.query[n, :, :d], x, at, vectors)
         product(panel.weights, begin, panel.none, keys[:d, :rows].T, panel.more, begin, vectors)
+    softmax(panel.weights, len(lift), panel.over, vectors)
 
 
 @numba.njit(**INNER)
-def layer(layers, n, shared, lift, keys, x, values, panel, out):  # type: ignore[no-untyped-def]
+def layer(layers, n, shared, lift, weights, keys, x, values, panel, out):  # type: ignore[no-untyped-def]
     """Layer `n` for the columns of `x` (D, w), out of those of `keys` (D, W); `values` (D, W) is scratch."""
     d, at = layers.query.shape[2], panel.begin
     while n and at < keys.shape[1]:
@@ -239,7 +197,7 @@ def layer(layers, n, shared, lift, keys, x, values, panel, out):  # type: ignore
     at = panel.begin
     while at < x.shape[1]:
         vectors = taken(x.shape[1], at)
-        scored(layers, n, shared, lift, keys, x, at, panel, vectors)
+        attended(layers, n, shared, lift, weights, keys, x, at, panel, vectors)
         finished(layers, n, x, at, seen, panel, out, vectors)
         at += vectors * LANES
 
@@ -252,26 +210,26 @@ def gathered(x, columns, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**JIT)
-def encode(layers, shared, plus, lift, asked, columns, tokens, panel, most, out):  # type: ignore[no-untyped-def]
-    """Every candidate's tokens through all layers; `plus` (C, d) is what it adds to every token and to every
-    value of the first layer, `lift` (C, T) to the scores there.
+def encode(layers, shared, given, asked, columns, tokens, panel, most, out):  # type: ignore[no-untyped-def]
+    """Every candidate's tokens through all layers.
 
     The maximum over tokens goes to `most` (C, d). Where that is (0, d) nobody wants it, and the last of several
     layers answers for the columns `asked` (w,) alone, whole registers of them. Of what comes out, the columns
     `columns` (k,) go one behind the other to `out` (C, n), behind the place of the maximum if that is wanted.
     """
-    depth, d, everything = len(layers.query), plus.shape[1], len(most) > 0
+    depth, d, everything = len(layers.query), given.plus.shape[1], len(most) > 0
     begin = d if everything else 0
-    for c in range(len(plus)):
+    for c in range(len(given.plus)):
+        lift, weights = given.lift[c], given.weights[c]
         x, y = tokens.x, tokens.y
-        added(shared.tokens, panel.begin, plus[c], y, y.shape[1] // LANES)
+        added(shared.tokens, panel.begin, given.plus[c], y, y.shape[1] // LANES)
         for n in range(depth):
             x, y = y, x
-            if everything or n == 0 or n < depth - 1:
-                layer(layers, n, shared, lift[c], x, x, tokens.values, panel, y)
-            else:
+            few = not everything and 0 < n == depth - 1
+            if few:
                 gathered(x, asked, tokens.few)
-                layer(layers, n, shared, lift[c], x, tokens.few, tokens.values, panel, tokens.last)
+            rows, to = (tokens.few, tokens.last) if few else (x, y)
+            layer(layers, n, shared, lift, weights, x, rows, tokens.values, panel, to)
         made = y if everything or depth == 1 else tokens.last
         if everything:
             maxima(made, most[c])

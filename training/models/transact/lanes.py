@@ -25,8 +25,8 @@ ROWS, VECTORS = 4, 3
 """A product's tile: so many rows by registers fill 12 registers with sums, and no CPU waits for one of them."""
 
 JIT = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-INNER = {**JIT, "no_cpython_wrapper": True}
-"""Of what only kernels call: half as much to compile."""
+INNER = {**JIT, "inline": "always"}
+"""Of what a kernel is made of: otherwise compiled once for itself and again within every caller."""
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _BITS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _FUSED = ("contract", "nnan", "nsz")

@@ -68,3 +68,13 @@ def test_maxima_and_relu() -> None:
     wanted = np.maximum(x, 0)
     columns.relu(x, 2)
     np.testing.assert_array_equal(x, wanted)
+
+
+def test_weights_from_products_and_their_largest_sum_over() -> None:
+    shared, own = np.abs(drawn(6, 3 * LANES)), np.abs(drawn(5))
+    out, over = np.zeros((6, 2 * LANES), np.float32), np.ones((1, 2 * LANES), np.float32)
+    most = columns.weighed(shared, LANES, own, out, over, 2)
+    wanted = shared[:5, LANES:] * own[:, None]
+    np.testing.assert_allclose(out[:5], wanted, rtol=1e-6)
+    np.testing.assert_allclose(over[0], 1 / wanted.sum(axis=0), rtol=1e-6)
+    assert most == over.max() and not out[5].any()
