@@ -103,13 +103,18 @@ class Lanes:
 
 
 class _Here(Generic[T]):
-    """A step that runs when it is asked for."""
+    """A step that runs when it is first asked for."""
 
     def __init__(self, step: Callable[[], T]) -> None:
-        self._step = step
+        self._step, self._future = step, Future[T]()
 
     def result(self) -> T:
-        return self._step()
+        if not self._future.done():
+            try:
+                self._future.set_result(self._step())
+            except Exception as error:
+                self._future.set_exception(error)
+        return self._future.result()
 
 
 class _There(Generic[T]):

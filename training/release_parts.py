@@ -47,6 +47,9 @@ SEARCHSAGE = searchsage_pipeline.MODEL
 MAKERS = (CONTENT, PINSAGE, SEARCHSAGE, *LEARNED)
 """Roles whose parts make a space of their own."""
 
+LEVEL = 0.01
+"""Log losses no further apart than this share of the lowest are level: seeds differ as much on a day's rows."""
+
 RANKERS = (*(kind.model for kind in Kind), transact_pipeline.MODEL)
 """Registered models that can be the ranker."""
 
@@ -182,7 +185,8 @@ def _in_space(registry: Registry, model: str, space: str) -> Part | None:
 
 def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
     """Of the newest ranker of each kind that can serve beside `former`, the one with the lowest log loss on the
-    newest test days: losses of other days say nothing beside it."""
+    newest test days: losses of other days say nothing beside it. Of several within LEVEL of the lowest, the one
+    with most heads: utility weighs actions, and a ranker of one head knows one."""
     newest = {model: _newest(registry, model, "space", space) for model in RANKERS}
     users = {None, None if former is None else former.space}
     trained = [
@@ -192,7 +196,16 @@ def _ranker(registry: Registry, space: str, former: Part | None) -> Part | None:
     ]
     tested = [registry.params(part.model, part.version).get("test", "") for part in trained]
     shared = [part for part, days in zip(trained, tested, strict=True) if days == max(tested)]
-    return min(shared, key=lambda part: part.metrics.get("log_loss", math.inf), default=None)
+    losses = [part.metrics.get("log_loss", math.inf) for part in shared]
+    level = [
+        (part, loss) for part, loss in zip(shared, losses, strict=True) if loss <= (1 + LEVEL) * min(losses)
+    ]
+    return max(level, key=lambda found: (_heads(found[0]), -found[1]))[0] if level else None
+
+
+def _heads(part: Part) -> int:
+    """Actions that the part's card has an AUC of."""
+    return sum(name.startswith("heads/") and name.endswith("/auc") for name in part.metrics)
 
 
 def space_of(part: Part) -> str:

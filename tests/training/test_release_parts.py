@@ -29,7 +29,8 @@ class Versions:
         return SimpleNamespace(tags={"space": SPACE})
 
     def metrics(self, model: str, version: int) -> dict[str, float]:
-        return {"log_loss": self.tested[model][1]}
+        heads = ("engage", "save", "hide") if model == "transact" else ("engage",)
+        return {"log_loss": self.tested[model][1], **{f"heads/{head}/auc": 0.7 for head in heads}}
 
     def params(self, model: str, version: int) -> dict[str, str]:
         return {"test": self.tested[model][0]}
@@ -43,6 +44,11 @@ def chosen(**tested: tuple[str, float]) -> str | None:
 def test_of_rankers_tested_on_the_same_days_the_lowest_log_loss_is_taken() -> None:
     assert chosen(pinnability_gbdt=(LATER, 0.25), transact=(LATER, 0.24)) == "transact"
     assert chosen(pinnability_gbdt=(LATER, 0.23), transact=(LATER, 0.24)) == "pinnability_gbdt"
+
+
+def test_of_rankers_that_are_level_the_one_with_more_heads_is_taken() -> None:
+    assert chosen(pinnability_gbdt=(LATER, 0.2400), transact=(LATER, 0.2415)) == "transact"
+    assert chosen(pinnability_logistic=(LATER, 0.2415), pinnability_gbdt=(LATER, 0.2400)) == "pinnability_gbdt"
 
 
 def test_a_log_loss_of_earlier_days_says_nothing_beside_one_of_later_days() -> None:

@@ -22,7 +22,7 @@ from training.pinnerformer.batches import Sampling
 from training.pinnerformer.retriever import Retriever
 from training.pinnerformer.timelines import LabelRules, read_timelines
 from training.pinnerformer.trainer import PinnerFormerTraining, train_network
-from training.pipelines.clock import run_end
+from training.pipelines.clock import run_end, run_interval
 from training.pipelines.figures import staleness_of
 from training.pipelines.retrievers import PINNERFORMER as MODEL
 from training.pipelines.retrievers import Recipe, content_of, train_retriever
@@ -41,6 +41,21 @@ CODE = (Path(pinnerformer_model.__file__).parent, Path(trainer_module.__file__).
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+ROW_DAYS = 28
+"""How far back rankers' rows reach (`pinnability.TrainingWindow`)."""
+LEAST_ROW_DAYS = 7
+"""Days of rows from which a ranker learns something of a user's vector."""
+TESTED_DAYS = 2
+"""Days of rows that no ranker learns from, at least: one calibrates, one tests."""
+
+
+def ranker_days(start: datetime, end: datetime) -> int | None:
+    """Days before `end` that PinnerFormer leaves to rankers' rows, of data from `start` on: all that those
+    reach back, but at most two fifths of the data. None where that is too little for a ranker."""
+    days = min(ROW_DAYS, 2 * (end - start).days // 5)
+    return days if days >= LEAST_ROW_DAYS + TESTED_DAYS else None
+
+
 class TooFewLabels(ValueError):
     """The actions hold no label to learn from, or none to measure on."""
 
@@ -55,7 +70,8 @@ class PinnerFormerPipeline(BaseModel):
     labels: LabelRules | None = None
     """None: the paper's rules, without that of the surface where there is no home feed (`rules_of`)."""
     held_out_days: int | None = Field(None, ge=1)
-    """Days kept for the metrics (the paper: 14); None: those that releases test on."""
+    """Days kept for the metrics (the paper: 14) and for rankers that read its vectors of users; None: all that
+    their rows reach back (`ranker_days`), and where data is too short for that, those that releases test on."""
     held_out_users: float = Field(0.1, ge=0, lt=1)
     """Share of users that training never sees, for the metrics of unseen users (the paper's are all such)."""
 
@@ -115,7 +131,7 @@ def train_pinnerformer(
         "do in the next weeks; pins by a tower of their own (arXiv 2205.04507).",
         tables=TABLES,
         code=CODE,
-        held_out_days=config.held_out_days,
+        held_out_days=config.held_out_days or ranker_days(*run_interval(ctx)),
         config=config,
         learn=learn,
         load=PinnerFormer.load,

@@ -25,6 +25,7 @@ anywhere and started again, and costs seconds where nothing changed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -179,21 +180,22 @@ class _Run:
         return Trained(interval, self.parts, tuple(self.collections), self.skipped)
 
     def _from_content(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> None:
-        """All that stands on the content space. Lanes are begun first, and published in turn."""
+        """All that stands on the content space. Lanes are begun first, and published in turn; what this process
+        learns itself comes before what only waits for them."""
         pinsage = self._begin_pinsage(lanes)
         retrieving = {name: self._begin_retriever(lanes, name) for name in RETRIEVERS}
         self._lexical()
-        ranking = self._begin_rankers(publisher, lanes, pins)
+        ranking = self._begin_rankers(publisher, lanes, pins, retrieving[PINNERFORMER])
         ads = self._begin_ads(publisher, lanes, pins)
         space = self._pinsage(publisher, pinsage) or self.parts[content_pipeline.MODEL]
         searching = self._begin_searchsage(lanes, space)
         self._pixie(pins)
         for name, learned in retrieving.items():
             self._retriever(publisher, name, learned)
-        self._searchsage(publisher, searching)
         self._pinnersage(publisher, space)
-        self._rankers(ranking)
         self._light(publisher, pins)
+        self._searchsage(publisher, searching)
+        self._rankers(ranking)
         self._ads(ads)
         publisher.online()
 
@@ -305,8 +307,11 @@ class _Run:
             part = self.parts[name] = train_pinnersage(self.ctx, pins, force=self._forced(name))
             publisher.interests(part, pins, self._forced(name))
 
-    def _begin_rankers(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> dict[str, Outcome[Part]]:
-        """The rows of impressions, then every ranker that learns from them, by model."""
+    def _begin_rankers(
+        self, publisher: Publisher, lanes: Lanes, pins: Pins, pinnerformer: Outcome[Part] | None
+    ) -> dict[str, Outcome[Part]]:
+        """The rows of impressions, then every ranker that learns from them, by model; TransAct reads users'
+        vectors by this run's PinnerFormer."""
         steps = [*(kind.model for kind in Kind), transact_pipeline.MODEL]
         steps = [name for name in steps if name in self.wanted and self._may(name)]
         if not steps:
@@ -326,6 +331,9 @@ class _Run:
             if kind.model in steps
         }
         if (name := transact_pipeline.MODEL) in steps:
+            if pinnerformer is not None:
+                with contextlib.suppress(Exception):  # what went wrong is said where it is published
+                    pinnerformer.result()
             learned[name] = lanes.start(name, _ranker, train_transact, rows, content, self._forced(name))
         return learned
 

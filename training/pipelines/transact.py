@@ -33,8 +33,9 @@ from training.models.transact.ranker import TransActRanker
 from training.pipelines import fitting as linear_module
 from training.pipelines import night_vectors as night_vectors_module
 from training.pipelines import ranker_calibration, ranker_features
-from training.pipelines.night_vectors import may_join, newest_pinnerformer, night_vectors
+from training.pipelines.night_vectors import newest_pinnerformer, night_vectors, rows_after
 from training.pipelines.pinnability import newest, split_of
+from training.pipelines.pinnerformer import LEAST_ROW_DAYS
 from training.pipelines.ranker_calibration import calibrate
 from training.pipelines.ranker_features import keep_baseline, kept_baseline, vetted
 from training.pipelines.registering import Kept, kept_weights, register, unchanged
@@ -72,9 +73,9 @@ class TransActPipeline(TransActRecipe):
     warm_days: int = Field(7, ge=1)
     """A warm start reads the rows since the version it goes on from learned, and those of so many days."""
     user_vectors: bool = True
-    """Whether PinnerFormer's vectors are read, where they know none of the rows (`night_vectors.py`)."""
-    rows_after_user_vectors: bool = False
-    """Leave out rows from before PinnerFormer's weights were learned, so that its vectors may be read."""
+    """Whether PinnerFormer's vectors are read; rows that its weights know are left out (`night_vectors.py`)."""
+    least_days: int = Field(LEAST_ROW_DAYS, ge=1)
+    """Days of rows that must be left; where there are fewer, PinnerFormer's vectors are, and no row."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,9 @@ def _job(ctx: TrainingContext, rows: TrainingSet, content: Part, config: TransAc
     former, why = (None, "none: not asked for")
     if config.user_vectors:
         former, why = newest_pinnerformer(registry, content)
-    if former is not None and config.rows_after_user_vectors:
-        until = registry.learned_until(former.model, former.version)
-        train = Interval(min(max(train.start, until or train.start), train.end), train.end)
-    if former is not None and (refusal := may_join(registry, former, train.start)):
-        former, why = None, refusal
+    if former is not None:
+        after, why = rows_after(registry, former, train, config.least_days)
+        former, train = (None, train) if after is None else (former, after)
     if kept is not None and ctx.warm_start and kept.learned_until is not None:
         # The days before `learned_until` chose and calibrated that version, and taught it nothing.
         since = min(

@@ -24,6 +24,7 @@ from training.pipelines.pinnerformer import (
     TooFewLabels,
     load_pinnerformer,
     pinnerformer_catalogue,
+    ranker_days,
     read_experiment,
     rules_of,
     train_pinnerformer,
@@ -190,3 +191,9 @@ def test_mlflow_loads_the_version_by_itself(ctx: TrainingContext, part: Part, pi
     assert vectors.shape == (2, 16)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert np.abs(vectors[0] - vectors[1]).max() > 0
+
+
+@pytest.mark.parametrize(("days", "left"), [(365, 28), (35, 14), (23, 9), (22, None), (10, None)])
+def test_the_newest_days_are_left_to_the_rankers(days: int, left: int | None) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert ranker_days(start, start + timedelta(days=days)) == left

@@ -362,8 +362,12 @@ def test_vectors_of_users_are_read_where_they_know_no_row(made: TrainingContext,
     registry, former = Registry(made.mlflow_uri), trained.parts["pinnerformer"]
     until = registry.learned_until("pinnerformer", 1)
     assert until is not None
-    assert night_vectors.may_join(registry, former, until) is None
-    assert "learned until" in (night_vectors.may_join(registry, former, until - timedelta(days=1)) or "")
+    day = timedelta(days=1)
+    after, before = Interval(until, until + 3 * day), Interval(until - 2 * day, until + 2 * day)
+    assert night_vectors.rows_after(registry, former, after, 5) == (after, "")
+    assert night_vectors.rows_after(registry, former, before, 2) == (Interval(until, until + 2 * day), "")
+    kept, why = night_vectors.rows_after(registry, former, before, 3)
+    assert kept is None and "2 of 4 days of rows lie after that, 3 are needed" in why
     days = Interval(until - timedelta(days=3), until)
     vectors = night_vectors.night_vectors(made, former, days)
     for midnight in days.days():
