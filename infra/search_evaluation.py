@@ -57,7 +57,8 @@ def _measure(home: Home, config: SearchEvaluateConfig, progress: Progress) -> Re
     from training.evaluation import search
     from training.evaluation.search_models import RECIPES, models
     from training.pipelines.content import load_catalogue, load_encoder
-    from training.pipelines.searchsage import SearchWorld, configured
+    from training.pipelines.search_world import SearchWorld
+    from training.pipelines.searchsage import configured
     from training.registry import Registry
     from training.release_parts import similar_pins
     from validation.lake import Lake

@@ -31,7 +31,7 @@ from training.evaluation.seeded import Seeded, runs_of, variants_of
 from training.models.content import ContentEncoder, Sentences
 from training.models.interactions import Pins
 from training.models.lexical import words
-from training.pipelines.searchsage import SearchWorld
+from training.pipelines.search_world import SearchWorld
 
 Ints = NDArray[np.int64]
 Values = NDArray[np.float64]

@@ -16,7 +16,8 @@ from training.evaluation.search import LISTED, Answer, Fit, Hybrid, Known, Model
 from training.evaluation.seeded import Seeded
 from training.models.content import sentence_texts
 from training.models.lexical import LexicalIndex
-from training.pipelines.searchsage import SearchSagePipeline, fit
+from training.pipelines.search_world import SearchSagePipeline
+from training.pipelines.searchsage import fit
 from training.searchsage.batches import BatchPlan
 from training.searchsage.evaluation import nearest, nearest_pins, popular_pins, word_pins
 from training.searchsage.frozen_pins import FrozenPins

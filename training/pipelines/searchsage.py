@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 import training.searchsage as searchsage_training
 from feature_repo.schema import SEARCHSAGE_SERVICE
@@ -30,18 +27,18 @@ from training.models import searchsage as searchsage_model
 from training.models import sentence as sentence_model
 from training.models import weights as weights_module
 from training.models.content import AUTO, open_text_encoder
-from training.models.interactions import Pins
 from training.models.lexical import LexicalIndex
-from training.models.searchsage import QueryEncoder, SearchSageConfig
+from training.models.searchsage import QueryEncoder
 from training.models.searchsage.network import start
-from training.models.searchsage.pins import PinSpace, PinSpaceConfig
+from training.models.searchsage.pins import PinSpace
 from training.pipelines import content as content_pipeline
 from training.pipelines import search_space as search_space_module
+from training.pipelines import search_world as search_world_module
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_space_of
-from training.pipelines.lexical import catalogue_texts
 from training.pipelines.registering import Kept, flat_params, kept_weights, register, space_part, unchanged
-from training.pipelines.search_space import PIN_SPACE_TAG, SearchPins
+from training.pipelines.search_space import PIN_SPACE_TAG
+from training.pipelines.search_world import SearchSagePipeline, SearchWorld
 from training.registry import (
     FLAVOURS,
     LEARNED_UNTIL_TAG,
@@ -53,9 +50,8 @@ from training.registry import (
     pinned,
 )
 from training.searchsage.evaluation import nearest_pins, popular_pins, word_pins
-from training.searchsage.frozen_pins import FrozenPins
-from training.searchsage.pairs import QueryPairs, SplitPairs, split_pairs
-from training.searchsage.trainer import SearchSageTraining, train
+from training.searchsage.pairs import SplitPairs
+from training.searchsage.trainer import train
 from validation.gates import GateBounds
 from validation.lake import Lake
 from validation.manifest import Part
@@ -72,6 +68,7 @@ CODE = (
     Path(searchsage_training.__file__).parent,
     Path(judged_module.__file__),
     Path(search_space_module.__file__),
+    Path(search_world_module.__file__),
     Path(sentence_model.__file__),
     Path(weights_module.__file__),
     Path(__file__),
@@ -83,93 +80,6 @@ SEARCHES, TITLES = "searches", "titles"
 
 POPULARITY_Z = 2.33
 """Standard errors of recall that queries may lie below popularity: one-sided, 1 %."""
-
-
-class SearchSagePipeline(BaseModel):
-    """Everything one SearchSage version is made with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pins: PinSpaceConfig = PinSpaceConfig()
-    network: SearchSageConfig = SearchSageConfig()
-    training: SearchSageTraining = SearchSageTraining()
-    checked_share: float = Field(0.15, gt=0, lt=1)
-    """Newest part of the pairs to learn from that nothing is learned from: weights are chosen on it."""
-    held_out_days: int | None = Field(None, ge=1)
-    """Days whose pairs the metrics are on; None: as many as `pairs.split_pairs` takes."""
-
-
-@dataclass(frozen=True)
-class Learning:
-    """What is learned from, what is chosen on, and the pins as they were when the latter began."""
-
-    pairs: QueryPairs
-    checked: QueryPairs
-    pins: FrozenPins
-
-
-@dataclass(frozen=True)
-class SearchWorld:
-    """Pairs by time, and the pins as they were at the cut."""
-
-    lake: Lake
-    split: SplitPairs
-    known: SearchPins
-    space: PinSpace
-    pins: FrozenPins
-
-    @classmethod
-    def read(
-        cls,
-        ctx: TrainingContext,
-        part: Part,
-        config: SearchSagePipeline,
-        *,
-        since: datetime | None = None,
-        space: PinSpace | None = None,
-    ) -> SearchWorld:
-        """Vectors of pins, joined from those of `part` and of what it stands on, know nothing of what people
-        did after the cut. `space` is fitted to the pins where left out. Raises as `split_pairs` does, and
-        SentenceEncoderMissing where the configuration names an encoder that is not there."""
-        lake = Lake(ctx.lake)
-        split = split_pairs(lake, run_end(ctx), config.held_out_days, since=since)
-        encoder = open_text_encoder(config.network.text_encoder)
-        reader = space.sentences if space is not None else encoder and encoder.model
-        known = SearchPins.read(ctx, part, reader)
-        blocks = known.blocks(split.cut)
-        if space is None:
-            # titles say nothing of what people take up
-            update = {"engagement_weight": 0.0} if split.of_titles else {}
-            space = PinSpace.fit(config.pins.model_copy(update=update), blocks, reader)
-        pins = frozen(known.content, space.join(blocks), split.cut)
-        return cls(lake, split, known, space, pins)
-
-    @property
-    def candidates(self) -> np.ndarray:
-        """Ids of the pins that could be found."""
-        return self.pins.ids[self.pins.candidates]
-
-    def texts(self) -> list[str]:
-        """What the pins that could be found say, those of `candidates` in order."""
-        ids, texts = catalogue_texts(self.lake)
-        at = dict(zip(ids.tolist(), texts, strict=True))
-        return [at[pin] for pin in self.candidates.tolist()]
-
-    def learning(self, checked: float) -> Learning:
-        """The newest share `checked` of the pairs before the cut, and what lies before it."""
-        pairs, pins = self.split.train, self.pins
-        first = int(len(pairs) * (1 - checked))
-        newest = np.arange(len(pairs)) >= first
-        if not self.split.of_titles:  # a title is as old as its pin, and is not found before that
-            since = datetime.fromtimestamp(int(pairs.times_ms[first]) / 1000, UTC)
-            pins = frozen(self.known.content, self.space.join(self.known.blocks(since)), since)
-        return Learning(pairs.where(~newest), pairs.where(newest), pins)
-
-
-def frozen(pins: Pins, vectors: np.ndarray, cut: datetime) -> FrozenPins:
-    """A catalogue whose pins made before `cut` can be found."""
-    made_before = pins.created_at_ms < int(cut.timestamp() * 1000)
-    return FrozenPins(pins.ids, vectors, np.flatnonzero(made_before & vectors.any(axis=1)))
 
 
 def train_searchsage(

@@ -4,6 +4,9 @@
 |---|---|
 | `pairs.py` | (query, engaged pin) from searches, or titles where nobody searched |
 | `batches.py` | what one step sees |
+| `frozen_pins.py` | the pins that queries are learned against |
+| `encoding.py` | queries through a tower that is being learned |
 | `trainer.py` | the readout's start, and the fine-tuning loop |
+| `averaging.py` | how far to go from the start, chosen on pairs that nothing was learned from |
 | `evaluation.py` | recall of held-out pairs |
 """

@@ -21,9 +21,8 @@ from training.models.searchsage import QueryEncoder, ScratchConfig, SearchSageCo
 from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.content import content_part, load_catalogue, load_encoder, train_content
 from training.pipelines.search_space import PIN_SPACE_TAG
+from training.pipelines.search_world import SearchSagePipeline, SearchWorld
 from training.pipelines.searchsage import (
-    SearchSagePipeline,
-    SearchWorld,
     configured,
     searchsage_part,
     shortfall,
