@@ -77,8 +77,7 @@ class ReleaseLoader:
     _indexes: dict[str, VectorIndex] = field(default_factory=dict)
     """Indexes of the release loaded last: a new release of the same space shares them."""
     _queries: tuple[str, QueryVectors | None] = ("", None)
-    """The query tower loaded last: a new release of the same version shares it, since to make one ready takes
-    seconds in which requests wait for the interpreter."""
+    """The query tower loaded last: a release of the same version shares it, with what it remembers."""
 
     def newest(self) -> int | None:
         """The version the followed alias names."""
