@@ -209,7 +209,7 @@ class Shortlist:
 
     async def run(self, feed: Feed, engines: Engines) -> None:
         least = max(self.least, 2 * feed.limit)
-        budget = max(self.budget or engines.shortlist, least)
+        budget = max(self.budget or engines.shortlist, 2 * feed.limit)
         feed.candidates = feed.candidates.take(slice(scaled(budget, least, feed.quality)))
         feed.reached[Reached.RANKED] = feed.candidates.pin_ids
 

@@ -9,7 +9,7 @@ import pytest
 
 from bentos.breaker import Breaker, BreakerOpen, BreakerRules, Breakers, PartAbsent, State
 from bentos.errors import BadId, StoreUnavailable
-from bentos.pool import Pool
+from bentos.pool import Call, Pool
 from tests.bentos.conftest import run
 
 RULES = BreakerRules(window_s=10, least=3, share=0.5, rest_s=1, longest_rest_s=4)
@@ -152,6 +152,46 @@ def test_stores_that_hang_all_at_once_leave_the_threads_to_the_others() -> None:
             await asyncio.sleep(0.005)
 
     run(main())
+    pool.close()
+
+
+def test_a_group_waits_for_the_last_and_for_nobody_past_its_deadline() -> None:
+    pool, let_go = Pool(4), threading.Event()
+
+    def wrong() -> int:
+        raise ValueError("wrong")
+
+    async def main() -> None:
+        asked = [Call("hangs", 60, lambda: int(let_go.wait(20))), Call("wrong", 5_000, wrong)]
+        late, failed, quick = await pool.calls([*asked, Call("quick", 5_000, lambda: 1)])
+        assert isinstance(late.error, TimeoutError) and isinstance(failed.error, ValueError)
+        assert quick.get() == 1 and quick.error is None and late.ms >= 50
+        assert pool.hanging() == {"hangs": 1} and await pool.calls([]) == []
+        let_go.set()
+
+    run(main())
+    pool.close()
+
+
+def test_calls_that_wait_take_nobodys_turn() -> None:
+    """Eight that wait for each other all end, on however few cores."""
+    pool, together = Pool(8), threading.Barrier(8)
+
+    async def main() -> None:
+        met = await pool.calls([Call(f"store {n}", 20_000, lambda: together.wait(20)) for n in range(8)])
+        assert sorted(outcome.get() for outcome in met) == list(range(8))
+
+    run(main())
+    pool.close()
+
+
+def test_one_call_after_another_is_done_by_one_thread() -> None:
+    pool = Pool(16)
+
+    async def main() -> set[int]:
+        return {await pool.call("store", 5_000, threading.get_ident) for _ in range(40)}
+
+    assert len(run(main())) <= 2
     pool.close()
 
 

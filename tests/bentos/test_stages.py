@@ -20,7 +20,7 @@ from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
 from bentos.messages import FeedRequest, LightRequest, RetrieveAnswer
 from bentos.networks import Networks
 from bentos.pool import Busy, Pool
-from bentos.stages import LightRank, Merge, ReadPins, Retrieve, Source, merge
+from bentos.stages import LightRank, Merge, ReadPins, Retrieve, Shortlist, Source, merge
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, NOW_MS, Stack, manifest
 from tests.bentos.preview import FixedHolder
@@ -108,6 +108,27 @@ def feed_of(stack: Stack, **changes: object) -> Feed:
 
 def engines_of(pool: Pool) -> Engines:
     return Engines(pool, LocalRetrieval(pool), LocalRanking(pool))
+
+
+@pytest.mark.parametrize(
+    ("stage", "quality", "limit", "kept"),
+    [
+        (Shortlist(), 1.0, 10, 300),
+        (Shortlist(budget=200), 1.0, 10, 200),
+        (Shortlist(), 0.0, 10, 100),
+        (Shortlist(), 0.5, 10, 200),
+        (Shortlist(budget=200), 1.0, 150, 300),
+    ],
+    ids=["settings", "stage", "load", "half", "page"],
+)
+def test_the_shortlist_is_the_settings_the_stages_or_two_pages(
+    stack: Stack, stage: Shortlist, quality: float, limit: int, kept: int
+) -> None:
+    feed = feed_of(stack, quality=quality)
+    feed.limit = limit
+    feed.candidates = Candidates.of("a", np.arange(1, 1_001), np.zeros(1_000), 0, "topic")
+    run(stage.run(feed, replace(engines_of(stack.pool), shortlist=300)))
+    assert feed.candidates.pin_ids.tolist() == list(range(1, kept + 1))
 
 
 def test_a_source_past_its_deadline_costs_only_its_candidates(stack_of: Callable[..., Stack]) -> None:

@@ -31,9 +31,9 @@ Ints = NDArray[np.int64]
 
 CONFIG, TREES = "light_ranker.json", "light_ranker.ubj"
 
-SHORTLIST = 200
+SHORTLIST = 500
 """Candidates of a home feed that go on to heavy ranking, where nothing else is said (`docs/quality.md` has what
-200, 300 and 500 keep)."""
+fewer would lose)."""
 
 _MS_PER_DAY = 86_400_000.0
 _SHOWN, _ACTED = PIN_SCALARS.index("impressions_30d"), PIN_SCALARS.index("positives_30d")
