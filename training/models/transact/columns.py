@@ -233,6 +233,6 @@ def encode(layers, shared, given, asked, columns, tokens, panel, most, out):  # 
         made = y if everything or depth == 1 else tokens.last
         if everything:
             maxima(made, most[c])
-        for k in range(len(columns)):
-            for i in range(d):
+        for i in range(d):
+            for k in range(len(columns)):
                 out[c, begin + k * d + i] = made[i, columns[k]]
