@@ -1,4 +1,4 @@
-"""What ends with a test process."""
+"""What begins and ends with a test process."""
 
 from __future__ import annotations
 
