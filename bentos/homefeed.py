@@ -49,6 +49,8 @@ from bentos.service_config import CONFIG
 from bentos.settings import Profile, Settings, profile, service_url
 
 USERS_DEADLINE_MS = 10_000
+ASKED_S = 10.0
+"""Within which the services behind this one say what they hold; a loop that ends says nothing."""
 EVENTS_DEADLINE_S = 8.0
 """Of the events service, where it is another process: past what its own deadlines sum up to."""
 
@@ -86,7 +88,7 @@ class Homefeed(OpenedService[HomefeedParts]):
 
     def _without(self, version: int) -> list[str]:
         """The services behind this one that do not hold release `version`. Blocks; not for the event loop."""
-        return asyncio.run_coroutine_threadsafe(self._ask_behind(version), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._ask_behind(version), self._loop).result(ASKED_S)
 
     async def _ask_behind(self, version: int) -> list[str]:
         request = HeldRequest(release=version).model_dump()

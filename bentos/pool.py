@@ -157,10 +157,11 @@ class Pool:
         group = _Group(loop)
         jobs = [_Job(c.name, c.deadline_ms, c.work, group, self.breakers.of(c.name)) for c in asked]
         by_deadline: dict[float, list[_Job]] = {}
-        for job in self._submit([job for job in jobs if job.enter()]):
-            by_deadline.setdefault(job.deadline_ms, []).append(job)
-        late = [loop.call_later(ms / 1000, self._expire, some) for ms, some in by_deadline.items()]
+        late: list[asyncio.TimerHandle] = []
         try:
+            for job in self._submit([job for job in jobs if job.enter()]):
+                by_deadline.setdefault(job.deadline_ms, []).append(job)
+            late += [loop.call_later(ms / 1000, self._expire, some) for ms, some in by_deadline.items()]
             if by_deadline:
                 await group.done
         except asyncio.CancelledError:
@@ -246,8 +247,8 @@ class Pool:
                 self._look_again()
 
     def _start(self) -> None:
-        self._threads += 1
         threading.Thread(target=self._run, name="store", daemon=True).start()
+        self._threads += 1
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:

@@ -13,7 +13,7 @@ from bentos.serving import ReleaseRejected
 from bentos.shared_parts import SharedParts
 from bentos.sources import lexical, searchsage
 from training.models.lexical import LexicalIndex, PopularQueries
-from validation.manifest import ReleaseManifest
+from validation.manifest import Part, ReleaseManifest
 
 
 def with_words(release: ServingRelease, shared: SharedParts) -> ServingRelease:
@@ -24,8 +24,8 @@ def with_words(release: ServingRelease, shared: SharedParts) -> ServingRelease:
         return release
     try:
         index, popular = shared.of(part, LexicalIndex.load), shared.of(part, PopularQueries.load)
-    except (OSError, ValueError) as error:
-        raise ReleaseRejected(f"{part.model}@{part.version}: {error}; train lexical again") from error
+    except Exception as error:  # each format has errors of its own
+        raise _unreadable(part, error) from error
     return replace(release, lexical=index, popular_queries=popular)
 
 
@@ -39,8 +39,13 @@ def query_vectors(manifest: ReleaseManifest, shared: SharedParts) -> QueryVector
         return None
     try:
         return shared.of(part, _load_query_vectors)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ReleaseRejected(f"{part.model}@{part.version}: {error}") from error
+    except Exception as error:  # weights, tokenizer and settings have errors of their own
+        raise _unreadable(part, error) from error
+
+
+def _unreadable(part: Part, error: Exception) -> ReleaseRejected:
+    again = f"train it again: corkboard train --model {part.model} --force, and release"
+    return ReleaseRejected(f"{part.model}@{part.version} cannot be read: {error!r}; {again}")
 
 
 def _load_query_vectors(folder: Path) -> QueryVectors:

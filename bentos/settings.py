@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from validation.manifest import CHAMPION
 
@@ -71,7 +71,7 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read `CORKBOARD_*` and `MLFLOW_TRACKING_URI`.
 
-        Raises SettingsError when `CORKBOARD_HOME` is not set, pydantic's ValidationError on a bad value.
+        Raises SettingsError when `CORKBOARD_HOME` is not set, and where a variable's value is none.
         """
         env = os.environ if environment is None else environment
         if not env.get("CORKBOARD_HOME"):
@@ -79,11 +79,20 @@ class Settings(BaseModel):
         home = Path(env["CORKBOARD_HOME"]).expanduser().resolve()
         given = {name: env[variable] for name, variable in _VARIABLES.items() if env.get(variable)}
         given.setdefault("mlflow_uri", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
-        return cls.model_validate({"home": home, **given})
+        try:
+            return cls.model_validate({"home": home, **given})
+        except ValidationError as error:
+            raise SettingsError(_told(error)) from error
 
 
 class SettingsError(RuntimeError):
-    """The environment does not say where the home is."""
+    """The environment does not say where the home is, or says what no setting can be."""
+
+
+def _told(error: ValidationError) -> str:
+    """Each bad variable with its value, and what it should be."""
+    bad = error.errors(include_url=False)
+    return "; ".join(f"{_VARIABLES[str(e['loc'][0])]} is {e['input']!r}: {e['msg'].lower()}" for e in bad)
 
 
 _VARIABLES = {

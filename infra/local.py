@@ -206,14 +206,16 @@ def _record(home: Home, name: str, pid: int) -> None:
 
 
 def _running_pid(home: Home, name: str) -> int | None:
-    """The recorded pid if that very process, by start time, still runs. A copied home runs nothing yet."""
+    """The recorded pid if that very process, by start time, still runs. A copied home runs nothing yet; what a
+    moved one runs is its own."""
     import psutil
 
     path = _file(home, name)
     if not path.exists():
         return None
     record = json.loads(path.read_text())
-    if record.get("home", str(home.root)) != str(home.root):
+    recorded = record.get("home", str(home.root))
+    if recorded != str(home.root) and Path(recorded).exists():
         return None
     try:
         process = psutil.Process(record["pid"])

@@ -23,26 +23,40 @@ PLACES = (
 """Tables and columns of MLflow's database that say where artifacts lie."""
 
 
+class RegistryUnreadable(RuntimeError):
+    """The home's MLflow database is locked, or is no database."""
+
+
 def settle(home: Home) -> bool:
     """Make the home's own registry name files of this home; True where it named another folder's.
 
     One transaction. A registry elsewhere, and artifacts that are no home's (a bucket), are left as they are.
-    Raises sqlite3.OperationalError while another process holds the database for seconds.
+    Raises RegistryUnreadable while another process holds the database for seconds, and where it is none.
     """
     database = Path(home.mlflow_uri.removeprefix("sqlite:///"))
     if not home.mlflow_uri.startswith("sqlite:") or not database.exists():
         return False
-    here = home.mlflow_artifacts.as_uri()
-    with contextlib.closing(sqlite3.connect(database)) as db, db:
-        there = _elsewhere(db, here)
-        if there is None:
-            return False
-        for table, column in PLACES:
-            moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
-            db.execute(moved, (here, len(there) + 1, len(there), there))
+    try:
+        there = _moved(database, home.mlflow_artifacts.as_uri())
+    except sqlite3.DatabaseError as error:
+        raise RegistryUnreadable(
+            f"{database}: {error}; if it is locked, wait for the process that writes it, else put a backup back"
+        ) from error
+    if there is None:
+        return False
     origin = Path(unquote(urlparse(there).path)).parents[1]
     say(f"this home came from {origin}; its models are read and written here from now on")
     return True
+
+
+def _moved(database: Path, here: str) -> str | None:
+    """Name `here` wherever another home's artifacts are named; which these were, None for none."""
+    with contextlib.closing(sqlite3.connect(database)) as db, db:
+        there = _elsewhere(db, here)
+        for table, column in PLACES if there else ():
+            moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+            db.execute(moved, (here, len(there or "") + 1, len(there or ""), there))
+    return there
 
 
 def _elsewhere(db: sqlite3.Connection, here: str) -> str | None:

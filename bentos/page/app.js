@@ -253,7 +253,7 @@ function renderReasons() {
 }
 
 function problem(error) {
-  const mend = error.status === 401 ? tokenForm(start) : tryAgain();
+  const mend = [401, 403].includes(error.status) ? tokenForm(start) : tryAgain();
   return el("div", "problem", icon("flag"), el("h2", "", error.name), el("p", "", error.message), mend);
 }
 

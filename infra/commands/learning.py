@@ -26,8 +26,8 @@ def train(
         bool,
         typer.Option(
             "--keep-weights",
-            help="Content, PinSage, the learned retrievers and TransAct keep their weights: new pins and active"
-            " users get vectors, nothing is learned but how TransAct is calibrated.",
+            help="Content, PinSage, SearchSage, the learned retrievers and TransAct keep their weights:"
+            " new pins and active users get vectors, nothing is learned but how TransAct is calibrated.",
         ),
     ] = False,
     warm_start: Annotated[

@@ -24,9 +24,16 @@ class State:
     @property
     def home(self) -> Home:
         """The home, its variables in the environment, its registry's paths in order."""
+        home = self.as_it_is
+        with named_errors():
+            settle(home)
+        return home
+
+    @property
+    def as_it_is(self) -> Home:
+        """The home, its variables in the environment: for what must work whatever its registry is like."""
         home = Home.at(self.home_path)
         os.environ.update(home.environment())
-        settle(home)
         return home
 
 

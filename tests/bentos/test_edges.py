@@ -48,10 +48,16 @@ def test_settings_from_the_environment(tmp_path: Path) -> None:
     assert service_url("events", {}) is None
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "abc", "1.5"])
+def test_a_setting_that_cannot_be_is_named_by_its_variable(tmp_path: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^CORKBOARD_SHORTLIST is '{value}': input should be "):
+        Settings.from_environment({"CORKBOARD_HOME": str(tmp_path), "CORKBOARD_SHORTLIST": value})
+
+
 def test_settings_refuse_what_they_do_not_know(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="CORKBOARD_HOME is not set"):
         Settings.from_environment({})
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError, match="CORKBOARD_POLL_S is '-1': input should be greater than 0"):
         Settings.from_environment({"CORKBOARD_HOME": str(tmp_path), "CORKBOARD_POLL_S": "-1"})
     with pytest.raises(ValidationError):
         Settings(home=tmp_path, mlflow_uri="x", hosts=3)  # type: ignore[call-arg]

@@ -57,6 +57,12 @@ def test_a_copied_home_leaves_its_originals_processes_alone(home: Home, tmp_path
         assert local.stop(home, "sleeper")
 
 
+def test_a_home_moved_while_it_runs_still_stops_what_it_runs(home: Home, tmp_path: Path) -> None:
+    local.start(home, _process(tmp_path, SLEEPER))
+    moved = Home.at(home.root.rename(tmp_path / "moved"))
+    assert local.stop(moved, "sleeper") and not local.stop(moved, "sleeper")
+
+
 def test_a_process_that_ends_is_an_error_with_its_log(home: Home, tmp_path: Path) -> None:
     process = _process(tmp_path, "raise SystemExit('the port is taken')")
     with pytest.raises(local.StartError, match="the port is taken"):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from infra import relocation
 from infra.home import Home
-from infra.relocation import PLACES, settle
+from infra.relocation import PLACES, RegistryUnreadable, settle
 from tests.training import planted_releases as planted
 from training.models import MODEL_FILES
 from training.registry import FLAVOURS, ModelLog, Registry, columns_signature
@@ -84,3 +85,18 @@ def rows(home: Home, statement: str) -> list[tuple[str]]:
         found = db.execute(statement).fetchall()
     db.close()
     return found
+
+
+def test_a_locked_registry_and_one_that_is_none_are_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Path(home.mlflow_uri.removeprefix("sqlite:///"))
+
+    def locked(path: Path, here: str) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as held:
+        held.setattr(relocation, "_moved", locked)
+        with pytest.raises(RegistryUnreadable, match=r"mlflow.db: database is locked; if it is locked, wait"):
+            settle(home)
+    database.write_bytes(b"no database at all, whatever its name says" * 99)
+    with pytest.raises(RegistryUnreadable, match=r"mlflow.db: file is not a database"):
+        settle(home)

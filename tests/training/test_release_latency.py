@@ -24,7 +24,8 @@ ROLES = (LEXICAL, LIGHT, SEARCHSAGE)
 def files(tmp_path: Path) -> Path:
     """A folder a part, named after its model."""
     rows = np.random.default_rng(0).random((200, len(SPEC.names)), np.float32)
-    trees = xgboost.train({"max_depth": 2}, xgboost.DMatrix(rows, rows[:, 0]), 3)
+    settings = {"max_depth": 2, "objective": "binary:logistic"}
+    trees = xgboost.train(settings, xgboost.DMatrix(rows, rows[:, 0]), 3)
     LightRanker(SPEC, trees).save(tmp_path / LIGHT)
     LexicalIndex.fit(np.arange(1, 4), ["oak garden bench", "oak table", "lemon cake"]).save(tmp_path / LEXICAL)
     made(SCRATCH).save(tmp_path / SEARCHSAGE)

@@ -172,6 +172,7 @@ def _first_follows(
     rows = np.arange(start, stop)
     who, slot = np.nonzero(users.followed[start:stop] >= 0)
     at = users.created_ms[start:stop][who] + (rng.random(len(who)) * 1_800_000).astype(np.int64)
+    at = np.minimum(at, int(config.end_time.timestamp() * 1000) - 1)
     topics = follow_rows(who + start, at, tree.topic_id(users.followed[start:stop][who, slot]), None)
 
     count = rng.integers(0, 4, len(rows))

@@ -55,7 +55,7 @@ def test_texts_that_are_cut_keep_their_leading_directions(blocks: PinBlocks) -> 
 
 def test_without_a_reader_or_pinsage_the_other_parts_are_the_space(blocks: PinBlocks) -> None:
     space = PinSpace.fit(PinSpaceConfig(), PinBlocks(blocks.content, None, None, blocks.actions), None)
-    assert space.text_width == 0
+    assert space.rotation is None
     assert space.join(PinBlocks(blocks.content, None, None, blocks.actions)).shape == (N, 4 + 1)
 
 

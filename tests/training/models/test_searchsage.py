@@ -99,6 +99,16 @@ def test_an_export_says_the_same_of_every_length(
     assert exported.encode(ODD) == pytest.approx(encoder.encode(ODD), abs=1e-5)
 
 
+@pytest.mark.skipif(not installed(), reason="the onnx extra is not installed")
+def test_an_exported_tower_that_is_damaged_is_passed_over(
+    encoder: QueryEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder.save(tmp_path)
+    (tmp_path / encoder_module.GRAPH).write_bytes(b"half a graph")
+    loaded = QueryEncoder.load(tmp_path)
+    assert loaded.runtime.name == "torch" and encoder_module.GRAPH in caplog.text
+
+
 def test_what_cannot_be_exported_is_served_as_it_is(
     encoder: QueryEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

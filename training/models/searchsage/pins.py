@@ -68,11 +68,6 @@ class PinSpace:
         signs = np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
         return cls(config, sentences, np.ascontiguousarray(leading * signs, np.float32))
 
-    @property
-    def text_width(self) -> int:
-        """Leading places of a vector that are the text's; 0 where nothing reads texts."""
-        return 0 if self.rotation is None else self.rotation.shape[1]
-
     def join(self, blocks: PinBlocks) -> Floats:
         """(n, d) float32 unit rows; a pin of which no block but its actions knows anything has zeros."""
         parts = [self.config.content_weight * blocks.content]
