@@ -13,6 +13,7 @@ from feature_repo.definitions.services import (
     pinsage,
     pixie,
     popular,
+    searchsage,
     two_tower,
 )
 from feature_repo.definitions.views import (
@@ -47,6 +48,7 @@ __all__ = [
     "pixie",
     "popular",
     "request",
+    "searchsage",
     "space",
     "topic",
     "topic_features",

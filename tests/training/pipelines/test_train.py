@@ -327,7 +327,7 @@ def test_transact_says_its_heads_its_thinning_and_why_it_reads_no_vectors_of_use
         *rows.info.action_names
     }
     assert 0.1 <= float(params["negative_rate"]) < 1
-    assert "its vectors would know what they are to foretell" in params["user_vectors_of"]
+    assert "days of rows lie after that, 7 are needed" in params["user_vectors_of"]
     card = registry.client.get_run(version.run_id).data.tags and version.description
     assert "Calibrated on" in card and "heads/closeup/ece_raw" in card
     assert ranker.user_space is None
