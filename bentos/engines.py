@@ -81,40 +81,48 @@ class LocalRetrieval:
     pool: Pool
 
     async def retrieve(self, feed: Feed, sources: Sequence[Source]) -> None:
-        asked = [source for source in sources if self._left_out(feed, source) is None]
-        outcomes = await self.pool.calls(
-            [Call(source.name, source.deadline_ms, partial(_brought, source, feed)) for source in asked]
+        left_out = [_left_out(feed, source) for source in sources]
+        outcomes = iter(
+            await self.pool.calls(
+                [
+                    Call(source.name, source.deadline_ms, partial(_brought, source, feed))
+                    for source, why in zip(sources, left_out, strict=True)
+                    if why is None
+                ]
+            )
         )
-        found = dict(zip((source.name for source in asked), outcomes, strict=True))
-        for source in sources:
-            part, report = self._told(feed, source, found.get(source.name))
+        for source, why in zip(sources, left_out, strict=True):
+            if why is None:
+                part, report = _told(feed, source, next(outcomes))
+            else:
+                part, report = Candidates.none(), SourceReport(name=source.name, count=0, ms=0.0, missing=why)
             feed.parts.append(part)
             feed.sources.append(report)
             if report.missing and report.missing != "skipped":
                 feed.missing.append(f"{report.name}: {report.missing}")
 
-    def _left_out(self, feed: Feed, source: Source) -> str | None:
-        """Why a source is not asked at all."""
-        if not (source.always or feed.release.serves(source.name)):
-            return "skipped"
-        return "load" if feed.quality < source.quality else None
 
-    def _told(
-        self, feed: Feed, source: Source, outcome: Outcome[tuple[Candidates, int]] | None
-    ) -> tuple[Candidates, SourceReport]:
-        """What a source brought; whatever goes wrong in one costs its candidates, never the answer."""
-        part, missing, ms = Candidates.none(), self._left_out(feed, source), 0.0
-        if outcome is not None:
-            ms = outcome.ms
-            if outcome.error is None:
-                part, unfit = outcome.get()
-                missing = f"{unfit} unfit candidates" if unfit else None
-            else:
-                missing, error = why_missing(outcome.error), outcome.error
-                logger.warning(
-                    "source %s brought nothing to request %d: %r", source.name, feed.request_id, error
-                )
-        return part, SourceReport(name=source.name, count=len(part), ms=round(ms, 3), missing=missing)
+def _left_out(feed: Feed, source: Source) -> str | None:
+    """Why a source is not asked at all."""
+    if not (source.always or feed.release.serves(source.name)):
+        return "skipped"
+    return "load" if feed.quality < source.quality else None
+
+
+def _told(
+    feed: Feed, source: Source, outcome: Outcome[tuple[Candidates, int]]
+) -> tuple[Candidates, SourceReport]:
+    """What a source brought; whatever goes wrong in one costs its candidates, never the answer."""
+    part, missing = Candidates.none(), None
+    if outcome.error is None:
+        part, unfit = outcome.get()
+        missing = f"{unfit} unfit candidates" if unfit else None
+    else:
+        missing = why_missing(outcome.error)
+        logger.warning(
+            "source %s brought nothing to request %d: %r", source.name, feed.request_id, outcome.error
+        )
+    return part, SourceReport(name=source.name, count=len(part), ms=round(outcome.ms, 3), missing=missing)
 
 
 def _brought(source: Source, feed: Feed) -> tuple[Candidates, int]:

@@ -24,6 +24,7 @@ from training.pinnerformer.timelines import LabelRules, read_timelines
 from training.pinnerformer.trainer import PinnerFormerTraining, train_network
 from training.pipelines.clock import run_end, run_interval
 from training.pipelines.figures import staleness_of
+from training.pipelines.pinnability import TrainingWindow
 from training.pipelines.retrievers import PINNERFORMER as MODEL
 from training.pipelines.retrievers import Recipe, content_of, train_retriever
 from training.registry import Registry
@@ -41,8 +42,8 @@ CODE = (Path(pinnerformer_model.__file__).parent, Path(trainer_module.__file__).
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-ROW_DAYS = 28
-"""How far back rankers' rows reach (`pinnability.TrainingWindow`)."""
+ROW_DAYS = TrainingWindow().days
+"""How far back rankers' rows reach."""
 LEAST_ROW_DAYS = 7
 """Days of rows from which a ranker learns something of a user's vector."""
 TESTED_DAYS = 2
