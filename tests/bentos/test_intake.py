@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,10 +50,10 @@ class Door:
         self.pool = Pool(4)
         self.log = EventLog.open(folder, STREAM)
         self.ids = IdMap(folder / "ids.sqlite")
-        writer = SequenceWriter(self.features).start()
+        self.writer = SequenceWriter(self.features).start()
         ids = Ids(self.ids, string_ids, Tombstones(folder))
         self.intake = EventIntake(
-            self.log, writer, self.features, ids, DEFAULT_VOCABULARY, self.pool, clock_ms=lambda: NOW_MS
+            self.log, self.writer, self.features, ids, DEFAULT_VOCABULARY, self.pool, clock_ms=lambda: NOW_MS
         )
 
     def send(self, *events: dict, **changes: object) -> EventsAnswer:  # type: ignore[type-arg]
@@ -61,6 +62,12 @@ class Door:
 
     def logged(self) -> list[ActionRecord]:
         return [r for r in read(self.folder, STREAM) if isinstance(r, ActionRecord)]
+
+    def drain(self) -> None:
+        """Wait until the store has all that was acknowledged, a minute at most."""
+        late = time.monotonic() + 60
+        while self.writer.waiting and time.monotonic() < late:
+            time.sleep(0.01)
 
     def close(self) -> None:
         self.intake.close()
@@ -238,6 +245,7 @@ def test_a_burst_is_refused_before_it_is_acknowledged_never_after(
     assert len(refused) >= 20 and len(refused) + len(kept) / 5 == 80
     assert f"wait for the {line}" in str(refused[0]) and TooManyEvents.retry_after_s == 1
     assert {r.event_id for r in door.logged()} == kept
+    door.drain()
     monkeypatch.setattr(module, "APPLY_DEADLINE_S", 10)
     late = [save(1, event_id=n) for n in range(1, 401) if n not in kept]
     assert door.send(*late).applied, "sent again later, they are taken"
