@@ -26,7 +26,10 @@ RAN = 0.5
 """Share of its deadline that a call must have run for its lateness to be the store's, not the line's."""
 
 WAITS_S = 0.005
-"""A call that has run so long counts as one that waits, and another runs beside it."""
+"""How often a call that runs is looked at while others stand in line."""
+
+WAITING = 0.5
+"""A call whose thread has had less than this share of a core since it began waits for something."""
 
 
 class Busy(RuntimeError):
@@ -64,6 +67,17 @@ class _Group:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.done: asyncio.Future[None] = loop.create_future()
         self.left = 0
+        self.line: deque[_Job] = deque()
+        self.computes = False
+        """One of its calls runs, and does not wait."""
+
+    def next(self) -> _Job | None:
+        """Its first call in line that is still waited for, out of the line."""
+        while self.line:
+            job = self.line.popleft()
+            if job.waited:
+                return job
+        return None
 
     def one_less(self) -> None:
         self.left -= 1
@@ -97,6 +111,16 @@ class _Job:
     began_at: float = 0.0
     """Seconds of the machine's, as `ended_at`."""
     ended_at: float = 0.0
+    thread: int = 0
+    cpu_s: float = 0.0
+    """What its thread had used when it began."""
+
+    def waits(self, now: float) -> bool:
+        """Whether it has run for a while and mostly waited: for a store, or for its turn on a busy machine."""
+        if self.begun is None or now - self.began_at < WAITS_S:
+            return False
+        used = time.clock_gettime(time.pthread_getcpuclockid(self.thread)) - self.cpu_s
+        return used < WAITING * (now - self.began_at)
 
     def enter(self) -> bool:
         """Ask the breaker; False, with the error, where it is open."""
@@ -122,8 +146,9 @@ class Pool:
     is bounded: abandoned calls of one name to half of `threads`, those of all names to four times `threads`,
     past which names that hang are refused. `clock` gives seconds.
 
-    As many calls run at once as there are cores, and those that wait for something beside them: more would only
-    take turns at the interpreter lock, and waking a thread costs more than many a call.
+    Calls of one group run one after the other on one thread, and as many groups at once as there are cores; beside
+    a call that waits for something the next one runs. Two threads of one request would only take turns at the
+    interpreter lock, and each find its core's memory cold: a feed costs a sixth more CPU so, and takes longer.
     """
 
     def __init__(
@@ -139,8 +164,10 @@ class Pool:
         self._threads, self._target = 0, threads
         self._idle, self._unserved = 0, 0
         self._width = max(2, len(os.sched_getaffinity(0)))
-        self._line: deque[_Job] = deque()
+        self._line: deque[_Group] = deque()
+        """Groups with calls in line."""
         self._running: set[_Job] = set()
+        """Calls that do not wait, no two of one group."""
         self._looking: asyncio.AbstractEventLoop | None = None
 
     async def call(self, name: str, deadline_ms: float, work: Callable[[], T]) -> T:
@@ -196,7 +223,9 @@ class Pool:
                     taken.append(job)
                     job.waited = True
                     job.group.left += 1
-            self._line.extend(taken)
+                    job.group.line.append(job)
+            if taken:
+                self._line.append(taken[0].group)
             self._send()
             if self._line:
                 self._look_again()
@@ -222,13 +251,24 @@ class Pool:
                 self._unserved += 1
 
     def _first(self) -> _Job | None:
-        """The first job in line that somebody still waits for."""
-        while self._line:
-            job = self._line.popleft()
-            if job.waited:
+        """The first call in line that somebody still waits for, of a group that does not compute."""
+        for group in tuple(self._line):
+            if group.computes:
+                continue
+            job = group.next()
+            if not group.line:
+                self._line.remove(group)
+            if job is not None:
                 self._running.add(job)
+                group.computes = True
                 return job
         return None
+
+    def _stops(self, job: _Job) -> None:
+        """A call has ended, or waits: its group may run another."""
+        if job in self._running:
+            self._running.remove(job)
+            job.group.computes = False
 
     def _look_again(self) -> None:
         """Soon, on the event loop, see which running calls only wait."""
@@ -240,8 +280,9 @@ class Pool:
     def _look(self) -> None:
         with self._door:
             self._looking = None
-            long_ago = time.perf_counter() - WAITS_S
-            self._running = {job for job in self._running if job.begun is None or job.began_at > long_ago}
+            now = time.perf_counter()
+            for job in [job for job in self._running if job.waits(now)]:
+                self._stops(job)
             self._send()
             if self._line:
                 self._look_again()
@@ -264,13 +305,14 @@ class Pool:
         with self._door:
             if job.waited:
                 job.begun, job.began_at = self._clock(), time.perf_counter()
+                job.thread, job.cpu_s = threading.get_ident(), time.thread_time()
         if job.begun is not None:
             try:
                 result = job.work()
             except BaseException as raised:
                 error = raised
         with self._door:
-            self._running.discard(job)
+            self._stops(job)
             if job.waited:
                 job.result, job.error, job.ended, job.ended_at = result, error, True, time.perf_counter()
                 job.group.one_less()
@@ -305,7 +347,7 @@ class Pool:
                 job.group.one_less()
                 if job.begun is None:
                     continue
-                self._running.discard(job)
+                self._stops(job)
                 self._abandoned[job.name] += 1
                 metrics().hanging.labels(job.name).inc()
                 if not self._closed:

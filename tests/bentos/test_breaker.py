@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
+from bentos import pool as module
 from bentos.breaker import Breaker, BreakerOpen, BreakerRules, Breakers, PartAbsent, State
 from bentos.errors import BadId, StoreUnavailable
 from bentos.pool import Call, Pool
@@ -180,6 +182,30 @@ def test_calls_that_wait_take_nobodys_turn() -> None:
     async def main() -> None:
         met = await pool.calls([Call(f"store {n}", 20_000, lambda: together.wait(20)) for n in range(8)])
         assert sorted(outcome.get() for outcome in met) == list(range(8))
+
+    run(main())
+    pool.close()
+
+
+def test_a_group_that_computes_has_one_thread_and_two_groups_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING", 0.0)  # a starved thread counts as one that computes
+    pool, both = Pool(8), threading.Barrier(2)
+    at_once = 0
+
+    def compute() -> int:
+        nonlocal at_once
+        at_once += 1
+        most = at_once
+        time.sleep(0.02)
+        at_once -= 1
+        return most
+
+    async def main() -> None:
+        alone = await pool.calls([Call("sum", 20_000, compute) for _ in range(6)])
+        assert [outcome.get() for outcome in alone] == [1] * 6
+        pool._width = 2
+        met = await asyncio.gather(*(pool.calls([Call("sum", 20_000, lambda: both.wait(20))]) for _ in "ab"))
+        assert sorted(outcome.get() for (outcome,) in met) == [0, 1]
 
     run(main())
     pool.close()
