@@ -25,7 +25,7 @@ logger = logging.getLogger("corkboard.pool")
 RAN = 0.5
 """Share of its deadline that a call must have run for its lateness to be the store's, not the line's."""
 
-WAITS_S = 0.005
+WAITS_S = 0.01
 """How often a call that runs is looked at while others stand in line."""
 
 WAITING = 0.5
