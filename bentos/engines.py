@@ -12,6 +12,7 @@ import numpy as np
 
 from bentos import ad_scores, light_scores, ranking_features
 from bentos.breaker import Breakers
+from bentos.calls import Call, Outcome
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.heads import Heads
@@ -26,7 +27,7 @@ from bentos.messages import (
     RetrieveRequest,
     SourceReport,
 )
-from bentos.pool import Call, Outcome, Pool, why_missing
+from bentos.pool import Pool, why_missing
 from training.models.light_ranking import SHORTLIST
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Engines:
     last_good: LastGoodUsers = field(default_factory=LastGoodUsers)
     shortlist: int = SHORTLIST
     """Candidates of a home feed that are ranked."""
+
+    @property
+    def here(self) -> bool:
+        """Whether no stage leaves this process, so that a whole feed can be made on one thread of the pool."""
+        return isinstance(self.retrieval, LocalRetrieval) and isinstance(self.ranking, LocalRanking)
 
 
 @dataclass(frozen=True)

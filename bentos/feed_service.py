@@ -239,6 +239,10 @@ class FeedService:
         )
 
     async def _answer(self, feed: Feed, user_id: ExternalId | None) -> FeedAnswer:
+        made = self._made(feed, user_id)
+        return await (self._pool.drive(made) if self.engines.here else made)
+
+    async def _made(self, feed: Feed, user_id: ExternalId | None) -> FeedAnswer:
         started = time.perf_counter()
         await run(feed, self.engines, FUNNELS[feed.surface])
         with feed.stage("cards"):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import queue
 import threading
 import time
+import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from bentos.breaker import Breaker, BreakerOpen, Breakers, is_fault
+from bentos.breaker import BreakerOpen, Breakers, is_fault
+from bentos.calls import WAITS_S, Call, Group, Job, Outcome
 from bentos.errors import RequestError, StoreUnavailable
 from bentos.metrics import metrics
 
@@ -25,117 +29,26 @@ logger = logging.getLogger("corkboard.pool")
 RAN = 0.5
 """Share of its deadline that a call must have run for its lateness to be the store's, not the line's."""
 
-WAITS_S = 0.01
-"""How often a call that runs is looked at while others stand in line."""
-
-WAITING = 0.5
-"""A call whose thread has had less than this share of a core since it began waits for something."""
-
 
 class Busy(RuntimeError):
     """Earlier calls, long past their deadline, still hold their share of the threads."""
 
 
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """What is to be done in a thread, under which name, and how long it may take."""
-
-    name: str
-    deadline_ms: float
-    work: Callable[[], T]
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[T]):
-    """What came of a call: its result, or why there is none."""
-
-    result: T | None
-    error: BaseException | None
-    ms: float
-    """From when the call was made."""
-
-    def get(self) -> T:
-        """The result; raises the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result  # type: ignore[return-value]
-
-
-class _Group:
-    """Calls that one caller waits for: the loop is woken once, when the last has ended or is late."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.done: asyncio.Future[None] = loop.create_future()
-        self.left = 0
-        self.line: deque[_Job] = deque()
-        self.computes = False
-        """One of its calls runs, and does not wait."""
-
-    def next(self) -> _Job | None:
-        """Its first call in line that is still waited for, out of the line."""
-        while self.line:
-            job = self.line.popleft()
-            if job.waited:
-                return job
-        return None
-
-    def one_less(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self.done.get_loop().call_soon_threadsafe(self._tell)
-
-    def _tell(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
-
-
 @dataclass(eq=False)
-class _Job:
-    """A call: in line, then begun, then ended. What says so changes under the pool's door alone."""
+class _Drive(Generic[T]):
+    """A coroutine on the pool's threads: one runs it, and its calls, until one of them does not come back."""
 
-    name: str
-    deadline_ms: float
-    work: Callable[[], Any]
-    group: _Group
-    breaker: Breaker
-    probe: bool | None = None
-    """None until the breaker let it through."""
-    result: Any = None
-    error: BaseException | None = None
-    waited: bool = False
-    """Somebody waits for it: it is in line or running, and not late."""
-    ended: bool = False
-    begun: float | None = None
-    """Seconds of the pool's clock."""
-    began_at: float = 0.0
-    """Seconds of the machine's, as `ended_at`."""
-    ended_at: float = 0.0
-    thread: int = 0
-    cpu_s: float = 0.0
-    """What its thread had used when it began."""
+    work: Coroutine[Any, Any, T]
+    steps: Group
+    done: asyncio.Future[T]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    given_up: bool = False
 
-    def waits(self, now: float) -> bool:
-        """Whether it has run for a while and mostly waited: for a store, or for its turn on a busy machine."""
-        if self.begun is None or now - self.began_at < WAITS_S:
-            return False
-        used = time.clock_gettime(time.pthread_getcpuclockid(self.thread)) - self.cpu_s
-        return used < WAITING * (now - self.began_at)
-
-    def enter(self) -> bool:
-        """Ask the breaker; False, with the error, where it is open."""
-        try:
-            self.probe = self.breaker.enter()
-        except BreakerOpen as error:
-            self.error = error
-        return self.error is None
-
-    def leave(self, ok: bool | None) -> None:
-        if self.probe is not None:
-            self.breaker.leave(self.probe, ok)
-
-    def outcome(self, began: float) -> Outcome[Any]:
-        return Outcome(self.result, self.error, 1000 * ((self.ended_at or time.perf_counter()) - began))
+    def go_on(self) -> Group:
+        """The calls that it waits for next. Raises StopIteration with its result, or what it raises."""
+        if self.given_up:
+            return self.context.run(self.work.throw, asyncio.CancelledError())  # type: ignore[no-any-return]
+        return self.context.run(self.work.send, None)  # type: ignore[no-any-return]
 
 
 class Pool:
@@ -146,9 +59,10 @@ class Pool:
     is bounded: abandoned calls of one name to half of `threads`, those of all names to four times `threads`,
     past which names that hang are refused. `clock` gives seconds.
 
-    Calls of one group run one after the other on one thread, and as many groups at once as there are cores; beside
-    a call that waits for something the next one runs. Two threads of one request would only take turns at the
-    interpreter lock, and each find its core's memory cold: a feed costs a sixth more CPU so, and takes longer.
+    Calls of one group run one after the other on one thread, and as many groups at once as there are cores;
+    beside a call that waits for something the next one runs. Two threads of one request would only take turns
+    at the interpreter lock, and each find its core's memory cold: a feed cost a sixth more CPU so, and took
+    longer.
     """
 
     def __init__(
@@ -160,15 +74,20 @@ class Pool:
         self._abandoned: Counter[str] = Counter()
         self._door = threading.Lock()
         self._closed = False
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads, self._target = 0, threads
-        self._idle, self._unserved = 0, 0
+        self._idle: list[queue.SimpleQueue[Job | None]] = []
+        """Where threads wait that have nothing to do, the last to stop last."""
         self._width = max(2, len(os.sched_getaffinity(0)))
-        self._line: deque[_Group] = deque()
-        """Groups with calls in line."""
-        self._running: set[_Job] = set()
+        self._line: deque[Group] = deque()
+        """Groups with calls in line, those of coroutines that have begun first."""
+        self._arrivals: deque[Group] = deque()
+        """Coroutines that have not begun."""
+        self._running: set[Job] = set()
         """Calls that do not wait, no two of one group."""
-        self._looking: asyncio.AbstractEventLoop | None = None
+        self._flying: set[Group] = set()
+        """Groups that are waited for."""
+        self._looking: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._here = threading.local()
 
     async def call(self, name: str, deadline_ms: float, work: Callable[[], T]) -> T:
         """`work()` in a thread.
@@ -179,27 +98,47 @@ class Pool:
         return outcome.get()
 
     async def calls(self, asked: Sequence[Call[T]]) -> list[Outcome[T]]:
-        """Every call's outcome, in order, once each has ended or is late; their errors are those of `call`."""
-        began, loop = time.perf_counter(), asyncio.get_running_loop()
-        group = _Group(loop)
-        jobs = [_Job(c.name, c.deadline_ms, c.work, group, self.breakers.of(c.name)) for c in asked]
-        by_deadline: dict[float, list[_Job]] = {}
-        late: list[asyncio.TimerHandle] = []
+        """Every call's outcome, in order, once each has ended or is late; their errors are those of `call`.
+        A deadline is kept to within WAITS_S."""
+        began = time.perf_counter()
+        drive: _Drive[Any] | None = getattr(self._here, "drive", None)
+        group = Group(drive.steps.loop if drive else asyncio.get_running_loop())
+        group.jobs = [Job(c.name, c.deadline_ms, c.work, group, self.breakers.of(c.name)) for c in asked]
+        entered = [job for job in group.jobs if job.enter()]
         try:
-            for job in self._submit([job for job in jobs if job.enter()]):
-                by_deadline.setdefault(job.deadline_ms, []).append(job)
-            late += [loop.call_later(ms / 1000, self._expire, some) for ms, some in by_deadline.items()]
-            if by_deadline:
-                await group.done
+            if entered:
+                await (group if drive else self._waited_for(group))
         except asyncio.CancelledError:
-            self._give_up(jobs)
+            self._give_up(entered)
             raise
         finally:
-            for timer in late:
-                timer.cancel()
-            for job in jobs:
+            for job in group.jobs:
                 job.leave(self._ok(job))
-        return [job.outcome(began) for job in jobs]
+        return [job.outcome(began) for job in group.jobs]
+
+    async def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, run on a thread of the pool as far as its calls: they run there too, and the
+        thread goes on with it. The event loop sleeps meanwhile: to be woken for each call costs more than many
+        a call. Whatever else `work` awaits, it must not: there is no event loop under it.
+
+        Begun is finished before the next begins; a call past its deadline is left to its thread, and another
+        goes on with `work`.
+        """
+        loop = asyncio.get_running_loop()
+        drive = _Drive(work, Group(loop), loop.create_future())
+        with self._door:
+            if self._closed:
+                work.close()
+                raise RuntimeError("the pool is closed")
+            self._flying.add(drive.steps)
+            self._next_step(drive, self._arrivals.append)
+            self._send()
+        self._look_after(loop)
+        try:
+            return await drive.done
+        except asyncio.CancelledError:
+            drive.given_up = True
+            raise
 
     def hanging(self) -> dict[str, int]:
         """Calls past their deadline that still run, by name."""
@@ -210,26 +149,62 @@ class Pool:
         """Take no more work; running calls end on their own."""
         with self._door:
             self._closed = True
-            for _ in range(self._threads):
-                self._queue.put(None)
+            for idle in self._idle:
+                idle.put(None)
 
-    def _submit(self, jobs: Sequence[_Job]) -> list[_Job]:
-        """Jobs into the line; those that are, the others refused."""
-        taken = []
+    async def _waited_for(self, group: Group) -> None:
+        """Make the group's calls, and wait on the event loop."""
+        done: asyncio.Future[None] = group.loop.create_future()
+        group.wake = partial(_tell, done, None)
         with self._door:
-            for job in jobs:
-                job.error = self._refusal(job.name)
-                if job.error is None:
-                    taken.append(job)
-                    job.waited = True
-                    job.group.left += 1
-                    job.group.line.append(job)
-            if taken:
-                self._line.append(taken[0].group)
+            taken = self._take(group, self._line.append)
             self._send()
-            if self._line:
-                self._look_again()
-        return taken
+        if taken:
+            self._look_after(group.loop)
+            await done
+
+    def _next_step(self, drive: _Drive[Any], queue_: Callable[[Group], None]) -> None:
+        step = Job("drive", 0.0, partial(self._step, drive), drive.steps, waited=True)
+        drive.steps.line.append(step)
+        drive.steps.left += 1
+        queue_(drive.steps)
+
+    def _step(self, drive: _Drive[Any]) -> None:
+        """Go on with a coroutine until it waits for calls; they are then first in line, and so is the next step
+        once they have ended."""
+        self._here.drive = drive
+        try:
+            while True:
+                group = drive.go_on()
+                group.wake = partial(self._next_step, drive, self._line.appendleft)
+                with self._door:
+                    if self._take(group, self._line.appendleft):
+                        return
+        except StopIteration as end:
+            self._land(drive, partial(_tell, drive.done, end.value))
+        except BaseException as error:
+            self._land(drive, partial(_tell, drive.done, None, error))
+        finally:
+            self._here.drive = None
+
+    def _land(self, drive: _Drive[Any], tell: Callable[[], None]) -> None:
+        with self._door:
+            self._flying.discard(drive.steps)
+        tell()
+
+    def _take(self, group: Group, queue_: Callable[[Group], None]) -> bool:
+        """The calls that a breaker let through into the line; whether there are any."""
+        now = time.perf_counter()
+        for job in group.jobs:
+            job.error = job.error or self._refusal(job.name)
+            if job.error is None:
+                job.waited, job.late_at = True, now + job.deadline_ms / 1000
+                group.left += 1
+                group.line.append(job)
+        if group.line:
+            self._flying.add(group)
+            queue_(group)
+        return bool(group.line)
 
     def _refusal(self, name: str) -> Exception | None:
         hangs = self._abandoned[name]
@@ -240,67 +215,80 @@ class Pool:
         return None
 
     def _send(self) -> None:
-        """Jobs in line to threads, as many as may run beside those that do."""
-        while len(self._running) < self._width and (job := self._first()) is not None:
-            self._queue.put(job)
+        """Jobs in line to threads, as many as may run beside those that do. The thread that stopped last goes
+        first: what it keeps for itself, a store's connection and the memory at hand, is warm."""
+        while len(self._running) < self._width and (self._idle or self._threads < self._target):
+            job = self._first()
+            if job is None:
+                return
             if self._idle:
-                self._idle -= 1
-            elif self._threads < self._target:
-                self._start()
+                self._idle.pop().put(job)
             else:
-                self._unserved += 1
+                self._start(job)
 
-    def _first(self) -> _Job | None:
+    def _first(self) -> Job | None:
         """The first call in line that somebody still waits for, of a group that does not compute."""
-        for group in tuple(self._line):
-            if group.computes:
-                continue
-            job = group.next()
-            if not group.line:
-                self._line.remove(group)
-            if job is not None:
-                self._running.add(job)
-                group.computes = True
-                return job
+        for line in (self._line, self._arrivals):
+            for group in tuple(line):
+                if group.computes:
+                    continue
+                job = group.next()
+                if not group.line:
+                    line.remove(group)
+                if job is not None:
+                    self._running.add(job)
+                    group.computes = True
+                    return job
         return None
 
-    def _stops(self, job: _Job) -> None:
+    def _stops(self, job: Job) -> None:
         """A call has ended, or waits: its group may run another."""
         if job in self._running:
             self._running.remove(job)
             job.group.computes = False
 
-    def _look_again(self) -> None:
-        """Soon, on the event loop, see which running calls only wait."""
-        loop = asyncio.get_running_loop()
-        if self._looking is not loop:
-            self._looking = loop
-            loop.call_later(WAITS_S, self._look)
+    def _look_after(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at what is in the air every WAITS_S, as long as somebody on this loop waits."""
+        if loop not in self._looking:
+            self._looking.add(loop)
+            loop.call_later(WAITS_S, self._look, loop)
 
-    def _look(self) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Beside calls that wait others may run; nobody waits for those that are late."""
+        now = time.perf_counter()
         with self._door:
-            self._looking = None
-            now = time.perf_counter()
             for job in [job for job in self._running if job.waits(now)]:
                 self._stops(job)
             self._send()
-            if self._line:
-                self._look_again()
+            late = [job for group in self._flying for job in group.jobs if job.is_late(now)]
+            self._looking.discard(loop)
+            goes_on = any(group.loop is loop for group in self._flying)
+        if late:
+            self._give_up(late, TimeoutError())
+        if goes_on:
+            self._look_after(loop)
 
-    def _start(self) -> None:
-        threading.Thread(target=self._run, name="store", daemon=True).start()
+    def _start(self, job: Job) -> None:
+        threading.Thread(target=self._run, args=(job,), name="store", daemon=True).start()
         self._threads += 1
 
-    def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            stays = True
-            while job is not None:
-                stays, job = self._do(job)
-            if not stays:
-                return  # another thread took this one's place
+    def _run(self, job: Job | None) -> None:
+        """A thread's life: one job after the other, and a wait where there is none."""
+        asked: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        while job is not None:
+            if not self._do(job):
+                return  # another thread takes this one's place
+            with self._door:
+                job = self._first() if len(self._running) < self._width else None
+                if job is None:
+                    self._idle.append(asked)
+                    if self._closed:
+                        return
+            if job is None:
+                job = asked.get()
 
-    def _do(self, job: _Job) -> tuple[bool, _Job | None]:
-        """Whether the thread stays, and the job it goes on with: it is awake."""
+    def _do(self, job: Job) -> bool:
+        """Whether somebody waited for it to its end."""
         result, error = None, None
         with self._door:
             if job.waited:
@@ -315,49 +303,38 @@ class Pool:
             self._stops(job)
             if job.waited:
                 job.result, job.error, job.ended, job.ended_at = result, error, True, time.perf_counter()
-                job.group.one_less()
+                self._ends(job)
             elif job.begun is not None:
                 self._abandoned[job.name] -= 1
                 metrics().hanging.labels(job.name).dec()
-                return False, None
-            following = self._first() if len(self._running) < self._width else None
-            if following is None:
-                self._waits()
-            return True, following
+                return False
+            return True
 
-    def _waits(self) -> None:
-        """A thread goes to the queue. As few as can do all the work: what each keeps for itself, a store's
-        connection and the memory at hand, is then warm."""
-        if self._unserved:
-            self._unserved -= 1
-        else:
-            self._idle += 1
-
-    def _expire(self, jobs: Sequence[_Job]) -> None:
-        """Their deadline has passed: those that have not ended are late."""
-        for job in self._give_up(jobs):
-            job.error, job.ended_at = TimeoutError(), time.perf_counter()
-
-    def _give_up(self, jobs: Sequence[_Job]) -> list[_Job]:
-        """Wait no more for those that have not ended; which these were. A thread that hangs is replaced."""
+    def _give_up(self, jobs: Sequence[Job], error: BaseException | None = None) -> None:
+        """Wait no more for those that have not ended: `error` came of them. A thread that hangs is replaced."""
         with self._door:
-            given_up = [job for job in jobs if job.waited and not job.ended]
-            for job in given_up:
-                job.waited = False
-                job.group.one_less()
-                if job.begun is None:
+            for job in jobs:
+                if not job.waited or job.ended:
                     continue
-                self._stops(job)
-                self._abandoned[job.name] += 1
-                metrics().hanging.labels(job.name).inc()
-                if not self._closed:
+                job.waited, job.error, job.ended_at = False, error, time.perf_counter()
+                if job.begun is not None:
+                    self._stops(job)
+                    self._abandoned[job.name] += 1
+                    metrics().hanging.labels(job.name).inc()
                     self._threads -= 1
-                    self._start()
-                    self._waits()
+                self._ends(job)
             self._send()
-        return given_up
 
-    def _ok(self, job: _Job) -> bool | None:
+    def _ends(self, job: Job) -> None:
+        """Nobody waits for it any more; for the last of a group somebody goes on."""
+        group = job.group
+        group.left -= 1
+        if group.left == 0:
+            if group.jobs:
+                self._flying.discard(group)
+            group.wake()
+
+    def _ok(self, job: Job) -> bool | None:
         """What a call says of its dependency; None: nothing either way."""
         if isinstance(job.error, TimeoutError):
             ran = job.begun is not None and self._clock() - job.begun >= RAN * job.deadline_ms / 1000
@@ -365,6 +342,21 @@ class Pool:
         if job.error is not None:
             return not is_fault(job.error)
         return True if job.ended else None
+
+
+def _tell(waiting: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:
+    """Give somebody on an event loop what they wait for."""
+
+    def tell() -> None:
+        if waiting.done():
+            return
+        if error is None:
+            waiting.set_result(result)
+        else:
+            waiting.set_exception(error)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        waiting.get_loop().call_soon_threadsafe(tell)
 
 
 def why_missing(error: BaseException) -> str:

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from bentos import pool as module
+from bentos import calls as module
 from bentos.breaker import Breaker, BreakerOpen, BreakerRules, Breakers, PartAbsent, State
+from bentos.calls import Call
 from bentos.errors import BadId, StoreUnavailable
-from bentos.pool import Call, Pool
+from bentos.pool import Pool
 from tests.bentos.conftest import run
 
 RULES = BreakerRules(window_s=10, least=3, share=0.5, rest_s=1, longest_rest_s=4)

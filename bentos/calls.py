@@ -1,0 +1,124 @@
+"""Calls that a pool makes for somebody: what is asked, what came of it, and where each stands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from bentos.breaker import Breaker, BreakerOpen
+
+T = TypeVar("T")
+
+WAITS_S = 0.01
+"""How often calls in the air are looked at: which wait, and which are late."""
+
+WAITING = 0.5
+"""A call whose thread has had less than this share of a core since it began waits for something."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """What is to be done in a thread, under which name, and how long it may take."""
+
+    name: str
+    deadline_ms: float
+    work: Callable[[], T]
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What came of a call: its result, or why there is none."""
+
+    result: T | None
+    error: BaseException | None
+    ms: float
+    """From when the call was made."""
+
+    def get(self) -> T:
+        """The result; raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+
+@dataclass(eq=False)
+class Group:
+    """Calls that one caller waits for: it is woken once, when the last has ended or is late."""
+
+    loop: asyncio.AbstractEventLoop
+    """Whose clock looks after them."""
+    wake: Callable[[], object] = lambda: None
+    jobs: list[Job] = field(default_factory=list)
+    line: deque[Job] = field(default_factory=deque)
+    left: int = 0
+    computes: bool = False
+    """One of its calls runs, and does not wait."""
+
+    def next(self) -> Job | None:
+        """Its first call in line that is still waited for, out of the line."""
+        while self.line:
+            job = self.line.popleft()
+            if job.waited:
+                return job
+        return None
+
+    def __await__(self) -> Generator[Group, None, None]:
+        """On a thread of the pool: whoever drives the coroutine makes the calls, and then goes on with it."""
+        yield self
+
+
+@dataclass(eq=False)
+class Job:
+    """A call: in line, then begun, then ended. What says so changes under the pool's door alone."""
+
+    name: str
+    deadline_ms: float
+    work: Callable[[], Any]
+    group: Group
+    breaker: Breaker | None = None
+    probe: bool | None = None
+    """None until the breaker let it through."""
+    result: Any = None
+    error: BaseException | None = None
+    waited: bool = False
+    """Somebody waits for it: it is in line or running, and not late."""
+    ended: bool = False
+    begun: float | None = None
+    """Seconds of the pool's clock."""
+    late_at: float = float("inf")
+    """Seconds of the machine's, as the two that follow."""
+    began_at: float = 0.0
+    ended_at: float = 0.0
+    thread: int = 0
+    cpu_s: float = 0.0
+    """What its thread had used when it began."""
+
+    def enter(self) -> bool:
+        """Ask the breaker; False, with the error, where it is open."""
+        assert self.breaker is not None
+        try:
+            self.probe = self.breaker.enter()
+        except BreakerOpen as error:
+            self.error = error
+        return self.error is None
+
+    def leave(self, ok: bool | None) -> None:
+        if self.probe is not None and self.breaker is not None:
+            self.breaker.leave(self.probe, ok)
+
+    def waits(self, now: float) -> bool:
+        """Whether it has run for a while and mostly waited: for a store, or for its turn on a busy machine."""
+        if self.begun is None or now - self.began_at < WAITS_S:
+            return False
+        used = time.clock_gettime(time.pthread_getcpuclockid(self.thread)) - self.cpu_s
+        return used < WAITING * (now - self.began_at)
+
+    def is_late(self, now: float) -> bool:
+        return self.waited and not self.ended and now >= self.late_at
+
+    def outcome(self, began: float) -> Outcome[Any]:
+        return Outcome(self.result, self.error, 1000 * ((self.ended_at or time.perf_counter()) - began))

@@ -1,0 +1,150 @@
+"""Coroutines on the pool's threads: one makes a whole feed, and a dead call costs the feed nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bentos import calls as module
+from bentos.calls import Call
+from bentos.pool import Pool
+from tests.bentos.conftest import run
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    made = Pool(4)
+    yield made
+    made.close()
+
+
+def wrong() -> int:
+    raise ValueError("wrong")
+
+
+def test_a_coroutine_and_its_calls_run_on_one_thread(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING", 0.0)  # a starved thread counts as one that computes
+    pool._width = 1
+
+    async def feed() -> list[int]:
+        seen = [threading.get_ident()]
+        for _ in range(5):
+            seen.append(await pool.call("store", 20_000, threading.get_ident))
+            some = await pool.calls([Call("store", 20_000, threading.get_ident) for _ in range(3)])
+            seen += [outcome.get() for outcome in some]
+            seen.append(threading.get_ident())
+        return seen
+
+    seen = run(pool.drive(feed()))
+    assert len(seen) == 26 and set(seen) != {threading.get_ident()}
+    assert seen[0] == seen[-1] and len(set(seen)) == 1
+
+
+def test_what_it_returns_and_raises_is_the_callers(pool: Pool) -> None:
+    async def failing() -> None:
+        (outcome,) = await pool.calls([Call("store", 20_000, wrong)])
+        assert isinstance(outcome.error, ValueError)
+        await pool.call("store", 20_000, wrong)
+
+    async def nothing() -> list[object]:
+        return await pool.calls([])
+
+    assert run(pool.drive(nothing())) == []
+    with pytest.raises(ValueError, match="wrong"):
+        run(pool.drive(failing()))
+
+
+def test_a_call_that_hangs_is_left_to_its_thread_and_another_goes_on(pool: Pool) -> None:
+    let_go = threading.Event()
+
+    async def feed() -> tuple[int, int, int]:
+        asked = [Call("hangs", 50, lambda: int(let_go.wait(20))), Call("quick", 20_000, threading.get_ident)]
+        hung, quick = await pool.calls(asked)
+        assert isinstance(hung.error, TimeoutError) and quick.error is None
+        return quick.get(), threading.get_ident(), await pool.call("quick", 20_000, lambda: 7)
+
+    async def main() -> None:
+        beside, after, seven = await pool.drive(feed())
+        assert seven == 7 and pool.hanging() == {"hangs": 1}
+        assert beside and after
+        let_go.set()
+        while pool.hanging():
+            await asyncio.sleep(0.005)
+        assert await pool.drive(feed_again()) == 1
+
+    async def feed_again() -> int:
+        return await pool.call("hangs", 20_000, lambda: 1)
+
+    run(main())
+
+
+def test_many_at_once_each_get_their_own(pool: Pool) -> None:
+    async def feed(number: int) -> int:
+        total = 0
+        for step in range(10):
+            total += await pool.call("store", 20_000, lambda: number * 1_000 + step)  # noqa: B023
+        return total
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(pool.drive(feed(n)) for n in range(40)))
+
+    assert run(main()) == [n * 10_000 + 45 for n in range(40)]
+
+
+def test_calls_of_others_do_not_wait_for_coroutines_that_have_not_begun(pool: Pool) -> None:
+    pool._width = 1
+    order: list[str] = []
+    begun, let_go = threading.Event(), threading.Event()
+
+    async def feed(name: str) -> None:
+        if name == "first":
+            begun.set()
+            let_go.wait(20)
+        order.append(name)
+
+    async def main() -> None:
+        feeds = [asyncio.ensure_future(pool.drive(feed(name))) for name in ("first", "second")]
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        call = asyncio.ensure_future(pool.call("ids", 20_000, lambda: order.append("call")))
+        await asyncio.sleep(0)
+        let_go.set()
+        await asyncio.gather(*feeds, call)
+
+    run(main())
+    assert order.index("call") < order.index("second")
+
+
+def test_one_that_nobody_waits_for_any_more_is_closed(pool: Pool) -> None:
+    let_go, closed = threading.Event(), threading.Event()
+
+    async def feed() -> None:
+        try:
+            await pool.call("store", 20_000, lambda: let_go.wait(20))
+            await pool.call("store", 20_000, lambda: None)
+        except asyncio.CancelledError:
+            closed.set()
+            raise
+
+    async def main() -> None:
+        asked = asyncio.ensure_future(pool.drive(feed()))
+        await asyncio.sleep(0.02)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        let_go.set()
+        assert await asyncio.to_thread(closed.wait, 20)
+        assert await pool.call("store", 20_000, lambda: 1) == 1
+
+    run(main())
+
+
+def test_a_closed_pool_takes_none(pool: Pool) -> None:
+    async def feed() -> None: ...
+
+    pool.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        run(pool.drive(feed()))
