@@ -16,8 +16,9 @@ T = TypeVar("T")
 WAITS_S = 0.01
 """How often calls in the air are looked at: which wait, and which are late."""
 
-WAITING = 0.5
-"""A call whose thread has had less than this share of a core since it began waits for something."""
+WAITING = 0.1
+"""A call whose thread has had less than this share of a core since it began waits for a store. Threads that take
+turns at the interpreter lock get more: to run others beside them would only make all of them late."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Job:
             self.breaker.leave(self.probe, ok)
 
     def waits(self, now: float) -> bool:
-        """Whether it has run for a while and mostly waited: for a store, or for its turn on a busy machine."""
+        """Whether it has run for a while and mostly waited."""
         if self.begun is None or now - self.began_at < WAITS_S:
             return False
         used = time.clock_gettime(time.pthread_getcpuclockid(self.thread)) - self.cpu_s
