@@ -163,11 +163,11 @@ class Pool:
             self._look_after(group.loop)
             await done
 
-    def _next_step(self, drive: _Drive[Any], queue_: Callable[[Group], None]) -> None:
+    def _next_step(self, drive: _Drive[Any], join: Callable[[Group], None]) -> None:
         step = Job("drive", 0.0, partial(self._step, drive), drive.steps, waited=True)
         drive.steps.line.append(step)
         drive.steps.left += 1
-        queue_(drive.steps)
+        join(drive.steps)
 
     def _step(self, drive: _Drive[Any]) -> None:
         """Go on with a coroutine until it waits for calls; they are then first in line, and so is the next step
@@ -192,7 +192,7 @@ class Pool:
             self._flying.discard(drive.steps)
         tell()
 
-    def _take(self, group: Group, queue_: Callable[[Group], None]) -> bool:
+    def _take(self, group: Group, join: Callable[[Group], None]) -> bool:
         """The calls that a breaker let through into the line; whether there are any."""
         now = time.perf_counter()
         for job in group.jobs:
@@ -203,7 +203,7 @@ class Pool:
                 group.line.append(job)
         if group.line:
             self._flying.add(group)
-            queue_(group)
+            join(group)
         return bool(group.line)
 
     def _refusal(self, name: str) -> Exception | None:
