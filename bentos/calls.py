@@ -17,8 +17,8 @@ WAITS_S = 0.01
 """How often calls in the air are looked at: which wait, and which are late."""
 
 WAITING = 0.1
-"""A call whose thread has had less than this share of a core since it began waits for a store. Threads that take
-turns at the interpreter lock get more: to run others beside them would only make all of them late."""
+"""A call whose thread has had less than this share of a core since it began waits for a store. Threads that
+take turns at the interpreter lock get more: to run others beside them would only make all of them late."""
 
 
 @dataclass(frozen=True)
