@@ -47,6 +47,10 @@ class MilvusIndex:
         return self._dim
 
     @property
+    def exact(self) -> bool:
+        return self._exact
+
+    @property
     def rows(self) -> int:
         """Live rows, deletes taken off, at this object's consistency."""
         answer = self._client.query(

@@ -118,6 +118,11 @@ class VectorIndex(Protocol):
         """Pins searchable now."""
         ...
 
+    @property
+    def exact(self) -> bool:
+        """True where every search is brute force."""
+        ...
+
     def search(self, vectors: NDArray[np.float32], k: int, *, flt: Filter | None = None) -> Hits:
         """The k nearest pins of each of `vectors` (q, d) among those that pass `flt`.
 

@@ -91,7 +91,6 @@ class Replica:
 
     @property
     def exact(self) -> bool:
-        """True where every search is brute force."""
         return self._graph is None
 
     def search(self, vectors: NDArray[np.float32], k: int, *, flt: Filter | None = None) -> Hits:

@@ -129,7 +129,9 @@ def test_bad_input_is_refused_before_anything_is_written(uri: str) -> None:
 
 
 class Forgetful(Replica):
-    """An index that loses hits of filtered searches and swaps some of the others."""
+    """A graph that loses hits of filtered searches and swaps some of the others."""
+
+    exact = False
 
     def search(self, vectors: NDArray[np.float32], k: int, *, flt: Filter | None = None) -> Hits:
         hits = super().search(vectors, k, flt=flt)

@@ -6,7 +6,7 @@ Everything is real (lake, MLflow, Milvus Lite, trained parts) but Feast's join, 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -165,8 +165,11 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, give_registry: Callable[[Path], Registry]
+) -> Iterator[Trained]:
     root = tmp_path_factory.mktemp("home")
+    give_registry(root)
     ctx = TrainingContext(
         lake=tiny_world().lake.path,
         features=root / "features",

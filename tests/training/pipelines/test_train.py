@@ -17,6 +17,11 @@ from feature_repo.sequence import SequenceLog
 from feature_repo.vectors.index import VectorIndexError
 from feature_repo.vectors.milvus import connect
 from tests.training.pipelines.conftest import GiveRegistry, context
+from tests.training.pipelines.test_interests import CONFIG as INTERESTS
+from tests.training.pipelines.test_interests import TOWERS
+from tests.training.pipelines.test_pinnerformer import CONFIG as FORMER
+from tests.training.pipelines.test_pinsage import CONFIG as PINSAGE
+from tests.training.pipelines.test_searchsage import CONFIG as SEARCHSAGE
 from training import index
 from training.context import TrainingContext
 from training.data.splits import Interval, time_split
@@ -36,11 +41,17 @@ from training.pipelines import searchsage as searchsage_module
 from training.pipelines import train as train_module
 from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import content_part, load_catalogue
+from training.pipelines.interests import train_conditional, train_dcm
 from training.pipelines.pinnability import Kind, TrainingWindow, newest, split_of
+from training.pipelines.pinnerformer import train_pinnerformer
 from training.pipelines.pinnerformer_users import daily_user_vectors
+from training.pipelines.pinsage import train_pinsage
+from training.pipelines.pinsage_world import PinSagePipeline
 from training.pipelines.retrievers import LEARNED
+from training.pipelines.searchsage import train_searchsage
 from training.pipelines.train import STEPS, Trained, UnknownStep, train
 from training.pipelines.transact import TransActPipeline, known_of, train_transact
+from training.pipelines.two_tower import train_two_tower
 from training.registry import LEARNED_UNTIL_TAG, Registry
 from training.release_parts import RANKERS, newest_parts
 from training.transact.examples import PinTable
@@ -57,6 +68,21 @@ SMALL_TRANSACT = TransActPipeline(
     max_reads=20_000,
     min_positives=50,
 )
+
+
+SMALL_PINSAGE = PINSAGE.model_copy(update={"held_out_days": PinSagePipeline().held_out_days})
+"""Networks that take seconds, on the days that the pipelines' own settings learn from."""
+SMALL_SEARCHSAGE, SMALL_INTERESTS, SMALL_TOWERS, SMALL_FORMER = (
+    config.model_copy(update={"held_out_days": None}) for config in (SEARCHSAGE, INTERESTS, TOWERS, FORMER)
+)
+SMALL = {
+    retrievers_module.PINNERFORMER: partial(train_pinnerformer, config=SMALL_FORMER),
+    retrievers_module.DCM: partial(train_dcm, config=SMALL_INTERESTS),
+    retrievers_module.CONDITIONAL: partial(train_conditional, config=SMALL_INTERESTS),
+    retrievers_module.TWO_TOWER: partial(train_two_tower, config=SMALL_TOWERS),
+}
+DIM = SMALL_PINSAGE.network.dim
+"""Of PinSage and of every learned retriever."""
 
 
 class Lines(list[str]):
@@ -106,6 +132,9 @@ def served() -> Iterator[None]:
         patch.setattr(pinsage_module, "shortfall", lambda part: None)
         patch.setattr(retrievers_module, "shortfall", lambda part: None)
         patch.setattr(searchsage_module, "shortfall", lambda part: None)
+        patch.setattr(train_module, "RETRIEVERS", SMALL)
+        patch.setattr(train_module, "train_pinsage", partial(train_pinsage, config=SMALL_PINSAGE))
+        patch.setattr(train_module, "train_searchsage", partial(train_searchsage, config=SMALL_SEARCHSAGE))
         patch.setattr(train_module, "train_transact", partial(train_transact, config=SMALL_TRANSACT))
         yield
 
@@ -158,8 +187,9 @@ def test_parts_live_in_their_spaces(trained: Trained):
         ("searchsage@1", "pins__searchsage__1"),
     ]
     for check in trained.collections:
-        joined = check.space == "searchsage@1"  # of content, PinSage and what people did
-        assert (check.rows, check.dim) == (900, 64 + 64 + 1 if joined else 64)
+        # SearchSage's is joined of content, PinSage and what people did
+        dim = {"content@1": 64, "searchsage@1": 64 + DIM + 1}.get(check.space, DIM)
+        assert (check.rows, check.dim) == (900, dim)
         assert check.recall_at_100 > 0.99 and check.filtered_fill > 0.99
 
 

@@ -74,7 +74,8 @@ def _farthest(rows: Floats, first: int, centroids: Floats, nearest: Floats) -> i
     pick = first % n
     nearest[:n] = -np.inf
     for j in range(wanted):
-        centroids[j] = rows[pick]
+        for c in range(rows.shape[1]):  # assigning the row compiles numba's shape errors, for four seconds
+            centroids[j, c] = rows[pick, c]
         pick, least = 0, np.float32(np.inf)
         for i in range(n):
             near = max(nearest[i], _dot(centroids[j], rows[i]))
