@@ -8,13 +8,14 @@ Learns from `--train-days`, measures on the `--held-out-days` after; an engageme
 action on a pin. `3+` are users with three or more interests: planted ones where the home has a demo world's
 truth, else topics engaged with in the last 14 days. `served` fills each interest's share of the 100 results
 instead of taking the best 100 over all. Means over seeds with their standard deviation, then every published
-direction that the rows allow. Finished runs are kept in `--runs` (JSON lines), so that a run that was cut short
-goes on; the last line is JSON.
+direction that the rows allow. Finished runs are kept in `--runs` (JSON lines, checkpoints beside it), so that
+a run that was cut short goes on; the last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -112,6 +113,7 @@ class _Runs(dict[str, Run]):
 
     def __init__(self, path: Path, data: str) -> None:
         self._path, self._data = path, data
+        self.checkpoints = path.with_suffix(".checkpoints") / hashlib.sha256(data.encode()).hexdigest()[:8]
         lines = path.read_text().splitlines() if path.exists() else []
         for line in map(json.loads, lines):
             if line["data"] == data:
@@ -141,6 +143,7 @@ class Comparing:
     def table(self, name: str, methods: list[str]) -> Table:
         """One published table; `methods` are the implicit ones."""
         fitting: dict[str, Any] = {"seeds": self.seeds, "known": self.known, "progress": _say}
+        fitting["checkpoints"] = self.known.checkpoints
         if name == "explicit":
             return compare_conditional(self.period, self.followed, self.base, self.training, **fitting)
         plans = {"implicit": implicit_methods, "routing": routing_ablation, "counts": interest_counts}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -136,11 +138,13 @@ def compare_implicit(
     title: str = "implicit",
     seeds: Sequence[int] = SEEDS,
     known: Known | None = None,
+    checkpoints: Path | None = None,
     progress: Progress = print,
 ) -> Table:
     """Train and measure every model with every seed that `known` does not have, and put it there.
 
-    `interests` (r,) is how many each held-out user-day's user has.
+    `interests` (r,) is how many each held-out user-day's user has. With `checkpoints`, a folder of this data
+    alone, training that was cut short goes on.
     """
     known = {} if known is None else known
     rows = []
@@ -148,9 +152,10 @@ def compare_implicit(
         runs = []
         for seed in seeds:
             settings = training.model_copy(update={"seed": seed})
-            key = f"{config.model_dump_json()} {settings.model_dump_json()}"
+            key = _key(config, settings)
             if key not in known:
-                known[key] = _measured(period, fit_implicit(period, config, settings)[0], interests)
+                network = fit_implicit(period, config, settings, checkpoints=_place(checkpoints, key))[0]
+                known[key] = _measured(period, network, interests)
             runs.append(known[key])
             progress(_line(f"{title}, {name}, seed {seed}", known[key]))
         rows.append(Row(name, tuple(runs)))
@@ -172,6 +177,7 @@ def compare_conditional(
     *,
     seeds: Sequence[int] = SEEDS,
     known: Known | None = None,
+    checkpoints: Path | None = None,
     progress: Progress = print,
 ) -> Table:
     """Item against source interest, filtered and not, over held-out users who follow topics (`following`).
@@ -183,11 +189,14 @@ def compare_conditional(
     runs: dict[TopicAssociation, list[Run]] = {TopicAssociation.ITEM: [], TopicAssociation.SOURCE: []}
     for seed in seeds:
         settings = training.model_copy(update={"seed": seed})
-        keys = {a: f"{a} {config.model_dump_json()} {settings.model_dump_json()}" for a in runs}
+        keys = {a: f"{a} {_key(config, settings)}" for a in runs}
         if not known.keys() >= set(keys.values()):
-            dcm = fit_implicit(period, Method.DCM.config(config), settings)[0]
+            implicit = Method.DCM.config(config)
+            place = _place(checkpoints, _key(implicit, settings))
+            dcm = fit_implicit(period, implicit, settings, checkpoints=place)[0]
             for association, key in keys.items():
-                network = fit_conditional(period, config, settings, association)[0]
+                place = _place(checkpoints, key)
+                network = fit_conditional(period, config, settings, association, checkpoints=place)[0]
                 known[key] = _conditional(period, followed, network, dcm)
         for association, key in keys.items():
             runs[association].append(known[key])
@@ -221,6 +230,14 @@ def _measured(period: Period, network: InterestNetwork, interests: Ints) -> Run:
     served = ranks(period.data, period.held_out, implicit_scores(network, period.data, served=True), interests)
     metrics = _named(best) | {"served@100": served.hit_rate(100)}
     return Run(metrics, {"best": best.ranks, "served": served.ranks})
+
+
+def _key(config: InterestsConfig, training: InterestsTraining) -> str:
+    return f"{config.model_dump_json()} {training.model_dump_json()}"
+
+
+def _place(checkpoints: Path | None, key: str) -> Path | None:
+    return checkpoints and checkpoints / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _line(what: str, run: Run) -> str:
