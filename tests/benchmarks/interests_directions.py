@@ -23,7 +23,7 @@ class Direction:
     table: str
     upper: str
     lower: str
-    ways: tuple[str, ...] = ("best",)
+    ways: tuple[str, ...] = ("best", "served")
     """How the lists were made."""
 
 
