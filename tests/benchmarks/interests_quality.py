@@ -7,30 +7,38 @@
 Learns from `--train-days`, measures on the `--held-out-days` after; an engagement is a user's first positive
 action on a pin. `3+` are users with three or more interests: planted ones where the home has a demo world's
 truth, else topics engaged with in the last 14 days. `served` fills each interest's share of the 100 results
-instead of taking the best 100 over all. Means over seeds with their standard deviation; the last line is JSON.
+instead of taking the best 100 over all. Means over seeds with their standard deviation, then every published
+direction that the rows allow. Finished runs are kept in `--runs` (JSON lines, checkpoints beside it), so that
+a run that was cut short goes on; the last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.benchmarks import interests_directions as directions
+from tests.benchmarks.pinnerformer_directions import verdict
 from training.cpu import tune_cpu
 from training.data.world_truth import WorldTruth
 from training.interests.engagements import UserDays, followed_topics
-from training.interests.evaluation import engaged_interests, popular_scores, ranks
+from training.interests.evaluation import HIT_AT, Ranks, engaged_interests, popular_scores, ranks
 from training.interests.fitting import Period, read_period
 from training.interests.tables import (
     MANY,
     SEEDS,
+    Run,
     Table,
     compare_conditional,
     compare_implicit,
+    following,
     implicit_methods,
     interest_counts,
     popularity_row,
@@ -45,7 +53,8 @@ from training.text_vectors import FILE, KeptSentences
 from validation.lake import Lake
 
 TABLES = ("implicit", "routing", "counts", "explicit")
-MAIN = f"HR@100 {MANY}+"
+RANKS = 2 * max(HIT_AT)
+"""Ranks are kept up to here."""
 
 
 def main() -> None:
@@ -61,6 +70,7 @@ def main() -> None:
     parser.add_argument(
         "--text-encoder", default=AUTO, help="who reads words: auto, ngrams, a package, a folder"
     )
+    parser.add_argument("--runs", type=Path, default=Path("interests-runs.jsonl"))
     parser.add_argument("--figure", type=Path, help="where to draw the tables (png or svg)")
     args = parser.parse_args()
     tune_cpu(threads=1)
@@ -69,81 +79,97 @@ def main() -> None:
     end = lake.interval()[1]
     period = read_period(lake, pins, end - timedelta(days=args.held_out_days), end, args.train_days)
     interests, kind = interests_of(period, args.home)
-    seeds = tuple(SEEDS[0] + i for i in range(args.seeds))
-    print(_shape(period, interests, kind), flush=True)
-    training = InterestsTraining(epochs=args.epochs)
+    floor = ranks(period.data, period.held_out, popular_scores(period.data), interests)
+    print(_shape(period, floor, kind), flush=True)
     tower = ItemTowerConfig(performance=not args.no_performance)
     base = InterestsConfig(item_tower=tower)
-    tables = run(lake, period, interests, args.tables, args.methods, base, training, seeds)
+    known = _Runs(args.runs, f"{args.home} {args.text_encoder} {args.train_days} {args.held_out_days}")
+    comparing = Comparing(
+        period=period,
+        interests=interests,
+        followed=_followed(lake, period),
+        base=base,
+        training=InterestsTraining(epochs=args.epochs),
+        seeds=tuple(SEEDS[0] + i for i in range(args.seeds)),
+        known=known,
+    )
+    results: dict[str, Any] = {"interests": kind}
+    tables = [comparing.table(name, args.methods) for name in args.tables]
     for table in tables:
-        print(f"\n{table.markdown()}")
-    results: dict[str, Any] = {table.title: table.named() for table in tables}
-    results |= {"interests": kind, "goals": goals(tables)}
+        differences = directions.found(table, *comparing.measured_on(table.title, floor))
+        print(f"\n{table.markdown()}\n\n{directions.markdown(differences)}")
+        results[table.title] = table.named()
+        results[f"{table.title} directions"] = {
+            name: [round(spread.mean, 5), round(spread.error or 0.0, 5), verdict(spread)]
+            for name, spread in differences
+        }
     if args.figure is not None:
         draw(tables, args.figure)
     print(json.dumps(results))
 
 
-def run(
-    lake: Lake,
-    period: Period,
-    interests: np.ndarray,
-    names: list[str],
-    methods: list[str],
-    base: InterestsConfig,
-    training: InterestsTraining,
-    seeds: tuple[int, ...],
-) -> list[Table]:
-    """The tables asked for; a model that stands in several is trained once. `methods` are the implicit ones."""
+class _Runs(dict[str, Run]):
+    """Finished runs, kept as JSON lines."""
 
-    def progress(line: str) -> None:
-        print(line, flush=True)
+    def __init__(self, path: Path, data: str) -> None:
+        self._path, self._data = path, data
+        self.checkpoints = path.with_suffix(".checkpoints") / hashlib.sha256(data.encode()).hexdigest()[:8]
+        lines = path.read_text().splitlines() if path.exists() else []
+        for line in map(json.loads, lines):
+            if line["data"] == data:
+                places = {way: np.array(at, np.int64) for way, at in line["ranks"].items()}
+                super().__setitem__(line["key"], Run(line["metrics"], places))
 
-    plans = {"implicit": implicit_methods, "routing": routing_ablation, "counts": interest_counts}
-    known: dict[str, Any] = {}
-    tables = []
-    for name in names:
+    def __setitem__(self, key: str, run: Run) -> None:
+        super().__setitem__(key, run)
+        places = {way: np.minimum(at, RANKS).tolist() for way, at in run.ranks.items()}
+        line = {"data": self._data, "key": key, "metrics": run.metrics, "ranks": places}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """What every table is made from."""
+
+    period: Period
+    interests: np.ndarray  # (r,) of each held-out user-day
+    followed: dict[int, np.ndarray]
+    base: InterestsConfig
+    training: InterestsTraining
+    seeds: tuple[int, ...]
+    known: _Runs
+
+    def table(self, name: str, methods: list[str]) -> Table:
+        """One published table; `methods` are the implicit ones."""
+        fitting: dict[str, Any] = {"seeds": self.seeds, "known": self.known, "progress": _say}
+        fitting["checkpoints"] = self.known.checkpoints
         if name == "explicit":
-            tables.append(_explicit(lake, period, base, training, seeds, known))
-            continue
-        models = plans[name](base)
+            return compare_conditional(self.period, self.followed, self.base, self.training, **fitting)
+        plans = {"implicit": implicit_methods, "routing": routing_ablation, "counts": interest_counts}
+        models = plans[name](self.base)
         if name == "implicit":
             models = {method: config for method, config in models.items() if method in methods}
-        made = compare_implicit(
-            period,
-            interests,
-            models,
-            training,
-            title=name,
-            seeds=seeds,
-            known=known,
-            progress=progress,
-        )
-        tables.append(Table(name, (popularity_row(period, interests), *made.rows)))
-    return tables
+        made = compare_implicit(self.period, self.interests, models, self.training, title=name, **fitting)
+        return Table(name, (popularity_row(self.period, self.interests), *made.rows))
+
+    def measured_on(self, name: str, floor: Ranks) -> tuple[np.ndarray, np.ndarray]:
+        """(t,) users and interests of the engagements that a table's ranks are of; `floor` is over all."""
+        if name != "explicit":
+            return floor.users, floor.interests
+        data = self.period.data
+        found = ranks(data, following(self.period, self.followed), popular_scores(data))
+        return found.users, found.interests
 
 
-def _explicit(
-    lake: Lake,
-    period: Period,
-    base: InterestsConfig,
-    training: InterestsTraining,
-    seeds: tuple[int, ...],
-    known: dict[str, Any],
-) -> Table:
-    dcm = Method.DCM.config(base).model_dump_json()
-    implicit = {seed: known[f"{dcm} {seed}"][0] for seed in seeds if f"{dcm} {seed}" in known}
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _followed(lake: Lake, period: Period) -> dict[int, np.ndarray]:
+    """Topics that users followed when the held-out days began, as many as serving draws of them."""
     first = datetime.fromtimestamp(int(period.held_out.times_ms.min()) / 1000, UTC)
-    topics = {u: sample_followed(t, (7, u)) for u, t in followed_topics(lake, first).items()}
-    return compare_conditional(
-        period,
-        topics,
-        base,
-        training,
-        implicit=implicit if len(implicit) == len(seeds) else None,
-        seeds=seeds,
-        progress=lambda line: print(line, flush=True),
-    )
+    return {u: sample_followed(t, (7, u)) for u, t in followed_topics(lake, first).items()}
 
 
 def _pins(lake: Lake, home: Path, reader: str) -> Pins:
@@ -173,29 +199,13 @@ def planted_interests(days: UserDays, truth: WorldTruth) -> np.ndarray:
     return out
 
 
-def goals(tables: list[Table]) -> dict[str, str]:
-    """DCM over MIND and over the single embedding, beyond the seeds' spread, on users of many interests."""
-    out = {}
-    for table in tables:
-        if table.title != "implicit":
-            continue
-        for metric in (MAIN, f"HR@1000 {MANY}+"):
-            for over in (Method.MIND, Method.SINGLE):
-                if not {Method.DCM.value, over.value} <= {row.name for row in table.rows}:
-                    continue
-                margin, spread = table.margin(metric, Method.DCM.value, over.value)
-                verdict = "met" if margin > spread else "MISSED"
-                out[f"dcm over {over.value}, {metric}"] = f"{margin:+.4f}, spread {spread:.4f}: {verdict}"
-    return out
-
-
 def draw(tables: list[Table], path: Path) -> None:
     """One panel a table: bars of its first two metrics, whiskers the seeds' spread."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(tables), 3.6), layout="constrained")
     for axes, table in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables, strict=True):
-        metrics = list(table.rows[0].runs[0])[:2]
+        metrics = table.rows[0].metrics[:2]
         place = np.arange(len(table.rows))
         for offset, (metric, colour) in enumerate(zip(metrics, ("#c8102e", "#4a6fa5"), strict=False)):
             means = [row.mean(metric) for row in table.rows]
@@ -207,12 +217,11 @@ def draw(tables: list[Table], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _shape(period: Period, interests: np.ndarray, kind: str) -> str:
-    found = ranks(period.data, period.held_out, popular_scores(period.data), interests)
-    error = found.error(100, MANY)
+def _shape(period: Period, floor: Ranks, kind: str) -> str:
+    error = floor.error(100, MANY)
     return (
         f"learned from {len(period.train.pins):,} engagements on {len(period.train):,} user-days, measured on "
-        f"{found.count():,} ({found.count(MANY):,} of users with {MANY}+ {kind} interests), "
+        f"{floor.count():,} ({floor.count(MANY):,} of users with {MANY}+ {kind} interests), "
         f"{len(period.candidates):,} candidates; standard error of popularity's rate {error:.4f}\n"
     )
 

@@ -140,7 +140,9 @@ def implicit_scores(network: InterestNetwork, data: Engagements, *, served: bool
     def scores(days: UserDays, vectors: Floats) -> Lists:
         histories = data.actions.histories(days.users, days.times_ms, vectors, network.config.length, clusters)
         found = embed_users(network, histories)
-        table = found.vectors.numpy() @ vectors.T  # (b, K, p)
+        embeddings = found.vectors.numpy()
+        products = embeddings.reshape(-1, embeddings.shape[2]) @ vectors.T  # one product, not one a user
+        table = products.reshape(*embeddings.shape[:2], -1)  # (b, K, p)
         table[:, :, ~vectors.any(axis=1)] = -np.inf
         table[~found.mask.numpy()] = -np.inf
         return Lists(table, found.weights.numpy()) if served else one_list(table.max(axis=1))

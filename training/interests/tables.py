@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.interests.engagements import UserDays
 from training.interests.evaluation import (
     HIT_AT,
     Ranks,
@@ -30,19 +34,35 @@ MANY = 3
 """Interests from which a user counts as having many."""
 
 
+class Run(NamedTuple):
+    """What one model, trained with one seed, found."""
+
+    metrics: Mapping[str, float]
+    ranks: Mapping[str, Ints]
+    """(t,) rank of every held-out engagement, from 1; by how lists are made, where there are several ways."""
+
+
+Known = MutableMapping[str, Run]
+"""Finished runs by what made them: a model that stands in several tables is trained once."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One model over its seeds."""
 
     name: str
-    runs: tuple[Mapping[str, float], ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(self.runs[0].metrics)
 
     def mean(self, metric: str) -> float:
-        return float(np.mean([run[metric] for run in self.runs]))
+        return float(np.mean([run.metrics[metric] for run in self.runs]))
 
     def spread(self, metric: str) -> float:
         """Standard deviation over the seeds (n - 1); 0 for a row that has one."""
-        return float(np.std([run[metric] for run in self.runs], ddof=1)) if len(self.runs) > 1 else 0.0
+        return float(np.std([run.metrics[metric] for run in self.runs], ddof=1)) if len(self.runs) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ class Table:
 
     def markdown(self) -> str:
         """The table, mean ± spread over seeds."""
-        metrics = list(self.rows[0].runs[0])
+        metrics = self.rows[0].metrics
         lines = [f"| {self.title} | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
         for row in self.rows:
             cells = [f"{row.mean(m):.4f} ± {row.spread(m):.4f}" for m in metrics]
@@ -78,7 +98,7 @@ class Table:
         return {
             f"{row.name}.{metric}": [round(row.mean(metric), 5), round(row.spread(metric), 5)]
             for row in self.rows
-            for metric in row.runs[0]
+            for metric in row.metrics
         }
 
 
@@ -117,28 +137,27 @@ def compare_implicit(
     *,
     title: str = "implicit",
     seeds: Sequence[int] = SEEDS,
-    known: dict[str, tuple[InterestNetwork, Mapping[str, float]]] | None = None,
-    progress: Progress | None = None,
+    known: Known | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress = print,
 ) -> Table:
-    """Train and measure every model with every seed.
+    """Train and measure every model with every seed that `known` does not have, and put it there.
 
-    `interests` (r,) is how many each held-out user-day's user has. `known` keeps what was fitted, by
-    configuration and seed, so that a model that stands in several tables is trained once.
+    `interests` (r,) is how many each held-out user-day's user has. With `checkpoints`, a folder of this data
+    alone, training that was cut short goes on.
     """
     known = {} if known is None else known
     rows = []
     for name, config in models.items():
         runs = []
         for seed in seeds:
-            key = f"{config.model_dump_json()} {seed}"
+            settings = training.model_copy(update={"seed": seed})
+            key = _key(config, settings)
             if key not in known:
-                settings = training.model_copy(update={"seed": seed})
-                network, _ = fit_implicit(period, config, settings)
-                known[key] = network, _measured(period, network, interests)
-                if progress is not None:
-                    shown = ", ".join(f"{m} {v:.4f}" for m, v in known[key][1].items())
-                    progress(f"{title}, {name}, seed {seed}: {shown}")
-            runs.append(known[key][1])
+                network = fit_implicit(period, config, settings, checkpoints=_place(checkpoints, key))[0]
+                known[key] = _measured(period, network, interests)
+            runs.append(known[key])
+            progress(_line(f"{title}, {name}, seed {seed}", known[key]))
         rows.append(Row(name, tuple(runs)))
     return Table(title, tuple(rows))
 
@@ -146,7 +165,8 @@ def compare_implicit(
 def popularity_row(period: Period, interests: Ints) -> Row:
     """One order for everybody, the floor of every table."""
     found = ranks(period.data, period.held_out, popular_scores(period.data), interests)
-    return Row("popularity", (_named(found) | {"served@100": found.hit_rate(100)},))
+    metrics = _named(found) | {"served@100": found.hit_rate(100)}
+    return Row("popularity", (Run(metrics, {"best": found.ranks}),))
 
 
 def compare_conditional(
@@ -155,44 +175,73 @@ def compare_conditional(
     config: InterestsConfig,
     training: InterestsTraining,
     *,
-    implicit: Mapping[int, InterestNetwork] | None = None,
     seeds: Sequence[int] = SEEDS,
-    progress: Progress | None = None,
+    known: Known | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress = print,
 ) -> Table:
-    """Item against source interest, filtered and not, over held-out users who follow topics.
+    """Item against source interest, filtered and not, over held-out users who follow topics (`following`).
 
-    With `implicit`, a DCM network a seed, also the share of explicit candidates (100 each) it finds itself.
+    `overlap` is the share of explicit candidates (100 each) that a DCM of the same seed finds itself.
     """
-    data = period.data
-    days = period.held_out.take(np.flatnonzero(np.isin(period.held_out.users, list(followed))))
+    known = {} if known is None else known
     config = config.model_copy(update={"construction": Construction.TOPICS})
-    rows = []
-    for association in (TopicAssociation.ITEM, TopicAssociation.SOURCE):
-        runs = []
-        for seed in seeds:
-            settings = training.model_copy(update={"seed": seed})
-            network, _, _ = fit_conditional(period, config, settings, association)
-            run: dict[str, float] = {}
-            for name, filtered in (("filtered", True), ("unfiltered", False)):
-                explicit = conditional_scores(network, data, followed, filtered=filtered)
-                found = ranks(data, days, explicit)
-                run |= {f"{name}@{k}": found.hit_rate(k) for k in HIT_AT}
-                if implicit is not None and filtered:
-                    run["overlap"] = overlap(explicit, implicit_scores(implicit[seed], data), data, days)
-            runs.append(run)
-            if progress is not None:
-                progress(
-                    f"explicit, {association}, seed {seed}: "
-                    + ", ".join(f"{m} {v:.4f}" for m, v in run.items())
-                )
-        rows.append(Row(f"{association.value} interest", tuple(runs)))
-    return Table("explicit", tuple(rows))
+    runs: dict[TopicAssociation, list[Run]] = {TopicAssociation.ITEM: [], TopicAssociation.SOURCE: []}
+    for seed in seeds:
+        settings = training.model_copy(update={"seed": seed})
+        keys = {a: f"{a} {_key(config, settings)}" for a in runs}
+        if not known.keys() >= set(keys.values()):
+            implicit = Method.DCM.config(config)
+            place = _place(checkpoints, _key(implicit, settings))
+            dcm = fit_implicit(period, implicit, settings, checkpoints=place)[0]
+            for association, key in keys.items():
+                place = _place(checkpoints, key)
+                network = fit_conditional(period, config, settings, association, checkpoints=place)[0]
+                known[key] = _conditional(period, followed, network, dcm)
+        for association, key in keys.items():
+            runs[association].append(known[key])
+            progress(_line(f"explicit, {association}, seed {seed}", known[key]))
+    return Table("explicit", tuple(Row(f"{a.value} interest", tuple(found)) for a, found in runs.items()))
 
 
-def _measured(period: Period, network: InterestNetwork, interests: Ints) -> dict[str, float]:
+def following(period: Period, followed: Mapping[int, Ints]) -> UserDays:
+    """The held-out days of users who follow topics."""
+    return period.held_out.take(np.flatnonzero(np.isin(period.held_out.users, list(followed))))
+
+
+def _conditional(
+    period: Period, followed: dict[int, Ints], network: InterestNetwork, dcm: InterestNetwork
+) -> Run:
+    data, days = period.data, following(period, followed)
+    metrics: dict[str, float] = {}
+    places: dict[str, Ints] = {}
+    for name, filtered in (("filtered", True), ("unfiltered", False)):
+        explicit = conditional_scores(network, data, followed, filtered=filtered)
+        found = ranks(data, days, explicit)
+        metrics |= {f"{name}@{k}": found.hit_rate(k) for k in HIT_AT}
+        places[name] = found.ranks
+        if filtered:
+            metrics["overlap"] = overlap(explicit, implicit_scores(dcm, data), data, days)
+    return Run(metrics, places)
+
+
+def _measured(period: Period, network: InterestNetwork, interests: Ints) -> Run:
     best = ranks(period.data, period.held_out, implicit_scores(network, period.data), interests)
     served = ranks(period.data, period.held_out, implicit_scores(network, period.data, served=True), interests)
-    return _named(best) | {"served@100": served.hit_rate(100)}
+    metrics = _named(best) | {"served@100": served.hit_rate(100)}
+    return Run(metrics, {"best": best.ranks, "served": served.ranks})
+
+
+def _key(config: InterestsConfig, training: InterestsTraining) -> str:
+    return f"{config.model_dump_json()} {training.model_dump_json()}"
+
+
+def _place(checkpoints: Path | None, key: str) -> Path | None:
+    return checkpoints and checkpoints / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _line(what: str, run: Run) -> str:
+    return f"{what}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in run.metrics.items())
 
 
 def _named(found: Ranks) -> dict[str, float]:

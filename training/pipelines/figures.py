@@ -64,6 +64,22 @@ def staleness_of(metrics: Mapping[str, float]) -> Figure:
     return figure
 
 
+def recall_by_length(metrics: Mapping[str, float], role: str) -> Figure:
+    """Recall against how many pins are fetched, beside popularity's, from a retriever's metrics."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    for name, colour, line in ((role, RED, "-"), ("popularity", GREY, ":")):
+        start = f"{name}/recall_at_"
+        lengths = sorted(int(rest) for m in metrics if (rest := m.removeprefix(start)).isdecimal())
+        found = [metrics[f"{start}{k}"] for k in lengths]
+        axes.plot(lengths, found, marker="o", color=colour, linestyle=line, label=name)
+    axes.set(xlabel="pins fetched", ylabel="recall", ylim=(0, None))
+    axes.legend(frameon=False)
+    return figure
+
+
 def interest_map(vectors: Array, labels: NDArray[np.int64], medoids: NDArray[np.int64], title: str) -> Figure:
     """A user's pins (m, d) on their two leading principal directions, coloured by interest.
 

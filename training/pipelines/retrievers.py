@@ -29,6 +29,7 @@ from training.models import weights as weights_module
 from training.models.interactions import Pins
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_part, content_space_of, load_catalogue
+from training.pipelines.figures import recall_by_length
 from training.pipelines.registering import flat_params, kept_weights, register, space_part, unchanged
 from training.registry import (
     FLAVOURS,
@@ -154,7 +155,7 @@ def train_retriever(
         interval=(lake.interval()[0], end),
         datasets=(Dataset(", ".join(recipe.tables), str(ctx.lake), data),),
         signature=recipe.signature(network),
-        figures=figures,
+        figures={**figures, "recall": recall_by_length(metrics, name)},
         requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
         inputs=inputs,
         tags={"feature_service": SERVICES[name], "content_space": content.space or ""} | tags,

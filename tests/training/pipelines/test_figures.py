@@ -8,7 +8,7 @@ import pytest
 
 from training.models.interactions import Pins
 from training.models.pinnersage import MS_PER_DAY, PinnerSageConfig
-from training.pipelines.figures import interest_map, staleness_of
+from training.pipelines.figures import interest_map, recall_by_length, staleness_of
 from training.pipelines.interest_map import interest_maps
 from training.pipelines.user_actions import UserActions
 
@@ -22,6 +22,14 @@ def test_staleness_goes_from_the_oldest_vectors_to_the_newest() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["once", "daily", "realtime"]
     assert list(ours.get_ydata()) == [0.1, 0.2, 0.3]
     assert set(popular.get_ydata()) == {0.05}
+
+
+def test_recall_rises_with_what_is_fetched_beside_popularity() -> None:
+    metrics = {"dcm/recall_at_100": 0.3, "dcm/recall_at_10": 0.1, "dcm/recall_error_at_100": 0.02}
+    metrics |= {"dcm/recall_at_100/new_users": 0.2, "popularity/recall_at_10": 0.05, "dcm/ndcg_at_10": 0.9}
+    ours, popular = recall_by_length(metrics, "dcm").axes[0].lines
+    assert list(zip(ours.get_xdata(), ours.get_ydata(), strict=True)) == [(10, 0.1), (100, 0.3)]
+    assert list(zip(popular.get_xdata(), popular.get_ydata(), strict=True)) == [(10, 0.05)]
 
 
 def test_a_map_lies_along_the_widest_direction() -> None:

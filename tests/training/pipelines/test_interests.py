@@ -60,6 +60,8 @@ def test_a_version_is_a_space(ctx: TrainingContext, parts: dict[str, Part], mode
     assert registry.params(model, part.version)["training.epochs"] == "2"
     rates = [v for k, v in part.metrics.items() if "hr_at_" in k]
     assert rates and all(0 <= rate <= 1 for rate in rates)
+    run = registry.version(model, part.version).run_id
+    assert [f.path for f in registry.client.list_artifacts(run, "figures")] == ["figures/recall.png"]
 
 
 def test_the_same_inputs_make_no_new_version(

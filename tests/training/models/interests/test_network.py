@@ -76,7 +76,7 @@ def some_history(made: InterestNetwork, actions: int, now: int = 10_000_000) -> 
 
 
 @pytest.mark.parametrize("method", list(Method))
-@pytest.mark.parametrize("actions", [0, 1, 2, 25])
+@pytest.mark.parametrize("actions", [0, 1, 2, 25, 10_000])
 def test_every_method_answers_every_history(method: Method, actions: int) -> None:
     made = network(method.config(BASE))
     vectors, signs, times, rows = some_history(made, actions)

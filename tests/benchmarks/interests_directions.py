@@ -1,0 +1,84 @@
+"""Published directions of multi-interest and conditional retrieval: differences of two rows, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.benchmarks.pinnerformer_directions import verdict
+from training.evaluation.spread import Spread, difference
+from training.interests.evaluation import HIT_AT
+from training.interests.tables import MANY, Row, Table
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Row `upper` of a table above row `lower`, as published."""
+
+    table: str
+    upper: str
+    lower: str
+    ways: tuple[str, ...] = ("best", "served")
+    """How the lists were made."""
+
+
+CONDITIONAL = ("filtered", "unfiltered")
+
+DIRECTIONS = (
+    *(Direction("implicit", "dcm", name) for name in ("mind", "single", "self_attention", "tokens", "pfs")),
+    Direction("routing", "both", "neither"),
+    Direction("routing", "both", "SAR only"),
+    Direction("routing", "both", "VA-FPI only"),
+    Direction("routing", "SAR only", "neither"),
+    Direction("routing", "VA-FPI only", "neither"),
+    Direction("counts", "K=7", "K=4"),
+    Direction("counts", "K=7", "K=2"),
+    Direction("counts", "K=4", "K=2"),
+    Direction("explicit", "source interest", "item interest", CONDITIONAL),
+)
+
+
+def found(table: Table, users: Ints, interests: Ints) -> list[tuple[str, Spread]]:
+    """Every direction whose rows the table has, by name, at each list length; `users` and `interests` (t,) of
+    the held-out engagements."""
+    groups = {"": np.ones(len(users), bool)}
+    if table.title != "explicit":
+        groups[f", {MANY}+"] = interests >= MANY
+    out = []
+    for direction in DIRECTIONS:
+        if direction.table != table.title or not {direction.upper, direction.lower} <= _names(table):
+            continue
+        upper, lower = table.row(direction.upper), table.row(direction.lower)
+        for way in direction.ways:
+            for k in HIT_AT:
+                for group, kept in groups.items():
+                    sides = [_by_user(row, way, k, users, kept) for row in (upper, lower)]
+                    shown = "" if way == "best" else f"{way} "
+                    name = f"{direction.upper} > {direction.lower}, {shown}HR@{k}{group}"
+                    out.append((name, difference(*sides)))
+    return out
+
+
+def markdown(differences: Sequence[tuple[str, Spread]]) -> str:
+    """The differences as a table."""
+    lines = ["| direction | difference, 95 % over users | over seeds | |", "|---|---|---|---|"]
+    for name, spread in differences:
+        change = f"{spread.mean:+.4f} ± {spread.error or 0.0:.4f}"
+        lines.append(f"| {name} | {change} | {spread.seeds or 0.0:.4f} | {verdict(spread)} |")
+    return "\n".join(lines)
+
+
+def _names(table: Table) -> set[str]:
+    return {row.name for row in table.rows}
+
+
+def _by_user(row: Row, way: str, k: int, users: Ints, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(seeds, users) hits, scaled so that their mean over users is the hit rate over engagements."""
+    _, owner = np.unique(users[kept], return_inverse=True)
+    each = [np.bincount(owner, weights=run.ranks[way][kept] <= k) for run in row.runs]
+    return np.stack(each) * len(each[0]) / kept.sum()

@@ -1,0 +1,128 @@
+"""Are our retrieval models level with the best baseline, and is the blend above each of its sources?
+
+    make bench NAME=retrieval_quality ARGS='--home H --runs DIR'
+
+`corkboard evaluate --protocol temporal` on a home's lake. Every list is kept in `--runs`, so that a run that
+was cut short goes on, and models may be fitted in several calls. Then the differences that the question is
+about, user by user. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from infra.evaluation import lake_of, sentences_of
+from infra.home import Home
+from tests.benchmarks.pinnerformer_directions import verdict
+from training.cpu import tune_cpu
+from training.evaluation import temporal
+from training.evaluation.as_of import AsOf, Blend, Fit, Model, Recommend
+from training.evaluation.report import Report
+from training.evaluation.seeded import Seeded
+from training.evaluation.spread import Spread
+from training.evaluation.temporal_models import BLENDED, SOURCES, models
+
+BASELINES = ("popularity", "itemknn", "rp3beta", "ease", "ials", "sasrec")
+METRICS = ("HR@100", "Recall@100", "NDCG@100")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", help="all if left out")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--days", type=int)
+    parser.add_argument("--max-users", type=int)
+    parser.add_argument("--runs", type=Path, default=Path("retrieval-runs"))
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    args = parser.parse_args()
+    home = Home.at(args.home)
+    tune_cpu(threads=1)
+    known = models(os.cpu_count() or 1, partial(sentences_of, home, _say))
+    chosen = {name: kept(name, known[name], args.runs, str(args.home)) for name in args.models or known}
+    report = temporal.evaluate(
+        lake_of(home),
+        chosen,
+        days=args.days,
+        seeds=range(args.seeds),
+        max_users=args.max_users,
+        progress=_say,
+    )
+    print(f"\n{report.table()}\n")
+    if args.json is not None:
+        args.json.write_text(report.to_json())
+    differences = compared(report)
+    print("| HR, recall and NDCG of 100 | difference, 95 % over users | over seeds | |\n|---|---|---|---|")
+    for name, spread in differences.items():
+        change = f"{spread.mean:+.4f} ± {spread.error or 0.0:.4f}"
+        print(f"| {name} | {change} | {spread.seeds or 0.0:.4f} | {verdict(spread)} |")
+    print(json.dumps({name: [s.mean, s.error, s.seeds, verdict(s)] for name, s in differences.items()}))
+
+
+def kept(name: str, model: Model, runs: Path, data: str) -> Model:
+    """The model, with what it recommends kept in files below `runs`, a file a fit, cut and set of users."""
+    if isinstance(model, Blend):
+        return model
+    if isinstance(model, Seeded):
+        return Seeded(lambda seed: _variants(f"{data} {name} {seed}", model.variants(seed), runs / name))
+    fits: Sequence[Fit] = model if isinstance(model, Sequence) else [model]
+    return _variants(f"{data} {name}", fits, runs / name)
+
+
+def _variants(key: str, fits: Sequence[Fit], folder: Path) -> list[Fit]:
+    return [_kept(f"{key} {place}", fit, folder) for place, fit in enumerate(fits)]
+
+
+def _kept(key: str, fit: Fit, folder: Path) -> Fit:
+    def fitted(known: AsOf) -> Recommend:
+        recommenders: list[Recommend] = []
+
+        def recommend(users: np.ndarray, k: int) -> np.ndarray:
+            asked = hashlib.sha256(f"{key} {known.cut} {k}".encode() + users.tobytes()).hexdigest()[:24]
+            path = folder / f"{asked}.npy"
+            if not path.exists():
+                if not recommenders:
+                    recommenders.append(fit(known))
+                folder.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(".part.npy")
+                np.save(part, recommenders[0](users, k))
+                part.replace(path)
+            return np.load(path)
+
+        return recommend
+
+    return fitted
+
+
+def compared(report: Report) -> dict[str, Spread]:
+    """Our best source less the best baseline, and the blend less every source, by metric."""
+    there = {row.model for row in report.rows}
+    out = {}
+    for metric in METRICS:
+
+        def best(names: Sequence[str], metric: str = metric) -> str | None:
+            found = [name for name in names if name in there]
+            return max(found, key=lambda name: report.row(name).mean(metric), default=None)
+
+        pairs = [(best(SOURCES), best(BASELINES))]
+        pairs += [(BLENDED, source) for source in SOURCES if {BLENDED, source} <= there]
+        for upper, lower in pairs:
+            if upper is not None and lower is not None:
+                out[f"{upper} > {lower}, {metric}"] = report.difference(upper, lower, metric)
+    return out
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
