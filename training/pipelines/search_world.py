@@ -22,6 +22,9 @@ from training.searchsage.trainer import SearchSageTraining
 from validation.lake import Lake
 from validation.manifest import Part
 
+MOST_CHECKED = 5_000
+"""Pairs that are chosen on: all that is tried is asked about each of them."""
+
 
 class SearchSagePipeline(BaseModel):
     """Everything one SearchSage version is made with."""
@@ -87,16 +90,16 @@ class SearchWorld:
         """Ids of the pins that could be found."""
         return self.pins.ids[self.pins.candidates]
 
-    def texts(self) -> list[str]:
-        """What the pins that could be found say, those of `candidates` in order."""
+    def texts(self, pin_ids: np.ndarray | None = None) -> list[str]:
+        """What pins say, those of `candidates` in order where none are named."""
         ids, texts = catalogue_texts(self.lake)
         at = dict(zip(ids.tolist(), texts, strict=True))
-        return [at[pin] for pin in self.candidates.tolist()]
+        return [at[pin] for pin in (self.candidates if pin_ids is None else pin_ids).tolist()]
 
     def learning(self, checked: float) -> Learning:
-        """The newest share `checked` of the pairs before the cut, and what lies before it."""
+        """The newest share `checked` of the pairs before the cut, MOST_CHECKED at most, and those before."""
         pairs, pins = self.split.train, self.pins
-        first = int(len(pairs) * (1 - checked))
+        first = max(int(len(pairs) * (1 - checked)), len(pairs) - MOST_CHECKED)
         newest = np.arange(len(pairs)) >= first
         if not self.split.of_titles:  # a title is as old as its pin, and is not found before that
             since = datetime.fromtimestamp(int(pairs.times_ms[first]) / 1000, UTC)
