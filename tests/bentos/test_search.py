@@ -339,7 +339,7 @@ def test_words_are_loaded_with_the_release_and_damaged_ones_reject_it(tmp_path: 
     SearchFusion(meaning=0.8).save(tmp_path)
     assert with_fusion(bare, SharedParts(lambda model, version: tmp_path)).fusion == SearchFusion(meaning=0.8)
     (tmp_path / "fusion.json").write_text("{")
-    with pytest.raises(ReleaseRejected, match=r"searchsage@1 cannot be read: .*--model searchsage"):
+    with pytest.raises(ReleaseRejected, match=r"(?s)searchsage@1 cannot be read: .*--model searchsage"):
         with_fusion(bare, SharedParts(lambda model, version: tmp_path))
     with pytest.raises(ReleaseRejected, match=r"searchsage@1 cannot be read: .*--model searchsage"):
         query_vectors(bare.manifest, SharedParts(lambda model, version: tmp_path / "nothing"))
