@@ -173,18 +173,24 @@ def fit(
     world: SearchWorld, config: SearchSagePipeline, space: str, **how: object
 ) -> tuple[QueryEncoder, SearchFusion, dict[str, float]]:
     """(encoder, how it is fused with words, what it says of its training) of the pairs before the cut; `how` is
-    as in `trainer.train`."""
+    as in `trainer.train`.
+
+    Titles are what pins say and not how people ask: an encoder that has read more than them, and reads the
+    pins' own texts, keeps its weights.
+    """
     width = world.pins.vectors.shape[1]
     tower, tokens, origin = start(config.network, width, world.texts(), config.training.seed)
     own_words = world.space.sentences is not None and str(world.space.sentences) == origin
     text = world.space.rotation if own_words and config.network.reads_as_sentences else None
-    learning = world.learning(config.checked_share)
+    learning, training = world.learning(config.checked_share), config.training
+    if world.split.of_titles and text is not None:
+        training = training.model_copy(update={"epochs": 0})
     trained = train(
         tower,
         tokens,
         learning.pairs,
         learning.pins,
-        config.training,
+        training,
         checked=learning.checked,
         text=text,
         **how,  # type: ignore[arg-type]
@@ -257,8 +263,10 @@ def _reader(config: SearchSagePipeline) -> str:
 def _notes(split: SplitPairs, learned_until: str) -> str:
     if split.of_titles:
         return (
-            "Nobody searches in this data: **titles stand for queries**, each answered by its own pin. It has "
-            "learned what pins say, not what people mean; metrics are of the newest pins' titles. "
+            "Nobody searches in this data: **titles stand for queries**, each answered by its own pin. They "
+            "say what pins are called, not how people ask: an encoder that comes with language keeps it, and "
+            "maps queries among the pins' texts; a small one from scratch learns from titles. Metrics are of "
+            "the newest pins' titles. "
         )
     return (
         f"Learned from saves and long clicks after searches before {learned_until}; metrics are of those from "

@@ -181,14 +181,17 @@ def test_search_is_no_worse_for_it_than_by_words_alone(part: Part) -> None:
 def test_titles_are_declared(
     tmp_path: Path, give_registry: GiveRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from training.pipelines import search_world
     from training.searchsage import pairs
 
     monkeypatch.setattr(pairs, "LEAST_PAIRS", 100)
+    monkeypatch.setattr(search_world, "MOST_TITLES", 80)
     give_registry(tmp_path)
     write_lake(tmp_path / "lake", frames(searched=False))
     mine = context(tmp_path)
     made = train_searchsage(mine, train_content(mine), CONFIG)
     version = Registry(mine.mlflow_uri).version("searchsage", made.version)
+    assert made.metrics["learned_pairs"] == 80
     assert version.tags["pairs"] == "titles" and "titles stand for queries" in version.description
     assert SearchFusion.load(Registry(mine.mlflow_uri).download("searchsage", made.version)) == SearchFusion()
     assert "damping 60, by default, for titles choose nothing" in version.description
