@@ -12,7 +12,7 @@ from bentos import filters
 from bentos.ads_stages import Price, Slots
 from bentos.feed import Surface
 from bentos.ranking_stages import Calibrate, Diversify, Rank, Value
-from bentos.search_stages import OrPopular, on_topic
+from bentos.search_stages import Blend, OrPopular, on_topic
 from bentos.sources import (
     conditional,
     dcm,
@@ -106,7 +106,7 @@ SEARCH: tuple[Stage, ...] = (
         )
     ),
     OrPopular(deadline_ms=300),
-    Merge(budget=400),
+    Blend(budget=400),
     Keep("not_hidden", filters.not_hidden),
     ReadPins(deadline_ms=500),
     Keep("on_topic", on_topic),

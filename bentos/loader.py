@@ -26,7 +26,7 @@ from bentos.ranking_stages import CALIBRATION_FEATURES
 from bentos.registry import ModelRegistry
 from bentos.rehearsal import check_ranker, probe, rehearse
 from bentos.release import ServingRelease
-from bentos.search_parts import query_vectors, with_words
+from bentos.search_parts import query_vectors, with_fusion, with_words
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from bentos.shared_parts import SharedParts
@@ -105,7 +105,7 @@ class ReleaseLoader:
             space=content.space if content else None,
             pin_space=searched.space if searched else None,
         )
-        release = with_words(release, self._shared)
+        release = with_fusion(with_words(release, self._shared), self._shared)
         if self.role & Role.RETRIEVE:
             release = replace(
                 release,

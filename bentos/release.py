@@ -27,6 +27,7 @@ from training.models.light_ranking import LightRanker
 from training.models.page_policy import PagePolicy
 from training.models.pinnersage import PinnerSageConfig
 from training.models.ranker import Ranker
+from training.models.search_fusion import SearchFusion
 from validation.manifest import ADS, ReleaseManifest
 from validation.tables import Contract
 
@@ -67,6 +68,8 @@ class ServingRelease:
     lexical: LexicalIndex | None = None
     """Search by words; None in a release without it."""
     popular_queries: PopularQueries = field(default_factory=lambda: PopularQueries({}))
+    fusion: SearchFusion = field(default_factory=SearchFusion)
+    """What meaning and words count in search."""
     queries: QueryVectors | None = None
     """Vectors of queries; None in a process that does not retrieve, and without SearchSage."""
     light: LightRanker | None = None

@@ -13,6 +13,7 @@ from bentos.serving import ReleaseRejected
 from bentos.shared_parts import SharedParts
 from bentos.sources import lexical, searchsage
 from training.models.lexical import LexicalIndex, PopularQueries
+from training.models.search_fusion import SearchFusion
 from validation.manifest import Part, ReleaseManifest
 
 
@@ -27,6 +28,18 @@ def with_words(release: ServingRelease, shared: SharedParts) -> ServingRelease:
     except Exception as error:  # each format has errors of its own
         raise _unreadable(part, error) from error
     return replace(release, lexical=index, popular_queries=popular)
+
+
+def with_fusion(release: ServingRelease, shared: SharedParts) -> ServingRelease:
+    """The release with the weights that its query encoder is blended with words by. Raises ReleaseRejected for
+    a file that cannot be read."""
+    part = release.manifest.parts.get(searchsage.NAME)
+    if part is None:
+        return release
+    try:
+        return replace(release, fusion=shared.of(part, SearchFusion.load))
+    except ValueError as error:
+        raise _unreadable(part, error) from error
 
 
 def query_vectors(manifest: ReleaseManifest, shared: SharedParts) -> QueryVectors | None:

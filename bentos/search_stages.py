@@ -1,4 +1,5 @@
-"""What only search does: answer where nothing is found, and leave out pins of topics it is not about."""
+"""What only search does: weigh meaning and words, answer where nothing is found, and leave out pins of topics
+it is not about."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from bentos.candidates import Candidates
 from bentos.features import Flags, Floats, Ints
-from bentos.sources import popular_by_topic
-from bentos.stages import fail_open
+from bentos.sources import lexical, popular_by_topic, searchsage
+from bentos.stages import Merge, fail_open, merge
 from training.models.light_ranking import DAMPING
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ class OrPopular:
             fail_open(feed, self.name, error)
             return
         feed.parts = [found]
+
+
+@dataclass(frozen=True)
+class Blend(Merge):
+    """`Merge` in which meaning and words count what the release has chosen on its checked pairs."""
+
+    def merged(self, feed: Feed, budget: int) -> Candidates:
+        fusion = feed.release.fusion
+        weights = {searchsage.NAME: fusion.meaning, lexical.NAME: 1 - fusion.meaning}
+        return merge(feed.parts, budget, weights, fusion.damping)
 
 
 def popular(feed: Feed) -> Candidates:

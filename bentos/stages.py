@@ -7,7 +7,7 @@ A stage changes the feed it is given. Stages that ask a store fail open: they le
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +21,7 @@ from bentos.last_good import LastGoodUsers
 from bentos.light_scores import source_lists
 from bentos.load import scaled
 from bentos.pool import Pool, why_missing
-from training.models.light_ranking import fuse
+from training.models.light_ranking import DAMPING, NO_WEIGHTS, fuse
 from validation.events import Reached
 
 if TYPE_CHECKING:
@@ -113,17 +113,23 @@ class Merge:
     name: str = "merge"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        feed.candidates = merge(feed.parts, scaled(self.budget, self.least, feed.quality))
+        feed.candidates = self.merged(feed, scaled(self.budget, self.least, feed.quality))
         feed.reached[Reached.MERGED] = feed.candidates.pin_ids
 
+    def merged(self, feed: Feed, budget: int) -> Candidates:
+        """What goes on; every source counts alike."""
+        return merge(feed.parts, budget)
 
-def merge(parts: list[Candidates], budget: int) -> Candidates:
+
+def merge(
+    parts: list[Candidates], budget: int, weights: Mapping[str, float] = NO_WEIGHTS, damping: int = DAMPING
+) -> Candidates:
     """Every pin of `parts` once, those that many sources have high first; equal ones as sources in turns would
-    bring them."""
+    bring them. `weights` and `damping` are those of `fuse`."""
     lists = source_lists(parts)
     if not lists:
         return Candidates.none()
-    return concatenate([part for part in parts if len(part)]).take(fuse(lists, budget))
+    return concatenate([part for part in parts if len(part)]).take(fuse(lists, budget, weights, damping))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from bentos.query_vectors import QueryVectors
 from bentos.ranking import RankingParts
 from bentos.release import ServingRelease
 from bentos.retrieval import RetrievalParts
-from bentos.search_parts import query_vectors, with_words
+from bentos.search_parts import query_vectors, with_fusion, with_words
 from bentos.search_stages import topics_of
 from bentos.serving import ReleaseRejected
 from bentos.shared_parts import SharedParts
@@ -44,6 +44,7 @@ from tests.bentos.preview import FixedHolder
 from training.models.lexical import LexicalIndex, PopularQueries, Reading
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.query_features import QUERY_FEATURES, QUERY_MATCH
+from training.models.search_fusion import SearchFusion
 from validation.manifest import Part
 from validation.queries import LOGGED_QUERY, MAX_QUERY
 
@@ -223,6 +224,18 @@ def test_one_part_of_search_serves_alone_and_says_so(
     assert answer.query.without == [without] and answer.missing == []
 
 
+def test_meaning_and_words_count_what_the_release_says(searching: Stack) -> None:
+    """No pin says stars, which is all that the encoder reads here; words know the bench alone."""
+
+    def first(fusion: SearchFusion) -> set[int]:
+        release = replace(searching.release, fusion=fusion)
+        service = replace(searching.service, release=lambda: release)
+        return topics(run(service.search(SearchRequest(query="stars stars stars bench", limit=5))))
+
+    assert first(SearchFusion(meaning=0.95, damping=0)) == {5}
+    assert first(SearchFusion(meaning=0.05, damping=0)) == {2}
+
+
 def test_a_release_without_search_says_what_it_lacks(stack: Stack) -> None:
     with pytest.raises(NoSearch, match=r"release 1 has neither searchsage nor lexical .*run `corkboard train`"):
         search(stack, "cake")
@@ -323,5 +336,10 @@ def test_words_are_loaded_with_the_release_and_damaged_ones_reject_it(tmp_path: 
     (tmp_path / "vocab.index.json").unlink()
     with pytest.raises(ReleaseRejected, match=r"lexical@1 cannot be read: .*train --model lexical --force"):
         with_words(bare, SharedParts(lambda model, version: tmp_path))
+    SearchFusion(meaning=0.8).save(tmp_path)
+    assert with_fusion(bare, SharedParts(lambda model, version: tmp_path)).fusion == SearchFusion(meaning=0.8)
+    (tmp_path / "fusion.json").write_text("{")
+    with pytest.raises(ReleaseRejected, match=r"(?s)searchsage@1 cannot be read: .*--model searchsage"):
+        with_fusion(bare, SharedParts(lambda model, version: tmp_path))
     with pytest.raises(ReleaseRejected, match=r"searchsage@1 cannot be read: .*--model searchsage"):
         query_vectors(bare.manifest, SharedParts(lambda model, version: tmp_path / "nothing"))

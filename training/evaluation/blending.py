@@ -1,10 +1,10 @@
 """Several sources as one list: weighted reciprocal rank fusion, weights by ensemble selection.
 
-    score(pin) = sum over sources of weight / (60 + rank)        rank from 1; nothing where a source lacks it
+    score(pin) = sum over sources of weight / (damping + rank)   rank from 1; nothing where a source lacks it
 
-(Cormack, Clarke and Buettcher, SIGIR 2009.) A blend hands on k pins in all, as each of its sources alone does.
-Weights are chosen on days before the held-out ones: sources are added one by one, with replacement, each time
-the one whose addition finds most (Caruana et al., ICML 2004).
+(Cormack, Clarke and Buettcher, SIGIR 2009, whose damping is 60.) A blend hands on k pins in all, as each of its
+sources alone does. Weights are chosen on days before the held-out ones: sources are added one by one, with
+replacement, each time the one whose addition finds most (Caruana et al., ICML 2004).
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ ROUNDS = 20
 """Additions of a source: weights come in twentieths."""
 
 
-def fused(lists: Sequence[Ints], weights: Floats, k: int) -> Ints:
-    """The k pins of highest score, best first, (u, k), zero-padded; equal scores go to the lower id.
+def fused(lists: Sequence[Ints], weights: Floats, k: int, damping: int = DAMPING) -> Ints:
+    """The k pins of highest score, best first, (u, k), zero-padded; equal ones as sources taking turns would
+    bring them, as they are served (`light_ranking.fuse`).
 
     `lists` are each source's pins for the same users, (u, n) each, distinct, best first, zero-padded.
     """
@@ -36,9 +37,9 @@ def fused(lists: Sequence[Ints], weights: Floats, k: int) -> Ints:
         raise ValueError(f"{len(lists)} lists cannot be blended by {len(weights)} weights")
     out = np.zeros((len(lists[0]), k), np.int64)
     for row, of_user in zip(out, zip(*lists, strict=True), strict=True):
-        pins, scores = _scored(of_user)
-        total = weights @ scores
-        best = np.lexsort((pins, -total))[:k]
+        pins, scores = _scored(of_user, damping)
+        total = (weights @ scores).astype(np.float32)
+        best = np.lexsort((_turns(of_user), -total))[:k]
         best = best[total[best] > 0]
         row[: len(best)] = pins[best]
     return out
@@ -74,16 +75,23 @@ def chosen_weights(lists: Sequence[Ints], held: HeldOut, k: int) -> Floats:
     return best / best.sum() if most > 0 else np.full(len(lists), 1 / len(lists))
 
 
-def _scored(of_user: Sequence[Ints]) -> tuple[Ints, Floats]:
+def _scored(of_user: Sequence[Ints], damping: int = DAMPING) -> tuple[Ints, Floats]:
     """(distinct pins of all the lists (n,), what each source gives each (S, n)) of one user."""
     pins, place = np.unique(np.concatenate(of_user), return_inverse=True)
     scores = np.zeros((len(of_user), len(pins)))
     start = 0
     for source, listed in enumerate(of_user):
-        scores[source, place[start : start + len(listed)]] = 1 / (DAMPING + 1 + np.arange(len(listed)))
+        scores[source, place[start : start + len(listed)]] = 1 / (damping + 1 + np.arange(len(listed)))
         start += len(listed)
     there = pins != 0
     return pins[there], scores[:, there]
+
+
+def _turns(of_user: Sequence[Ints]) -> Ints:
+    """When sources taking turns would first bring each pin of `_scored`, (n,)."""
+    in_turns = np.argsort(np.concatenate([np.arange(len(of)) for of in of_user]), kind="stable")
+    pins, first = np.unique(np.concatenate(of_user)[in_turns], return_index=True)
+    return first[pins != 0]
 
 
 def _together(lists: Sequence[Ints], held: HeldOut) -> tuple[Ints, NDArray[np.float32], NDArray[np.bool_]]:

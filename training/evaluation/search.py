@@ -31,6 +31,7 @@ from training.evaluation.seeded import Seeded, runs_of, variants_of
 from training.models.content import ContentEncoder, Sentences
 from training.models.interactions import Pins
 from training.models.lexical import words
+from training.models.search_fusion import SearchFusion
 from training.pipelines.search_world import SearchWorld
 
 Ints = NDArray[np.int64]
@@ -73,10 +74,26 @@ Fitted = Fit | Seeded[Fit]
 
 
 @dataclass(frozen=True)
-class Hybrid:
-    """Lists of other models of the table, as one by reciprocal rank fusion, each with the same weight."""
+class ByMeaning:
+    """An answer that says how it is fused with that of words."""
 
-    parts: tuple[str, ...]
+    answer: Answer
+    fusion: SearchFusion
+
+    def __call__(self, queries: Sequence[str]) -> Ints:
+        return self.answer(queries)
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """Lists of two other models of the table, as one: fused as that of meaning says."""
+
+    meaning: str
+    words: str
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        return self.meaning, self.words
 
 
 Model = Fitted | Hybrid
@@ -152,6 +169,7 @@ class _Table:
         self._questions, self._progress = questions, progress
         self.slices = _slices(known, questions)
         self._answers: dict[tuple[str, int], dict[str, Ints]] = {}
+        self._fusions: dict[tuple[str, int], SearchFusion] = {}
         self._spent: dict[str, list[float]] = {}
 
     def rows(self, name: str) -> list[Row]:
@@ -202,12 +220,17 @@ class _Table:
             start = time.perf_counter()
             if isinstance(model, Hybrid):
                 parts = [self._answer(part, seed) for part in model.parts]
-                fit_s, even = 0.0, np.full(len(parts), 1 / len(parts))
-                start = time.perf_counter()
-                found = {q: fused([part[q] for part in parts], even, LISTED) for q in self._questions}
+                how = self._fusions.get((model.meaning, seed), SearchFusion())
+                fit_s, start = 0.0, time.perf_counter()
+                found = {
+                    q: fused([part[q] for part in parts], how.weights, LISTED, how.damping)
+                    for q in self._questions
+                }
             else:
                 answer = variants_of(model, seed)[0](self._known)
                 fit_s = time.perf_counter() - start
+                if isinstance(answer, ByMeaning):
+                    self._fusions[name, seed] = answer.fusion
                 found = {q: answer(asked.queries) for q, asked in self._questions.items()}
             if isinstance(model, Seeded):
                 first = query_metrics(found[LATER][:, :K], self._questions[LATER])[RECALL].mean()

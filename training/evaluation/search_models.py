@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.context import Progress, silent
-from training.evaluation.search import LISTED, Answer, Fit, Hybrid, Known, Model, NotApplicable
+from training.evaluation.search import LISTED, Answer, ByMeaning, Fit, Hybrid, Known, Model, NotApplicable
 from training.evaluation.seeded import Seeded
 from training.models.content import sentence_texts
 from training.models.lexical import LexicalIndex
@@ -41,7 +41,7 @@ def models(config: SearchSagePipeline | None = None, progress: Progress = silent
         "content_two_tower": Seeded(lambda seed: [_two_tower(seed)]),
         SEARCHSAGE: Seeded(lambda seed: [_searchsage(config, seed, {}, progress)]),
         IN_BATCH: Seeded(lambda seed: [_searchsage(config, seed, batch_alone, progress)]),
-        HYBRID: Hybrid((SEARCHSAGE, BM25)),
+        HYBRID: Hybrid(meaning=SEARCHSAGE, words=BM25),
     }
 
 
@@ -75,8 +75,11 @@ def _searchsage(config: SearchSagePipeline, seed: int, recipe: dict[str, object]
     chosen = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed, **recipe})})
 
     def fitted(known: Known) -> Answer:
-        encoder, _ = fit(known.world, chosen, "evaluated@1", progress=progress)
-        return lambda queries: nearest_pins(encoder.encode(queries), known.world.pins, LISTED)
+        encoder, fusion, _ = fit(known.world, chosen, "evaluated@1", progress=progress)
+        progress(f"searchsage: meaning counts {fusion.meaning:g} beside words, damping {fusion.damping}")
+        return ByMeaning(
+            lambda queries: nearest_pins(encoder.encode(queries), known.world.pins, LISTED), fusion
+        )
 
     return fitted
 

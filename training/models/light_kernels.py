@@ -57,10 +57,19 @@ def rows_among(ids: Ints, pin_ids: Ints) -> Ints:
 
 @numba.njit(cache=True, nogil=True)
 def gather(
-    rows: Ints, ranks: Ints, scores: Floats, offsets: Ints, columns: Ints, n: int, width: int, damping: int
+    rows: Ints,
+    ranks: Ints,
+    scores: Floats,
+    offsets: Ints,
+    columns: Ints,
+    weights: NDArray[np.float64],
+    n: int,
+    width: int,
+    damping: int,
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """What lists say of rows 0..n-1: scores and ranks (n, width), NaN where list p, whose column is columns[p]
-    (-1: none), has not the pin; how many lists have it, its best rank and its reciprocal rank fusion, (n,).
+    (-1: none), has not the pin; how many lists have it, its best rank and its reciprocal rank fusion, in which
+    list p counts weights[p], (n,).
 
     Entries of row n are left out.
     """
@@ -77,7 +86,7 @@ def gather(
                 said[row, columns[p]], placed[row, columns[p]] = scores[entry], ranks[entry]
             brought[row] += 1
             best[row] = min(best[row], np.float32(ranks[entry]))
-            fused[row] += 1.0 / (damping + 1 + ranks[entry])
+            fused[row] += weights[p] / (damping + 1 + ranks[entry])
     return said, placed, brought, best, fused.astype(np.float32)
 
 

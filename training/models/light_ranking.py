@@ -8,10 +8,11 @@ September 2020). No vector is read and no sequence is walked.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,7 @@ _MS_PER_DAY = 86_400_000.0
 _SHOWN, _ACTED = PIN_SCALARS.index("impressions_30d"), PIN_SCALARS.index("positives_30d")
 DAMPING = 60
 """Of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
+NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 _PRIOR_SHOWN = 20.0
 """Impressions that a pin is given in advance, with one positive action among them: new pins are no outliers."""
 
@@ -263,12 +265,21 @@ def fetched_of(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Int
     return found
 
 
-def fuse(lists: Sequence[SourceList], budget: int) -> Ints:
+def fuse(
+    lists: Sequence[SourceList],
+    budget: int,
+    weights: Mapping[str, float] = NO_WEIGHTS,
+    damping: int = DAMPING,
+) -> Ints:
     """Where the `budget` best pins by reciprocal rank fusion stand in the lists laid one after the other: each
-    pin at its first place as sources taking turns would bring it, equally good ones in that order too."""
+    pin at its first place as sources taking turns would bring it, equally good ones in that order too.
+
+    `weights` are those of sources by name, 1 where one is not named.
+    """
     entries = _Entries.of(lists)
     rows, first = light_kernels.rows_in_turns(entries.pin_ids, entries.ranks, entries.offsets)
-    return first[keep(entries.said((), entries.pin_ids[first], rows).fused, budget)]
+    said = entries.said((), entries.pin_ids[first], rows, weights, damping)
+    return first[keep(said.fused, budget)]
 
 
 @dataclass(frozen=True)
@@ -292,12 +303,20 @@ class _Entries:
             np.cumsum([0, *(len(one.pin_ids) for one in lists)], dtype=np.int64),
         )
 
-    def said(self, sources: Sequence[str], pin_ids: Ints, rows: Ints) -> Fetched:
+    def said(
+        self,
+        sources: Sequence[str],
+        pin_ids: Ints,
+        rows: Ints,
+        weights: Mapping[str, float] = NO_WEIGHTS,
+        damping: int = DAMPING,
+    ) -> Fetched:
         """Entries gathered by their row in `pin_ids` (n,); row n takes those of other pins, and is left out."""
         column = {source: place for place, source in enumerate(sources)}
         columns = np.array([column.get(name, -1) for name in self.names], np.int64)
+        each = np.array([weights.get(name, 1.0) for name in self.names], np.float64)
         gathered = light_kernels.gather(
-            rows, self.ranks, self.scores, self.offsets, columns, len(pin_ids), len(sources), DAMPING
+            rows, self.ranks, self.scores, self.offsets, columns, each, len(pin_ids), len(sources), damping
         )
         return Fetched(pin_ids, *gathered)
 

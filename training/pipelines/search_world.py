@@ -17,10 +17,15 @@ from training.pipelines.clock import run_end
 from training.pipelines.lexical import catalogue_texts
 from training.pipelines.search_space import SearchPins
 from training.searchsage.frozen_pins import FrozenPins
-from training.searchsage.pairs import QueryPairs, SplitPairs, split_pairs
+from training.searchsage.pairs import TITLES_HELD, QueryPairs, SplitPairs, split_pairs
 from training.searchsage.trainer import SearchSageTraining
 from validation.lake import Lake
 from validation.manifest import Part
+
+MOST_CHECKED = 5_000
+"""Pairs that are chosen on, of titles TITLES_HELD: all that is tried is asked about each of them."""
+MOST_TITLES = 20_000
+"""Titles that are learned from, drawn evenly where there are more: they teach words, and those come again."""
 
 
 class SearchSagePipeline(BaseModel):
@@ -76,9 +81,8 @@ class SearchWorld:
         known = SearchPins.read(ctx, part, reader)
         blocks = known.blocks(split.cut)
         if space is None:
-            # titles say nothing of what people take up
-            update = {"engagement_weight": 0.0} if split.of_titles else {}
-            space = PinSpace.fit(config.pins.model_copy(update=update), blocks, reader)
+            shape = config.pins.for_titles(blocks.text) if split.of_titles else config.pins
+            space = PinSpace.fit(shape, blocks, reader)
         pins = frozen(known.content, space.join(blocks), split.cut)
         return cls(lake, split, known, space, pins)
 
@@ -87,21 +91,25 @@ class SearchWorld:
         """Ids of the pins that could be found."""
         return self.pins.ids[self.pins.candidates]
 
-    def texts(self) -> list[str]:
-        """What the pins that could be found say, those of `candidates` in order."""
+    def texts(self, pin_ids: np.ndarray | None = None) -> list[str]:
+        """What pins say, those of `candidates` in order where none are named."""
         ids, texts = catalogue_texts(self.lake)
         at = dict(zip(ids.tolist(), texts, strict=True))
-        return [at[pin] for pin in self.candidates.tolist()]
+        return [at[pin] for pin in (self.candidates if pin_ids is None else pin_ids).tolist()]
 
     def learning(self, checked: float) -> Learning:
-        """The newest share `checked` of the pairs before the cut, and what lies before it."""
-        pairs, pins = self.split.train, self.pins
-        first = int(len(pairs) * (1 - checked))
-        newest = np.arange(len(pairs)) >= first
-        if not self.split.of_titles:  # a title is as old as its pin, and is not found before that
+        """The newest share `checked` of the pairs before the cut, MOST_CHECKED at most, and those before."""
+        pairs, pins, of_titles = self.split.train, self.pins, self.split.of_titles
+        most = TITLES_HELD if of_titles else MOST_CHECKED
+        first = max(int(len(pairs) * (1 - checked)), len(pairs) - most)
+        learned = np.arange(len(pairs)) < first
+        if of_titles:
+            drawn = np.random.default_rng(0).permutation(first)[:MOST_TITLES]
+            learned = np.isin(np.arange(len(pairs)), drawn)
+        else:  # a title is as old as its pin, and is not found before that
             since = datetime.fromtimestamp(int(pairs.times_ms[first]) / 1000, UTC)
             pins = frozen(self.known.content, self.space.join(self.known.blocks(since)), since)
-        return Learning(pairs.where(~newest), pairs.where(newest), pins)
+        return Learning(pairs.where(learned), pairs.where(np.arange(len(pairs)) >= first), pins)
 
 
 def frozen(pins: Pins, vectors: np.ndarray, cut: datetime) -> FrozenPins:

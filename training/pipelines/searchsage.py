@@ -11,34 +11,32 @@ import training.searchsage as searchsage_training
 from feature_repo.schema import SEARCHSAGE_SERVICE
 from training.context import TrainingContext
 from training.cpu import tune_cpu
+from training.evaluation import blending as blending_module
 from training.evaluation import judged_queries as judged_module
-from training.evaluation.blending import LISTED, fused
+from training.evaluation.blending import LISTED
 from training.evaluation.judged_queries import (
-    MRR,
-    NDCG,
-    RECALL,
-    JudgedQueries,
     engaged_queries,
-    query_metrics,
-    read_judgements,
 )
-from training.evaluation.retrieval import NothingHeldOut
+from training.models import search_fusion as search_fusion_module
 from training.models import searchsage as searchsage_model
 from training.models import sentence as sentence_model
 from training.models import weights as weights_module
 from training.models.content import AUTO, open_text_encoder
 from training.models.lexical import LexicalIndex
+from training.models.search_fusion import SearchFusion
 from training.models.searchsage import QueryEncoder
 from training.models.searchsage.network import start
 from training.models.searchsage.pins import PinSpace
 from training.pipelines import content as content_pipeline
+from training.pipelines import search_measures as search_measures_module
 from training.pipelines import search_space as search_space_module
 from training.pipelines import search_world as search_world_module
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_space_of
 from training.pipelines.registering import Kept, flat_params, kept_weights, register, space_part, unchanged
+from training.pipelines.search_measures import MODEL, measure
 from training.pipelines.search_space import PIN_SPACE_TAG
-from training.pipelines.search_world import SearchSagePipeline, SearchWorld
+from training.pipelines.search_world import Learning, SearchSagePipeline, SearchWorld
 from training.registry import (
     FLAVOURS,
     LEARNED_UNTIL_TAG,
@@ -49,7 +47,8 @@ from training.registry import (
     digest_of,
     pinned,
 )
-from training.searchsage.evaluation import nearest_pins, popular_pins, word_pins
+from training.searchsage.evaluation import nearest_pins, word_pins
+from training.searchsage.fusing import chosen_fusion
 from training.searchsage.pairs import SplitPairs
 from training.searchsage.trainer import train
 from validation.gates import GateBounds
@@ -60,13 +59,14 @@ from validation.tables import QUERY_JUDGEMENTS
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-MODEL = "searchsage"
-
 TABLES = ("pins", "topics", "actions")
 CODE = (
     Path(searchsage_model.__file__).parent,
     Path(searchsage_training.__file__).parent,
+    Path(blending_module.__file__),
     Path(judged_module.__file__),
+    Path(search_fusion_module.__file__),
+    Path(search_measures_module.__file__),
     Path(search_space_module.__file__),
     Path(search_world_module.__file__),
     Path(sentence_model.__file__),
@@ -106,12 +106,12 @@ def train_searchsage(
     tune_cpu()
     if kept is None:
         world = SearchWorld.read(ctx, pins, config)
-        encoder, metrics = _learn(ctx, world, pins, config, ctx.training_sets / f"{MODEL}-{inputs}")
+        encoder, fusion, metrics = _learn(ctx, world, pins, config, ctx.training_sets / f"{MODEL}-{inputs}")
     else:
         files = registry.download(MODEL, kept.version)
         world = SearchWorld.read(ctx, pins, config, since=kept.learned_until, space=PinSpace.load(files))
-        encoder, metrics = _kept(ctx, files, kept, pins), {}
-    metrics |= measure(world, encoder)
+        encoder, fusion, metrics = _kept(ctx, files, kept, pins), SearchFusion.load(files), {}
+    metrics |= measure(world, encoder, fusion)
     pairs = TITLES if world.split.of_titles else SEARCHES
     tags = {LEARNED_UNTIL_TAG: world.split.cut.isoformat()} if kept is None else kept.tags
     log = ModelLog(
@@ -127,12 +127,15 @@ def train_searchsage(
         requirements=pinned("numpy", "pydantic", "safetensors", "tokenizers", "torch", "transformers"),
         inputs=inputs,
         tags=_stands_on(registry, pins) | {"feature_service": SEARCHSAGE_SERVICE, PAIRS_TAG: pairs} | tags,
-        notes=_notes(world.split, tags[LEARNED_UNTIL_TAG]) + lake.contract().notes,
+        notes=_notes(world.split, tags[LEARNED_UNTIL_TAG])
+        + _weighs(fusion, world.split.of_titles)
+        + lake.contract().notes,
     )
 
     def save(folder: Path) -> None:
         encoder.save(folder)
         world.space.save(folder)
+        fusion.save(folder)
 
     return searchsage_part(registry, register(ctx, log, save))
 
@@ -168,19 +171,26 @@ def shortfall(part: Part) -> str | None:
 
 def fit(
     world: SearchWorld, config: SearchSagePipeline, space: str, **how: object
-) -> tuple[QueryEncoder, dict[str, float]]:
-    """(encoder, what it says of its training) of the pairs before the cut; `how` is as in `trainer.train`."""
+) -> tuple[QueryEncoder, SearchFusion, dict[str, float]]:
+    """(encoder, how it is fused with words, what it says of its training) of the pairs before the cut; `how` is
+    as in `trainer.train`.
+
+    Titles are what pins say and not how people ask: an encoder that has read more than them, and reads the
+    pins' own texts, keeps its weights.
+    """
     width = world.pins.vectors.shape[1]
     tower, tokens, origin = start(config.network, width, world.texts(), config.training.seed)
     own_words = world.space.sentences is not None and str(world.space.sentences) == origin
     text = world.space.rotation if own_words and config.network.reads_as_sentences else None
-    learning = world.learning(config.checked_share)
+    learning, training = world.learning(config.checked_share), config.training
+    if world.split.of_titles and text is not None:
+        training = training.model_copy(update={"epochs": 0})
     trained = train(
         tower,
         tokens,
         learning.pairs,
         learning.pins,
-        config.training,
+        training,
         checked=learning.checked,
         text=text,
         **how,  # type: ignore[arg-type]
@@ -189,67 +199,29 @@ def fit(
     own |= {f"checked_recall_at_10/{share:g}": recall for share, recall in trained.recall.items()}
     if trained.losses:
         own["final_loss"] = trained.losses[-1]
-    return QueryEncoder(tower, tokens, space, longest=config.network.max_tokens, origin=origin), own
+    encoder = QueryEncoder(tower, tokens, space, longest=config.network.max_tokens, origin=origin)
+    fusion, found = _fusion(world, learning, encoder)
+    return encoder, fusion, own | found
 
 
-def measure(world: SearchWorld, encoder: QueryEncoder) -> dict[str, float]:
-    """Recall of the held-out pairs beside popularity and chance, that of queries nobody made before, and what
-    judges say where there are judgements."""
-    held, seen = engaged_queries(world.split.held, world.candidates), set(world.split.train.queries)
-    if not len(held):
-        raise NothingHeldOut(f"no held-out pair from {world.split.cut} on is of a pin with a vector")
-    popular = popular_pins(world.split.train, world.candidates, 10)
-    meaning = nearest_pins(encoder.encode(held.queries), world.pins, LISTED)
-    found = query_metrics(meaning[:, :10], held)
-    base = query_metrics(np.tile(popular, (len(held), 1)), held)[RECALL]
-    unseen = np.array([query not in seen for query in held.queries])
-    error = found[RECALL].std(ddof=1) / np.sqrt(len(held)) if len(held) > 1 else 0.0
-    out = {
-        f"{MODEL}/recall_at_10": found[RECALL].mean(),
-        f"{MODEL}/recall_error_at_10": error,
-        f"{MODEL}/ndcg_at_10": found[NDCG].mean(),
-        f"{MODEL}/queries": len(held),
-        "popularity/recall_at_10": base.mean(),
-        "chance/recall_at_10": min(1.0, 10 / len(world.candidates)),
-        "held_out_pairs": len(world.split.held),
-    }
-    if not world.split.of_titles:  # whose words are the pin's own
-        out |= _beside_words(world, meaning, held)
-    if unseen.any():
-        out[f"{MODEL}/recall_at_10/unseen"] = found[RECALL][unseen].mean()
-        out[f"{MODEL}/queries/unseen"] = unseen.sum()
-    if (judged := read_judgements(world.lake, world.candidates)) is not None:
-        out |= _judged(judged, nearest_pins(encoder.encode(judged.queries), world.pins, 10))
-    return {name: float(value) for name, value in out.items()}
-
-
-def _beside_words(world: SearchWorld, meaning: np.ndarray, held: JudgedQueries) -> dict[str, float]:
-    """Recall of held-out pairs by words, by words and `meaning` (q, LISTED) as they are served together, and
-    what that gains query by query."""
-    words = word_pins(LexicalIndex.fit(world.candidates, world.texts()), held.queries, LISTED)
-    together = query_metrics(fused((meaning, words), np.full(2, 0.5), 10), held)[RECALL]
-    alone = query_metrics(words[:, :10], held)[RECALL]
-    gain = together - alone
-    return {
-        "words/recall_at_10": alone.mean(),
-        "hybrid/recall_at_10": together.mean(),
-        "hybrid/recall_gain_at_10": gain.mean(),
-        "hybrid/recall_gain_error_at_10": gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0,
-    }
-
-
-def _judged(judged: JudgedQueries, ranked: np.ndarray) -> dict[str, float]:
-    found = query_metrics(ranked, judged)
-    return {
-        f"{MODEL}/judged_ndcg_at_10": float(found[NDCG].mean()),
-        f"{MODEL}/judged_mrr_at_10": float(found[MRR].mean()),
-        f"{MODEL}/judged_queries": float(len(judged)),
-    }
+def _fusion(
+    world: SearchWorld, learning: Learning, encoder: QueryEncoder
+) -> tuple[SearchFusion, dict[str, float]]:
+    """Chosen on the checked pairs, with its recall of them; titles, whose words are the pin's own, choose
+    nothing."""
+    ids = learning.pins.ids[learning.pins.candidates]
+    asked = engaged_queries(learning.checked, ids)
+    if world.split.of_titles or not len(asked):
+        return SearchFusion(), {}
+    words = word_pins(LexicalIndex.fit(ids, world.texts(ids)), asked.queries, LISTED)
+    meaning = nearest_pins(encoder.encode(asked.queries), learning.pins, LISTED)
+    fusion, recall = chosen_fusion(meaning, words, asked)
+    return fusion, {"hybrid/checked_recall_at_10": recall}
 
 
 def _learn(
     ctx: TrainingContext, world: SearchWorld, pins: Part, config: SearchSagePipeline, checkpoints: Path
-) -> tuple[QueryEncoder, dict[str, float]]:
+) -> tuple[QueryEncoder, SearchFusion, dict[str, float]]:
     split = world.split
     of = "titles, for nobody searched" if split.of_titles else "searches"
     ctx.progress(f"{MODEL}: learning from {len(split.train)} pairs of {of}, {len(split.train.queries)} queries")
@@ -291,13 +263,21 @@ def _reader(config: SearchSagePipeline) -> str:
 def _notes(split: SplitPairs, learned_until: str) -> str:
     if split.of_titles:
         return (
-            "Nobody searches in this data: **titles stand for queries**, each answered by its own pin. It has "
-            "learned what pins say, not what people mean; metrics are of the newest pins' titles. "
+            "Nobody searches in this data: **titles stand for queries**, each answered by its own pin. They "
+            "say what pins are called, not how people ask: an encoder that comes with language keeps it, and "
+            "maps queries among the pins' texts; a small one from scratch learns from titles. Metrics are of "
+            "the newest pins' titles. "
         )
     return (
         f"Learned from saves and long clicks after searches before {learned_until}; metrics are of those from "
         f"{split.cut:%Y-%m-%d} on, on pins made before, by vectors that know nothing later. "
     )
+
+
+def _weighs(fusion: SearchFusion, of_titles: bool) -> str:
+    chosen = "by default, for titles choose nothing" if of_titles else "chosen on its checked pairs"
+    said = f"meaning counts {fusion.meaning:g} and words {1 - fusion.meaning:g}, damping {fusion.damping}"
+    return f"In search {said}, {chosen}. "
 
 
 def _signature(dimension: int) -> ModelSignature:

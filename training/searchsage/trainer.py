@@ -1,4 +1,4 @@
-"""Fine-tuning end to end against frozen pins: in-batch softmax over cosines, resumable at any epoch.
+"""Fine-tuning end to end against frozen pins: in-batch softmax over cosines, resumable.
 
     L = -log exp(q.p / T - log Q(p)) / sum over the pool of exp(q.p' / T - log Q(p'))
 
@@ -111,16 +111,17 @@ def train(
     text: Floats | None = None,
     identity: str = "",
     checkpoints: Path | None = None,
+    checkpoint_steps: int = 100,
     progress: Progress | None = None,
 ) -> Trained:
     """Train the tower on `pairs`; equal arguments give equal weights, interrupted or not.
 
     With `checked`, pairs to choose on, the weights are those of `averaging.settle`; else the last. `text`
     (width, t) turns the tower's own states into the first t places of pins, where those hold what it says of
-    their words; else all places begin as a regression. With `checkpoints` the state after each epoch is kept
-    there, and a run that was cut short goes on from it; `identity` tells runs on other data apart. Raises
-    TooFewQueries where no pair's pin has a vector, and ValueError on a checkpoint of another run and a loss
-    that is not finite.
+    their words; else all places begin as a regression. With `checkpoints` the state is kept there every
+    `checkpoint_steps` steps and after each epoch, and a run that was cut short goes on from it; `identity`
+    tells runs on other data apart. Raises TooFewQueries where no pair's pin has a vector, and ValueError on a
+    checkpoint of another run and a loss that is not finite.
     """
     pairs = _used(pairs, pins, training)
     plan = BatchPlan(
@@ -136,7 +137,7 @@ def train(
         start_readout(tower, ids, plan, pins, text)
     start = weights_of(tower)
     with used_words(tower, tokens(pairs.queries)) as ids:
-        losses = _epochs(tower, ids, plan, pins, training, identity, checkpoints, progress)
+        losses = _epochs(tower, ids, plan, pins, training, identity, checkpoints, checkpoint_steps, progress)
     recall = {}
     if checked is not None and losses:
         recall = settle(tower, start, tokens, checked, pins)
@@ -154,6 +155,7 @@ def _epochs(
     training: SearchSageTraining,
     identity: str,
     checkpoints: Path | None,
+    checkpoint_steps: int,
     progress: Progress | None,
 ) -> tuple[float, ...]:
     """Mean loss of each epoch, those of a run that was cut short included."""
@@ -167,21 +169,23 @@ def _epochs(
         log_q = torch.from_numpy(plan.log_q(len(pins.ids)))
     each = len(plan.order(0))  # how a shuffle packs may make one batch more or less
     for epoch in range(place.epoch, training.epochs):
-        total, order = 0.0, plan.order(epoch)
-        for step, chosen in enumerate(order):
+        order = plan.order(epoch)
+        for step in range(place.step, len(order)):
             share = training.share(min(epoch * each + step, training.epochs * each - 1), training.epochs * each)
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * share
-            batch = plan.batch(epoch, step, chosen)
+            batch = plan.batch(epoch, step, order[step])
             optimiser.zero_grad(set_to_none=True)
             loss = learner.loss([ids[q] for q in batch.queries.tolist()], vectors, log_q, batch)
             loss.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             optimiser.step()
-            total += loss.item()
-        if not np.isfinite(total):
-            raise ValueError(f"searchsage: loss {total} in epoch {epoch + 1}; lower learning_rate")
-        place = Place(epoch + 1, 0, (*place.losses, total / len(order)))
+            place = Place(epoch, step + 1, place.losses, place.running + loss.item())
+            if not np.isfinite(place.running):
+                raise ValueError(f"searchsage: loss {loss.item()} in epoch {epoch + 1}; lower learning_rate")
+            if checkpoints is not None and (step + 1) % checkpoint_steps == 0 and step + 1 < len(order):
+                save_checkpoint(checkpoints, run, place, learner, optimiser)
+        place = Place(epoch + 1, 0, (*place.losses, place.running / len(order)))
         if checkpoints is not None:
             save_checkpoint(checkpoints, run, place, learner, optimiser)
         if progress is not None:

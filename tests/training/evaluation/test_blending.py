@@ -32,11 +32,12 @@ def naive(lists: list[np.ndarray], weights: list[float], k: int) -> list[list[in
     out = []
     for of_user in zip(*lists, strict=True):
         scores: dict[int, float] = {}
+        turns = list(dict.fromkeys(int(pin) for places in zip(*of_user, strict=True) for pin in places))
         for listed, weight in zip(of_user, weights, strict=True):
             for rank, pin in enumerate(listed.tolist(), start=1):
                 if pin and weight:
                     scores[pin] = scores.get(pin, 0.0) + weight / (60 + rank)
-        best = sorted(scores, key=lambda pin: (-scores[pin], pin))[:k]
+        best = sorted(scores, key=lambda pin: (-np.float32(scores[pin]), turns.index(pin)))[:k]
         out.append(best + [0] * (k - len(best)))
     return out
 

@@ -59,6 +59,15 @@ def test_without_a_reader_or_pinsage_the_other_parts_are_the_space(blocks: PinBl
     assert space.join(PinBlocks(blocks.content, None, None, blocks.actions)).shape == (N, 4 + 1)
 
 
+def test_for_titles_the_space_is_that_of_the_texts(blocks: PinBlocks) -> None:
+    space = PinSpace.fit(PinSpaceConfig().for_titles(blocks.text), blocks, READER)
+    made = space.join(blocks)
+    assert made.shape == (N, 16 + 1) and not made[:, -1].any()
+    assert made @ made.T == pytest.approx(blocks.text @ blocks.text.T, abs=1e-5)
+    unread = PinSpaceConfig().for_titles(None)
+    assert (unread.content_weight, unread.engagement_weight) == (PinSpaceConfig().content_weight, 0)
+
+
 def test_a_pin_of_which_nothing_is_known_has_no_vector(blocks: PinBlocks) -> None:
     for part in (blocks.content, blocks.pinsage, blocks.text):
         part[0] = 0

@@ -48,10 +48,25 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_bert(tmp_path_factory.mktemp("encoder"))
 
 
-@pytest.fixture(scope="module", params=["scratch", "cls", "mean"])
-def encoder(request: pytest.FixtureRequest, bert: Path) -> QueryEncoder:
+@pytest.fixture(scope="module")
+def distilbert(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the family of multilingual ones; it knows no token types."""
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
+
+    folder = tmp_path_factory.mktemp("distilbert")
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    tokenizer.save_pretrained(folder)
+    shape = {"dim": WIDTH, "n_layers": 2, "n_heads": 3, "hidden_dim": 32, "max_position_embeddings": 32}
+    DistilBertModel(DistilBertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["scratch", "cls", "mean", "distilbert"])
+def encoder(request: pytest.FixtureRequest, bert: Path, distilbert: Path) -> QueryEncoder:
     if request.param == "scratch":
         return made(SCRATCH)
+    if request.param == "distilbert":
+        return made(SearchSageConfig(text_encoder=str(distilbert), max_tokens=16))
     return made(SearchSageConfig(text_encoder=str(bert), pooling=Pooling(request.param), max_tokens=16))
 
 

@@ -17,6 +17,7 @@ from tests.training.pipelines.conftest import GiveRegistry, context
 from training.context import TrainingContext
 from training.evaluation.search import Known, evaluate
 from training.evaluation.search_models import models
+from training.models.search_fusion import SearchFusion
 from training.models.searchsage import QueryEncoder, ScratchConfig, SearchSageConfig
 from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.content import content_part, load_catalogue, load_encoder, train_content
@@ -128,6 +129,15 @@ def test_weights_and_metrics_stand_on_two_sides_of_the_cut(ctx: TrainingContext,
     assert part.metrics["learned_pairs"] == pytest.approx(SEARCHES * 4 / 5 * 0.85, abs=2)
 
 
+def test_what_meaning_counts_beside_words_is_chosen_and_kept(ctx: TrainingContext, part: Part) -> None:
+    registry = Registry(ctx.mlflow_uri)
+    kept = SearchFusion.load(registry.download("searchsage", part.version))
+    assert part.metrics["hybrid/meaning_weight"] == kept.meaning
+    assert "hybrid/checked_recall_at_10" in part.metrics
+    said = f"In search meaning counts {kept.meaning:g} and words {1 - kept.meaning:g}, damping {kept.damping}"
+    assert f"{said}, chosen on its checked pairs" in registry.version("searchsage", part.version).description
+
+
 def test_the_same_inputs_are_done_once(ctx: TrainingContext, content: Part, part: Part) -> None:
     said: list[str] = []
     again = train_searchsage(replace(ctx, progress=said.append), content, CONFIG)
@@ -171,15 +181,20 @@ def test_search_is_no_worse_for_it_than_by_words_alone(part: Part) -> None:
 def test_titles_are_declared(
     tmp_path: Path, give_registry: GiveRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from training.pipelines import search_world
     from training.searchsage import pairs
 
     monkeypatch.setattr(pairs, "LEAST_PAIRS", 100)
+    monkeypatch.setattr(search_world, "MOST_TITLES", 80)
     give_registry(tmp_path)
     write_lake(tmp_path / "lake", frames(searched=False))
     mine = context(tmp_path)
     made = train_searchsage(mine, train_content(mine), CONFIG)
     version = Registry(mine.mlflow_uri).version("searchsage", made.version)
+    assert made.metrics["learned_pairs"] == 80
     assert version.tags["pairs"] == "titles" and "titles stand for queries" in version.description
+    assert SearchFusion.load(Registry(mine.mlflow_uri).download("searchsage", made.version)) == SearchFusion()
+    assert "damping 60, by default, for titles choose nothing" in version.description
 
 
 def test_the_evaluation_asks_both_questions_of_every_model(

@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="the text extra is not installed")
 from tests.training.searchsage.planted import NETWORK, PINS_EACH, TOPICS, TRAINING, Planted, planted
 from training.models.searchsage import Pooling, QueryEncoder
 from training.models.searchsage.network import start
-from training.searchsage.batches import BatchPlan
+from training.searchsage.batches import Batch, BatchPlan
 from training.searchsage.evaluation import nearest_pins
 from training.searchsage.pairs import TooFewQueries
 from training.searchsage.trainer import SearchSageTraining, Trained, train
@@ -54,17 +54,23 @@ def test_the_readout_alone_already_knows_the_words(world: Planted, pooling: Pool
     assert right(world, encoder) > 0.6
 
 
-def test_equal_seeds_give_equal_weights_interrupted_or_not(world: Planted, tmp_path: Path) -> None:
-    whole, _ = fit(world, TRAINING.model_copy(update={"epochs": 2}))
+def test_equal_seeds_give_equal_weights_interrupted_or_not(
+    world: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, said = fit(world, TRAINING.model_copy(update={"epochs": 2}))
+    made = BatchPlan.batch
 
-    def cut_short(line: str) -> None:
-        raise KeyboardInterrupt
+    def cut_short(plan: BatchPlan, epoch: int, step: int, pairs: np.ndarray) -> Batch:
+        if (epoch, step) == (1, 1):
+            raise KeyboardInterrupt
+        return made(plan, epoch, step, pairs)
 
     short = TRAINING.model_copy(update={"epochs": 2})
-    with pytest.raises(KeyboardInterrupt):
-        fit(world, short, checkpoints=tmp_path, progress=cut_short)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(BatchPlan, "batch", cut_short)
+        fit(world, short, checkpoints=tmp_path, checkpoint_steps=1)
     resumed, trained = fit(world, short, checkpoints=tmp_path)
-    assert len(trained.losses) == 2
+    assert trained.losses == said.losses and len(trained.losses) == 2
     assert np.array_equal(whole.encode(["bread"]), resumed.encode(["bread"]))
     with pytest.raises(ValueError, match="another run"):
         fit(world, short, checkpoints=tmp_path, identity="other data")

@@ -36,6 +36,13 @@ class PinSpaceConfig(BaseModel):
     engagement_weight: float = Field(0.03, ge=0)
     """Times the logarithm of a pin's positive actions in 30 days; a query begins with all of it."""
 
+    def for_titles(self, text: Floats | None) -> PinSpaceConfig:
+        """Where titles stand for queries. They say nothing of what people take up, nor where a query lies among
+        content and PinSage vectors: pins are their texts alone, where an encoder reads those, (n, w)."""
+        if text is None:
+            return self.model_copy(update={"engagement_weight": 0.0})
+        return PinSpaceConfig(text_dim=text.shape[1], content_weight=0, pinsage_weight=0, engagement_weight=0)
+
 
 @dataclass(frozen=True)
 class PinBlocks:
@@ -69,12 +76,14 @@ class PinSpace:
         return cls(config, sentences, np.ascontiguousarray(leading * signs, np.float32))
 
     def join(self, blocks: PinBlocks) -> Floats:
-        """(n, d) float32 unit rows; a pin of which no block but its actions knows anything has zeros."""
-        parts = [self.config.content_weight * blocks.content]
+        """(n, d) float32 unit rows, parts of weight 0 left out; zeros where no part knows anything of a pin."""
+        parts = []
         if self.rotation is not None:
             assert blocks.text is not None
-            parts.insert(0, _unit_rows(blocks.text @ self.rotation))
-        if blocks.pinsage is not None:
+            parts.append(_unit_rows(blocks.text @ self.rotation))
+        if self.config.content_weight:
+            parts.append(self.config.content_weight * blocks.content)
+        if blocks.pinsage is not None and self.config.pinsage_weight:
             parts.append(self.config.pinsage_weight * blocks.pinsage)
         known = np.hstack(parts).astype(np.float32)
         engaged = self.config.engagement_weight * np.log1p(blocks.actions)[:, None]
