@@ -40,7 +40,7 @@ from bentos.pool import Pool, needed
 from bentos.ranking_log import RankingLog
 from bentos.release import ServingRelease
 from bentos.searching import check_length, query_of, searchable
-from bentos.shown import as_feed_pins, as_pins, utility_of
+from bentos.shown import as_feed_pins, as_pins, interests_of, utility_of
 from bentos.stages import Stage, fail_open
 from training.models.lexical import Reading
 from validation.tables import EntityKind
@@ -262,6 +262,7 @@ class FeedService:
             pins=pins,
             stages=feed.stages,
             sources=feed.sources,
+            interests=interests_of(feed),
             query=query_of(feed),
             utility=utility_of(feed),
             policy_refused=feed.policy_refused,

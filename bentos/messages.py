@@ -186,6 +186,17 @@ class UtilityReport(Message):
     theta: float = Field(description="1 orders by utility alone, under the caps; 0 by variety alone.")
 
 
+class InterestReport(Message):
+    """One of the user's interests: a cluster of what they acted on in the last months, as of last night."""
+
+    pin_id: ExternalId = Field(description="The cluster's medoid.")
+    importance: float = Field(description="Its share of the importance of all the user's clusters.")
+    size: int = Field(description="Pins in the cluster.")
+    asked: bool = Field(
+        description="Its neighbours are among this answer's candidates; which are asked is drawn by importance."
+    )
+
+
 class Correction(Message):
     """A word that the catalogue does not know, and the one it was read as."""
 
@@ -215,6 +226,9 @@ class FeedAnswer(Message):
     pins: list[FeedPin]
     stages: list[StageReport]
     sources: list[SourceReport]
+    interests: list[InterestReport] = Field(
+        [], description="The user's, most important first, where the answer's sources ask for them."
+    )
     query: QueryReport | None = Field(None, description="None but for a search.")
     utility: UtilityReport | None = Field(None, description="None where nothing was ranked.")
     policy_refused: str | None = Field(

@@ -11,9 +11,10 @@ from bentos import why
 from bentos.candidates import Candidates
 from bentos.features import Card
 from bentos.feed import Feed
-from bentos.messages import FeedPin, Pin, Topic, UtilityReport
+from bentos.messages import FeedPin, InterestReport, Pin, Topic, UtilityReport
 from bentos.ranking_stages import RANKED
 from bentos.release import ServingRelease
+from bentos.sources import pinnersage
 from validation.tables import EntityKind
 
 
@@ -79,6 +80,25 @@ def utility_of(feed: Feed) -> UtilityReport | None:
         unweighed=list(policy.without_head(names)),
         theta=feed.diversity.theta,
     )
+
+
+def interests_of(feed: Feed) -> list[InterestReport]:
+    """The user's clusters, heaviest first; none on surfaces that do not ask by them."""
+    found, total = feed.user.interests, float(feed.user.interests.importances.sum())
+    if not any(source.name == pinnersage.NAME for source in feed.sources) or total <= 0:
+        return []
+    anchors = [part.anchors[part.sources == pinnersage.NAME] for part in feed.parts]
+    asked = np.isin(found.medoid_pin_ids, np.concatenate(anchors) if anchors else [])
+    return [
+        InterestReport(pin_id=pin_id, importance=round(weight / total, 6), size=size, asked=drawn)
+        for pin_id, weight, size, drawn in zip(
+            feed.release.ids.outside(EntityKind.PIN, found.medoid_pin_ids.tolist()),
+            found.importances.tolist(),
+            found.sizes.tolist(),
+            asked.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def topics_of(release: ServingRelease, cards: Sequence[Card]) -> dict[int, Topic]:

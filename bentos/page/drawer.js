@@ -58,21 +58,34 @@ export function renderDrawer(holder, answer, onClose) {
 
   const sources = el("div", "bars");
   for (const source of answer.sources) {
-    const bar = row(source.name, source.count, source.ms, most, `source ${source.name}`);
+    const bar = row(source.name, source.count, took(source), most, `source ${source.name}`);
     if (source.missing) bar.append(el("em", "", source.missing));
     sources.append(bar);
   }
   const stages = el("div", "bars");
-  for (const stage of answer.stages) stages.append(row(TITLES[stage.name] ?? stage.name, stage.count, stage.ms, most, "stage"));
+  for (const stage of answer.stages) stages.append(row(TITLES[stage.name] ?? stage.name, stage.count, took(stage), most, "stage"));
   parts.push(el("h3", "", "Sources"), sources, el("h3", "", "Funnel"), stages);
+  if (answer.interests.length) parts.push(el("h3", "", "Interests"), interestBars(answer.interests));
   parts.push(el("p", "hint", "Bars count pins left after each step; times are this answer's own."));
   holder.replaceChildren(...parts);
 }
 
-function row(name, count, ms, most, className) {
+function interestBars(interests) {
+  const bars = el("div", "bars");
+  for (const { pin_id, importance, size, asked } of interests) {
+    const bar = row(`Around ${pin_id}`, size, `${(100 * importance).toFixed(0)} %`, size / importance, "source pinnersage");
+    if (asked) bar.append(el("em", "", "asked"));
+    bars.append(bar);
+  }
+  return bars;
+}
+
+const took = ({ ms }) => `${ms.toFixed(1)} ms`;
+
+function row(name, count, note, most, className) {
   const bar = el("i", "");
   bar.style.width = `${(100 * count) / most}%`;
   const track = el("span", "track", bar);
   const shown = name === TITLES.user ? "" : String(count);
-  return el("div", `row ${className}`, el("span", "name", name), track, el("b", "", shown), el("small", "", `${ms.toFixed(1)} ms`));
+  return el("div", `row ${className}`, el("span", "name", name), track, el("b", "", shown), el("small", "", note));
 }

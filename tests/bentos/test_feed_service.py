@@ -60,6 +60,14 @@ def test_an_answer_echoes_release_spaces_sources_and_stages(stack: Stack) -> Non
     assert sum(s.count for s in answer.sources) >= counts[0]
 
 
+def test_an_answer_shows_the_users_interests_and_which_were_asked(stack: Stack) -> None:
+    answer = feed(stack)
+    assert [(i.pin_id, i.importance, i.size) for i in answer.interests] == [(21, 0.5, 1), (22, 0.5, 1)]
+    asked = {i.pin_id for i in answer.interests if i.asked}
+    assert asked and {p.why.pin_id for p in answer.pins if p.why.kind == "interest"} <= asked
+    assert feed(stack, STRANGER).interests == []
+
+
 def test_no_pin_twice_and_never_more_than_asked(stack: Stack) -> None:
     for limit in (1, 7, 50, 200):
         pins = [p.pin_id for p in feed(stack, FOLLOWER, limit).pins]
