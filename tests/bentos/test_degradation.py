@@ -21,7 +21,7 @@ from bentos.ranking_stages import Rank
 from bentos.stages import Keep, LightRank, ReadPins, ReadUser, Retrieve
 from feature_repo.vectors.index import Hits
 from tests.bentos.conftest import run, warmed
-from tests.bentos.fakes import COOK, GARDENER, Stack, planted_stack
+from tests.bentos.fakes import COOK, FOLLOWER, GARDENER, Stack, planted_stack
 
 DEADLINE_MS = 150
 CURED = 60.0
@@ -94,12 +94,13 @@ class Site:
             "popular": Fault(
                 features.popular, lambda topics: {t: (np.array([-5]), np.array([np.nan])) for t in topics}
             ),
+            "boards": Fault(features.boards, lambda boards: {b: np.array([-5]) for b in boards}),
             "cards": Fault(features.cards, lambda ids: {}),
             "milvus": Fault(index.search, _wrong_hits),
             "pixie": Fault(release.walker.now, lambda: None),  # type: ignore[union-attr]
             "ranker": Fault(ranker.score_heads, lambda *_: np.full((1, 1), np.nan, np.float32)),
         }
-        for read in ("user", "pins", "popular", "cards"):
+        for read in ("user", "pins", "popular", "boards", "cards"):
             setattr(features, read, self.faults[read])
         object.__setattr__(index, "search", self.faults["milvus"])
         object.__setattr__(release.walker, "now", self.faults["pixie"])
@@ -171,12 +172,16 @@ NAMES = {
     "user": {"user"},
     "pins": {"pins", "popular_by_topic", "rank", "light"},
     "popular": {"popular_by_topic", "followed_topics"},
+    "boards": {"followed_boards"},
     "cards": {"cards"},
     "milvus": {"pinnersage"},
     "pixie": {"pixie"},
     "ranker": {"rank"},
 }
 """What an answer may say is missing while a dependency is broken."""
+
+ASKING = {"boards": FOLLOWER}
+"""Whose feed needs the dependency, where it is not everybody's."""
 
 SLOW = ("deadline", "breaker open")
 """What a busy machine may cost any part."""
@@ -191,7 +196,7 @@ def test_a_feed_through_every_single_fault(
         hurry()
     fault = site.faults[broken]
     fault.breaks(kind)
-    answers = [site.feed() for _ in range(4)]
+    answers = [site.feed(ASKING.get(broken, COOK)) for _ in range(4)]
     for answer in answers:
         assert len(answer.pins) == 10, f"{broken} {kind}: {answer.missing}"
         named = {part.partition(":")[0] for part in answer.missing}

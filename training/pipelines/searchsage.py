@@ -14,9 +14,7 @@ from training.cpu import tune_cpu
 from training.evaluation import blending as blending_module
 from training.evaluation import judged_queries as judged_module
 from training.evaluation.blending import LISTED
-from training.evaluation.judged_queries import (
-    engaged_queries,
-)
+from training.evaluation.judged_queries import engaged_queries
 from training.models import search_fusion as search_fusion_module
 from training.models import searchsage as searchsage_model
 from training.models import sentence as sentence_model
