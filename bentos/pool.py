@@ -146,11 +146,12 @@ class Pool:
             return {name: count for name, count in self._abandoned.items() if count}
 
     def close(self) -> None:
-        """Take no more work; running calls end on their own."""
+        """Take no more calls; those that run, and coroutines that have begun, end on their own."""
         with self._door:
             self._closed = True
-            for idle in self._idle:
-                idle.put(None)
+            self._threads -= len(self._idle)
+            while self._idle:
+                self._idle.pop().put(None)
 
     async def _waited_for(self, group: Group) -> None:
         """Make the group's calls, and wait on the event loop."""
@@ -280,10 +281,11 @@ class Pool:
                 return  # another thread takes this one's place
             with self._door:
                 job = self._first() if len(self._running) < self._width else None
+                if job is None and self._closed:
+                    self._threads -= 1
+                    return
                 if job is None:
                     self._idle.append(asked)
-                    if self._closed:
-                        return
             if job is None:
                 job = asked.get()
 

@@ -142,6 +142,26 @@ def test_one_that_nobody_waits_for_any_more_is_closed(pool: Pool) -> None:
     run(main())
 
 
+def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
+    let_go = threading.Event()
+
+    async def feed() -> list[BaseException | None]:
+        hung, *_ = await pool.calls([Call("hangs", 100, lambda: let_go.wait(20))])
+        refused, *_ = await pool.calls([Call("store", 20_000, lambda: 1)])
+        return [hung.error, refused.error]
+
+    async def main() -> list[BaseException | None]:
+        await asyncio.gather(*(pool.call("warm", 20_000, lambda: 1) for _ in range(4)))
+        asked = asyncio.ensure_future(pool.drive(feed()))
+        await asyncio.sleep(0.02)
+        pool.close()
+        return await asyncio.wait_for(asked, 20)
+
+    hung, refused = run(main())
+    let_go.set()
+    assert isinstance(hung, TimeoutError) and isinstance(refused, RuntimeError)
+
+
 def test_a_closed_pool_takes_none(pool: Pool) -> None:
     async def feed() -> None: ...
 
