@@ -224,8 +224,8 @@ class Pool:
                 return
             if self._idle:
                 self._idle.pop().put(job)
-            else:
-                self._start(job)
+            elif not self._started(job):
+                return
 
     def _first(self) -> Job | None:
         """The first call in line that somebody still waits for, of a group that does not compute."""
@@ -258,20 +258,30 @@ class Pool:
         """Beside calls that wait others may run; nobody waits for those that are late."""
         now = time.perf_counter()
         with self._door:
+            self._looking.discard(loop)
             for job in [job for job in self._running if job.waits(now)]:
                 self._stops(job)
             self._send()
             late = [job for group in self._flying for job in group.jobs if job.is_late(now)]
-            self._looking.discard(loop)
             goes_on = any(group.loop is loop for group in self._flying)
         if late:
             self._give_up(late, TimeoutError())
         if goes_on:
             self._look_after(loop)
 
-    def _start(self, job: Job) -> None:
-        threading.Thread(target=self._run, args=(job,), name="store", daemon=True).start()
+    def _started(self, job: Job) -> bool:
+        """Give a job to a new thread; where the machine has none left it stays first in line."""
+        try:
+            threading.Thread(target=self._run, args=(job,), name="store", daemon=True).start()
+        except RuntimeError as error:
+            logger.error("calls wait, for no thread can be started: %s", error)
+            self._stops(job)
+            job.group.line.appendleft(job)
+            if job.group not in self._line:
+                self._line.appendleft(job.group)
+            return False
         self._threads += 1
+        return True
 
     def _run(self, job: Job | None) -> None:
         """A thread's life: one job after the other, and a wait where there is none."""

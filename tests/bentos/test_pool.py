@@ -94,7 +94,10 @@ def test_many_at_once_each_get_their_own(pool: Pool) -> None:
     assert run(main()) == [n * 10_000 + 45 for n in range(40)]
 
 
-def test_calls_of_others_do_not_wait_for_coroutines_that_have_not_begun(pool: Pool) -> None:
+def test_calls_of_others_do_not_wait_for_coroutines_that_have_not_begun(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING", 0.0)  # the first one sleeps, and counts as one that computes
     pool._width = 1
     order: list[str] = []
     begun, let_go = threading.Event(), threading.Event()
@@ -119,9 +122,10 @@ def test_calls_of_others_do_not_wait_for_coroutines_that_have_not_begun(pool: Po
 
 
 def test_one_that_nobody_waits_for_any_more_is_closed(pool: Pool) -> None:
-    let_go, closed = threading.Event(), threading.Event()
+    begun, let_go, closed = threading.Event(), threading.Event(), threading.Event()
 
     async def feed() -> None:
+        begun.set()
         try:
             await pool.call("store", 20_000, lambda: let_go.wait(20))
             await pool.call("store", 20_000, lambda: None)
@@ -131,7 +135,7 @@ def test_one_that_nobody_waits_for_any_more_is_closed(pool: Pool) -> None:
 
     async def main() -> None:
         asked = asyncio.ensure_future(pool.drive(feed()))
-        await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(begun.wait, 20)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
@@ -143,9 +147,10 @@ def test_one_that_nobody_waits_for_any_more_is_closed(pool: Pool) -> None:
 
 
 def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
-    let_go = threading.Event()
+    begun, let_go = threading.Event(), threading.Event()
 
     async def feed() -> list[BaseException | None]:
+        begun.set()
         hung, *_ = await pool.calls([Call("hangs", 100, lambda: let_go.wait(20))])
         refused, *_ = await pool.calls([Call("store", 20_000, lambda: 1)])
         return [hung.error, refused.error]
@@ -153,6 +158,7 @@ def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
     async def main() -> list[BaseException | None]:
         await asyncio.gather(*(pool.call("warm", 20_000, lambda: 1) for _ in range(4)))
         asked = asyncio.ensure_future(pool.drive(feed()))
+        assert await asyncio.to_thread(begun.wait, 20)
         await asyncio.sleep(0.02)
         pool.close()
         return await asyncio.wait_for(asked, 20)
@@ -160,6 +166,26 @@ def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
     hung, refused = run(main())
     let_go.set()
     assert isinstance(hung, TimeoutError) and isinstance(refused, RuntimeError)
+
+
+def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, refused = threading.Thread.start, [3]
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "store" and refused[0]:
+            refused[0] -= 1
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    async def feed() -> int:
+        return await pool.call("store", 20_000, lambda: 1)
+
+    async def main() -> list[int]:
+        return await asyncio.gather(pool.call("store", 20_000, lambda: 2), pool.drive(feed()))
+
+    assert run(main()) == [2, 1] and refused == [0]
 
 
 def test_a_closed_pool_takes_none(pool: Pool) -> None:
