@@ -84,7 +84,8 @@ def test_every_method_answers_every_history(method: Method, actions: int) -> Non
     if method is Method.PFS:
         clusters = made.clusters(features())
         assert clusters is not None
-        seen = seen._replace(clusters=torch.from_numpy(clusters[rows])[None])
+        newest = rows[: seen.items.shape[1]]
+        seen = seen._replace(clusters=torch.from_numpy(clusters[newest])[None])
     found = embed_users(made, seen)
     assert found.vectors.shape == (1, made.config.interests, 16)
     alive = found.mask[0]
