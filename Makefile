@@ -25,7 +25,7 @@ help: ## what there is
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Corkboard needs Python 3.11, this is %d.%d: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing $$(grep -c == requirements.lock) pinned packages (about 2 minutes)"
+	@echo "Installing $$(grep -c == requirements.lock) pinned packages (about 4 minutes)"
 	@$(BIN)/pip install --quiet --no-compile --no-deps --requirement requirements.lock || { \
 	  echo; echo "If pip found no torch +cpu build: let it see PyTorch's CPU wheels, by PIP_EXTRA_INDEX_URL=<their index>"; \
 	  echo "or PIP_FIND_LINKS=<a folder that holds the wheel>, and run make again. The CUDA build is never installed."; exit 1; }
