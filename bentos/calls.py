@@ -18,7 +18,7 @@ WAITS_S = 0.01
 
 WAITING = 0.1
 """A call whose thread has had less than this share of a core since it began waits for a store. Threads that
-take turns at the interpreter lock get more: to run others beside them would only make all of them late."""
+take turns at the interpreter lock, one a core, get more: others beside them would only make all late."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Outcome(Generic[T]):
     result: T | None
     error: BaseException | None
     ms: float
-    """From when the call was made."""
+    """How long it ran; where it never did, how long it was waited for."""
 
     def get(self) -> T:
         """The result; raises the error."""
@@ -122,4 +122,6 @@ class Job:
         return self.waited and not self.ended and now >= self.late_at
 
     def outcome(self, began: float) -> Outcome[Any]:
-        return Outcome(self.result, self.error, 1000 * ((self.ended_at or time.perf_counter()) - began))
+        """`began` is when it was asked for."""
+        ended = self.ended_at or time.perf_counter()
+        return Outcome(self.result, self.error, 1000 * (ended - (self.began_at or began)))

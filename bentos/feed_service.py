@@ -26,6 +26,7 @@ from bentos.messages import (
     FeedAnswer,
     FeedPin,
     FeedRequest,
+    InterestReport,
     PinsAnswer,
     PinsRequest,
     RelatedAdsRequest,
@@ -246,7 +247,7 @@ class FeedService:
         started = time.perf_counter()
         await run(feed, self.engines, FUNNELS[feed.surface])
         with feed.stage("cards"):
-            pins = await self._shown(feed)
+            pins, interests = await self._shown(feed)
         with feed.stage("log"):
             self.impressions.record(feed)
             for sampled in (self.candidates, self.rankings):
@@ -262,7 +263,7 @@ class FeedService:
             pins=pins,
             stages=feed.stages,
             sources=feed.sources,
-            interests=interests_of(feed),
+            interests=interests,
             query=query_of(feed),
             utility=utility_of(feed),
             policy_refused=feed.policy_refused,
@@ -272,27 +273,28 @@ class FeedService:
             ms=round(seconds * 1000, 3),
         )
 
-    async def _shown(self, feed: Feed) -> list[FeedPin]:
-        """The answer's pins with their cards and reasons; pins that left the catalogue are dropped."""
+    async def _shown(self, feed: Feed) -> tuple[list[FeedPin], list[InterestReport]]:
+        """The answer's pins with their cards and reasons, and the user's interests; pins that left the
+        catalogue are dropped."""
         release = feed.release
 
-        def read() -> tuple[Candidates, list[FeedPin]]:
+        def read() -> tuple[Candidates, list[FeedPin], list[InterestReport]]:
             anchors = np.array(why.anchor_pins(feed.candidates), np.int64)
             wanted = np.union1d(feed.candidates.pin_ids, anchors)
             cards = release.features.cards(wanted) if len(wanted) else {}
             kept = feed.candidates.take(np.isin(feed.candidates.pin_ids, list(cards)))
             if len(feed.candidates) and not len(kept):
                 raise NoCards(f"none of {len(feed.candidates)} pins has a card")
-            return kept, as_feed_pins(feed, kept, cards)
+            return kept, as_feed_pins(feed, kept, cards), interests_of(feed)
 
         try:
-            feed.candidates, pins = await self._pool.call("cards", CARDS_DEADLINE_MS, read)
+            feed.candidates, pins, interests = await self._pool.call("cards", CARDS_DEADLINE_MS, read)
         except Exception as error:
             # Ids in the right order are still an answer; whoever asked may hold the cards.
             fail_open(feed, "cards", error)
             bare = {pin_id: Card(pin_id) for pin_id in feed.candidates.pin_ids.tolist()}
-            return as_feed_pins(feed, feed.candidates, bare)
-        return pins
+            return as_feed_pins(feed, feed.candidates, bare), []
+        return pins, interests
 
 
 async def run(feed: Feed, engines: Engines, stages: Sequence[Stage]) -> None:

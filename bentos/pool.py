@@ -61,8 +61,7 @@ class Pool:
 
     Calls of one group run one after the other on one thread, and as many groups at once as there are cores;
     beside a call that waits for something the next one runs. Two threads of one request would only take turns
-    at the interpreter lock, and each find its core's memory cold: a feed cost a sixth more CPU so, and took
-    longer.
+    at the interpreter lock, and each find its core's memory cold: that costs a feed a sixth more CPU, and time.
     """
 
     def __init__(
@@ -88,6 +87,8 @@ class Pool:
         """Groups that are waited for."""
         self._looking: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._here = threading.local()
+        self._starved = False
+        """No thread could be started the last time; it is said once."""
 
     async def call(self, name: str, deadline_ms: float, work: Callable[[], T]) -> T:
         """`work()` in a thread.
@@ -265,7 +266,7 @@ class Pool:
             late = [job for group in self._flying for job in group.jobs if job.is_late(now)]
             goes_on = any(group.loop is loop for group in self._flying)
         if late:
-            self._give_up(late, TimeoutError())
+            self._give_up(late, TimeoutError)
         if goes_on:
             self._look_after(loop)
 
@@ -274,13 +275,15 @@ class Pool:
         try:
             threading.Thread(target=self._run, args=(job,), name="store", daemon=True).start()
         except RuntimeError as error:
-            logger.error("calls wait, for no thread can be started: %s", error)
+            if not self._starved:
+                logger.error("calls wait, for no thread can be started: %s", error)
+            self._starved = True
             self._stops(job)
             job.group.line.appendleft(job)
             if job.group not in self._line:
                 self._line.appendleft(job.group)
             return False
-        self._threads += 1
+        self._threads, self._starved = self._threads + 1, False
         return True
 
     def _run(self, job: Job | None) -> None:
@@ -322,13 +325,13 @@ class Pool:
                 return False
             return True
 
-    def _give_up(self, jobs: Sequence[Job], error: BaseException | None = None) -> None:
-        """Wait no more for those that have not ended: `error` came of them. A thread that hangs is replaced."""
+    def _give_up(self, jobs: Sequence[Job], why: type[BaseException] | None = None) -> None:
+        """Wait no more for those that have not ended: `why` came of them. A thread that hangs is replaced."""
         with self._door:
             for job in jobs:
                 if not job.waited or job.ended:
                     continue
-                job.waited, job.error, job.ended_at = False, error, time.perf_counter()
+                job.waited, job.error, job.ended_at = False, why() if why else None, time.perf_counter()
                 if job.begun is not None:
                     self._stops(job)
                     self._abandoned[job.name] += 1

@@ -94,7 +94,7 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float, last_good: LastG
 
 @dataclass(frozen=True)
 class Retrieve:
-    """Ask every source at once; each answers within its deadline or not at all."""
+    """Ask every source; each answers within its deadline or not at all."""
 
     sources: tuple[Source, ...]
     name: str = "retrieve"

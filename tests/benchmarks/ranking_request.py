@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from bentos.candidates import Candidates
-from bentos.engines import Engines, LocalRetrieval
+from bentos.engines import Engines, LocalRanking, LocalRetrieval
 from bentos.features import PinStats, PinTable
 from bentos.feed import Feed, Surface
 from bentos.heads import Heads
@@ -62,8 +62,8 @@ class Spent:
         self.stages.setdefault(stage, []).append(time.process_time() - begin)
 
 
-@dataclass
-class Ranks:
+@dataclass(frozen=True)
+class Ranks(LocalRanking):
     """The ranking engine of this process: TransAct on features that are there."""
 
     scorer: Scorer
@@ -92,7 +92,8 @@ def measured(network: TransAct, request: Request, candidates: Ranked, requests: 
     """`non_model_share`, `p50_ms`, `p99_ms` of whole requests, and the share of every stage; prints a table."""
     light = LightStage.of(LightConfig().rounds)
     heads = network.config.actions
-    ranks = Ranks(fitting_scorer(network, [(request, candidates)]), heads, request, candidates)
+    pool = Pool(1)
+    ranks = Ranks(pool, fitting_scorer(network, [(request, candidates)]), heads, request, candidates)
     spent = Spent()
     with tempfile.TemporaryDirectory() as folder:
         calibrator = Calibrator(
@@ -100,8 +101,7 @@ def measured(network: TransAct, request: Request, candidates: Ranked, requests: 
             heads=tuple(HeadCalibration(head=head, curve=Platt(slope=0.9, bias=-0.2)) for head in heads),
         )
         release = planted_release(Path(folder), calibrator=calibrator, ranker_name="bench@1")
-        pool = Pool(1)
-        engines = Engines(pool, LocalRetrieval(pool), ranks)  # type: ignore[arg-type]
+        engines = Engines(pool, LocalRetrieval(pool), ranks)
         try:
             asyncio.run(_requests(requests, light, release, candidates, engines, spent))
         finally:

@@ -126,7 +126,8 @@ def searching(encoder: Encoder, catalogue: Catalogue) -> Iterator[FeedService]:
     network, request, candidates = world(100, RANKED, 7)
     network: TransAct
     heads = network.config.actions
-    ranks = Ranks(fitting_scorer(network, [(request, candidates)]), heads, request, candidates)
+    pool = Pool(4)
+    ranks = Ranks(pool, fitting_scorer(network, [(request, candidates)]), heads, request, candidates)
     curves = tuple(HeadCalibration(head=head, curve=Platt(slope=0.9, bias=-0.2)) for head in heads)
     with tempfile.TemporaryDirectory() as folder:
         release = replace(
@@ -140,8 +141,7 @@ def searching(encoder: Encoder, catalogue: Catalogue) -> Iterator[FeedService]:
             queries=QueryVectors(encoder),
             calibrator=Calibrator(ranker="bench@1", heads=curves),
         )
-        pool = Pool(4)
-        engines = Engines(pool, LocalRetrieval(pool), ranks)  # type: ignore[arg-type]
+        engines = Engines(pool, LocalRetrieval(pool), ranks)
         try:
             yield FeedService(
                 lambda: release, engines, Impressions(None, ServedPins()), clock_ms=lambda: NOW_MS
@@ -194,7 +194,7 @@ def _ask(service: FeedService, queries: Sequence[str]) -> tuple[list[float], lis
 
 
 def shares_of(answers: Sequence[FeedAnswer]) -> dict[str, tuple[float, float]]:
-    """(mean ms, share of the whole) by stage; `retrieve` is the slower of its sources, which are beside it."""
+    """(mean ms, share of the whole) by stage; `retrieve` is its sources and what the pool adds."""
     whole = float(np.mean([answer.ms for answer in answers]))
     spent: dict[str, list[float]] = {}
     for answer in answers:

@@ -58,10 +58,14 @@ def test_what_it_returns_and_raises_is_the_callers(pool: Pool) -> None:
 
 
 def test_a_call_that_hangs_is_left_to_its_thread_and_another_goes_on(pool: Pool) -> None:
-    let_go = threading.Event()
+    let_go, hung_on = threading.Event(), []
+
+    def hangs() -> bool:
+        hung_on.append(threading.get_ident())
+        return let_go.wait(20)
 
     async def feed() -> tuple[int, int, int]:
-        asked = [Call("hangs", 50, lambda: int(let_go.wait(20))), Call("quick", 20_000, threading.get_ident)]
+        asked = [Call("hangs", 50, hangs), Call("quick", 20_000, threading.get_ident)]
         hung, quick = await pool.calls(asked)
         assert isinstance(hung.error, TimeoutError) and quick.error is None
         return quick.get(), threading.get_ident(), await pool.call("quick", 20_000, lambda: 7)
@@ -69,7 +73,7 @@ def test_a_call_that_hangs_is_left_to_its_thread_and_another_goes_on(pool: Pool)
     async def main() -> None:
         beside, after, seven = await pool.drive(feed())
         assert seven == 7 and pool.hanging() == {"hangs": 1}
-        assert beside and after
+        assert {beside, after}.isdisjoint(hung_on) and len(hung_on) == 1
         let_go.set()
         while pool.hanging():
             await asyncio.sleep(0.005)
@@ -149,9 +153,12 @@ def test_one_that_nobody_waits_for_any_more_is_closed(pool: Pool) -> None:
 def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
     begun, let_go = threading.Event(), threading.Event()
 
-    async def feed() -> list[BaseException | None]:
+    def hangs() -> bool:
         begun.set()
-        hung, *_ = await pool.calls([Call("hangs", 100, lambda: let_go.wait(20))])
+        return let_go.wait(20)
+
+    async def feed() -> list[BaseException | None]:
+        hung, *_ = await pool.calls([Call("hangs", 300, hangs)])
         refused, *_ = await pool.calls([Call("store", 20_000, lambda: 1)])
         return [hung.error, refused.error]
 
@@ -159,7 +166,6 @@ def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
         await asyncio.gather(*(pool.call("warm", 20_000, lambda: 1) for _ in range(4)))
         asked = asyncio.ensure_future(pool.drive(feed()))
         assert await asyncio.to_thread(begun.wait, 20)
-        await asyncio.sleep(0.02)
         pool.close()
         return await asyncio.wait_for(asked, 20)
 

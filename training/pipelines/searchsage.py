@@ -15,6 +15,7 @@ from training.evaluation import blending as blending_module
 from training.evaluation import judged_queries as judged_module
 from training.evaluation.blending import LISTED
 from training.evaluation.judged_queries import engaged_queries
+from training.models import lexical as lexical_model
 from training.models import search_fusion as search_fusion_module
 from training.models import searchsage as searchsage_model
 from training.models import sentence as sentence_model
@@ -63,6 +64,7 @@ CODE = (
     Path(searchsage_training.__file__).parent,
     Path(blending_module.__file__),
     Path(judged_module.__file__),
+    Path(lexical_model.__file__).parent,
     Path(search_fusion_module.__file__),
     Path(search_measures_module.__file__),
     Path(search_space_module.__file__),
@@ -87,10 +89,10 @@ def train_searchsage(
     is `searchsage@<version>`. `pins` is the newest space that theirs is joined from: PinSage's or content.
 
     The version already made from the same tables, pins, configuration, text encoder and code is returned as it
-    is, unless `force`; a run that was cut short goes on from its last epoch. With `ctx.keep_weights`, where
-    `pins` has the weights that the newest version was learned on, nothing is learned: the next version has the
-    pins of today. Raises TooFewQueries, NothingHeldOut, TransformersMissing, SentenceEncoderMissing, and
-    LakeError where pins or actions are missing.
+    is, unless `force`; a run that was cut short goes on from its last checkpoint. With `ctx.keep_weights`,
+    where `pins` has the weights that the newest version was learned on, nothing is learned: the next version
+    has the pins of today. Raises TooFewQueries, NothingHeldOut, TransformersMissing, SentenceEncoderMissing,
+    and LakeError where pins or actions are missing.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     config, end = configured(ctx, config), run_end(ctx)
@@ -125,9 +127,7 @@ def train_searchsage(
         requirements=pinned("numpy", "pydantic", "safetensors", "tokenizers", "torch", "transformers"),
         inputs=inputs,
         tags=_stands_on(registry, pins) | {"feature_service": SEARCHSAGE_SERVICE, PAIRS_TAG: pairs} | tags,
-        notes=_notes(world.split, tags[LEARNED_UNTIL_TAG])
-        + _weighs(fusion, world.split.of_titles)
-        + lake.contract().notes,
+        notes=_notes(world.split, tags[LEARNED_UNTIL_TAG]) + _weighs(fusion) + lake.contract().notes,
     )
 
     def save(folder: Path) -> None:
@@ -272,8 +272,8 @@ def _notes(split: SplitPairs, learned_until: str) -> str:
     )
 
 
-def _weighs(fusion: SearchFusion, of_titles: bool) -> str:
-    chosen = "by default, for titles choose nothing" if of_titles else "chosen on its checked pairs"
+def _weighs(fusion: SearchFusion) -> str:
+    chosen = "the default" if fusion == SearchFusion() else "chosen on its checked pairs"
     said = f"meaning counts {fusion.meaning:g} and words {1 - fusion.meaning:g}, damping {fusion.damping}"
     return f"In search {said}, {chosen}. "
 
