@@ -58,6 +58,7 @@ from validation.tables import QUERY_JUDGEMENTS
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
+CHECKED_TOGETHER = "hybrid/checked_recall_at_10"
 TABLES = ("pins", "topics", "actions")
 CODE = (
     Path(searchsage_model.__file__).parent,
@@ -127,7 +128,7 @@ def train_searchsage(
         requirements=pinned("numpy", "pydantic", "safetensors", "tokenizers", "torch", "transformers"),
         inputs=inputs,
         tags=_stands_on(registry, pins) | {"feature_service": SEARCHSAGE_SERVICE, PAIRS_TAG: pairs} | tags,
-        notes=_notes(world.split, tags[LEARNED_UNTIL_TAG]) + _weighs(fusion) + lake.contract().notes,
+        notes=_notes(world.split, tags[LEARNED_UNTIL_TAG]) + _weighs(fusion, metrics) + lake.contract().notes,
     )
 
     def save(folder: Path) -> None:
@@ -214,7 +215,7 @@ def _fusion(
     words = word_pins(LexicalIndex.fit(ids, world.texts(ids)), asked.queries, LISTED)
     meaning = nearest_pins(encoder.encode(asked.queries), learning.pins, LISTED)
     fusion, recall = chosen_fusion(meaning, words, asked)
-    return fusion, {"hybrid/checked_recall_at_10": recall}
+    return fusion, {CHECKED_TOGETHER: recall}
 
 
 def _learn(
@@ -272,8 +273,9 @@ def _notes(split: SplitPairs, learned_until: str) -> str:
     )
 
 
-def _weighs(fusion: SearchFusion) -> str:
-    chosen = "the default" if fusion == SearchFusion() else "chosen on its checked pairs"
+def _weighs(fusion: SearchFusion, metrics: dict[str, float]) -> str:
+    by_default = CHECKED_TOGETHER not in metrics and fusion == SearchFusion()
+    chosen = "by default, for nothing was there to choose by" if by_default else "chosen on its checked pairs"
     said = f"meaning counts {fusion.meaning:g} and words {1 - fusion.meaning:g}, damping {fusion.damping}"
     return f"In search {said}, {chosen}. "
 

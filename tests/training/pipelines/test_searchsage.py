@@ -194,7 +194,7 @@ def test_titles_are_declared(
     assert made.metrics["learned_pairs"] == 80
     assert version.tags["pairs"] == "titles" and "titles stand for queries" in version.description
     assert SearchFusion.load(Registry(mine.mlflow_uri).download("searchsage", made.version)) == SearchFusion()
-    assert "damping 60, by default, for titles choose nothing" in version.description
+    assert "damping 60, by default, for nothing was there to choose by" in version.description
 
 
 def test_the_evaluation_asks_both_questions_of_every_model(
