@@ -53,9 +53,11 @@ def _moved(database: Path, here: str) -> str | None:
     """Name `here` wherever another home's artifacts are named; which these were, None for none."""
     with contextlib.closing(sqlite3.connect(database)) as db, db:
         there = _elsewhere(db, here)
-        for table, column in PLACES if there else ():
+        if there is None:
+            return None
+        for table, column in PLACES:
             moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
-            db.execute(moved, (here, len(there or "") + 1, len(there or ""), there))
+            db.execute(moved, (here, len(there) + 1, len(there), there))
     return there
 
 

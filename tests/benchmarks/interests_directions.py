@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.benchmarks.pinnerformer_directions import verdict
 from training.evaluation.spread import Spread, difference
 from training.interests.evaluation import HIT_AT
 from training.interests.tables import MANY, Row, Table
@@ -62,15 +60,6 @@ def found(table: Table, users: Ints, interests: Ints) -> list[tuple[str, Spread]
                     name = f"{direction.upper} > {direction.lower}, {shown}HR@{k}{group}"
                     out.append((name, difference(*sides)))
     return out
-
-
-def markdown(differences: Sequence[tuple[str, Spread]]) -> str:
-    """The differences as a table."""
-    lines = ["| direction | difference, 95 % over users | over seeds | |", "|---|---|---|---|"]
-    for name, spread in differences:
-        change = f"{spread.mean:+.4f} ± {spread.error or 0.0:.4f}"
-        lines.append(f"| {name} | {change} | {spread.seeds or 0.0:.4f} | {verdict(spread)} |")
-    return "\n".join(lines)
 
 
 def _names(table: Table) -> set[str]:

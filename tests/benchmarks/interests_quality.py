@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks import interests_directions as directions
-from tests.benchmarks.pinnerformer_directions import verdict
+from tests.benchmarks.differences import markdown, verdict
 from training.cpu import tune_cpu
 from training.data.world_truth import WorldTruth
 from training.interests.engagements import UserDays, followed_topics
@@ -94,10 +94,10 @@ def main() -> None:
         known=known,
     )
     results: dict[str, Any] = {"interests": kind}
-    tables = [comparing.table(name, args.methods) for name in args.tables]
+    tables = [comparing.table(name, args.methods, floor) for name in args.tables]
     for table in tables:
         differences = directions.found(table, *comparing.measured_on(table.title, floor))
-        print(f"\n{table.markdown()}\n\n{directions.markdown(differences)}")
+        print(f"\n{table.markdown()}\n\n{markdown('direction', differences)}")
         results[table.title] = table.named()
         results[f"{table.title} directions"] = {
             name: [round(spread.mean, 5), round(spread.error or 0.0, 5), verdict(spread)]
@@ -140,8 +140,8 @@ class Comparing:
     seeds: tuple[int, ...]
     known: _Runs
 
-    def table(self, name: str, methods: list[str]) -> Table:
-        """One published table; `methods` are the implicit ones."""
+    def table(self, name: str, methods: list[str], floor: Ranks) -> Table:
+        """One published table; `methods` are the implicit ones, `floor` is what popularity finds."""
         fitting: dict[str, Any] = {"seeds": self.seeds, "known": self.known, "progress": _say}
         fitting["checkpoints"] = self.known.checkpoints
         if name == "explicit":
@@ -151,7 +151,7 @@ class Comparing:
         if name == "implicit":
             models = {method: config for method, config in models.items() if method in methods}
         made = compare_implicit(self.period, self.interests, models, self.training, title=name, **fitting)
-        return Table(name, (popularity_row(self.period, self.interests), *made.rows))
+        return Table(name, (popularity_row(floor), *made.rows))
 
     def measured_on(self, name: str, floor: Ranks) -> tuple[np.ndarray, np.ndarray]:
         """(t,) users and interests of the engagements that a table's ranks are of; `floor` is over all."""

@@ -88,13 +88,6 @@ def found(
     return [(d, difference(recall(d.upper), recall(d.lower))) for d in DIRECTIONS if d.variants <= set(runs)]
 
 
-def verdict(spread: Spread) -> str:
-    """Whether a difference is told apart from none by users and by seeds, and which way."""
-    if spread.level or abs(spread.mean) <= (spread.seeds or 0.0):
-        return "level"
-    return "shown" if spread.mean > 0 else "reversed"
-
-
 def _by_user(ranks: Sequence[int], users: NDArray[np.integer], at: int) -> NDArray[np.float64]:
     """Each user's share of positives within the first `at`, ranks counted from 0, (u,)."""
     _, owner = np.unique(users, return_inverse=True)

@@ -20,7 +20,8 @@ import numpy as np
 
 from infra.home import Home
 from infra.jobs import context
-from tests.benchmarks.pinnerformer_directions import AT, Ranks, found, verdict
+from tests.benchmarks.differences import markdown, verdict
+from tests.benchmarks.pinnerformer_directions import AT, Ranks, found
 from training.cpu import tune_cpu
 from training.evaluation.retrieval import evaluate, hold_out, popularity
 from training.models.pinnerformer import PinnerFormerConfig
@@ -185,13 +186,11 @@ def _directions(runs: dict[str, list[Ranks]], users: np.ndarray) -> dict[str, li
     """Print every direction that the rows allow; by name and length: difference, 95 % interval, verdict."""
     out: dict[str, list[Any]] = {}
     for at in AT:
-        print(f"\n| direction, Recall@{at} a user | difference, 95 % over users | over seeds | |")
-        print("|---|---|---|---|")
-        for direction, spread in found(runs, users, at):
-            error, seeds = spread.error or 0.0, spread.seeds or 0.0
-            cells = f"{spread.mean:+.4f} ± {error:.4f} | {seeds:.4f} | {verdict(spread)}"
-            print(f"| {direction.name} | {cells} |")
-            out[f"{direction.name}, Recall@{at}"] = [round(spread.mean, 5), round(error, 5), verdict(spread)]
+        differences = [(direction.name, spread) for direction, spread in found(runs, users, at)]
+        print("\n" + markdown(f"direction, Recall@{at} a user", differences))
+        for name, spread in differences:
+            told = [round(spread.mean, 5), round(spread.error or 0.0, 5), verdict(spread)]
+            out[f"{name}, Recall@{at}"] = told
     return out
 
 

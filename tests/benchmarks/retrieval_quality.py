@@ -21,7 +21,7 @@ import numpy as np
 
 from infra.evaluation import lake_of, sentences_of
 from infra.home import Home
-from tests.benchmarks.pinnerformer_directions import verdict
+from tests.benchmarks.differences import markdown, verdict
 from training.cpu import tune_cpu
 from training.evaluation import temporal
 from training.evaluation.as_of import AsOf, Blend, Fit, Model, Recommend
@@ -60,10 +60,7 @@ def main() -> None:
     if args.json is not None:
         args.json.write_text(report.to_json())
     differences = compared(report)
-    print("| HR, recall and NDCG of 100 | difference, 95 % over users | over seeds | |\n|---|---|---|---|")
-    for name, spread in differences.items():
-        change = f"{spread.mean:+.4f} ± {spread.error or 0.0:.4f}"
-        print(f"| {name} | {change} | {spread.seeds or 0.0:.4f} | {verdict(spread)} |")
+    print(markdown("HR, recall and NDCG of 100", differences.items()))
     print(json.dumps({name: [s.mean, s.error, s.seeds, verdict(s)] for name, s in differences.items()}))
 
 

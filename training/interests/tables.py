@@ -18,7 +18,6 @@ from training.interests.evaluation import (
     conditional_scores,
     implicit_scores,
     overlap,
-    popular_scores,
     ranks,
 )
 from training.interests.fitting import Period, fit_conditional, fit_implicit
@@ -78,11 +77,6 @@ class Table:
             if row.name == name:
                 return row
         raise KeyError(f"no row {name!r} in {self.title!r}; rows are {[r.name for r in self.rows]}")
-
-    def margin(self, metric: str, of: str, over: str) -> tuple[float, float]:
-        """How far row `of` is above row `over`, and the larger of the two spreads."""
-        upper, lower = self.row(of), self.row(over)
-        return upper.mean(metric) - lower.mean(metric), max(upper.spread(metric), lower.spread(metric))
 
     def markdown(self) -> str:
         """The table, mean ± spread over seeds."""
@@ -162,9 +156,8 @@ def compare_implicit(
     return Table(title, tuple(rows))
 
 
-def popularity_row(period: Period, interests: Ints) -> Row:
-    """One order for everybody, the floor of every table."""
-    found = ranks(period.data, period.held_out, popular_scores(period.data), interests)
+def popularity_row(found: Ranks) -> Row:
+    """One order for everybody, the floor of every table: what popularity found."""
     metrics = _named(found) | {"served@100": found.hit_rate(100)}
     return Row("popularity", (Run(metrics, {"best": found.ranks}),))
 

@@ -34,5 +34,6 @@ def chosen_fusion(meaning: Ints, words: Ints, asked: JudgedQueries) -> tuple[Sea
         return recall, -abs(fusion.meaning - default.meaning), fusion.damping
 
     tried = [SearchFusion(meaning=m, damping=d) for m, d in product(MEANINGS, DAMPINGS)]
-    best = max(tried, key=worth)
-    return best, worth(best)[0]
+    found = {fusion: worth(fusion) for fusion in tried}
+    best = max(tried, key=found.__getitem__)
+    return best, found[best][0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.benchmarks.interests_directions import found, markdown
+from tests.benchmarks.differences import markdown
+from tests.benchmarks.interests_directions import found
 from training.interests.tables import Row, Run, Table
 
 USERS = np.array([1, 1, 1, 2, 3, 3])
@@ -27,7 +28,7 @@ def test_a_difference_is_that_of_the_hit_rates() -> None:
     assert of_many.mean == pytest.approx(4 / 5 - 1 / 5)
     assert differences["K=7 > K=2, HR@1000"].mean == pytest.approx(-1 / 6)
     assert differences["K=7 > K=2, served HR@100"].mean == 0
-    assert "| K=7 > K=2, HR@100 | +0.5000" in markdown(list(differences.items()))
+    assert "| K=7 > K=2, HR@100 | +0.5000" in markdown("direction", differences.items())
 
 
 def test_seeds_stand_beside_the_interval_over_users() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.benchmarks.pinnerformer_directions import ALL, DENSE, NEXT, SASREC, Ranks, found, verdict
+from tests.benchmarks.differences import verdict
+from tests.benchmarks.pinnerformer_directions import ALL, DENSE, NEXT, SASREC, Ranks, found
 from training.evaluation.spread import Spread
 
 USERS = np.repeat(np.arange(100), 4)
