@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from bentos.candidates import concatenate
-from bentos.event_log import EventLog
+from bentos.event_log import RecordLog
 from bentos.features import Floats, Ints
 from bentos.feed import Feed, Surface
 from bentos.sampled_log import SampledLog
@@ -38,7 +38,7 @@ class CandidateSample(BaseModel):
 class CandidateLog(SampledLog):
     """The sample of home feeds."""
 
-    def __init__(self, log: EventLog, sample: CandidateSample | None = None) -> None:
+    def __init__(self, log: RecordLog, sample: CandidateSample | None = None) -> None:
         self._sample = sample or CandidateSample()
         super().__init__(log, self._sample.requests, _DRAWS)
 

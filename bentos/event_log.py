@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 from pydantic import ValidationError
@@ -58,6 +59,19 @@ class Appended:
     """What became of one `append`: for each record, was it new?"""
 
     fresh: tuple[bool, ...]
+
+
+class RecordLog(Protocol):
+    """What writers of a stream need of it."""
+
+    @property
+    def stream(self) -> str: ...
+
+    def append(self, records: Sequence[Record]) -> Future[Appended]:
+        """Raises LogFull, LogClosed."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -142,20 +156,20 @@ class EventLog:
         Raises LogFull at once when as many wait as may, LogClosed at once, or through the future, when they
         could not be kept.
         """
-        entry = _Entry(
-            event_ids=tuple(r.event_id for r in records),
-            lines=tuple(to_line(r) for r in records),
-            done=Future(),
-        )
+        return self.append_lines(tuple(r.event_id for r in records), tuple(to_line(r) for r in records))
+
+    def append_lines(self, event_ids: tuple[int, ...], lines: tuple[bytes, ...]) -> Future[Appended]:
+        """`append` of records that were written as lines (`to_line`) elsewhere."""
+        entry = _Entry(event_ids, lines, Future())
         with self._door:
             if self._closed or self._failed:
                 why = f": {self._failed}" if self._failed else ""
                 raise LogClosed(
                     f"the event log {self.stream!r} takes no more records{why}; restart the service"
                 )
-            if self._waiting and self._waiting + len(records) > self._most_waiting:
+            if self._waiting and self._waiting + len(lines) > self._most_waiting:
                 raise LogFull(f"{self._waiting} records of the event log {self.stream!r} wait for the disk")
-            self._waiting += len(records)
+            self._waiting += len(lines)
             self._queue.put(entry)
         return entry.done
 

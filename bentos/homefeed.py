@@ -2,8 +2,10 @@
 
     bentoml serve bentos.homefeed:Homefeed
 
-In the default profile one process holds everything. With `CORKBOARD_PROFILE=separate`, events, retrieval and
-ranking are services of their own behind `bentoml.depends`, and this process keeps the funnel and the page.
+In the default profile one process holds everything; with `CORKBOARD_MAKERS=2` it hears clients and takes in
+events, and processes of its own make the answers (`makers.py`). With `CORKBOARD_PROFILE=separate`, events,
+retrieval and ranking are services of their own behind `bentoml.depends`, and this process keeps the funnel and
+the page.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from bentos.access import guarded
 from bentos.engines import RemoteRanking, RemoteRetrieval
 from bentos.errors import LogUnavailable, NamedErrors, named_errors
 from bentos.events import Events
+from bentos.front import FrontParts, open_front
 from bentos.hop import holds, hop
 from bentos.loader import WHOLE, Role
 from bentos.messages import (
@@ -42,13 +45,11 @@ from bentos.messages import (
 from bentos.opened_service import OpenedService
 from bentos.page_app import front_door, page
 from bentos.parts import HomefeedParts, open_homefeed
-from bentos.pool import needed
 from bentos.ranking import Ranking
 from bentos.retrieval import Retrieval
 from bentos.service_config import CONFIG
 from bentos.settings import Profile, Settings, profile, service_url
 
-USERS_DEADLINE_MS = 10_000
 ASKED_S = 10.0
 """Within which the services behind this one say what they hold; a loop that ends says nothing."""
 EVENTS_DEADLINE_S = 8.0
@@ -60,7 +61,7 @@ SEPARATE = profile() is Profile.SEPARATE
 @bentoml.service(**CONFIG)
 @bentoml.asgi_app(front_door(), path="/", name="front_door")
 @bentoml.asgi_app(page(), path="/ui", name="page")
-class Homefeed(OpenedService[HomefeedParts]):
+class Homefeed(OpenedService[HomefeedParts | FrontParts]):
     """Home feeds and related pins, with why each pin is there, what each stage did and which release chose."""
 
     if SEPARATE:
@@ -68,7 +69,9 @@ class Homefeed(OpenedService[HomefeedParts]):
         retrieval_service = bentoml.depends(Retrieval, url=service_url("retrieval"))
         ranking_service = bentoml.depends(Ranking, url=service_url("ranking"))
 
-    def _open(self, settings: Settings) -> HomefeedParts:
+    def _open(self, settings: Settings) -> HomefeedParts | FrontParts:
+        if settings.makers > 1:
+            return open_front(settings, self._loop)
         if not SEPARATE:
             return open_homefeed(settings, role=WHOLE, with_events=True)
         return open_homefeed(
@@ -100,49 +103,43 @@ class Homefeed(OpenedService[HomefeedParts]):
     @named_errors
     async def homefeed(self, request: FeedRequest, /) -> FeedAnswer:
         """A feed for a user. A user never seen gets what is popular, and the answer says so in `fallback`."""
-        return _written(await self._parts.get().feed.homefeed(request))
+        return await self._answer("homefeed", request)
 
     @bentoml.api(route="/related")
     @named_errors
     async def related(self, request: RelatedRequest, /) -> FeedAnswer:
         """Pins related to a pin or to a board. One never seen is a 404 named PinNotFound or BoardNotFound."""
-        return _written(await self._parts.get().feed.related(request))
+        return await self._answer("related", request)
 
     @bentoml.api(route="/related_ads")
     @named_errors
     async def related_ads(self, request: RelatedAdsRequest, /) -> FeedAnswer:
         """Sponsored pins for a page of related ones, each with its place there; none is an answer too."""
-        return _written(await self._parts.get().feed.related_ads(request))
+        return await self._answer("related_ads", request)
 
     @bentoml.api(route="/search")
     @named_errors
     async def search(self, request: SearchRequest, /) -> FeedAnswer:
         """Pins for a query. What was read into it is in `query`; popular pins where nothing is found."""
-        return _written(await self._parts.get().feed.search(request))
+        return await self._answer("search", request)
 
     @bentoml.api(route="/suggestions")
     @named_errors
     async def suggestions(self, request: SuggestionsRequest, /) -> SuggestionsAnswer:
         """Queries that begin like this one, of those that many people made."""
-        return _written(await self._parts.get().feed.suggestions(request))
+        return await self._answer("suggestions", request)
 
     @bentoml.api(route="/pins")
     @named_errors
     async def pins(self, request: PinsRequest, /) -> PinsAnswer:
         """Cards of pins, in the order asked for."""
-        return _written(await self._parts.get().feed.pins(request))
+        return await self._answer("pins", request)
 
     @bentoml.api(route="/users")
     @named_errors
     async def users(self, request: UsersRequest, /) -> UsersAnswer:
         """Users to pick from, from the busiest of the last day to the quietest."""
-        parts = self._parts.get()
-        release = parts.holder.current()
-        return _written(
-            await needed(
-                parts.pool, "users", USERS_DEADLINE_MS, lambda: parts.users.sketch(release, request.limit)
-            )
-        )
+        return await self._answer("users", request)
 
     @bentoml.api(route="/events")
     @named_errors
@@ -151,7 +148,10 @@ class Homefeed(OpenedService[HomefeedParts]):
         parts = self._parts.get()
         if parts.intake is None:
             return _written(await self._passed_on(request))
-        return _written(await parts.intake.accept(request, release=parts.holder.current().version))
+        return _written(await parts.intake.accept(request, release=parts.version))
+
+    async def _answer(self, api: str, request: BaseModel) -> Response:
+        return Response(await self._parts.get().answer(api, request), media_type="application/json")
 
     async def _passed_on(self, request: EventsRequest) -> EventsAnswer:
         """The events service's answer. Raises LogUnavailable where it is not there."""

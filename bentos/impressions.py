@@ -14,10 +14,11 @@ from concurrent.futures import Future
 import numpy as np
 from pydantic import TypeAdapter
 
-from bentos.event_log import Appended, EventLog, LogClosed, LogFull
+from bentos.event_log import Appended, LogClosed, LogFull, RecordLog
 from bentos.features import Ints
 from bentos.feed import Feed
 from bentos.ranking_stages import RANKED
+from bentos.settings import MAKERS
 from bentos.why import PIN_KINDS, TOPIC_KINDS
 from training.models.ads.ranking import CLICK
 from validation.events import ImpressionRecord
@@ -31,6 +32,12 @@ PER_USER = 300
 
 _EPOCH_MS = 1_577_836_800_000  # 2020-01-01
 _COUNTER = itertools.count(secrets.randbelow(1 << 12))
+
+
+def number_requests_of(maker: int) -> None:
+    """From now on this process's request ids are none that makers of other numbers, 0 to MAKERS - 1, give."""
+    global _COUNTER
+    _COUNTER = itertools.count(maker + MAKERS * secrets.randbelow(1 << 8), MAKERS)
 
 
 def new_request_id(now_ms: int | None = None) -> int:
@@ -67,7 +74,7 @@ class ServedPins:
 class Impressions:
     """Writes an answer's pins to the log behind the answer: a log that is full or closed never costs a feed."""
 
-    def __init__(self, log: EventLog | None, served: ServedPins) -> None:
+    def __init__(self, log: RecordLog | None, served: ServedPins) -> None:
         self._log = log
         self._served = served
 

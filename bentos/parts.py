@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from bentos import candidate_log, impressions, intake, ranking_log
-from bentos.candidate_log import CandidateLog, CandidateSample
+from pydantic import BaseModel
+
+from bentos import intake
+from bentos.answer_logs import Logs, open_logs
 from bentos.catalogue import ActiveUsers
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RankingEngine, RetrievalEngine
 from bentos.event_log import EventLog, read
@@ -17,21 +21,29 @@ from bentos.feast_features import FeastFeatures
 from bentos.features import Features
 from bentos.feed_service import FeedService
 from bentos.ids import Ids
-from bentos.impressions import Impressions, ServedPins
 from bentos.intake import EventIntake
 from bentos.load import LoadRules, LoadShedder
 from bentos.loader import WHOLE, ReleaseLoader, Role
+from bentos.messages import (
+    FeedRequest,
+    PinsRequest,
+    RelatedAdsRequest,
+    RelatedRequest,
+    SearchRequest,
+    SuggestionsRequest,
+    UsersRequest,
+)
 from bentos.policy_file import PolicyFile
-from bentos.pool import Pool
-from bentos.ranking_log import RankingLog
+from bentos.pool import Pool, needed
 from bentos.registry import ModelRegistry
+from bentos.release import ServingRelease
 from bentos.sequences import SequenceWriter, replay
 from bentos.serving import Elsewhere, ReleaseHolder, nowhere
 from bentos.settings import Settings
 from bentos.tombstones import Tombstones
 from training.models.light_ranking import SHORTLIST
-from validation.event_compaction import sequences_from_ms, shown_from_ms
-from validation.events import ActionRecord, ImpressionRecord
+from validation.event_compaction import sequences_from_ms
+from validation.events import ActionRecord
 from validation.lake import Lake
 from validation.lease import Lease, leases_of
 
@@ -39,6 +51,20 @@ logger = logging.getLogger("corkboard.service")
 
 UTILITY = "utility.yaml"
 """The home's file of utility weights and diversity."""
+
+
+REQUESTS: dict[str, type[BaseModel]] = {
+    "homefeed": FeedRequest,
+    "related": RelatedRequest,
+    "related_ads": RelatedAdsRequest,
+    "search": SearchRequest,
+    "suggestions": SuggestionsRequest,
+    "pins": PinsRequest,
+    "users": UsersRequest,
+}
+"""What each API that a feed service answers takes."""
+
+USERS_DEADLINE_MS = 10_000
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,20 @@ class HomefeedParts:
     def ready(self) -> bool:
         return self.holder.ready
 
+    @property
+    def version(self) -> int:
+        """The release being served. Raises NoRelease."""
+        return self.holder.current().version
+
+    async def answer(self, api: str, request: Any) -> bytes:
+        """The JSON of what an API of REQUESTS answers. Raises what FeedService does."""
+        if api != "users":
+            return _json(await getattr(self.feed, api)(request))
+        release = self.holder.current()
+        return _json(
+            await needed(self.pool, api, USERS_DEADLINE_MS, lambda: self.users.sketch(release, request.limit))
+        )
+
     def close(self) -> None:
         self.holder.close()
         if self.intake is not None:
@@ -69,6 +109,11 @@ class HomefeedParts:
                 sampled.close()
         self.feed.impressions.close()
         self.pool.close()
+
+
+def _json(answer: BaseModel) -> bytes:
+    """An answer's JSON, without validating a second time what was built as the answer's own type."""
+    return answer.model_dump_json().encode()
 
 
 def one_thread() -> None:
@@ -96,44 +141,59 @@ def open_homefeed(
     one_thread()
     features = FeastFeatures.open(settings)
     pool = Pool(settings.threads)
+    lake = Lake(settings.lake)
+    with contextlib.ExitStack() as opened:  # what was opened is let go of if the rest cannot be
+        opened.callback(pool.close)
+        logs = open_logs(settings, lake)
+        opened.callback(logs.close)
+        taken = open_intake(settings, features, lake, pool) if with_events else None
+        opened.pop_all()
+    holder = open_holder(settings, features, role, elsewhere).start()
+    feed = feed_service(settings, holder.current, pool, logs, retrieval, ranking)
+    return HomefeedParts(pool, holder, feed, taken, lake)
+
+
+def feed_service(
+    settings: Settings,
+    release: Callable[[], ServingRelease],
+    pool: Pool,
+    logs: Logs,
+    retrieval: RetrievalEngine | None = None,
+    ranking: RankingEngine | None = None,
+) -> FeedService:
+    """A feed service by the settings; engines not given run in this process."""
     engines = Engines(
         pool,
         retrieval or LocalRetrieval(pool),
         ranking or LocalRanking(pool),
         shortlist=settings.shortlist or SHORTLIST,
     )
-    lake = Lake(settings.lake)
-    with contextlib.ExitStack() as opened:  # what was opened is let go of if the rest cannot be
-        opened.callback(pool.close)
-        shown = open_impressions(settings, lake)
-        opened.callback(shown.close)
-        fetched = open_candidates(settings)
-        opened.callback(fetched.close)
-        ranked = open_rankings(settings)
-        opened.callback(ranked.close)
-        taken = open_intake(settings, features, lake, pool) if with_events else None
-        opened.pop_all()
-    holder = open_holder(settings, features, role, elsewhere)
     policy = PolicyFile(settings.utility or settings.home / UTILITY, named=settings.utility is not None)
     load = LoadShedder(LoadRules(target_ms=settings.p99_ms))
-    feed = FeedService(holder.current, engines, shown, fetched, ranked, policy=policy.current, load=load)
-    return HomefeedParts(pool, holder, feed, taken, lake)
+    return FeedService(
+        release, engines, logs.impressions, logs.candidates, logs.rankings, policy=policy.current, load=load
+    )
 
 
 def open_holder(
-    settings: Settings, features: Features, role: Role, elsewhere: Elsewhere = nowhere
+    settings: Settings,
+    features: Features,
+    role: Role,
+    elsewhere: Elsewhere = nowhere,
+    newest: Callable[[], int | None] | None = None,
 ) -> ReleaseHolder:
-    """Follow the settings' alias, loading what `role` needs; a lease in the home says what is held."""
+    """What follows the settings' alias, or `newest`, once it is started, loading what `role` needs; a lease in
+    the home says what is held."""
     loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
     lease = Lease.take(leases_of(settings.home), "homefeed" if role is WHOLE else str(role.name).lower())
     return ReleaseHolder(
-        loader.newest,
+        newest or loader.newest,
         loader.load,
         loader.check,
         poll_s=settings.poll_s,
         lease=lease,
         elsewhere=elsewhere,
-    ).start()
+    )
 
 
 def open_intake(
@@ -159,23 +219,3 @@ def open_intake(
     logger.info("%d logged events are in the sequences", count)
     ids = Ids(lake.id_map(), contract.string_ids, Tombstones(lake.path))
     return EventIntake(log, writer, features, ids, contract.vocabulary, pool)
-
-
-def open_impressions(settings: Settings, lake: Lake) -> Impressions:
-    """The impression log, and what users were shown in the last days."""
-    served = ServedPins()
-    for record in read(settings.events, impressions.STREAM, since_ms=shown_from_ms(lake)):
-        if isinstance(record, ImpressionRecord) and record.surface == "homefeed":
-            served.add(record.user_id, [record.pin_id])
-    return Impressions(EventLog.open(settings.events, impressions.STREAM), served)
-
-
-def open_candidates(settings: Settings) -> CandidateLog:
-    """The log of what a sample of requests fetched."""
-    sample = CandidateSample(requests=settings.candidates_rate, cut=settings.candidates_cut)
-    return CandidateLog(EventLog.open(settings.events, candidate_log.STREAM), sample)
-
-
-def open_rankings(settings: Settings) -> RankingLog:
-    """The log of what the ranking of a sample of answers saw."""
-    return RankingLog(EventLog.open(settings.events, ranking_log.STREAM), settings.rankings_rate)

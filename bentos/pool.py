@@ -59,13 +59,19 @@ class Pool:
     is bounded: abandoned calls of one name to half of `threads`, those of all names to four times `threads`,
     past which names that hang are refused. `clock` gives seconds.
 
-    Calls of one group run one after the other on one thread, and as many groups at once as there are cores;
-    beside a call that waits for something the next one runs. Two threads of one request would only take turns
-    at the interpreter lock, and each find its core's memory cold: that costs a feed a sixth more CPU, and time.
+    Calls of one group run one after the other on one thread, and `width` groups at once, as many as there are
+    cores if left out; beside a call that waits for something the next one runs. Two threads of one request
+    would only take turns at the interpreter lock, and each find its core's memory cold: that costs a feed a
+    sixth more CPU, and time.
     """
 
     def __init__(
-        self, threads: int, breakers: Breakers | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        threads: int,
+        breakers: Breakers | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        width: int | None = None,
     ) -> None:
         self.breakers = breakers or Breakers()
         self._clock = clock
@@ -76,7 +82,7 @@ class Pool:
         self._threads, self._target = 0, threads
         self._idle: list[queue.SimpleQueue[Job | None]] = []
         """Where threads wait that have nothing to do, the last to stop last."""
-        self._width = max(2, len(os.sched_getaffinity(0)))
+        self._width = width or max(2, len(os.sched_getaffinity(0)))
         self._line: deque[Group] = deque()
         """Groups with calls in line, those of coroutines that have begun first."""
         self._arrivals: deque[Group] = deque()

@@ -63,7 +63,9 @@ class RankingParts:
 def open_parts(settings: Settings) -> RankingParts:
     """The parts of a ranking process: light ranker, ranker and online features, no vector index."""
     one_thread()
-    return RankingParts(Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RANK))
+    return RankingParts(
+        Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RANK).start()
+    )
 
 
 async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:

@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from bentos.event_log import EventLog
+from bentos.event_log import RecordLog
 from bentos.feed import Feed, Surface
 from bentos.ranking_features import FEATURES, seen
 from bentos.sampled_log import SampledLog
@@ -29,7 +29,7 @@ _DEGRADED = ("user:", "pins:")
 class RankingLog(SampledLog):
     """The sample of ranked answers, on every surface but that of ads."""
 
-    def __init__(self, log: EventLog, share: float) -> None:
+    def __init__(self, log: RecordLog, share: float) -> None:
         super().__init__(log, share, _DRAW)
 
     def _fits(self, feed: Feed) -> bool:

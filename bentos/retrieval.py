@@ -49,7 +49,7 @@ def open_parts(settings: Settings) -> RetrievalParts:
     """The parts of a retrieval process: vector indexes, networks and online features, no ranker."""
     one_thread()
     return RetrievalParts(
-        Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RETRIEVE)
+        Pool(settings.threads), open_holder(settings, FeastFeatures.open(settings), Role.RETRIEVE).start()
     )
 
 

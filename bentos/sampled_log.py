@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from bentos.event_log import EventLog, LogClosed
+from bentos.event_log import LogClosed, RecordLog
 from bentos.feed import Feed
 from validation.events import AnyRecord
 
@@ -25,7 +25,7 @@ WAITING = 64
 class SampledLog(ABC):
     """Writes the sample to a log of its own."""
 
-    def __init__(self, log: EventLog, share: float, draw: int) -> None:
+    def __init__(self, log: RecordLog, share: float, draw: int) -> None:
         """`share` of requests, drawn by the request's own generator number `draw`."""
         self._log, self._share, self._draw = log, share, draw
         self._behind = ThreadPoolExecutor(1, f"{log.stream}-log")

@@ -85,6 +85,11 @@ class ReleaseHolder:
         """Why the newest release is not served; empty when it is."""
         return self._why
 
+    @property
+    def rejected(self) -> int | None:
+        """The version that was loaded last and is not fit to serve."""
+        return self._rejected
+
     def current(self) -> ServingRelease:
         """The release being served. Raises NoRelease, saying why there is none."""
         if self._current is None:

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from validation.manifest import CHAMPION
 
+MAKERS = 16
+"""Processes that may give out request ids beside each other."""
+
 
 class Profile(StrEnum):
     """How the four services meet."""
@@ -50,6 +53,10 @@ class Settings(BaseModel):
     threads: int = Field(default=16, ge=1)
     """Threads that blocking store calls run on, so that none of them stalls the event loop."""
 
+    makers: int = Field(default=1, ge=1, le=MAKERS - 1)
+    """Processes that make answers, each with the release in its memory, beside one that loads the next release;
+    1: the service makes them itself, and loads itself."""
+
     shortlist: int | None = Field(default=None, ge=1)
     """Candidates of a home feed that are ranked; as many as light ranking is measured at if left out."""
     candidates_rate: float = Field(default=0.05, ge=0, le=1)
@@ -80,9 +87,14 @@ class Settings(BaseModel):
         given = {name: env[variable] for name, variable in _VARIABLES.items() if env.get(variable)}
         given.setdefault("mlflow_uri", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
         try:
-            return cls.model_validate({"home": home, **given})
+            settings = cls.model_validate({"home": home, **given})
         except ValidationError as error:
             raise SettingsError(_told(error)) from error
+        if settings.makers > 1 and settings.profile is Profile.SEPARATE:
+            raise SettingsError(
+                "CORKBOARD_MAKERS is of the composed profile; unset it, or unset CORKBOARD_PROFILE"
+            )
+        return settings
 
 
 class SettingsError(RuntimeError):
@@ -106,6 +118,7 @@ _VARIABLES = {
     "poll_s": "CORKBOARD_POLL_S",
     "p99_ms": "CORKBOARD_P99_MS",
     "threads": "CORKBOARD_THREADS",
+    "makers": "CORKBOARD_MAKERS",
     "shortlist": "CORKBOARD_SHORTLIST",
     "candidates_rate": "CORKBOARD_CANDIDATES_RATE",
     "candidates_cut": "CORKBOARD_CANDIDATES_CUT",

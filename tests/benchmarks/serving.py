@@ -54,6 +54,8 @@ GOALS = {
 EVENTS_GOAL = 500
 ALIAS = "serving-benchmark"
 RATE = 8.0
+MAKERS = 2
+"""Processes that make answers where the goals are held; `--makers 1` is what a home does by default."""
 SHORTLIST = 200
 """Candidates that are ranked where the goals are held; `--shortlist 500` is what a home does by default."""
 BATCH = 20
@@ -368,6 +370,7 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=4)
     parser.add_argument("--soak-minutes", type=float, default=0.0)
     parser.add_argument("--shortlist", type=int, default=SHORTLIST, help="candidates that are ranked")
+    parser.add_argument("--makers", type=int, default=MAKERS, help="processes that make answers")
     args = parser.parse_args()
     home = Home.at(args.home)
     os.environ.update(home.environment())
@@ -375,6 +378,7 @@ def main() -> None:
     client.set_registered_model_alias(model, ALIAS, str(versions[0]))
     os.environ["CORKBOARD_RELEASE"] = ALIAS
     os.environ["CORKBOARD_SHORTLIST"] = str(args.shortlist)
+    os.environ["CORKBOARD_MAKERS"] = str(args.makers)
     local.ensure_milvus(home)
     try:
         kernels = kernels_of(home, versions[0], LIMIT)
@@ -385,7 +389,7 @@ def main() -> None:
         local.stop(home, "milvus")
         client.delete_registered_model_alias(model, ALIAS)
     kernels.print()
-    found["shortlist"] = args.shortlist
+    found |= {"shortlist": args.shortlist, "makers": args.makers}
     found["kernels_cpu_ms"] = round(kernels.total_ms, 2)
     found["over_kernels"] = round(found["request_cpu_ms"] / kernels.total_ms, 3)
     for name, goal in GOALS.items():

@@ -3,13 +3,15 @@
 The file `champion` names the version. Odd ones live in `content@1`, even ones in `content@2`, of another
 dimension and half of the catalogue each: a pin found by vectors, and the score of any pin, tell of which
 release they are (`mixed` reads that). The check, the lease and the swap are the product's own. With
-`CORKBOARD_PROFILE=separate` every process follows the file by itself, those behind the home feed later than it.
+`CORKBOARD_PROFILE=separate` every process follows the file by itself, those behind the home feed later than it;
+with `CORKBOARD_MAKERS=2` the home feed does for all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,17 @@ from typing import Any
 import numpy as np
 
 from bentos import events, homefeed, ranking, retrieval
+from bentos.answer_logs import STREAMS, logs_on, open_streams
 from bentos.engines import Engines, RankingEngine, RetrievalEngine
 from bentos.event_log import EventLog
 from bentos.features import Floats, User
+from bentos.front import FrontParts
 from bentos.impressions import STREAM, Impressions, ServedPins
 from bentos.intake import STREAM as ACTIONS
 from bentos.intake import EventIntake
 from bentos.loader import check_release
+from bentos.maker import LinesTo, Made, Say, Wanted
+from bentos.makers import Makers, forked
 from bentos.parts import HomefeedParts
 from bentos.ranking import RankingParts
 from bentos.release import ServingRelease
@@ -147,8 +153,10 @@ def _manifest(version: int, rows: int) -> ReleaseManifest:
     return fakes.manifest(version, parts=parts, collections=(check,))
 
 
-def following(home: Path, service: str, **given: Any) -> tuple[fakes.Stack, ReleaseHolder]:
-    """A planted stack of a process's own, and what follows the home's file in it."""
+def following(
+    home: Path, service: str, newest: Callable[[], int | None] | None = None, **given: Any
+) -> tuple[fakes.Stack, ReleaseHolder]:
+    """A planted stack of a process's own, and what follows the home's file in it, once it is started."""
     own = home / service
     own.mkdir(exist_ok=True)
     features = planted_two()
@@ -157,14 +165,14 @@ def following(home: Path, service: str, **given: Any) -> tuple[fakes.Stack, Rele
     walker = stack.release.walker
     assert walker is not None
     holder = ReleaseHolder(
-        lambda: int((home / CHAMPION).read_text()),
+        newest or (lambda: int((home / CHAMPION).read_text())),
         lambda version: load(own, features, walker, version),
         check_release,
-        poll_s=POLL_S[service],
+        poll_s=POLL_S.get(service, 60),
         lease=Lease.take(leases_of(home), service),
         **given,
     )
-    return stack, holder.start()
+    return stack, holder
 
 
 def intake_of(home: Path, stack: fakes.Stack) -> EventIntake:
@@ -196,17 +204,44 @@ def open_homefeed(
     service = replace(stack.service, release=holder.current, impressions=shown, engines=engines)
     (home / "service.pid").write_text(str(os.getpid()))
     intake = intake_of(home, stack) if with_events else None
-    return HomefeedParts(stack.pool, holder, service, intake, None)  # type: ignore[arg-type]
+    return HomefeedParts(stack.pool, holder.start(), service, intake, None)  # type: ignore[arg-type]
+
+
+def open_front(settings: Settings, loop: asyncio.AbstractEventLoop) -> FrontParts:
+    home = settings.home
+    own = home / "front"
+    own.mkdir()
+    stack = fakes.planted_stack(own)
+    logs = open_streams(settings)
+    makers = Makers(
+        forked(settings, open_maker, preload=__name__),
+        lambda: int((home / CHAMPION).read_text()),
+        {log.stream: log for log in logs},
+        count=settings.makers,
+        poll_s=POLL_S["homefeed"],
+    )
+    asyncio.run_coroutine_threadsafe(makers.run(), loop)
+    (home / "service.pid").write_text(str(os.getpid()))
+    return FrontParts(stack.pool, makers, logs, intake_of(home, stack))
+
+
+def open_maker(settings: Settings, say: Say) -> Made:
+    wanted = Wanted()
+    stack, holder = following(settings.home, f"maker-{os.getpid()}", newest=lambda: wanted.version)
+    logs = logs_on(settings, NothingServed(), [LinesTo(stream, say) for stream in STREAMS])
+    service = replace(stack.service, release=holder.current, impressions=logs.impressions)
+    parts = HomefeedParts(stack.pool, holder, service, None, None)  # type: ignore[arg-type]
+    return Made(parts, wanted, NothingServed())
 
 
 def open_retrieval(settings: Settings) -> RetrievalParts:
     stack, holder = following(settings.home, "retrieval")
-    return RetrievalParts(stack.pool, holder)
+    return RetrievalParts(stack.pool, holder.start())
 
 
 def open_ranking(settings: Settings) -> RankingParts:
     stack, holder = following(settings.home, "ranking")
-    return RankingParts(stack.pool, holder)
+    return RankingParts(stack.pool, holder.start())
 
 
 def open_events(settings: Settings) -> events.EventsParts:
@@ -220,5 +255,6 @@ events.open_parts = open_events  # type: ignore[assignment]
 retrieval.open_parts = open_retrieval  # type: ignore[assignment]
 ranking.open_parts = open_ranking  # type: ignore[assignment]
 homefeed.open_homefeed = open_homefeed  # type: ignore[assignment]
+homefeed.open_front = open_front  # type: ignore[assignment]
 
 Homefeed = homefeed.Homefeed

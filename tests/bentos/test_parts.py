@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bentos.answer_logs import open_logs
 from bentos.event_log import EventLog, LogInUse, read
 from bentos.messages import Event, EventsRequest
-from bentos.parts import open_impressions, open_intake
+from bentos.parts import open_intake
 from bentos.pool import Pool
 from bentos.sequences import by_user
 from bentos.settings import Settings
@@ -121,11 +122,12 @@ def test_shown_pins_are_remembered_for_some_days(settings: Settings) -> None:
     log = EventLog.open(settings.events, "impressions")
     log.append([shown(1, long_ago), shown(2, NOW_MS), shown(3, NOW_MS, "related"), shown(4, NOW_MS)]).result(5)
     log.close()
-    impressions = open_impressions(settings, Lake(settings.lake))
-    assert impressions.served(COOK).tolist() == [2, 4]
+    logs = open_logs(settings, Lake(settings.lake))
+    assert logs.impressions.served(COOK).tolist() == [2, 4]
     with pytest.raises(LogInUse):
-        open_impressions(settings, Lake(settings.lake))
-    impressions.close()
+        open_logs(settings, Lake(settings.lake))
+    logs.close()
+    open_logs(settings, Lake(settings.lake)).close()
 
 
 def test_a_home_without_a_lake_says_what_to_run(tmp_path: Path) -> None:

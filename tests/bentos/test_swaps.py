@@ -18,7 +18,7 @@ from validation.lease import leased, leases_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.load]
 
-MOVES = {"composed": 20, "separate": 6}
+MOVES = {"composed": 20, "separate": 6, "makers": 6}
 FLAT_MB = 40.0
 """Growth over ten moves that is put down to the allocator."""
 
@@ -35,6 +35,14 @@ def move_to(server: Server, version: int) -> None:
     end = time.monotonic() + 120
     while server.post("/homefeed", {"user_id": fakes.STRANGER, "limit": 1})[1].get("release") != version:
         assert time.monotonic() < end, f"release {version} is not served: {server.log.read_text()[-2000:]}"
+
+
+def until_held(home: Path, versions: set[int]) -> None:
+    """Makers that were behind when the last release came take a moment; theirs before may be an older one."""
+    end = time.monotonic() + 60
+    while not set(leased(leases_of(home))) >= versions:
+        assert time.monotonic() < end, f"{leased(leases_of(home))} are held"
+        time.sleep(0.05)
 
 
 def promoted(moves: int) -> list[int]:
@@ -76,13 +84,15 @@ def asking(server: Server, seen: set[int]) -> Callable[[int], str | None]:
 
 @pytest.mark.parametrize("profile", MOVES)
 def test_swaps_under_load(tmp_path: Path, profile: str) -> None:
-    """Also where retrieval and ranking are processes of their own, which see each move later."""
+    """Also where retrieval and ranking are processes of their own, which see each move later, and where makers
+    load one after the other."""
     home = tmp_path / "home"
     home.mkdir()
     point_at(home, 1)
     command = ("serve", "tests.bentos.swapping_service:Homefeed", "--host", "127.0.0.1", "--port", "{port}")
     versions = promoted(MOVES[profile])
-    with serving(bentoml(*command), home, CORKBOARD_PROFILE=profile) as server:
+    given = {"CORKBOARD_MAKERS": "2"} if profile == "makers" else {"CORKBOARD_PROFILE": profile}
+    with serving(bentoml(*command), home, **given) as server:
         service = psutil.Process(int((home / "service.pid").read_text()))
         seen: set[int] = set()
         report = swap_under_load(
@@ -92,7 +102,10 @@ def test_swaps_under_load(tmp_path: Path, profile: str) -> None:
             steady_answers=10 * len(versions),
         )
         print(f"\n{report}")
-        assert set(leased(leases_of(home))) == set(versions[-2:]), "the one before stays in memory"
+        if profile == "makers":
+            until_held(home, set(versions[-2:]))
+        else:
+            assert set(leased(leases_of(home))) == set(versions[-2:]), "the one before stays in memory"
     assert report.errors == () and report.mixed == ()
     assert seen == {1, *versions}
     assert len(versions) < MOVES["composed"] or report.rss_growth_mb < FLAT_MB

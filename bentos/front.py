@@ -1,0 +1,82 @@
+"""A home feed whose answers are made by other processes: here are events, logs, and the line to the makers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bentos.answer_logs import open_streams
+from bentos.event_log import EventLog
+from bentos.feast_features import FeastFeatures
+from bentos.intake import EventIntake
+from bentos.makers import Makers, Start, forked
+from bentos.parts import one_thread, open_intake
+from bentos.pool import Pool
+from bentos.registry import ModelRegistry
+from bentos.settings import Settings
+from validation.lake import Lake
+
+
+@dataclass(frozen=True)
+class FrontParts:
+    """What the home feed's process holds where makers answer."""
+
+    pool: Pool
+    makers: Makers
+    logs: Sequence[EventLog]
+    intake: EventIntake
+
+    @property
+    def ready(self) -> bool:
+        return self.makers.ready
+
+    @property
+    def version(self) -> int:
+        """The newest release that is served. Raises NoRelease."""
+        return self.makers.version
+
+    async def answer(self, api: str, request: Any) -> bytes:
+        """The JSON of what an API of REQUESTS answers. Raises what Makers does."""
+        return await self.makers.answer(api, request)
+
+    def close(self) -> None:
+        self.makers.close()
+        self.intake.close()
+        for log in self.logs:
+            log.close()
+        self.pool.close()
+
+
+def open_front(
+    settings: Settings,
+    loop: asyncio.AbstractEventLoop,
+    *,
+    start: Start | None = None,
+    newest: Callable[[], int | None] | None = None,
+) -> FrontParts:
+    """The front of a home, whose makers live on `loop`. `start` and `newest` are the settings' if left out.
+
+    Raises LakeError before the first ingest, LogInUse while another process writes the home's events.
+    """
+    one_thread()
+    features, lake, pool = FeastFeatures.open(settings), Lake(settings.lake), Pool(settings.threads)
+    with contextlib.ExitStack() as opened:
+        opened.callback(pool.close)
+        streams = open_streams(settings)
+        for log in streams:
+            opened.callback(log.close)
+        taken = open_intake(settings, features, lake, pool)
+        opened.pop_all()
+    registry = ModelRegistry(settings.mlflow_uri)
+    makers = Makers(
+        start or forked(settings),
+        newest or (lambda: registry.version_of(settings.alias)),
+        {log.stream: log for log in streams},
+        count=settings.makers,
+        poll_s=settings.poll_s,
+    )
+    asyncio.run_coroutine_threadsafe(makers.run(), loop)
+    return FrontParts(pool, makers, streams, taken)

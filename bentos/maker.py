@@ -1,0 +1,171 @@
+"""A maker: a process that makes answers for the service in front of it, and keeps nothing of its own on disk.
+
+The service (`makers.py`) hears clients, takes in events and owns the logs; a maker has releases, features and a
+thread for a feed. It ends when the socket between them does, however the service ended. Requests come and
+answers go as JSON; what is logged of an answer goes ahead of it, as lines, and so does what it showed to whom,
+which every maker must know before that user comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import orjson
+
+from bentos import frames, impressions
+from bentos.answer_logs import STREAMS, logs_on, served_pins
+from bentos.errors import RequestError
+from bentos.event_log import Appended
+from bentos.feast_features import FeastFeatures
+from bentos.frames import Frame, Kind
+from bentos.impressions import ServedPins
+from bentos.loader import WHOLE
+from bentos.parts import REQUESTS, HomefeedParts, feed_service, one_thread, open_holder
+from bentos.pool import Pool
+from bentos.settings import Settings
+from validation.events import AnyRecord, to_line
+from validation.lake import Lake
+
+logger = logging.getLogger("corkboard.maker")
+
+LOADING_NICE = 10
+"""By how much the thread that loads a release gives way: it may take a while, requests may not."""
+
+Say = Callable[[Kind, bytes, int], None]
+"""Sends a frame to the service, from any thread; frames arrive in the order they were sent."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a maker is made of. `wanted` is the version its holder looks for."""
+
+    parts: HomefeedParts
+    wanted: Wanted
+    served: ServedPins
+
+
+@dataclass
+class Wanted:
+    """The release that the service asked for last."""
+
+    version: int | None = None
+
+
+Open = Callable[[Settings, Say], Made]
+
+
+def make(channel: socket.socket, settings: Settings, number: int, open_parts: Open) -> None:
+    """The life of maker `number` at its end of a socket pair; the body of its process."""
+    for ending in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; what has begun is still answered
+        signal.signal(ending, signal.SIG_IGN)
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s maker {number} %(levelname)s %(name)s: %(message)s"
+    )
+    impressions.number_requests_of(number)
+    asyncio.run(_life(channel, settings, open_parts))
+
+
+def open_maker(settings: Settings, say: Say) -> Made:
+    """A maker of the settings' home. Raises what opening a home does."""
+    one_thread()
+    features, lake = FeastFeatures.open(settings), Lake(settings.lake)
+    cores = len(os.sched_getaffinity(0))
+    pool = Pool(settings.threads, width=max(1, cores // settings.makers))
+    served = served_pins(settings, lake, ServedPins())
+    logs = logs_on(settings, Told(served, say), [LinesTo(stream, say) for stream in STREAMS])
+    wanted = Wanted()
+    holder = open_holder(settings, features, WHOLE, newest=lambda: wanted.version)
+    feed = feed_service(settings, holder.current, pool, logs)
+    return Made(HomefeedParts(pool, holder, feed, None, lake), wanted, served)
+
+
+class Told(ServedPins):
+    """Remembers what users were shown, here and in every other maker."""
+
+    def __init__(self, served: ServedPins, say: Say) -> None:
+        super().__init__()
+        self._here, self._say = served, say
+
+    def add(self, user_id: int, pin_ids: list[int]) -> None:
+        self._here.add(user_id, pin_ids)
+        self._say(Kind.SHOWN, orjson.dumps([user_id, pin_ids]), 0)
+
+    def of(self, user_id: int) -> impressions.Ints:
+        return self._here.of(user_id)
+
+
+class LinesTo:
+    """A stream of the service's, seen from a maker: what is appended is in the service's hands at once."""
+
+    def __init__(self, stream: str, say: Say) -> None:
+        self.stream, self._say = stream, say
+
+    def append(self, records: Sequence[AnyRecord]) -> Future[Appended]:
+        """Sent, and done; whether it reached the disk, the service's log of errors says."""
+        ids = orjson.dumps([self.stream, [record.event_id for record in records]])
+        self._say(Kind.LINES, b"\n".join([ids, b"".join(map(to_line, records))]), 0)
+        done: Future[Appended] = Future()
+        done.set_result(Appended((True,) * len(records)))
+        return done
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+async def _life(channel: socket.socket, settings: Settings, open_parts: Open) -> None:
+    reader, writer = await asyncio.open_connection(sock=channel)
+    loop = asyncio.get_running_loop()
+
+    def say(kind: Kind, body: bytes, number: int = 0) -> None:
+        loop.call_soon_threadsafe(writer.write, frames.packed(kind, body, number))
+
+    made = await asyncio.to_thread(open_parts, settings, say)
+    at_work: set[asyncio.Task[None]] = set()
+    say(Kind.HELD, orjson.dumps({"release": None}))
+    while (frame := await frames.read(reader)) is not None:
+        if frame.kind is Kind.ASK:
+            at_work.add(task := loop.create_task(_answer(made.parts, frame, say)))
+            task.add_done_callback(at_work.discard)
+        elif frame.kind is Kind.SHOWN:
+            made.served.add(*frame.told)
+        elif frame.kind is Kind.LOAD:
+            threading.Thread(target=_load, args=(made, frame.told, say), name="release", daemon=True).start()
+    made.parts.close()
+
+
+async def _answer(parts: HomefeedParts, frame: Frame, say: Say) -> None:
+    api, _, body = frame.body.partition(b"\n")
+    try:
+        answer = await parts.answer(api.decode(), REQUESTS[api.decode()].model_validate_json(body))
+    except RequestError as error:
+        told = [error.name, error.message, int(error.http_status), error.retry_after_s]
+        say(Kind.REFUSAL, orjson.dumps(told), frame.number)
+    except Exception as error:
+        # The service says that it failed; what and where is for this process's log.
+        logger.exception("a request for %s failed", api.decode())
+        say(Kind.FAILURE, repr(error).encode(), frame.number)
+    else:
+        say(Kind.ANSWER, answer, frame.number)
+
+
+def _load(made: Made, version: int, say: Say) -> None:
+    """Serve release `version`, giving way to whoever else needs the machine; say what came of it."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICE)
+    made.wanted.version = version
+    holder = made.parts.holder
+    holder.refresh()
+    told = {
+        "asked": version,
+        "release": holder.current().version if holder.ready else None,
+        "rejected": holder.rejected == version,
+        "why": holder.why,
+    }
+    say(Kind.HELD, orjson.dumps(told))

@@ -1,0 +1,39 @@
+"""A maker over planted data, for tests of real processes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from bentos.answer_logs import STREAMS, logs_on
+from bentos.impressions import ServedPins
+from bentos.loader import check_release
+from bentos.maker import LinesTo, Made, Say, Told, Wanted
+from bentos.serving import ReleaseHolder
+from bentos.settings import Settings
+from tests.bentos import fakes
+from tests.bentos.preview import PlantedParts
+
+
+def open_planted(settings: Settings, say: Say) -> Made:
+    """Serves whatever version it is asked for, from the planted catalogue."""
+    own = settings.home / f"maker{os.getpid()}"
+    own.mkdir()
+    stack = fakes.planted_stack(own)
+    stack.service.impressions.close()
+    served, wanted = ServedPins(), Wanted()
+    logs = logs_on(settings, Told(served, say), [LinesTo(stream, say) for stream in STREAMS])
+    holder = ReleaseHolder(
+        lambda: wanted.version,
+        lambda version: replace(stack.release, version=version),
+        check_release,
+        poll_s=60,
+    )
+    feed = replace(
+        stack.service,
+        release=holder.current,
+        impressions=logs.impressions,
+        candidates=logs.candidates,
+        rankings=logs.rankings,
+    )
+    return Made(PlantedParts(stack.pool, holder, feed, None, None), wanted, served)  # type: ignore[arg-type]

@@ -1,0 +1,107 @@
+"""Makers that follow a script in a thread each, at the real end of a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import orjson
+
+from bentos import frames
+from bentos.frames import Frame, Kind
+
+
+@dataclass
+class Script:
+    """What all makers do, and what they did."""
+
+    rejects: set[int] = field(default_factory=set)
+    fails: list[int] = field(default_factory=list)
+    """Versions whose next load fails, once for each time they are named."""
+    may_load: threading.Event = field(default_factory=threading.Event)
+    hangs: set[int] = field(default_factory=set)
+    """Numbers of makers that answer nothing."""
+    starts: list[int] = field(default_factory=list)
+    told: dict[int, list[Frame]] = field(default_factory=dict)
+    """What each maker was told, but for questions."""
+    living: dict[int, Scripted] = field(default_factory=dict)
+    _pids: Callable[[], int] = field(default_factory=lambda: itertools.count(1000).__next__)
+
+    def __post_init__(self) -> None:
+        self.may_load.set()
+
+    def start(self, number: int) -> tuple[Scripted, socket.socket]:
+        """`makers.Start`."""
+        ours, theirs = socket.socketpair()
+        made = Scripted(self, number, theirs, self._pids())
+        self.starts.append(number)
+        self.living[number] = made
+        made.thread.start()
+        return made, ours
+
+
+class Scripted:
+    """One of them; stands for its process too."""
+
+    def __init__(self, script: Script, number: int, channel: socket.socket, pid: int) -> None:
+        self.script, self.number, self.channel, self.pid = script, number, channel, pid
+        self.release: int | None = None
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._life()), daemon=True)
+
+    def kill(self) -> None:
+        try:
+            self.channel.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it has ended
+            return
+
+    def join(self, timeout: float | None = None) -> None:
+        self.thread.join(timeout)
+
+    def says(self, kind: Kind, body: bytes) -> None:
+        """Have it say something of its own accord; for other threads."""
+        self.loop.call_soon_threadsafe(self.say, kind, body)
+
+    def say(self, kind: Kind, body: bytes, number: int = 0) -> None:
+        self.writer.write(frames.packed(kind, body, number))
+
+    async def _life(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        reader, self.writer = await asyncio.open_connection(sock=self.channel)
+        self.say(Kind.HELD, orjson.dumps({"release": None}))
+        while (frame := await frames.read(reader)) is not None:
+            if frame.kind is Kind.ASK:
+                self._answer(frame)
+                continue
+            self.script.told.setdefault(self.number, []).append(frame)
+            if frame.kind is Kind.LOAD:
+                await asyncio.to_thread(self.script.may_load.wait, 20)
+                self._load(frame.told)
+        self.writer.close()
+
+    def _load(self, version: int) -> None:
+        told = {"asked": version, "rejected": version in self.script.rejects, "why": ""}
+        if told["rejected"]:
+            told["why"] = f"release {version} answers its trial with no pins"
+        elif version in self.script.fails:
+            self.script.fails.remove(version)
+            told["why"] = "the registry is down"
+        else:
+            self.release = version
+        self.say(Kind.HELD, orjson.dumps(told | {"release": self.release}))
+
+    def _answer(self, frame: Frame) -> None:
+        if self.number in self.script.hangs:
+            return
+        api, _, body = frame.body.partition(b"\n")
+        asked = orjson.loads(body)
+        if asked.get("user_id") == "nobody":
+            self.say(Kind.REFUSAL, orjson.dumps(["BadId", "no such form", 400, None]), frame.number)
+        elif asked.get("user_id") == "broken":
+            self.say(Kind.FAILURE, b"KeyError('pins')", frame.number)
+        else:
+            told = {"maker": self.number, "release": self.release, "api": api.decode(), "asked": asked}
+            self.say(Kind.ANSWER, orjson.dumps(told), frame.number)

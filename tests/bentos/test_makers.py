@@ -1,0 +1,234 @@
+"""A service and its makers: who is asked, what happens when one ends or hangs, and how releases go round."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import pytest
+
+from bentos.answer_logs import open_streams
+from bentos.errors import NoRelease, RequestError, StoreUnavailable
+from bentos.event_log import EventLog, read
+from bentos.frames import Kind
+from bentos.makers import Makers, forked
+from bentos.messages import FeedRequest
+from bentos.settings import Settings
+from tests.bentos import fakes
+from tests.bentos.planted_maker import open_planted
+from tests.bentos.scripted_makers import Script
+from validation.events import ActionRecord, to_line
+
+USER = FeedRequest(user_id=7)
+
+
+class Alias:
+    """What the registry says."""
+
+    def __init__(self) -> None:
+        self.version: int | None = 1
+
+    def __call__(self) -> int | None:
+        return self.version
+
+
+@asynccontextmanager
+async def running(
+    script: Script, alias: Alias, logs: dict[str, EventLog] | None = None, ask_s: float = 10.0
+) -> AsyncIterator[Makers]:
+    makers = Makers(script.start, alias, logs or {}, count=2, poll_s=0.02, ask_s=ask_s)
+    following = asyncio.ensure_future(makers.run())
+    try:
+        yield makers
+    finally:
+        makers.close()
+        following.cancel()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(2_000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to be")
+
+
+async def asked(makers: Makers, user: Any = 7) -> dict[str, Any]:
+    return orjson.loads(await makers.answer("homefeed", FeedRequest(user_id=user)))
+
+
+def all_hold(script: Script, version: int) -> Callable[[], bool]:
+    return lambda: [m.release for m in script.living.values()] == [version] * 3
+
+
+def on_a_loop(scenario: Callable[[Path], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    def run(tmp_path: Path) -> None:
+        asyncio.run(asyncio.wait_for(scenario(tmp_path), 60))
+
+    run.__name__, run.__doc__ = scenario.__name__, scenario.__doc__
+    return run
+
+
+@on_a_loop
+async def test_a_request_is_answered_by_a_maker_with_the_release(_: Path) -> None:
+    script = Script()
+    async with running(script, Alias()) as makers:
+        with pytest.raises(NoRelease, match="corkboard promote"):
+            await makers.answer("homefeed", USER)
+        await until(lambda: makers.ready)
+        answer = await asked(makers)
+        assert answer["api"] == "homefeed" and answer["release"] == makers.version == 1
+        assert answer["asked"]["user_id"] == 7
+        await until(all_hold(script, 1))
+        assert sorted(script.starts) == [0, 1, 2], "two that answer and one that stands by"
+
+
+@on_a_loop
+async def test_requests_go_to_the_maker_with_the_fewest(_: Path) -> None:
+    script = Script()
+    async with running(script, Alias(), ask_s=1.0) as makers:
+        await until(all_hold(script, 1))
+        script.hangs = {0}
+        stuck = asyncio.ensure_future(makers.answer("homefeed", USER))
+        await asyncio.sleep(0.05)
+        assert {(await asked(makers))["maker"] for _ in range(5)} == {1}
+        with pytest.raises(StoreUnavailable, match="in time"):
+            await stuck
+        await until(lambda: script.starts.count(0) == 2)  # one that hangs is replaced
+
+
+@on_a_loop
+async def test_what_an_ended_maker_was_asked_is_asked_of_another(_: Path) -> None:
+    script = Script()
+    async with running(script, Alias()) as makers:
+        await until(all_hold(script, 1))
+        script.hangs = {0}
+        caught = asyncio.ensure_future(asked(makers))
+        await asyncio.sleep(0.05)
+        script.living[0].kill()
+        assert (await caught)["maker"] == 1
+        script.hangs = set()
+        await until(lambda: script.starts.count(0) == 2 and script.living[0].release == 1)
+
+
+@on_a_loop
+async def test_refusals_keep_their_name_and_failures_are_failures(_: Path) -> None:
+    async with running(Script(), Alias()) as makers:
+        await until(lambda: makers.ready)
+        with pytest.raises(RequestError) as refused:
+            await asked(makers, "nobody")
+        assert (refused.value.name, refused.value.message, refused.value.http_status) == (
+            "BadId",
+            "no such form",
+            400,
+        )
+        assert refused.value.retry_after_s is None
+        with pytest.raises(RuntimeError, match="KeyError"):
+            await asked(makers, "broken")
+        assert (await asked(makers))["release"] == 1
+
+
+@on_a_loop
+async def test_a_new_release_goes_round_while_two_answer(_: Path) -> None:
+    script, alias = Script(), Alias()
+    async with running(script, alias) as makers:
+        await until(all_hold(script, 1))
+        script.may_load.clear()
+        alias.version = 2
+        await until(lambda: any(f.told == 2 for f in script.told.get(2, []) if f.kind is Kind.LOAD))
+        for _ in range(5):
+            assert (await asked(makers))["maker"] != 2, "who loads is not asked"
+        script.may_load.set()
+        await until(all_hold(script, 2))
+        assert makers.version == 2
+        alias.version = 1
+        await until(all_hold(script, 1))
+
+
+@on_a_loop
+async def test_a_rejected_release_stops_where_it_was_tried(_: Path) -> None:
+    script, alias = Script(rejects={2}), Alias()
+    async with running(script, alias) as makers:
+        await until(all_hold(script, 1))
+        alias.version = 2
+        tried = lambda: sum(f.told == 2 for told in script.told.values() for f in told)  # noqa: E731
+        await until(lambda: tried() == 1)
+        await asyncio.sleep(0.2)
+        assert tried() == 1 and (await asked(makers))["release"] == 1
+        alias.version = 3
+        await until(all_hold(script, 3))
+
+
+@on_a_loop
+async def test_a_load_that_fails_is_tried_again(_: Path) -> None:
+    script, alias = Script(fails=[2, 2]), Alias()
+    async with running(script, alias):
+        await until(all_hold(script, 1))
+        alias.version = 2
+        await until(all_hold(script, 2))
+        assert script.fails == []
+
+
+@on_a_loop
+async def test_what_one_maker_showed_the_others_know_and_the_log_has(folder: Path) -> None:
+    script, log = Script(), EventLog.open(folder, "impressions")
+    record = ActionRecord(event_id=5, user_id=7, pin_id=3, action="save", timestamp_ms=1, surface="homefeed")
+    async with running(script, Alias(), {"impressions": log}):
+        await until(all_hold(script, 1))
+        lines = orjson.dumps(["impressions", [5]]) + b"\n" + to_line(record)
+        script.living[0].says(Kind.LINES, lines)
+        script.living[0].says(Kind.SHOWN, b"[7,[3]]")
+        shown = lambda n: [f.told for f in script.told[n] if f.kind is Kind.SHOWN]  # noqa: E731
+        await until(lambda: shown(1) == shown(2) == [[7, [3]]])
+        assert shown(0) == []
+    log.close()
+    assert list(read(folder, "impressions")) == [record]
+
+
+def real(home: Path, **changes: Any) -> tuple[Makers, dict[str, EventLog]]:
+    settings = Settings(home=home, mlflow_uri="sqlite://", makers=2, candidates_rate=1.0, **changes)
+    logs = {log.stream: log for log in open_streams(settings)}
+    start = forked(settings, open_planted, preload="tests.bentos.planted_maker")
+    return Makers(start, lambda: 1, logs, count=2, poll_s=0.1), logs
+
+
+@on_a_loop
+async def test_real_makers_answer_log_and_are_killed_without_loss(folder: Path) -> None:
+    """kill -9 of one of two: what was asked is answered all the same, and another takes its place."""
+    makers, logs = real(folder)
+    following = asyncio.ensure_future(makers.run())
+    try:
+        await until(lambda: list(makers.holding.values()) == [1, 1, 1])
+        shown: set[int] = set()
+        for _ in range(3):
+            answer = await asked(makers, fakes.FOLLOWER)
+            pins = {pin["pin_id"] for pin in answer["pins"]}
+            assert len(pins) == FeedRequest(user_id=1).limit
+            assert not pins & shown, "whoever made the page before, its pins are known"
+            shown |= pins
+        several = [asyncio.ensure_future(asked(makers, fakes.COOK)) for _ in range(8)]
+        await asyncio.sleep(0.02)
+        before = set(makers.holding)
+        os.kill(min(before), signal.SIGKILL)
+        for answer in await asyncio.gather(*several):
+            assert answer["release"] == 1 and answer["pins"]
+        await until(lambda: len(makers.holding) == 3)
+        assert len(set(makers.holding) & before) == 2
+        living = list(makers.holding)
+    finally:
+        makers.close()
+        following.cancel()
+    for log in logs.values():
+        log.close()
+    kept = [r for r in read(folder / "events", "impressions") if r.user_id == fakes.FOLLOWER]
+    assert {r.pin_id for r in kept} == shown
+    requests = {r.request_id for r in read(folder / "events", "impressions")}
+    assert requests == {r.request_id for r in read(folder / "events", "candidates")}
+    assert not any(psutil.pid_exists(pid) for pid in living), "no maker outlives its service"

@@ -1,0 +1,46 @@
+"""Which makers answer, and which one loads."""
+
+from __future__ import annotations
+
+from bentos.rotation import Seen, answering, next_to_load
+
+
+def makers(*releases: int | None, loads: int | None = None) -> list[Seen]:
+    return [Seen(number, release, number == loads) for number, release in enumerate(releases)]
+
+
+def test_as_many_answer_as_are_to_and_one_stands_by() -> None:
+    assert answering(makers(1, 1, 1), 1, 2) == [0, 1]
+    assert answering(makers(1, 1, 1, loads=0), 1, 2) == [1, 2]
+    assert answering(makers(None, None, 1), 1, 2) == [2]
+    assert answering(makers(None), 1, 2) == []
+
+
+def test_those_of_the_wanted_release_answer_first() -> None:
+    assert answering(makers(1, 1, 2), 2, 2) == [0, 2]
+    assert answering(makers(2, 1, 2), 2, 2) == [0, 2]
+
+
+def test_those_that_hold_nothing_load_at_once_and_all_together() -> None:
+    assert next_to_load(makers(None, None, None), 1, 2) == 0
+    assert next_to_load(makers(None, None, None, loads=0), 1, 2) == 1
+    assert next_to_load(makers(1, 1, None, loads=0), 2, 2) == 2
+
+
+def test_a_release_goes_round_with_as_many_answering_all_the_way() -> None:
+    held: list[int | None] = [1, 1, 1]
+    order = []
+    while (number := next_to_load(makers(*held), 2, 2)) is not None:
+        loading = makers(*held, loads=number)
+        assert len(answering(loading, 2, 2)) == 2
+        assert next_to_load(loading, 2, 2) is None, "one at a time"
+        held[number] = 2
+        order.append(number)
+    assert held == [2, 2, 2]
+    assert order == [2, 1, 0], "who stands by loads first"
+
+
+def test_the_last_that_answers_is_never_taken() -> None:
+    assert next_to_load(makers(1), 2, 2) is None
+    assert next_to_load(makers(1, 1), 2, 2) == 0
+    assert next_to_load(makers(1, 1, loads=1), 2, 2) is None
