@@ -25,6 +25,9 @@ TELEMETRY_OFF = {
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """BLAS threads of a service: two threads cost nine times the throughput on small products."""
 
+NO_TRACES = {"OTEL_SDK_DISABLED": "true"}
+"""BentoML makes OpenTelemetry spans of every request, a millisecond of it, and sends them nowhere unless told to."""
+
 
 class HomeUnusable(RuntimeError):
     """A home is a folder that can be made and written to."""

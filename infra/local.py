@@ -17,12 +17,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.console import say
-from infra.home import ONE_THREAD, Home
+from infra.home import NO_TRACES, ONE_THREAD, Home
 
 PATIENCE_S = 60.0
 """Seconds between two lines that say what is still waited for."""
@@ -91,7 +91,7 @@ def homefeed(home: Home) -> Process:
             *(_script("bentoml"), "serve", "bentos.homefeed:Homefeed"),
             *("--host", "127.0.0.1", "--port", str(port)),
         ),
-        environment={**home.environment(), **ONE_THREAD},
+        environment={**home.environment(), **ONE_THREAD, **NO_TRACES, **_given(NO_TRACES)},
         ready=lambda: _http_ok(f"http://127.0.0.1:{port}/readyz"),
         address=f"http://127.0.0.1:{port}/ui/",
     )
@@ -180,6 +180,11 @@ def status(home: Home) -> list[Status]:
         state = "ready" if process.ready() else "starting"
         rows.append(Status(process.name, state, pid, process.address, rss >> 20))
     return rows
+
+
+def _given(variables: Iterable[str]) -> dict[str, str]:
+    """Those of `variables` that this process was given."""
+    return {name: os.environ[name] for name in variables if name in os.environ}
 
 
 def _script(name: str) -> str:
