@@ -26,7 +26,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 """BLAS threads of a service: two threads cost nine times the throughput on small products."""
 
 NO_TRACES = {"OTEL_SDK_DISABLED": "true"}
-"""BentoML makes OpenTelemetry spans of every request, a millisecond of it, and sends them nowhere unless told to."""
+"""BentoML makes OpenTelemetry spans of every request, a millisecond each, and sends them nowhere by default."""
 
 
 class HomeUnusable(RuntimeError):
