@@ -212,14 +212,21 @@ def write_world(
     return folder / "tables"
 
 
-def write_complete_journey(home: Home, *, out: Path | None, keep_dates: bool = False) -> Path:
+def write_complete_journey(
+    home: Home,
+    *,
+    out: Path | None,
+    keep_dates: bool = False,
+    households: int | None = None,
+    seed: int = 0,
+) -> Path:
     """Write Complete Journey's contract tables into `out`; returns the folder."""
     from training.data import complete_journey
 
     folder = out or home.datasets / complete_journey.NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
     shift = None if keep_dates else datetime.now(UTC).date()
-    complete_journey.write(folder, shift_to=shift, progress=say)
+    complete_journey.write(folder, shift_to=shift, households=households, seed=seed, progress=say)
     say(f"Complete Journey: {folder}")
     return folder
 

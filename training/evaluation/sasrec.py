@@ -23,12 +23,18 @@ VENV = REPOSITORY / ".rectools-venv"
 INSTALL = "SASRec runs in RecTools' own environment, which is not there: run `make rectools`"
 
 
+EVERY_PIN = 5_000
+"""Pins up to which softmax over all of them costs no more than over sampled ones."""
+STEPS, LEAST_BATCH = 20, 16
+"""A few hundred users in large batches are too few steps to learn anything from."""
+
+
 class SasRecError(RuntimeError):
     """RecTools is not installed, or failed; the message says which."""
 
 
 class SasRecConfig(BaseModel):
-    """How RecTools' `SASRecModel` is made; softmax over sampled negatives is the stronger form of its loss."""
+    """How RecTools' `SASRecModel` is made; softmax is the stronger form of its loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,9 +47,17 @@ class SasRecConfig(BaseModel):
     dropout: float = Field(0.2, ge=0, lt=1)
     learning_rate: float = Field(1e-3, gt=0)
     batch: int = Field(128, ge=1)
-    loss: str = "sampled_softmax"
+    loss: str | None = None
+    """None: softmax over every pin, up to `EVERY_PIN` of them; over sampled ones beyond."""
     negatives: int = Field(256, ge=1)
     seed: int = 7
+
+    def fitted_to(self, users: int, pins: int) -> SasRecConfig:
+        """The same with its loss, and with batches of which an epoch has at least `STEPS`."""
+        loss = self.loss or ("softmax" if pins <= EVERY_PIN else "sampled_softmax")
+        return self.model_copy(
+            update={"loss": loss, "batch": min(self.batch, max(LEAST_BATCH, users // STEPS))}
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ def recommend(users: Ints, pins: Ints, asked: Ints, k: int, config: SasRecConfig
     """
     if not installed():
         raise SasRecError(INSTALL)
+    config = config.fitted_to(len(np.unique(users)), len(np.unique(pins)))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "settings.json").write_text(json.dumps(config.model_dump() | {"k": k}))

