@@ -3,6 +3,7 @@ table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,19 +42,23 @@ class RankingEvaluateConfig(BaseModel):
     figure: Path | None = None
     trade: Path | None = None
     """Picture of utility against variety."""
+    card: bool = False
+    """Put the table into the card of TransAct's newest version."""
 
 
 def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
     """Measure, print the table, write the JSON and the reliability diagrams where asked for.
 
-    Raises EvaluationError for a model that is not known and a home that has trained no ranker yet; the errors
-    of the training set, the split and the weights name what they cannot use.
+    Raises EvaluationError for a model that is not known, for a card without a TransAct to write it in and for
+    a home that has trained no ranker yet; the errors of the training set, the split and the weights name what
+    they cannot use.
     """
     from training.evaluation.figure import check_format
 
     for picture in (config.figure, config.trade):
         if picture is not None:
             check_format(picture)
+    put = _carded(home) if config.card else None
     with live("evaluating rankers") as update:
 
         def progress(line: str) -> None:
@@ -67,8 +72,30 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
         config.json_file.parent.mkdir(parents=True, exist_ok=True)
         config.json_file.write_text(report.to_json())
         say(f"everything measured: {config.json_file}")
+    if put is not None:
+        put(report)
     _draw(report, config)
     return report
+
+
+def _carded(home: Home) -> Callable[[RankingReport], None]:
+    """What puts a report into the card of the newest TransAct. Raises EvaluationError where there is none."""
+    from infra.jobs import context
+    from training.pipelines.transact_card import MODEL
+    from training.registry import Registry
+
+    ctx = context(home)
+    registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
+    version = registry.trained(MODEL)
+    if version is None:
+        raise EvaluationError(f"--card: {home.root} holds no {MODEL}; run `corkboard train -m {MODEL}`")
+
+    def put(report: RankingReport) -> None:
+        said = "Every ranker fitted anew on the same rows, by `corkboard evaluate --task ranking`."
+        registry.add_to_card(MODEL, version, "Against other rankers", f"{said}\n\n```\n{report.table()}\n```")
+        say(f"the table is in the card of {MODEL}@{version}")
+
+    return put
 
 
 def _draw(report: RankingReport, config: RankingEvaluateConfig) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import subprocess
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -235,6 +236,15 @@ class Registry:
         """Parameters of the run that made a version."""
         run_id = self.version(name, version).run_id
         return dict(self.client.get_run(run_id).data.params)
+
+    def add_to_card(self, name: str, version: int, title: str, text: str) -> None:
+        """Put a section at the end of a version's card, in place of one of the same title."""
+        found = self.version(name, version)
+        sections = re.split(r"\n(?=## )", (found.description or "").rstrip("\n"))
+        kept = [part.rstrip("\n") for part in sections if part.partition("\n")[0] != f"## {title}"]
+        card = "\n\n".join([*kept, f"## {title}", text.strip("\n")]) + "\n"
+        self.client.update_model_version(name, str(version), description=card)
+        self.client.log_text(found.run_id, card, CARD)
 
     def download(self, name: str, version: int) -> Path:
         """Folder of the version's weights and configuration, what the model's `load` takes.

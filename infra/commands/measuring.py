@@ -94,6 +94,9 @@ def evaluate(
             help="Ranking: draw what variety costs in utility, theta by theta, to this file (.png, .svg, .pdf)."
         ),
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Ranking: put the table into the card of TransAct's newest version.")
+    ] = False,
     max_users: Annotated[int | None, typer.Option(min=1, help="Evaluate a sample of so many users.")] = None,
     against: Annotated[
         str | None, typer.Option(help="Compare every model with this one, user by user.")
@@ -123,10 +126,11 @@ def evaluate(
                     json_file=json,
                     figure=figure,
                     trade=trade,
+                    card=card,
                 ),
             )
             return
-        foreign = {"max-rows": max_rows, "utility": utility, "trade": trade}
+        foreign = {"max-rows": max_rows, "utility": utility, "trade": trade, "card": card or None}
         if task is Task.SEARCH:
             given = {"candidates": candidates, "interactions": interactions, "columns": columns, "at": at}
             evaluation.refuse_foreign("--task search", foreign | given | {"k": k, "max-users": max_users})

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feature_repo.sequence import SequenceLog
 from infra.home import Home
 from infra.jobs import context
+from tests.benchmarks.ranking_planted import chances_of
 from tests.benchmarks.ranking_variants import WITHOUT_SEQUENCE, Variant
 from training.data.splits import DAY, TimeSplit, time_split
 from training.data.training_rows import history_of
@@ -55,6 +56,7 @@ class Run:
     raw: Floats  # (n, H) probabilities, corrected for thinned negatives
     made: Floats  # (n, H) calibrated
     hits: NDArray[np.float64]  # (users, H) HIT@3 of each user
+    planted: NDArray[np.float64] | None  # the same in chances, where the world's laws are known
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Data:
     long_term: UserVectors | None
     positives: tuple[int, ...]
     kept: float
+    chances: NDArray[np.float64] | None = None
+    """(n, H) of every answer to the test rows, each looked at; None where no truth stands beside the data."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -138,8 +142,10 @@ class Data:
         )
         made, keys = calibrator.calibrate(test, self.blocks[2].columns(beside)), self.blocks[2].keys
         score = utility(made, self._weights)
-        hits = hit_at_k(keys["user_id"], keys["request_id"], score, self.test_labels, TOP)
-        return Run(test, made, hits.values)
+        ids = keys["user_id"], keys["request_id"]
+        hits = hit_at_k(*ids, score, self.test_labels, TOP).values
+        planted = None if self.chances is None else hit_at_k(*ids, score, self.chances, TOP).values
+        return Run(test, made, hits, planted)
 
     def facts(self) -> str:
         sizes = "; ".join(f"{name} {len(b):,} rows" for name, b in zip(_PARTS, self.blocks, strict=True))
@@ -176,7 +182,8 @@ def load(home: Home, days: tuple[int, int, int], kept: float, share: float, long
     table = PinTable(pins.ids, np.ascontiguousarray(pins.vectors, np.float32))
     vectors = _long_term(lake, table, split) if long_term else None
     positives = tuple(info.vocabulary.codes(Polarity.POSITIVE))
-    return Data(data, blocks, history_of(lake, info.end), table, vectors, positives, kept)
+    chances = chances_of(home, data.heads, blocks[2], data.labels(blocks[2]))
+    return Data(data, blocks, history_of(lake, info.end), table, vectors, positives, kept, chances)
 
 
 @dataclass(frozen=True)

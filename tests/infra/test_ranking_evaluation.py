@@ -44,6 +44,8 @@ def test_fewer_rows_are_the_newest(home: Path, tmp_path: Path):
     [
         (("--task", "ranking", "--models", "mlp"), "no ranker 'mlp'; there are pinnability_logistic"),
         (("--task", "ranking", "--days", 2, "--against", "ease"), "--days, --against means nothing"),
+        (("--task", "ranking", "--card"), "holds no transact; run `corkboard train -m transact`"),
+        (("--card",), "--card means nothing under --task retrieval"),
         (("--max-rows", 5), "--max-rows means nothing under --task retrieval"),
         (("--task", "ranking", "--figure", "x.txt"), "a figure ends in"),
     ],

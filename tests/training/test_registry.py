@@ -91,6 +91,16 @@ def test_a_version_says_what_it_was_made_from(registry: Registry, version: int):
     assert registry.params(NAME, version) == run.data.params
 
 
+def test_a_card_takes_what_was_measured_later(registry: Registry, version: int):
+    before = registry.version(NAME, version).description
+    for text in ("AUC .7", "AUC .8\n\n| a | b |"):
+        registry.add_to_card(NAME, version, "Against others", text)
+    record = registry.version(NAME, version)
+    assert record.description == before.rstrip("\n") + "\n\n## Against others\n\nAUC .8\n\n| a | b |\n"
+    file = registry.client.download_artifacts(record.run_id, "model_card.md")
+    assert Path(file).read_text() == record.description
+
+
 def test_the_files_come_back_and_score_the_same(registry: Registry, version: int):
     files = registry.download(NAME, version)
     features = np.random.default_rng(0).random((5, 2)).astype(np.float32)

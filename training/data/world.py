@@ -35,6 +35,7 @@ from training.data.world_queries import Searchers
 from training.data.world_rows import (
     ACTION_SCHEMA,
     IMPRESSION_SCHEMA,
+    INTENT_SCHEMA,
     INTEREST_SCHEMA,
     TRUE_PIN_SCHEMA,
     TRUE_USER_SCHEMA,
@@ -44,6 +45,7 @@ from training.data.world_rows import (
     first_boards,
     follow_rows,
     impression_rows,
+    intent_rows,
     interest_rows,
     times,
     topic_rows,
@@ -230,6 +232,7 @@ def _run_days(
                 visits = Visits.draw(users, start, stop, day_ms, config, tree, rng)
                 if len(visits.who):
                     first = counters.next_request
+                    writers.write("requests", intent_rows(visits, users, first, tree))
                     ask = partial(searchers.ask, users=users, pins=pins, day=day, block=block)
                     acted = _serve(
                         visits, users, pins, shelves, config, tree, counters, shown, done, positives, ask, rng
@@ -377,6 +380,7 @@ class _Writers:
             "follows": (paths.tables / "follows.parquet", FOLLOWS.schema),
             "interests": (paths.truth / "interests.parquet", INTEREST_SCHEMA),
             "users": (paths.truth / "users.parquet", TRUE_USER_SCHEMA),
+            "requests": (paths.truth / "requests.parquet", INTENT_SCHEMA),
         }
         self._files = {
             name: pq.ParquetWriter(path, schema, compression="zstd") for name, (path, schema) in places.items()

@@ -87,9 +87,29 @@ def answer(
     click = closeup & (rng.random(n) < _chance(law.click, affinity, quality, 0.0))
     long_click = click & (rng.random(n) < _chance(law.long_click, affinity, quality, 0.0))
     save = closeup & (rng.random(n) < _chance(law.save, affinity, quality, 0.0))
-    unwanted = law.hide + (0.0 if disliked is None else law.hide_disliked * disliked)
-    hide = examined & ~closeup & (rng.random(n) < unwanted * (1 - affinity) ** 2)
+    hide = examined & ~closeup & (rng.random(n) < _unwanted(affinity, disliked, law))
     return Answers(closeup=closeup, click=click, long_click=long_click, save=save, hide=hide)
+
+
+def chances(
+    affinity: np.ndarray, quality: np.ndarray, bias: np.ndarray, law: Behaviour, disliked: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Chance float64 (n,) of each answer of `Answers` to a pin that is looked at; arguments as of `answer`."""
+    closeup = open_probability(affinity, quality, bias, law)
+    click = closeup * _chance(law.click, affinity, quality, 0.0)
+    return {
+        "closeup": closeup,
+        "click": click,
+        "long_click": click * _chance(law.long_click, affinity, quality, 0.0),
+        "save": closeup * _chance(law.save, affinity, quality, 0.0),
+        "hide": (1 - closeup) * _unwanted(affinity, disliked, law),
+    }
+
+
+def _unwanted(affinity: np.ndarray, disliked: np.ndarray | None, law: Behaviour) -> np.ndarray:
+    """Chance (n,) that a pin looked at and not opened is hidden."""
+    share = law.hide + (0.0 if disliked is None else law.hide_disliked * disliked)
+    return share * (1 - affinity) ** 2
 
 
 def _chance(

@@ -246,3 +246,15 @@ TRUE_USER_SCHEMA = pa.schema(
         ("disliked", pa.list_(pa.int64())),
     ]
 )
+INTENT_SCHEMA = pa.schema([("request_id", pa.int64()), ("topic_id", pa.int64())])
+
+
+def intent_rows(visits: Visits, users: Users, first_request: int, tree: TopicTree) -> pa.Table:
+    """The interest that each request's session follows."""
+    return pa.table(
+        {
+            "request_id": np.arange(len(visits.who)) + first_request,
+            "topic_id": tree.topic_id(users.leaf[visits.who, visits.intent]),
+        },
+        schema=INTENT_SCHEMA,
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.data.world_behaviour import examination, match, open_probability, strength
+from training.data.world_behaviour import chances, examination, match, open_probability, strength
 from training.data.world_config import WorldConfig
 from training.data.world_topics import TopicTree
 
@@ -59,6 +59,11 @@ class WorldTruth:
         how each query that was ever typed is worded, and what it asks for."""
         return pd.read_parquet(self.folder / "queries.parquet").set_index("query")
 
+    @cached_property
+    def requests(self) -> pd.Series:
+        """topic_id of the interest that each request's session follows, by request_id."""
+        return pd.read_parquet(self.folder / "requests.parquet").set_index("request_id")["topic_id"]
+
     def interests_at(self, when: datetime) -> pd.DataFrame:
         """The interests held at `when` (UTC). Raises ValueError outside the world's days."""
         if not self.config.start_time <= when <= self.config.end_time:
@@ -72,9 +77,15 @@ class WorldTruth:
         rows = self.interests_at(when)
         return set(rows.loc[rows["user_id"] == user_id, "topic_id"].tolist())
 
-    def affinity(self, user_ids: np.ndarray, pin_ids: np.ndarray, when: datetime) -> np.ndarray:
-        """Affinity float32 (n,) in [0, 1] of user i for pin i at `when`, averaged over no session's intent."""
+    def affinity(
+        self, user_ids: np.ndarray, pin_ids: np.ndarray, when: datetime, intents: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Affinity float32 (n,) in [0, 1] of user i for pin i at `when`, in a session that follows the topic
+        `intents` i (of an interest held then), or none."""
         leaf, style, weight = self._slots(user_ids, when)
+        slot = None
+        if intents is not None:
+            slot = (leaf == self.tree.leaf_of(np.asarray(intents))[:, None]).argmax(axis=1)
         pins = self.pins.loc[pin_ids]
         second = self.tree.leaf_of(pins["second_topic_id"].to_numpy())
         matches = match(
@@ -87,7 +98,7 @@ class WorldTruth:
             self.tree.leaf_root,
             self.config.behaviour,
         )
-        return (matches * strength(weight, None, self.config.behaviour)).max(axis=1)
+        return (matches * strength(weight, slot, self.config.behaviour)).max(axis=1)
 
     def engagement(
         self, user_ids: np.ndarray, pin_ids: np.ndarray, positions: np.ndarray, when: datetime
@@ -98,6 +109,21 @@ class WorldTruth:
         bias = self.users.loc[user_ids, "bias"].to_numpy()
         opens = open_probability(self.affinity(user_ids, pin_ids, when), quality, bias, law)
         return examination(np.asarray(positions), law) * opens
+
+    def chances(
+        self, user_ids: np.ndarray, pin_ids: np.ndarray, request_ids: np.ndarray, when: datetime
+    ) -> dict[str, np.ndarray]:
+        """Chance float64 (n,) of each answer of user i to pin i of a request of the day that begins at `when`,
+        once the pin is looked at. Topics disliked are those of the world's end."""
+        pins, users = self.pins.loc[pin_ids], self.users.loc[user_ids]
+        unwanted = zip(pins["topic_id"].tolist(), users["disliked"].tolist(), strict=True)
+        return chances(
+            self.affinity(user_ids, pin_ids, when, self.requests.loc[request_ids].to_numpy()),
+            pins["quality"].to_numpy(),
+            users["bias"].to_numpy(),
+            self.config.behaviour,
+            np.array([topic in own for topic, own in unwanted], bool),
+        )
 
     def _slots(self, user_ids: np.ndarray, when: datetime) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """leaf, style, weight (n, K) of the users' interests at `when`, -1 and 0 in empty slots."""

@@ -47,10 +47,11 @@ def hit_at_k(
 ) -> Hits:
     """HIT@K over n rows, for every column of labels.
 
-    `user_ids`, `request_ids` and `score` are (n,), `labels` (n, H) 0 or 1. Equal scores are ordered by chance
-    (`seed`): the order in which rows stand is often that in which they were shown, and would flatter the policy
-    that chose it. A chunk with fewer than K rows counts all of them. Raises ValueError for columns of different
-    lengths, no rows, a score that is not finite and labels other than 0 and 1.
+    `user_ids`, `request_ids` and `score` are (n,), `labels` (n, H) 0 or 1, or the chance of
+    1 where a simulation knows it. Equal scores are ordered by chance (`seed`): the order in which rows stand is
+    often that in which they were shown, and would flatter the policy that chose it. A chunk with fewer than K
+    rows counts all of them. Raises ValueError for columns of different lengths, no rows, a score that is not
+    finite and labels outside [0, 1].
     """
     users, requests = np.asarray(user_ids), np.asarray(request_ids)
     s, y = np.asarray(score, np.float64), np.asarray(labels)
@@ -65,8 +66,8 @@ def hit_at_k(
         raise ValueError("there are no rows to measure on")
     if not np.isfinite(s).all():
         raise ValueError(f"{int((~np.isfinite(s)).sum())} scores are not finite")
-    if not np.isin(y, (0, 1)).all():
-        raise ValueError("labels must be 0 or 1")
+    if not ((y >= 0) & (y <= 1)).all():
+        raise ValueError("labels must be 0 or 1, or chances between them")
     names, user = np.unique(users, return_inverse=True)
     _, request = np.unique(requests, return_inverse=True)
     order = np.lexsort((np.random.default_rng(seed).random(len(s)), -s, request, user))

@@ -92,20 +92,22 @@ class RankingReport:
         return tuple(dict.fromkeys(row.model for row in self.rows))
 
     def table(self) -> str:
-        """As text: a block a head, best AUC first; ± is half a 95 % interval of the first seed's run."""
+        """As text: a block a head, best AUC first; ± is half a 95 % interval of the first seed's run, `seeds`
+        the deviation of AUC over them."""
         lines = [", ".join(f"{name} {value}" for name, value in self.facts.items())]
         hit = f"HIT@{self.k}"
         for place, head in enumerate(self.heads):
             positives = self.rows[0].heads[place].positives if self.rows else 0
             lines += ["", f"{head}: {positives} positives"]
             titles = "".join(f"{title:>11}" for title in _SHOWN.values())
-            lines.append(f"  {'model':<24}{'AUC':>10}{'±':>8}{titles}{hit:>10}{'±':>8}{'fit s':>9}")
+            lines.append(f"  {'model':<24}{'AUC':>10}{'±':>8}{'seeds':>8}{titles}{hit:>10}{'±':>8}{'fit s':>9}")
             for model in sorted(self.models, key=lambda m: -self.mean(m, head, "auc")):
                 first = next(row for row in self.rows if row.model == model)
                 cells = "".join(f"{self.mean(model, head, name):11.4f}" for name in _SHOWN)
                 own, hits = first.heads[place], first.hits[place]
                 lines.append(
-                    f"  {model:<24}{self.mean(model, head, 'auc'):10.4f}{own.auc_error:8.4f}{cells}"
+                    f"  {model:<24}{self.mean(model, head, 'auc'):10.4f}{own.auc_error:8.4f}"
+                    f"{self._deviation(model, place):>8}{cells}"
                     f"{self.mean(model, head, 'hit'):10.4f}{hits.error or 0.0:8.4f}{first.fit_s:9.1f}"
                 )
         seeds = {model: sum(row.model == model for row in self.rows) for model in self.models}
@@ -113,6 +115,10 @@ class RankingReport:
         lines += [f"left out: {name}: {why}" for name, why in self.skipped.items()]
         said = dict.fromkeys(f"{row.model}: {why}" for row in self.rows for why in row.uncalibrated.values())
         return "\n".join([*lines, *said])
+
+    def _deviation(self, model: str, place: int) -> str:
+        aucs = [row.heads[place].auc for row in self.rows if row.model == model]
+        return f"{np.std(aucs, ddof=1):.4f}" if len(aucs) > 1 else "-"
 
     def to_json(self) -> str:
         """As one JSON object, every seed apart."""

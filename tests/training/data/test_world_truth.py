@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.training.data.worlds import World, tiny_world
@@ -108,6 +109,26 @@ def test_planted_engagement_explains_the_log(world: World) -> None:
     assert auc(label, world.truth.affinity(users, pins, world.config.end_time)) > 0.65
     assert auc(label, -positions) > 0.54
     assert truth.mean() == pytest.approx(np.mean(label), rel=0.25)
+
+
+def test_chances_add_up_to_what_was_done(world: World) -> None:
+    shown, actions = world.frames["impressions"], world.frames["actions"]
+    shown, parts = shown[shown["surface"].isin(["homefeed", "search"])], []
+    for day, rows in shown.groupby(shown["timestamp"].dt.floor("D")):
+        columns = (rows[c].to_numpy() for c in ("user_id", "pin_id", "request_id"))
+        parts.append(pd.DataFrame(world.truth.chances(*columns, day), index=rows.index))
+    planted = pd.concat(parts).loc[shown.index]
+    planted = planted.mul(examination(shown["position"].to_numpy(), world.config.behaviour), axis=0)
+    own = actions[actions["request_id"].isin(shown["request_id"])]
+    done = own["action"].value_counts()
+    code = world.contract.vocabulary.code
+    for name, chance in planted.items():
+        deviation = float(np.sqrt((chance * (1 - chance)).sum()))
+        assert done[code(name)] == pytest.approx(chance.sum(), abs=4 * deviation), name
+    kept = set(zip(*(own.loc[own["action"] == code("save"), c] for c in ("request_id", "pin_id")), strict=True))
+    saved = [pair in kept for pair in zip(shown["request_id"], shown["pin_id"], strict=True)]
+    users, pins, end = shown["user_id"].to_numpy(), shown["pin_id"].to_numpy(), world.config.end_time
+    assert auc(saved, planted["save"]) > auc(saved, world.truth.affinity(users, pins, end)) + 0.03
 
 
 def test_content_finds_planted_interests_far_better_than_popularity(world: World) -> None:

@@ -56,6 +56,11 @@ def test_ties_do_not_follow_the_order_in_which_rows_stand():
     np.testing.assert_array_equal(got.values, again.values)
 
 
+def test_chances_count_as_much_as_they_say():
+    got = hit_at_k([1, 1, 1], [1, 1, 1], [0.1, 0.3, 0.2], [[0.9], [0.25], [0.5]], 2)
+    np.testing.assert_allclose(got.values, [[0.75]])
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

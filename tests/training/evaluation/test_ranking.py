@@ -162,6 +162,8 @@ def test_seeds_are_kept_apart_and_averaged(data: RankingData):
     assert [(r.model, r.seed) for r in report.rows] == [("gbdt", 3), ("gbdt", 4), ("lr", 3)]
     aucs = [r.heads[0].auc for r in report.rows[:2]]
     assert aucs[0] != aucs[1] and report.mean("gbdt", "save", "auc") == pytest.approx(np.mean(aucs))
+    line = next(line for line in report.table().splitlines() if line.strip().startswith("gbdt"))
+    assert line.split()[3] == f"{np.std(aucs, ddof=1):.4f}"
     with pytest.raises(KeyError, match="gbdt, lr"):
         report.mean("mlp", "save", "auc")
 
