@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -24,10 +25,13 @@ from feature_repo.jobs.replay import replay_sequences
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from infra import jobs, local
 from infra.home import Home
+from tests.training.small_networks import SMALL_TRANSACT
 from training.data.world_truth import WorldTruth
 from training.evaluation.planted import interest_share
 from training.pipelines import pinsage
+from training.pipelines import train as train_module
 from training.pipelines.retrievers import LEARNED
+from training.pipelines.transact import train_transact
 from training.registry import Registry
 from training.release import load_manifest
 from validation.gates import RETRIEVERS
@@ -47,10 +51,11 @@ SECOND = ("content", "pinsage", "pixie", "two_tower", "pinnersage", "pinnability
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home after `corkboard demo` on the tiny world, services running."""
+    """A home after `corkboard demo` on the tiny world, with a small TransAct, services running."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "CORKBOARD_MILVUS_URI", "CORKBOARD_REDIS"):
             patch.delenv(name, raising=False)
+        patch.setattr(train_module, "train_transact", partial(train_transact, config=SMALL_TRANSACT))
         home = Home.at(tmp_path_factory.mktemp("job") / "home")
         for name, value in home.environment().items():
             patch.setenv(name, value)

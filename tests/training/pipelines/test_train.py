@@ -22,6 +22,7 @@ from tests.training.pipelines.test_interests import TOWERS
 from tests.training.pipelines.test_pinnerformer import CONFIG as FORMER
 from tests.training.pipelines.test_pinsage import CONFIG as PINSAGE
 from tests.training.pipelines.test_searchsage import CONFIG as SEARCHSAGE
+from tests.training.small_networks import SMALL_TRANSACT
 from training import index
 from training.context import TrainingContext
 from training.data.splits import Interval, time_split
@@ -33,7 +34,6 @@ from training.models.interactions import Pins, polarity_signs, request_interacti
 from training.models.lexical import LexicalIndex
 from training.models.query_features import ON_SEARCH, QUERY_FEATURES, query_features
 from training.models.ranker import ENGAGE, load_calibrator, load_ranker
-from training.models.transact import SequenceConfig
 from training.pipelines import night_vectors, pinnability
 from training.pipelines import pinsage as pinsage_module
 from training.pipelines import retrievers as retrievers_module
@@ -50,7 +50,7 @@ from training.pipelines.pinsage_world import PinSagePipeline
 from training.pipelines.retrievers import LEARNED
 from training.pipelines.searchsage import train_searchsage
 from training.pipelines.train import STEPS, Trained, UnknownStep, train
-from training.pipelines.transact import TransActPipeline, known_of, train_transact
+from training.pipelines.transact import known_of, train_transact
 from training.pipelines.two_tower import train_two_tower
 from training.registry import LEARNED_UNTIL_TAG, Registry
 from training.release_parts import RANKERS, newest_parts
@@ -60,14 +60,6 @@ from validation.lake import Lake
 from validation.manifest import Part
 
 pytestmark = pytest.mark.slow
-
-
-SMALL_TRANSACT = TransActPipeline(
-    sequence=SequenceConfig(length=16, action_dim=8, pin_dim=8, layers=1, ffn=16, k=2, mask_hours=0),
-    deep=(32,),
-    max_reads=20_000,
-    min_positives=50,
-)
 
 
 SMALL_PINSAGE = PINSAGE.model_copy(update={"held_out_days": PinSagePipeline().held_out_days})
