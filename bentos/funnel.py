@@ -1,9 +1,9 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
 features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> vectors -> near-duplicates
-(last of the filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility ->
-diversity. The side effect, logging what was shown, follows in `feed_service.py`. Under load the quality factor (`load.py`)
-shrinks merge and shortlist, and leaves out the sources whose `quality` it has fallen below.
+(last of the filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility
+-> diversity. The side effect, logging what was shown, follows in `feed_service.py`. Under load the quality
+factor (`load.py`) shrinks merge and shortlist, and leaves out the sources whose `quality` it has fallen below.
 """
 
 from __future__ import annotations
