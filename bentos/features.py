@@ -80,6 +80,10 @@ class PinStats:
             np.zeros(n, bool),
         )
 
+    def take(self, rows: Ints) -> PinStats:
+        """The pins of these rows, in their order."""
+        return PinStats(self.scalars[rows], self.created_at_ms[rows], self.topics[rows], self.present[rows])
+
 
 @dataclass(frozen=True)
 class Card:

@@ -1,9 +1,9 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
-features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> near-duplicates (last of the
-filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility -> diversity.
-The side effect, logging what was shown, follows in `feed_service.py`. Under load the quality factor (`load.py`)
-shrinks merge and shortlist, and leaves out the sources whose `quality` it has fallen below.
+features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> vectors -> near-duplicates
+(last of the filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility
+-> diversity. The side effect, logging what was shown, follows in `feed_service.py`. Under load the quality
+factor (`load.py`) shrinks merge and shortlist, and leaves out the sources whose `quality` it has fallen below.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from bentos.stages import (
     Merge,
     ReadPins,
     ReadUser,
+    ReadVectors,
     Retrieve,
     Shortlist,
     Source,
@@ -60,9 +61,10 @@ HOMEFEED: tuple[Stage, ...] = (
     Merge(budget=2_000),
     Keep("not_hidden", filters.not_hidden),
     Keep("unseen", filters.unseen),
-    ReadPins(deadline_ms=500),
+    ReadPins(deadline_ms=500, vectors=False),
     LightRank(deadline_ms=200),
     Shortlist(),
+    ReadVectors(deadline_ms=500),
     Keep("distinct", filters.distinct),
     Rank(deadline_ms=800),
     Calibrate(),

@@ -22,7 +22,7 @@ STREAM = "rankings"
 _DRAW = 21
 """The stream of a request's generator that decides whether it is logged."""
 
-_DEGRADED = ("user:", "pins:")
+_DEGRADED = ("user:", "pins:", "vectors:")
 """What an answer says that went on without features."""
 
 

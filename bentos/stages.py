@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.candidates import Candidates, concatenate
-from bentos.features import Floats, PinStats, PinTable, User, rising
+from bentos.features import Floats, Ints, PinStats, PinTable, User, rising
 from bentos.feed import Surface
 from bentos.last_good import LastGoodUsers
 from bentos.light_scores import source_lists
@@ -134,34 +134,72 @@ def merge(
 
 @dataclass(frozen=True)
 class ReadPins:
-    """Read, once, what filters, ranking and diversity need of the candidates and of the user's sequence."""
+    """Read, once, what filters, ranking and diversity need of the candidates and of the user's sequence.
+
+    `vectors` is False where `ReadVectors` follows.
+    """
 
     deadline_ms: float
+    vectors: bool = True
     name: str = "pins"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        await read_pins(feed, engines.pool, self.deadline_ms)
+        await read_pins(feed, engines.pool, self.deadline_ms, vectors=self.vectors)
 
 
-async def read_pins(feed: Feed, pool: Pool, deadline_ms: float) -> None:
-    """Fill `feed.pins` for the candidates and the sequence; fails open to pins of which nothing is known."""
-    release = feed.release
-    ids = rising(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
-    ids = ids[ids > 0]
+async def read_pins(feed: Feed, pool: Pool, deadline_ms: float, *, vectors: bool = True) -> None:
+    """Fill `feed.pins` for the candidates and the sequence; fails open to pins of which nothing is known.
+
+    Vectors are (n, 0) where they are not read.
+    """
+    release, ids = feed.release, _pins_of(feed)
+    space = release.space if vectors else None
 
     def read() -> tuple[PinTable, int]:
-        return PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0]).sound()
+        return PinTable(ids, release.features.pins(ids), release.vectors(ids, space)[0]).sound()
 
     try:
         feed.pins, unfit = await pool.call("pins", deadline_ms, read)
     except Exception as error:
         # Candidates stand in the order of their sources without any of this.
-        nothing = np.zeros((len(ids), release.dim(release.space)), np.float32)
+        nothing = np.zeros((len(ids), release.dim(space)), np.float32)
         feed.pins = PinTable(ids, PinStats.absent(len(ids)), nothing)
         fail_open(feed, "pins", error)
         return
     if unfit:
         feed.missing.append(f"pins: {unfit} unfit rows")
+
+
+def _pins_of(feed: Feed) -> Ints:
+    """Candidates, the user's sequence and the pin that related ones are asked for: rising, distinct."""
+    ids = rising(np.concatenate([feed.candidates.pin_ids, feed.user.sequence.pin_ids, [feed.pin_id]]))
+    return ids[ids > 0]
+
+
+@dataclass(frozen=True)
+class ReadVectors:
+    """Narrow `feed.pins` to what the shortlist left and give those their vectors: nobody reads them of a pin
+    that was cut. Fails open to pins without one."""
+
+    deadline_ms: float
+    name: str = "vectors"
+
+    async def run(self, feed: Feed, engines: Engines) -> None:
+        release, ids = feed.release, _pins_of(feed)
+        stats = feed.pins.stats.take(feed.pins.rows(ids))
+
+        def read() -> tuple[PinTable, int]:
+            return PinTable(ids, stats, release.vectors(ids, release.space)[0]).sound()
+
+        try:
+            feed.pins, unfit = await engines.pool.call(self.name, self.deadline_ms, read)
+        except Exception as error:
+            nothing = np.zeros((len(ids), release.dim(release.space)), np.float32)
+            feed.pins = PinTable(ids, stats, nothing)
+            fail_open(feed, self.name, error)
+            return
+        if unfit:
+            feed.missing.append(f"{self.name}: {unfit} unfit rows")
 
 
 @dataclass(frozen=True)
@@ -175,7 +213,9 @@ class Keep:
         if len(feed.candidates) == 0:
             return
         try:
-            feed.candidates = feed.candidates.take(self.test(feed))
+            kept = self.test(feed)
+            if not kept.all():
+                feed.candidates = feed.candidates.take(kept)
         except Exception as error:
             # What a store gave may be unfit to test by; pins that should have left are better than no feed.
             fail_open(feed, self.name, error)

@@ -20,7 +20,7 @@ from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
 from bentos.messages import FeedRequest, LightRequest, RetrieveAnswer
 from bentos.networks import Networks
 from bentos.pool import Busy, Pool
-from bentos.stages import LightRank, Merge, ReadPins, Retrieve, Shortlist, Source, merge
+from bentos.stages import LightRank, Merge, ReadPins, ReadVectors, Retrieve, Shortlist, Source, merge
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, NOW_MS, Stack, manifest
 from tests.bentos.preview import FixedHolder
@@ -41,6 +41,7 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
         "pins",
         "light",
         "shortlist",
+        "vectors",
         "distinct",
         "rank",
         "calibration",
@@ -197,6 +198,32 @@ def test_hanging_calls_of_one_name_leave_threads_for_others() -> None:
 
     run(main())
     pool.close()
+
+
+def test_vectors_are_read_of_the_shortlist_alone(stack: Stack) -> None:
+    feed, engines = feed_of(stack, candidates=part("a", 5, 3, 9)), engines_of(stack.pool)
+    run(ReadPins(1_000, vectors=False).run(feed, engines))
+    assert feed.pins.ids.tolist() == [3, 5, 9] and feed.pins.vectors.shape == (3, 0)
+    known = feed.pins.stats
+    feed.candidates = feed.candidates.take(slice(2))
+    run(ReadVectors(1_000).run(feed, engines))
+    assert feed.pins.ids.tolist() == [3, 5] and feed.missing == []
+    np.testing.assert_array_equal(feed.pins.stats.scalars, known.scalars[:2])
+    np.testing.assert_array_equal(feed.pins.vectors, feed.release.vectors(feed.pins.ids, feed.release.space)[0])
+
+
+def test_vectors_that_cannot_be_read_fail_open(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed, engines = feed_of(stack, candidates=part("a", 5, 3)), engines_of(stack.pool)
+    run(ReadPins(1_000, vectors=False).run(feed, engines))
+    monkeypatch.setattr(type(feed.release), "vectors", lambda *_: (np.full((2, 8), np.nan, np.float32), None))
+    run(ReadVectors(1_000).run(feed, engines))
+    assert feed.missing == ["vectors: 2 unfit rows"] and not feed.pins.stats.present.any()
+    run(ReadPins(1_000, vectors=False).run(feed, engines))
+    monkeypatch.setattr(type(feed.release), "vectors", lambda *_: 1 / 0)
+    feed.missing.clear()
+    run(ReadVectors(1_000).run(feed, engines))
+    assert feed.missing == ["vectors: ZeroDivisionError"]
+    assert feed.pins.vectors.shape == (2, feed.release.dim(feed.release.space)) and not feed.pins.vectors.any()
 
 
 def test_pins_that_cannot_be_read_fail_open(stack: Stack) -> None:
