@@ -33,6 +33,8 @@ class RankingEvaluateConfig(BaseModel):
     """None: all."""
     k: int = Field(3, ge=1)
     """Places that HIT@K counts."""
+    days: int | None = Field(None, ge=1)
+    """Newest days that test, as many before them validating; None: as `train` splits."""
     seeds: int = Field(1, ge=1)
     max_rows: int = Field(1_000_000, ge=1)
     """Newest training rows that are read, whole days: memory is about 1 KB a row."""
@@ -150,6 +152,7 @@ def _known(home: Home, info: TrainingSetInfo) -> Known:
 def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> RankingReport:
     from dataclasses import replace
 
+    from training.data.splits import DAY, time_split
     from training.data.training_set import INFO, TrainingSet
     from training.evaluation import ranking
     from training.evaluation.ranking_models import models
@@ -160,7 +163,8 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
     if not (rows.path / INFO).exists():
         raise EvaluationError(f"{home.root} holds no ranker's training set yet; run `corkboard train`")
     weights = None if config.utility is None else read_policy(config.utility, rows.info.vocabulary)
-    split = split_of(rows.info)
+    info, length = rows.info, (config.days or 1) * DAY
+    split = time_split(info.start, info.end, validation=length, test=length) if config.days else split_of(info)
     split = replace(split, train=newest(rows, split.train, config.max_rows))
     data, left_out = ranking.RankingData.of(rows, split)
     known = models(data, None if rows.info.space is None else cache(partial(_known, home, rows.info)))

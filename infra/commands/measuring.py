@@ -78,7 +78,7 @@ def evaluate(
             min=1,
             max=3650,
             help="Temporal: days held out before the lake's end. If left out 1, or 2, 4, 7 where fewer hold too"
-            " few users.",
+            " few users. Ranking: newest days that test, as many before them validating.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds that models with randomness are fitted under.")] = 3,
@@ -113,13 +113,14 @@ def evaluate(
     with named_errors():
         if task is Task.RANKING:
             given = {"candidates": candidates, "interactions": interactions, "columns": columns, "at": at}
-            given |= {"days": days, "max-users": max_users, "against": against}
+            given |= {"max-users": max_users, "against": against}
             evaluation.refuse_foreign("--task ranking", given)
             ranking_evaluation.run(
                 context.obj.home,
                 ranking_evaluation.RankingEvaluateConfig(
                     models=_listed(models),
                     k=k or 3,
+                    days=days,
                     seeds=seeds,
                     max_rows=max_rows or 1_000_000,
                     utility=utility,

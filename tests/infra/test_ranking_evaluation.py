@@ -32,6 +32,13 @@ def test_the_table_the_json_and_the_diagrams(home: Path, tmp_path: Path):
     assert (tmp_path / "reliability.png").stat().st_size > 1000
 
 
+def test_more_days_test(home: Path, tmp_path: Path):
+    options = ("--models", "pinnability_logistic", "--days", 1, "--json", tmp_path / "one.json")
+    assert run(home, "--task", "ranking", *options).exit_code == 0
+    facts = json.loads((tmp_path / "one.json").read_text())["facts"]
+    assert facts["test"].startswith("2026-03-04") and facts["validation"].startswith("2026-03-03")
+
+
 def test_fewer_rows_are_the_newest(home: Path, tmp_path: Path):
     options = ("--models", "pinnability_logistic", "--max-rows", 700, "--json", tmp_path / "few.json")
     assert run(home, "--task", "ranking", *options).exit_code == 0
@@ -43,7 +50,8 @@ def test_fewer_rows_are_the_newest(home: Path, tmp_path: Path):
     ("options", "message"),
     [
         (("--task", "ranking", "--models", "mlp"), "no ranker 'mlp'; there are pinnability_logistic"),
-        (("--task", "ranking", "--days", 2, "--against", "ease"), "--days, --against means nothing"),
+        (("--task", "ranking", "--at", 2, "--against", "ease"), "--at, --against means nothing"),
+        (("--task", "ranking", "--days", 4), "training, validation and test need at least"),
         (("--task", "ranking", "--card"), "holds no transact; run `corkboard train -m transact`"),
         (("--card",), "--card means nothing under --task retrieval"),
         (("--max-rows", 5), "--max-rows means nothing under --task retrieval"),
