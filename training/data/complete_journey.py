@@ -108,7 +108,7 @@ def write(
             notes += step(db, staged)
         progress("Complete Journey: impressions")
         notes += _impressions(db, staged, np.random.default_rng(seed))
-        notes += _judgements(db, staged, np.random.default_rng([seed, 1]))
+        notes += _judgements(db, staged)
     vocabulary = Vocabulary(actions={PURCHASE: Polarity.POSITIVE, COUPON: Polarity.POSITIVE})
     write_contract(
         staged, Contract(name=NAME, vocabulary=vocabulary, board_name="basket", notes=" ".join(notes))
@@ -312,14 +312,14 @@ def _impressions(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Genera
     return [note]
 
 
-def _judgements(db: duckdb.DuckDBPyConnection, out: Path, rng: np.random.Generator) -> list[str]:
+def _judgements(db: duckdb.DuckDBPyConnection, out: Path) -> list[str]:
     rows = _arrow(
         db,
         """
         SELECT DISTINCT pin_id, product_type FROM products SEMI JOIN bought USING (pin_id) ORDER BY pin_id
     """,
     )
-    table = judgements(rows.column("pin_id").to_numpy(), rows.column("product_type").to_pylist(), rng)
+    table = judgements(rows.column("pin_id").to_numpy(), rows.column("product_type").to_pylist())
     if not table.num_rows:
         return []
     _write(out, "query_judgements", table)

@@ -20,8 +20,6 @@ LEAST = 10
 """Products ever bought that a type must have."""
 _CUT = 30
 """Letters after which the source cuts a type off; its last word may be half of one."""
-MOST = 500
-"""Queries, drawn uniformly from all there are."""
 
 _PLAIN = {
     **{"frzn": "frozen", "frz": "frozen", "sft": "soft", "drnk": "drink", "drnks": "drinks", "btl": "bottle"},
@@ -84,15 +82,14 @@ def query_of(product_type: str) -> str:
     return " ".join(dict.fromkeys(" ".join(said).split()))
 
 
-def judgements(pin_ids: np.ndarray, product_types: list[str | None], rng: np.random.Generator) -> pa.Table:
+def judgements(pin_ids: np.ndarray, product_types: list[str | None]) -> pa.Table:
     """The `query_judgements` of products and their types, (n,) each: relevance 1 for the type's products."""
     pins: dict[str, list[int]] = defaultdict(list)
     texts = {t: query_of(t) for t in set(product_types) if t is not None}
     for pin, product_type in zip(pin_ids.tolist(), product_types, strict=True):
         if product_type is not None and texts[product_type]:
             pins[texts[product_type]].append(pin)
-    known = sorted(text for text, own in pins.items() if len(own) >= LEAST)
-    chosen = [known[i] for i in np.sort(rng.permutation(len(known))[:MOST])]
+    chosen = sorted(text for text, own in pins.items() if len(own) >= LEAST)
     sizes = [len(pins[text]) for text in chosen]
     return pa.table(
         {

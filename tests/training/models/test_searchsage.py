@@ -13,8 +13,17 @@ pytest.importorskip("transformers", reason="the text extra is not installed")
 from tests.training.models.sentence_models import WIDTH, save_tiny_bert
 from training.models.searchsage import Pooling, QueryEncoder, ScratchConfig, SearchSageConfig
 from training.models.searchsage import encoder as encoder_module
+from training.models.searchsage import runtime as runtime_module
+from training.models.searchsage.eight_bits import BLOCK, blocks
 from training.models.searchsage.network import start
-from training.models.searchsage.runtime import ExportDiffers, installed
+from training.models.searchsage.runtime import (
+    LEAST_COSINE,
+    ExportDiffers,
+    _graph,
+    agreement,
+    export,
+    installed,
+)
 from training.models.searchsage.tokens import train_wordpiece
 from training.models.sentence import SentenceEncoder, SentenceEncoderMissing
 
@@ -111,7 +120,46 @@ def test_an_export_says_the_same_of_every_length(
     monkeypatch.setattr(encoder_module, "export", lambda tower: pytest.fail("loading exports nothing"))
     exported = QueryEncoder.load(tmp_path)
     assert exported.runtime.name == "onnxruntime" and encoder.runtime.name == "torch"
-    assert exported.encode(ODD) == pytest.approx(encoder.encode(ODD), abs=1e-5)
+    assert (exported.encode(ODD) * encoder.encode(ODD)).sum(1).min() >= LEAST_COSINE
+
+
+@pytest.mark.skipif(not installed(), reason="the onnx extra is not installed")
+def test_weights_of_an_export_have_eight_bits_unless_its_vectors_would_be_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tower = made(SCRATCH).tower
+    small = export(tower)
+    assert b"MatMulNBits" in small and len(small) < len(_graph(tower))
+    monkeypatch.setattr(runtime_module, "in_eight_bits", lambda graph: halved(graph))
+    whole = export(tower)
+    assert whole == _graph(tower) and "weights stay in 32 bits" in caplog.text
+    assert agreement(whole, tower) > 0.99999
+    with pytest.raises(ExportDiffers):
+        monkeypatch.setattr(runtime_module, "_graph", lambda tower: halved(small))
+        export(tower)
+
+
+def halved(graph: bytes) -> bytes:
+    """The graph with half of its tokens' vectors gone."""
+    from onnx import load_from_string, numpy_helper
+
+    model = load_from_string(graph)
+    (words,) = (w for w in model.graph.initializer if "word_embeddings" in w.name)
+    vectors = numpy_helper.to_array(words).copy()
+    vectors[::2] = 0
+    words.CopyFrom(numpy_helper.from_array(vectors, words.name))
+    return model.SerializeToString()
+
+
+def test_eight_bits_are_off_by_half_a_step_of_their_block() -> None:
+    matrix = np.random.default_rng(2).normal(size=(3 * BLOCK, 5)).astype(np.float32)
+    matrix[:BLOCK, 0] *= 100  # an outlier spoils its own block alone
+    matrix[BLOCK:, 3] = 0
+    integers, scales = blocks(matrix)
+    assert integers.shape == (5, 3, BLOCK) and integers.dtype == np.uint8 and scales.shape == (15,)
+    back = (integers.astype(np.float32) - 128) * scales.reshape(5, 3, 1)
+    off = np.abs(back - matrix.T.reshape(5, 3, BLOCK))
+    assert (off <= scales.reshape(5, 3, 1) * 0.501).all() and scales[1] < scales[0] / 20
 
 
 @pytest.mark.skipif(not installed(), reason="the onnx extra is not installed")

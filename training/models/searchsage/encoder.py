@@ -110,5 +110,5 @@ class QueryEncoder:
         try:
             made.runtime = Onnx(folder / GRAPH)
         except Exception as reason:  # ONNX Runtime has a dozen kinds; torch's vectors are the same
-            log.warning("torch encodes queries, at a third of the speed: %s: %s", folder / GRAPH, reason)
+            log.warning("torch encodes queries, at a quarter of the speed: %s: %s", folder / GRAPH, reason)
         return made
