@@ -61,6 +61,9 @@ def main() -> None:
     data = load(Home.at(args.home), tuple(args.days), args.kept, args.requests, long_term)
     known = rv.variants(data.positives, recipe)
     print(f"{data.facts()}\n{recipe}\nutility {data.utility}\n", flush=True)
+    if data.chances is not None:
+        best = dict(zip(data.heads, data.best().round(3).tolist(), strict=True))
+        print(f"planted HIT@{K} of the order by the world's own chances: {best}\n", flush=True)
     runs = Runs(args.runs, data, recipe)
     names = list(dict.fromkeys(name for part in args.parts for name in rv.PARTS[part]))
     found: dict[str, list[Run]] = {name: [] for name in names}
