@@ -202,6 +202,7 @@ class Correction(Message):
 
     typed: str
     read: str
+    sure: bool = Field(True, description="Whether no other word of the catalogue is as near.")
 
 
 class QueryReport(Message):
@@ -209,7 +210,7 @@ class QueryReport(Message):
 
     text: str = Field(description="The query in normal spelling.")
     corrected: list[Correction] = Field(description="Words read as others; only the search by words does.")
-    unknown: list[str] = Field(description="Words that no pin says, nor anything near them.")
+    unknown: list[str] = Field(description="Words that no pin says, and that are taken for no slip.")
     without: list[str] = Field(
         description="Parts of search that the release has not, and why; empty where it searches by words and "
         "by meaning."

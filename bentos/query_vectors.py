@@ -27,6 +27,8 @@ class Encoder(Protocol):
 
     def encode(self, queries: list[str]) -> Floats: ...
 
+    def reads(self, query: str) -> bool: ...
+
 
 class QueryVectors:
     """Gives vectors of queries. Thread-safe; `of` blocks.

@@ -7,6 +7,7 @@ from bentos.feed import Feed
 from bentos.messages import Correction, QueryReport
 from bentos.release import ServingRelease
 from bentos.sources import lexical, searchsage
+from training.models.lexical import Reading
 from validation.queries import MAX_QUERY, normal
 
 
@@ -37,10 +38,13 @@ def query_of(feed: Feed) -> QueryReport | None:
     """What an answer says of its query; None where there is none."""
     if not feed.query:
         return None
-    reading = feed.reading
+    reading = feed.reading or Reading(())
     return QueryReport(
         text=feed.query,
-        corrected=[Correction(typed=typed, read=read) for typed, read in reading.corrected] if reading else [],
-        unknown=list(reading.unknown) if reading else [],
+        corrected=[
+            Correction(typed=typed, read=read, sure=typed not in reading.unsure)
+            for typed, read in reading.corrected
+        ],
+        unknown=list(reading.unknown),
         without=feed.release.cannot_search_by,
     )

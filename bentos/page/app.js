@@ -222,7 +222,8 @@ function renderAround() {
   const words = [];
   if (fallback && query) words.push(`Nothing is found for “${state.query}”: this is what is popular.`);
   else if (fallback) words.push(`Nothing is known of user ${state.user} yet: this is what is popular. Act on a few pins and look again.`);
-  if (query?.corrected.length) words.push(`Read ${query.corrected.map(({ typed, read }) => `“${typed}” as “${read}”`).join(", ")}.`);
+  if (query?.corrected.length) words.push(`Read ${query.corrected.map(({ typed, read, sure }) => `“${typed}” as “${read}”${sure ? "" : ", perhaps"}`).join(", ")}.`);
+  if (query?.unknown.length && !fallback) words.push(`No pin says ${query.unknown.map((word) => `“${word}”`).join(", ")}.`);
   if (missing.length) words.push(`Answered without ${missing.join(", ")}.`);
   if (refused) words.push(`The utility weights are not those of the file: ${refused}`);
   notice.hidden = words.length === 0;

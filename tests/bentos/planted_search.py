@@ -27,6 +27,11 @@ class PlantedEncoder:
     gate: threading.Event | None = None
     """Where given, a pass waits for it."""
     broken: bool = False
+    unread: tuple[str, ...] = ("xqzvk", "שלום")
+    """Words of which queries are not read."""
+
+    def reads(self, query: str) -> bool:
+        return not set(query.split()) & set(self.unread)
 
     def encode(self, queries: list[str]) -> np.ndarray:
         self.passes.append(list(queries))

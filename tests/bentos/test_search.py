@@ -86,7 +86,7 @@ def test_what_no_pin_says_is_found_by_meaning(searching: Stack) -> None:
 def test_a_slip_is_mended_and_said(searching: Stack) -> None:
     answer = search(searching, "winter caots")
     assert topics(answer) == {3}
-    assert [(one.typed, one.read) for one in answer.query.corrected] == [("caot", "coat")]
+    assert [(one.typed, one.read, one.sure) for one in answer.query.corrected] == [("caot", "coat", True)]
 
 
 def test_words_that_take_too_long_to_read_cost_no_other_request(searching: Stack) -> None:
@@ -122,11 +122,17 @@ def test_whatever_is_typed_is_words(searching: Stack, query: str, topic: int) ->
     assert topic_of(int(answer.pins[0].pin_id)) == topic
 
 
-@pytest.mark.parametrize("query", ["🍰🍰", "!!!", "--", "\u200f؟"])
+@pytest.mark.parametrize("query", ["🍰🍰", "!!!", "--", "\u200f؟", "xqzvk", "שלום"])
 def test_what_says_nothing_is_answered_with_what_is_popular(searching: Stack, query: str) -> None:
     answer = search(searching, query)
     assert answer.fallback == "nothing is found for this query: popular pins"
     assert len(answer.pins) == 10 and {pin.why.kind for pin in answer.pins} == {"popular"}
+
+
+def test_a_query_that_the_encoder_does_not_read_is_answered_by_words_alone(searching: Stack) -> None:
+    answer = search(searching, "bench xqzvk")
+    assert topics(answer) == {2} and {pin.why.kind for pin in answer.pins} == {"words"}
+    assert counts(answer)["searchsage"] == 0 and answer.query.unknown == ["xqzvk"]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_search_across_the_hop(server: Server) -> None:
     answer = whole(server, "/search", {"query": "choclate cake", "user_id": GARDENER, "limit": 10})
     assert {topic_of(p["pin_id"]) for p in answer["pins"]} == {1}
     assert {s["name"]: s["count"] > 0 for s in answer["sources"]} == {"searchsage": True, "lexical": True}
-    assert answer["query"]["corrected"] == [{"typed": "choclate", "read": "chocolate"}]
+    assert answer["query"]["corrected"] == [{"typed": "choclate", "read": "chocolate", "sure": True}]
     assert answer["pins"][0]["heads"] and answer["utility"] is None, "the planted ranker reads no query"
 
 

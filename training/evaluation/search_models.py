@@ -15,7 +15,6 @@ from training.context import Progress, silent
 from training.evaluation.search import LISTED, Answer, ByMeaning, Fit, Hybrid, Known, Model, NotApplicable
 from training.evaluation.seeded import Seeded
 from training.models.content import sentence_texts
-from training.models.lexical import LexicalIndex
 from training.pipelines.search_world import SearchSagePipeline
 from training.pipelines.searchsage import fit
 from training.searchsage.batches import BatchPlan
@@ -57,7 +56,7 @@ def popularity(known: Known) -> Answer:
 
 def bm25(known: Known) -> Answer:
     """Words: titles, descriptions and topic names."""
-    index = LexicalIndex.fit(known.world.candidates, known.world.texts())
+    index = known.world.words(known.world.candidates)
     return lambda queries: word_pins(index, queries, LISTED)
 
 

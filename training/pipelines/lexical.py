@@ -12,7 +12,8 @@ import pandas as pd
 
 from training.context import TrainingContext
 from training.models import lexical as lexical_model
-from training.models.lexical import LexicalIndex, PopularQueries
+from training.models.content import open_text_encoder
+from training.models.lexical import LexicalIndex, PopularQueries, language_of
 from training.models.lexical.index import K1, MOST_WORDS, B
 from training.models.lexical.popular import FEWEST_USERS
 from training.pipelines.clock import run_interval
@@ -43,17 +44,19 @@ def train_lexical(ctx: TrainingContext, *, force: bool = False) -> Part:
     """Index titles, descriptions and topic names, and register; the part of the release, without a space.
 
     The version already made from the same tables and code is returned as it is, unless `force`. Raises NoWords
-    where no pin has a title, description or named topic.
+    where no pin has a title, description or named topic, SentenceEncoderMissing where the text encoder that the
+    run names is not there.
     """
     lake, registry = Lake(ctx.lake), Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     start, end = run_interval(ctx)
     data = lake.digest(TABLES)
-    inputs = digest_of(MODEL, data, end, digest_files(CODE))
+    encoder = open_text_encoder(ctx.text_encoder)
+    inputs = digest_of(MODEL, data, end, "" if encoder is None else str(encoder.model), digest_files(CODE))
     if version := unchanged(ctx, MODEL, inputs, force=force):
         return lexical_part(registry, version)
     pin_ids, texts = catalogue_texts(lake)
     try:
-        index = LexicalIndex.fit(pin_ids, texts)
+        index = LexicalIndex.fit(pin_ids, texts, read_language(ctx.text_encoder))
     except ValueError as reason:
         raise NoWords(str(reason)) from reason
     popular = PopularQueries.of(searches(lake, end - POPULAR_DAYS * DAY, end))
@@ -88,6 +91,12 @@ def train_lexical(ctx: TrainingContext, *, force: bool = False) -> Part:
 def lexical_part(registry: Registry, version: int) -> Part:
     """The release part of one version."""
     return Part(model=MODEL, version=version, metrics=registry.metrics(MODEL, version))
+
+
+def read_language(text_encoder: str) -> frozenset[str]:
+    """Words that the configured text encoder knows; none without one. Raises SentenceEncoderMissing."""
+    encoder = open_text_encoder(text_encoder)
+    return language_of(None if encoder is None else encoder.folder)
 
 
 def catalogue_texts(lake: Lake) -> tuple[np.ndarray, list[str]]:

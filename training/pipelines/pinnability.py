@@ -26,7 +26,7 @@ from training.models.pinnability import FeatureSpec, GbdtRanker, LogisticRanker,
 from training.pipelines import figures, fitting, ranker_calibration, ranker_features
 from training.pipelines.clock import run_interval
 from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic, thin_negatives
-from training.pipelines.lexical import catalogue_texts
+from training.pipelines.lexical import catalogue_texts, read_language
 from training.pipelines.ranker_calibration import calibrate, engage_scores
 from training.pipelines.ranker_features import keep_baseline, vetted
 from training.pipelines.registering import register, unchanged
@@ -132,7 +132,7 @@ def build_training_set(
         start=interval.start,
         end=interval.end,
         vectors=PinVectors(content.space or "", pins.ids, pins.vectors),
-        words=lambda: LexicalIndex.fit(*catalogue_texts(Lake(ctx.lake))),
+        words=lambda: LexicalIndex.fit(*catalogue_texts(Lake(ctx.lake)), read_language(ctx.text_encoder)),
         config=config or TrainingSetConfig(seed=ctx.seed),
         progress=ctx.progress,
     )

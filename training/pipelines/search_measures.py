@@ -15,7 +15,6 @@ from training.evaluation.judged_queries import (
     read_judgements,
 )
 from training.evaluation.retrieval import NothingHeldOut
-from training.models.lexical import LexicalIndex
 from training.models.search_fusion import SearchFusion
 from training.models.searchsage import QueryEncoder
 from training.pipelines.search_world import SearchWorld
@@ -62,7 +61,7 @@ def _beside_words(
 ) -> dict[str, float]:
     """Recall of held-out pairs by words, by words and `meaning` (q, LISTED) as they are served together, and
     what that gains query by query."""
-    words = word_pins(LexicalIndex.fit(world.candidates, world.texts()), held.queries, LISTED)
+    words = word_pins(world.words(world.candidates), held.queries, LISTED)
     together = query_metrics(fused((meaning, words), fusion.weights, 10, fusion.damping), held)[RECALL]
     alone = query_metrics(words[:, :10], held)[RECALL]
     gain = together - alone

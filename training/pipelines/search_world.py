@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.context import TrainingContext
 from training.models.content import open_text_encoder
 from training.models.interactions import Pins
+from training.models.lexical import LexicalIndex
 from training.models.searchsage import SearchSageConfig
 from training.models.searchsage.pins import PinSpace, PinSpaceConfig
 from training.pipelines.clock import run_end
-from training.pipelines.lexical import catalogue_texts
+from training.pipelines.lexical import catalogue_texts, read_language
 from training.pipelines.search_space import SearchPins
 from training.searchsage.frozen_pins import FrozenPins
 from training.searchsage.pairs import TITLES_HELD, QueryPairs, SplitPairs, split_pairs
@@ -60,6 +61,8 @@ class SearchWorld:
     known: SearchPins
     space: PinSpace
     pins: FrozenPins
+    language: frozenset[str] = frozenset()
+    """Words that are no slips."""
 
     @classmethod
     def read(
@@ -84,7 +87,7 @@ class SearchWorld:
             shape = config.pins.for_titles(blocks.text) if split.of_titles else config.pins
             space = PinSpace.fit(shape, blocks, reader)
         pins = frozen(known.content, space.join(blocks), split.cut)
-        return cls(lake, split, known, space, pins)
+        return cls(lake, split, known, space, pins, read_language(ctx.text_encoder))
 
     @property
     def candidates(self) -> np.ndarray:
@@ -96,6 +99,10 @@ class SearchWorld:
         ids, texts = catalogue_texts(self.lake)
         at = dict(zip(ids.tolist(), texts, strict=True))
         return [at[pin] for pin in (self.candidates if pin_ids is None else pin_ids).tolist()]
+
+    def words(self, pin_ids: np.ndarray) -> LexicalIndex:
+        """Search by words among these pins."""
+        return LexicalIndex.fit(pin_ids, self.texts(pin_ids), self.language)
 
     def learning(self, checked: float) -> Learning:
         """The newest share `checked` of the pairs before the cut, MOST_CHECKED at most, and those before."""

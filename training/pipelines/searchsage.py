@@ -21,7 +21,6 @@ from training.models import searchsage as searchsage_model
 from training.models import sentence as sentence_model
 from training.models import weights as weights_module
 from training.models.content import AUTO, open_text_encoder
-from training.models.lexical import LexicalIndex
 from training.models.search_fusion import SearchFusion
 from training.models.searchsage import QueryEncoder
 from training.models.searchsage.network import start
@@ -212,7 +211,7 @@ def _fusion(
     asked = engaged_queries(learning.checked, ids)
     if world.split.of_titles or not len(asked):
         return SearchFusion(), {}
-    words = word_pins(LexicalIndex.fit(ids, world.texts(ids)), asked.queries, LISTED)
+    words = word_pins(world.words(ids), asked.queries, LISTED)
     meaning = nearest_pins(encoder.encode(asked.queries), learning.pins, LISTED)
     fusion, recall = chosen_fusion(meaning, words, asked)
     return fusion, {CHECKED_TOGETHER: recall}

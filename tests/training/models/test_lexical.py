@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.models.lexical import LexicalIndex, words
+from training.models.lexical import LexicalIndex, language_of, words
 from training.models.lexical.index import K1, MOST_MENDED, B
-from training.models.lexical.spelling import edits, trigrams
+from training.models.lexical.spelling import LANGUAGE, edits, trigrams
 from validation.queries import LOGGED_QUERY
 
 TEXTS = {
@@ -25,6 +26,9 @@ TEXTS = {
     90: "wooden toys",
     95: "twelve jars",
 }
+
+
+HOUSE = ["linen sheet", "sheep wool", "oak table", "red jar", "tin can", "bath mat", "tea cup", "ink pen"]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,33 @@ def test_what_is_typed_is_read_as_words_of_the_catalogue(
 ) -> None:
     assert index.read(typed).words == read
     assert index.read(typed).corrected == corrected
+
+
+def test_a_word_of_the_language_is_no_slip(tmp_path: Path) -> None:
+    plain = LexicalIndex.fit(np.arange(1, 9), HOUSE)
+    assert plain.read("sweet tabel").corrected == (("sweet", "sheet"), ("tabel", "table"))
+    knowing = LexicalIndex.fit(np.arange(1, 9), HOUSE, frozenset({"sweet"}))
+    knowing.save(tmp_path)
+    for index in (knowing, LexicalIndex.load(tmp_path)):
+        reading = index.read("sweet tabel")
+        assert (reading.corrected, reading.unknown) == ((("tabel", "table"),), ("sweet",))
+    (tmp_path / LANGUAGE).unlink()  # as versions from before have none
+    assert LexicalIndex.load(tmp_path).read("sweet").corrected == (("sweet", "sheet"),)
+
+
+def test_a_slip_that_two_words_are_as_near_to_is_read_and_unsure() -> None:
+    index = LexicalIndex.fit(np.arange(1, 9), HOUSE)
+    reading = index.read("sheeb tabel")
+    assert [typed for typed, _ in reading.corrected] == ["sheeb", "tabel"] and reading.unsure == ("sheeb",)
+
+
+def test_a_language_is_the_whole_words_of_a_wordpiece_vocabulary(tmp_path: Path) -> None:
+    pieces = ["[UNK]", "sweet", "##ness", "boxes", "ox", "1990", "été"]
+    model = {"type": "WordPiece", "vocab": {piece: i for i, piece in enumerate(pieces)}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    assert language_of(tmp_path) == {"sweet", "box"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": {"sweet": 0}}}))
+    assert language_of(tmp_path) == language_of(None) == language_of(tmp_path / "no") == frozenset()
 
 
 def test_a_very_long_query_is_cut_off(index: LexicalIndex) -> None:

@@ -24,7 +24,7 @@ from training.models.searchsage.runtime import (
     export,
     installed,
 )
-from training.models.searchsage.tokens import train_wordpiece
+from training.models.searchsage.tokens import QueryTokens, train_wordpiece
 from training.models.sentence import SentenceEncoder, SentenceEncoderMissing
 
 ODD = [
@@ -209,3 +209,7 @@ def test_equal_texts_give_equal_pieces_and_frequent_words_are_whole() -> None:
     assert tokenizer.encode("Sourdough LOAF creme").tokens[:3] == ["[CLS]", "sourdough", "loaf"]
     assert "[UNK]" not in tokenizer.encode("loafers souffle").tokens  # of letters that are known
     assert "[UNK]" in tokenizer.encode("z").tokens
+    tokens = QueryTokens(tokenizer, 16)
+    assert tokens.known("sourdough loaf") == 1 and tokens.known("") == tokens.known("😀 ש") == 0
+    assert tokens.known("loaf שש") == pytest.approx(4 / 6)  # letters that no piece holds
+    assert tokens.known("dhg") == 0  # one by one

@@ -41,9 +41,11 @@ class Reading:
     words: tuple[str, ...]
     """Distinct words of the vocabulary, in the query's order."""
     corrected: tuple[tuple[str, str], ...] = ()
-    """(as typed, as read) of words that the catalogue does not know."""
+    """(as typed, as read) of words that neither the catalogue nor the language knows."""
+    unsure: tuple[str, ...] = ()
+    """Those of `corrected`, as typed, to which another word of the catalogue is as near."""
     unknown: tuple[str, ...] = ()
-    """Words that nothing in the catalogue is near to."""
+    """Words that no pin says, and that are no slip: of the language, or near to nothing."""
 
 
 class LexicalIndex:
@@ -69,8 +71,8 @@ class LexicalIndex:
         return [self._spelling.vocabulary[place] for place in order[:n]]
 
     @classmethod
-    def fit(cls, pin_ids: Ints, texts: Sequence[str]) -> LexicalIndex:
-        """Index one text a pin, (n,) each, in any order.
+    def fit(cls, pin_ids: Ints, texts: Sequence[str], language: frozenset[str] = frozenset()) -> LexicalIndex:
+        """Index one text a pin, (n,) each, in any order. Words of `language` are read as no others.
 
         Raises ValueError where a pin comes twice, and where no text holds a word.
         """
@@ -90,7 +92,7 @@ class LexicalIndex:
         bm25.index((coded, places), create_empty_token=False, show_progress=False)
         offsets = bm25.scores["indptr"]
         peaks = np.maximum.reduceat(bm25.scores["data"], offsets[:-1])
-        return cls(ids[order], bm25, peaks, Spelling.of(vocabulary, np.diff(offsets), len(ids)))
+        return cls(ids[order], bm25, peaks, Spelling.of(vocabulary, np.diff(offsets), len(ids), language))
 
     def read(self, query: str) -> Reading:
         """The words that `query` is searched as: known ones, and the nearest known of those mistyped."""
@@ -159,17 +161,19 @@ class LexicalIndex:
         return [self._bm25.vocab_dict[word] for word in self.read(query).words]
 
     def _read(self, query: str) -> Reading:
-        known, corrected, unknown = [], [], []
+        known, corrected, unsure, unknown = [], [], [], []
         lookups = iter(range(MOST_MENDED))
         for word in list(dict.fromkeys(words(query)))[:MOST_WORDS]:
             if word in self._bm25.vocab_dict:
                 known.append(word)
             elif next(lookups, None) is not None and (near := self._spelling.nearest(word)) is not None:
-                known.append(self._spelling.vocabulary[near])
-                corrected.append((word, self._spelling.vocabulary[near]))
+                place, alone = near
+                known.append(self._spelling.vocabulary[place])
+                corrected.append((word, self._spelling.vocabulary[place]))
+                unsure += [] if alone else [word]
             else:
                 unknown.append(word)
-        return Reading(tuple(dict.fromkeys(known)), tuple(corrected), tuple(unknown))
+        return Reading(tuple(dict.fromkeys(known)), tuple(corrected), tuple(unsure), tuple(unknown))
 
     def _of_word(self, token: int, rows: Ints) -> Floats:
         """What one word brings each of `rows`, (n,): its pins stand in ascending order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ COMMON = 0.2
 JUDGED = 64
 """Candidates compared letter by letter, those with most trigrams in common."""
 
+LANGUAGE = "spelling_language.json"
 GRAMS, OFFSETS, POSTINGS = "spelling_grams.npy", "spelling_offsets.npy", "spelling_words.npy"
 
 
@@ -37,9 +39,17 @@ class Spelling:
     offsets: NDArray[np.int64]
     """Where each trigram's words begin in `postings`, one more than there are trigrams."""
     postings: NDArray[np.int32]
+    language: frozenset[str] = frozenset()
+    """Words that are no slips, whether the vocabulary has them or not."""
 
     @classmethod
-    def of(cls, vocabulary: Sequence[str], frequencies: NDArray[np.int64], pins: int) -> Spelling:
+    def of(
+        cls,
+        vocabulary: Sequence[str],
+        frequencies: NDArray[np.int64],
+        pins: int,
+        language: frozenset[str] = frozenset(),
+    ) -> Spelling:
         """Index the words that a mistyped one can be read as."""
         pairs = [
             (gram, place)
@@ -51,23 +61,26 @@ class Spelling:
         places = np.array([place for _, place in pairs], np.int32)
         order = np.argsort(grams, kind="stable")
         distinct, starts = np.unique(grams[order], return_index=True)
-        return cls(vocabulary, frequencies, pins, distinct, np.append(starts, len(grams)), places[order])
+        return cls(
+            vocabulary, frequencies, pins, distinct, np.append(starts, len(grams)), places[order], language
+        )
 
-    def nearest(self, word: str) -> int | None:
-        """The place of the word fewest edits away, one or, from 8 letters on, two; None without any.
+    def nearest(self, word: str) -> tuple[int, bool] | None:
+        """The place of the word fewest edits away, one or, from 8 letters on, two, and whether it alone is so
+        near; None without any, and for a word of the language.
 
         Short words keep their first letter, and none is read as a word that is `COMMON`. Equal ones by trigrams
         in common (Dice), then by how many pins hold them, then by the alphabet.
         """
-        if not _worth(word):
+        if not _worth(word) or word in self.language:
             return None
         most = 2 if len(word) >= TWO_EDITS_FROM else 1
-        judged = [
+        judged = sorted(
             (away, -common, -int(self.frequencies[place]), self.vocabulary[place], place)
             for place, common in self._candidates(word)
             if self._likely(word, place, most) and (away := edits(word, self.vocabulary[place])) <= most
-        ]
-        return min(judged)[-1] if judged else None
+        )
+        return (judged[0][-1], sum(one[0] == judged[0][0] for one in judged) == 1) if judged else None
 
     def _likely(self, word: str, place: int, most: int) -> bool:
         read = self.vocabulary[place]
@@ -101,14 +114,17 @@ class Spelling:
     def save(self, folder: Path) -> None:
         for name, array in ((GRAMS, self.grams), (OFFSETS, self.offsets), (POSTINGS, self.postings)):
             np.save(folder / name, array, allow_pickle=False)
+        (folder / LANGUAGE).write_text(json.dumps(sorted(self.language), ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(
         cls, folder: Path, vocabulary: Sequence[str], frequencies: NDArray[np.int64], pins: int
     ) -> Spelling:
-        """Memory-mapped, for the vocabulary it was saved with."""
+        """Memory-mapped, for the vocabulary it was saved with; one from before a language was kept has none."""
         arrays = (np.load(folder / name, mmap_mode="r") for name in (GRAMS, OFFSETS, POSTINGS))
-        return cls(vocabulary, frequencies, pins, *arrays)
+        kept = folder / LANGUAGE
+        language = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else ()
+        return cls(vocabulary, frequencies, pins, *arrays, language=frozenset(language))
 
 
 def trigrams(word: str) -> set[str]:

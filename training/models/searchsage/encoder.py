@@ -26,6 +26,8 @@ GRAPH = "searchsage.onnx"
 """The tower exported, so that loading a version traces nothing: that holds up every thread for seconds."""
 
 BATCH = 64
+LEAST_KNOWN = 0.5
+"""Share of a query's letters (`QueryTokens.known`) below which its vector says nothing of it."""
 
 
 class QueryEncoder:
@@ -63,6 +65,10 @@ class QueryEncoder:
         for rows, ids in by_length(self.tokens(queries), BATCH):
             out[rows] = self.runtime(ids)
         return out
+
+    def reads(self, query: str) -> bool:
+        """Whether the encoder's vocabulary knows most of the query: the vector of another means nothing."""
+        return self.tokens.known(query) >= LEAST_KNOWN
 
     def exported(self) -> QueryEncoder:
         """The same, run by ONNX Runtime on one thread. Raises ImportError without the `onnx` extra, and

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 
 FILE = "tokenizer.json"
+UNKNOWN = ("[UNK]", "<unk>")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -44,6 +45,23 @@ class QueryTokens:
         # a lone surrogate, which JSON can carry, is no text that a tokenizer takes
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         return [found.ids for found in self.tokenizer.encode_batch_fast(clean)]
+
+    def known(self, text: str) -> float:
+        """Share of the text's letters that the vocabulary has as whole words or as pieces of two and more.
+
+        What is spelled letter by letter, as words of a script that the encoder never learned are, and what it
+        has no piece for, it does not know. 0 where there is nothing to read.
+        """
+        clean = text.encode("utf-8", "replace").decode()
+        found = self.tokenizer.encode(clean, add_special_tokens=False)
+        unknown = {self.tokenizer.token_to_id(name) for name in UNKNOWN}
+        pieces = Counter(found.word_ids)
+        sizes = [end - start for start, end in found.offsets]
+        read = [
+            size if token not in unknown and (size > 1 or pieces[word] == 1) else 0
+            for token, word, size in zip(found.ids, found.word_ids, sizes, strict=True)
+        ]
+        return sum(read) / max(sum(sizes), 1)
 
 
 def by_length(ids: Sequence[Sequence[int]], most: int) -> Iterator[tuple[Ints, Ints]]:
