@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from infra.home import Home
+from infra.jobs import WORLD
 from training.data.training_set import Block
 from training.data.world_behaviour import examination
 from training.data.world_truth import WorldTruth
@@ -23,7 +24,7 @@ def chances_of(
     None where the home holds no world that tells what its sessions followed. Raises ValueError where the laws
     do not expect, at the logged positions, about as many answers as were logged: the rows are of another world.
     """
-    truth = WorldTruth(home.datasets / "demo-world" / "truth")
+    truth = WorldTruth(home.datasets / WORLD / "truth")
     if not (truth.folder / "requests.parquet").exists():
         return None
     parts = []
