@@ -13,8 +13,9 @@ from bentos.breaker import Breaker, BreakerOpen
 
 T = TypeVar("T")
 
-WAITS_S = 0.01
-"""How often calls in the air are looked at: which wait, and which are late."""
+WAITS_S = 0.02
+"""How often calls in the air are looked at: which wait, and which are late. Each look takes the interpreter
+from the call that runs."""
 
 WAITING = 0.1
 """A call whose thread has had less than this share of a core since it began waits for a store. Threads that

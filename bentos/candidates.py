@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from training.models.light_kernels import first_places
 from training.models.light_ranking import falling
 
 Ints = NDArray[np.int64]
@@ -80,10 +81,8 @@ class Candidates:
 
     def distinct(self) -> Candidates:
         """Every pin once, where it first stands."""
-        order = np.sort(self.pin_ids)
-        if (order[1:] != order[:-1]).all():
-            return self
-        return self.take(np.sort(np.unique(self.pin_ids, return_index=True)[1]))
+        first = first_places(self.pin_ids.copy())  # numba compiles anew for a read-only array
+        return self if len(first) == len(self) else self.take(first)
 
     def scored(self, scores: Floats) -> Candidates:
         """The same candidates with other scores, (n,) float32."""

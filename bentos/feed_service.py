@@ -14,7 +14,7 @@ from bentos.candidate_log import CandidateLog
 from bentos.candidates import Candidates
 from bentos.engines import Engines
 from bentos.errors import BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
-from bentos.features import Card
+from bentos.features import Card, rising
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS
 from bentos.impressions import Impressions, new_request_id
@@ -280,9 +280,9 @@ class FeedService:
 
         def read() -> tuple[Candidates, list[FeedPin], list[InterestReport]]:
             anchors = np.array(why.anchor_pins(feed.candidates), np.int64)
-            wanted = np.union1d(feed.candidates.pin_ids, anchors)
+            wanted = rising(np.concatenate([feed.candidates.pin_ids, anchors]))
             cards = release.features.cards(wanted) if len(wanted) else {}
-            kept = feed.candidates.take(np.isin(feed.candidates.pin_ids, list(cards)))
+            kept = feed.candidates.take(np.array([i in cards for i in feed.candidates.pin_ids.tolist()], bool))
             if len(feed.candidates) and not len(kept):
                 raise NoCards(f"none of {len(feed.candidates)} pins has a card")
             return kept, as_feed_pins(feed, kept, cards), interests_of(feed)

@@ -87,15 +87,18 @@ def interests_of(feed: Feed) -> list[InterestReport]:
     found, total = feed.user.interests, float(feed.user.interests.importances.sum())
     if not any(source.name == pinnersage.NAME for source in feed.sources) or total <= 0:
         return []
-    anchors = [part.anchors[part.sources == pinnersage.NAME] for part in feed.parts]
-    asked = np.isin(found.medoid_pin_ids, np.concatenate(anchors) if anchors else [])
+    asked: set[int] = set()
+    for part in feed.parts:
+        if len(part) and part.sources[0] == pinnersage.NAME:
+            asked.update(part.anchors.tolist())
+    medoids = found.medoid_pin_ids.tolist()
     return [
-        InterestReport(pin_id=pin_id, importance=round(weight / total, 6), size=size, asked=drawn)
-        for pin_id, weight, size, drawn in zip(
-            feed.release.ids.outside(EntityKind.PIN, found.medoid_pin_ids.tolist()),
+        InterestReport(pin_id=pin_id, importance=round(weight / total, 6), size=size, asked=medoid in asked)
+        for pin_id, medoid, weight, size in zip(
+            feed.release.ids.outside(EntityKind.PIN, medoids),
+            medoids,
             found.importances.tolist(),
             found.sizes.tolist(),
-            asked.tolist(),
             strict=True,
         )
     ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from bentos.features import Floats, Ints
 from feature_repo.vectors.index import Hits
+from training.models.light_kernels import first_places
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,6 @@ class Found:
 def in_turns(hits: Hits, shares: Ints) -> Found:
     """The first `shares[q]` hits of each query q, dealt in turns; padding is dropped."""
     turn = np.flatnonzero(((np.arange(hits.ids.shape[1]) < shares[:, None]) & (hits.ids != 0)).T)
-    first = np.sort(np.unique(hits.ids.T.ravel()[turn], return_index=True)[1])
-    turn = turn[first]
-    return Found(hits.ids.T.ravel()[turn], hits.scores.T.ravel()[turn], turn % len(hits.ids))
+    ids = hits.ids.T.ravel()
+    turn = turn[first_places(ids[turn])]
+    return Found(ids[turn], hits.scores.T.ravel()[turn], turn % len(hits.ids))

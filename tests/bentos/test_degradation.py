@@ -18,7 +18,7 @@ from bentos.last_good import LastGoodUsers
 from bentos.messages import FeedAnswer, FeedRequest
 from bentos.pool import Pool
 from bentos.ranking_stages import Rank
-from bentos.stages import Keep, LightRank, ReadPins, ReadUser, Retrieve
+from bentos.stages import Keep, LightRank, ReadPins, ReadUser, ReadVectors, Retrieve
 from feature_repo.vectors.index import Hits
 from tests.bentos.conftest import run, warmed
 from tests.bentos.fakes import COOK, FOLLOWER, GARDENER, Stack, planted_stack
@@ -129,7 +129,7 @@ def _hurried(stages: tuple[Any, ...]) -> tuple[Any, ...]:
     for stage in stages:
         if isinstance(stage, Retrieve):
             stage = Retrieve(tuple(replace(s, deadline_ms=DEADLINE_MS) for s in stage.sources))
-        elif isinstance(stage, ReadUser | ReadPins | LightRank | Rank):
+        elif isinstance(stage, ReadUser | ReadPins | ReadVectors | LightRank | Rank):
             stage = replace(stage, deadline_ms=DEADLINE_MS)
         out.append(stage)
     return tuple(out)

@@ -42,7 +42,8 @@ def rows_in_turns(ids: Ints, ranks: Ints, offsets: Ints) -> tuple[Ints, Ints]:
 
 @numba.njit(cache=True, nogil=True)
 def rows_among(ids: Ints, pin_ids: Ints) -> Ints:
-    """Row in the distinct `pin_ids` (n,) of each entry, n where it is another pin, (m,)."""
+    """Row in `pin_ids` (n,) of each entry, its last where it stands there twice, n where it is another pin,
+    (m,)."""
     slots, shift = _empty(len(pin_ids))
     keys = np.empty(len(slots), np.int64)
     for row in range(len(pin_ids)):
@@ -53,6 +54,21 @@ def rows_among(ids: Ints, pin_ids: Ints) -> Ints:
         found = slots[_slot(slots, keys, ids[entry], shift)]
         rows[entry] = found - 1 if found else len(pin_ids)
     return rows
+
+
+@numba.njit(cache=True, nogil=True)
+def first_places(ids: Ints) -> Ints:
+    """Where each of `ids` first stands, rising, (distinct,): `np.unique` sorts them for it."""
+    slots, shift = _empty(len(ids))
+    keys = np.empty(len(slots), np.int64)
+    places, count = np.empty(len(ids), np.int64), 0
+    for place in range(len(ids)):
+        slot = _slot(slots, keys, ids[place], shift)
+        if slots[slot] == 0:
+            slots[slot], keys[slot] = 1, ids[place]
+            places[count] = place
+            count += 1
+    return places[:count].copy()
 
 
 @numba.njit(cache=True, nogil=True)

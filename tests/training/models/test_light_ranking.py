@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from training.models import light_kernels
 from training.models.light_ranking import (
     LightRanker,
     LightSpec,
@@ -226,3 +227,16 @@ def test_rows_of_some_pins_are_those_of_all():
     some = fetched_of(given, SPEC.sources, whole.pin_ids[rows])
     for name in ("pin_ids", "scores", "ranks", "brought", "best_rank", "fused"):
         np.testing.assert_array_equal(getattr(some, name), getattr(whole.take(rows), name))
+
+
+def test_first_places_are_where_unique_finds_them() -> None:
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 7, 500):
+        ids = rng.integers(1, max(2, n // 2), n)
+        wanted = np.sort(np.unique(ids, return_index=True)[1])
+        np.testing.assert_array_equal(light_kernels.first_places(ids), wanted)
+
+
+def test_rows_among_pins_that_stand_twice() -> None:
+    rows = light_kernels.rows_among(np.array([5, 9, 3, 5]), np.array([3, 5, 5]))
+    assert rows.tolist() == [2, 3, 0, 2]
