@@ -16,7 +16,8 @@ starts it, following an alias of the benchmark's own. Load comes from this proce
                                                                home's challenger, or the champion before
 
 `over_kernels` is the service's CPU a request over that of the kernels alone (`serving_kernels.py`), which are
-recorded in this process from feeds of the same users and run again by themselves. The last line is one JSON
+recorded in this process from feeds of the same users and run again by themselves, in turns with the unloaded
+requests. The last line is one JSON
 object.
 """
 
@@ -40,7 +41,7 @@ import numpy as np
 
 from infra import local
 from infra.home import Home
-from tests.benchmarks.serving_kernels import kernels_of
+from tests.benchmarks.serving_kernels import Kernels, kernels_of
 
 LIMIT = 50
 GOALS = {
@@ -59,6 +60,8 @@ MAKERS = 2
 SHORTLIST = 200
 """Candidates that are ranked where the goals are held; `--shortlist 500` is what a home does by default."""
 BATCH = 20
+TURNS = 6
+"""Of unloaded requests with the kernels alone."""
 
 
 @dataclass
@@ -146,11 +149,16 @@ class Service:
         seen.wall_s += time.perf_counter() - wall
 
 
-async def one_at_a_time(client: Client, service: Service, requests: int) -> Seen:
+async def one_at_a_time(
+    client: Client, service: Service, requests: int, between: Callable[[], None] = lambda: None
+) -> Seen:
+    """One request after another, in TURNS between which something else is done."""
     seen = Seen()
-    with service.spending(seen):
-        for _ in range(requests):
-            await client.feed(seen)
+    for turn in range(TURNS):
+        between()
+        with service.spending(seen):
+            for _ in range(turn, requests, TURNS):
+                await client.feed(seen)
     return seen
 
 
@@ -252,8 +260,9 @@ async def swapping(client: Client, service: Service, move: Callable[[], Any], sw
     }
 
 
-async def measured(home: Home, args: argparse.Namespace, users: list[Any], pins: list[Any]) -> dict[str, Any]:
+async def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str, Any]:
     """Every load in turn on the running service."""
+    users, pins = kernels.users, kernels.pins
     pid = json.loads((home.run / "homefeed.json").read_text())["pid"]
     service = Service(pid)
     url = f"http://127.0.0.1:{home.ports()['homefeed']}"
@@ -263,7 +272,7 @@ async def measured(home: Home, args: argparse.Namespace, users: list[Any], pins:
         action = await _positive_action(client)
         await one_at_a_time(client, service, 30)  # what is compiled or cached at first use
         rss = service.rss_mb()
-        alone = await one_at_a_time(client, service, args.requests)
+        alone = await one_at_a_time(client, service, args.requests, kernels.run)
         opened = await open_loop(client, service, RATE, args.seconds)
         full = await closed_loop(client, service, 8, lasting(args.seconds))
         rate, refused = await events(client, pins, action, args.seconds / 2)
@@ -383,7 +392,7 @@ def main() -> None:
     try:
         kernels = kernels_of(home, versions[0], LIMIT)
         local.start(home, local.homefeed(home))
-        found = asyncio.run(measured(home, args, kernels.users, kernels.pins))
+        found = asyncio.run(measured(home, args, kernels))
     finally:
         local.stop(home, "homefeed")
         local.stop(home, "milvus")

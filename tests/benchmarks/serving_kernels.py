@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -37,17 +37,30 @@ from training.models.light_ranking import SHORTLIST
 from validation.lake import Lake
 from validation.tables import EntityKind
 
-REQUESTS, ROUNDS = 48, 4
+REQUESTS = 48
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """CPU ms of each kernel in a request, mean over users, and ids to make load with."""
+    """The kernels of some requests, to be run again, and ids to make load with."""
 
-    cpu_ms: dict[str, float]
+    recorder: Recorder
+    requests: int
     users: list[Any]
     """Active users, as the outside names them."""
     pins: list[Any]
+    rounds: list[Counter[str]] = field(default_factory=list)
+
+    def run(self) -> None:
+        """One more round of all of them. A machine that others share is faster now and slower then: rounds are
+        to be run in turns with what they are held against."""
+        self.rounds.append(self.recorder.spent_ms())
+
+    @property
+    def cpu_ms(self) -> dict[str, float]:
+        """CPU ms of each kernel in a request, mean over users and rounds."""
+        spent = sum(self.rounds, Counter[str]())
+        return {name: ms / (self.requests * len(self.rounds)) for name, ms in spent.items()}
 
     @property
     def total_ms(self) -> float:
@@ -72,21 +85,18 @@ class Recorder:
 
         return recorded
 
-    def spent_ms(self, rounds: int) -> Counter[str]:
-        """CPU ms of all calls by name, in the order of the requests: the mean of some rounds, as a request's is
-        a mean. One round first is not counted."""
+    def spent_ms(self) -> Counter[str]:
+        """CPU ms of all calls by name, in the order of the requests."""
         spent: Counter[str] = Counter()
-        for round_ in range(rounds + 1):
-            for name, call in self.calls:
-                begin = time.thread_time()
-                call()
-                if round_:
-                    spent[name] += (time.thread_time() - begin) * 1000 / rounds
+        for name, call in self.calls:
+            begin = time.thread_time()
+            call()
+            spent[name] += (time.thread_time() - begin) * 1000
         return spent
 
 
 def kernels_of(home: Home, version: int, limit: int) -> Kernels:
-    """Load the release here, answer REQUESTS feeds while recording, and time what was recorded: feeds of users
+    """Load the release here, answer REQUESTS feeds while recording, to be run again: feeds of users
     spread as those that load is made with, from the busiest to the quietest."""
     one_thread()
     settings = Settings.from_environment()
@@ -110,9 +120,8 @@ def kernels_of(home: Home, version: int, limit: int) -> Kernels:
                 answer = asyncio.run(service.homefeed(FeedRequest(user_id=user, limit=limit)))
     finally:
         pool.close()
-    spent = recorder.spent_ms(ROUNDS)
-    pins = [pin.pin_id for pin in answer.pins]
-    return Kernels({name: float(np.round(ms / len(some), 4)) for name, ms in spent.items()}, users, pins)
+    recorder.spent_ms()  # the first round counts for nothing
+    return Kernels(recorder, len(some), users, [pin.pin_id for pin in answer.pins])
 
 
 def _recording(recorder: Recorder, release: ServingRelease) -> ExitStack:
