@@ -17,8 +17,7 @@ starts it, following an alias of the benchmark's own. Load comes from this proce
 
 `over_kernels` is the service's CPU a request over that of the kernels alone (`serving_kernels.py`), which are
 recorded in this process from feeds of the same users and run again by themselves, in turns with the unloaded
-requests. The last line is one JSON
-object.
+requests. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -139,6 +138,17 @@ class Service:
 
     def rss_mb(self) -> float:
         return sum(p.memory_info().rss for p in self._family()) / 2**20
+
+    async def settled(self, busy: float = 0.1, patience_s: float = 120.0) -> None:
+        """Wait until a second costs it less than `busy` of a core: all that starts beside requests is done."""
+        end = time.monotonic() + patience_s
+        before = self.cpu_s()
+        while time.monotonic() < end:
+            await asyncio.sleep(1)
+            now = self.cpu_s()
+            if now - before < busy:
+                return
+            before = now
 
     @contextmanager
     def spending(self, seen: Seen) -> Iterator[None]:
@@ -271,6 +281,7 @@ async def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> di
         client = Client(url, users, session)
         action = await _positive_action(client)
         await one_at_a_time(client, service, 30)  # what is compiled or cached at first use
+        await service.settled()
         rss = service.rss_mb()
         alone = await one_at_a_time(client, service, args.requests, kernels.run)
         opened = await open_loop(client, service, RATE, args.seconds)

@@ -18,8 +18,6 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-import numpy as np
-
 from bentos.catalogue import ActiveUsers
 from bentos.engines import Engines, LocalRanking, LocalRetrieval
 from bentos.feast_features import FeastFeatures
