@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from bentos.candidates import concatenate
 from bentos.event_log import RecordLog
@@ -59,25 +59,33 @@ def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
     row = np.searchsorted(pins, fetched.pin_ids)
     kept = np.flatnonzero(logged[row] > 0)
     columns = (fetched.pin_ids, fetched.sources, rank, fetched.scores, reached[row], logged[row])
-    return [
-        CandidateRecord(
-            event_id=candidate_id(feed.request_id, pin_id, source),
-            user_id=feed.user_id,
-            pin_id=pin_id,
-            timestamp_ms=feed.now_ms,
-            surface=feed.surface.value,
-            release=feed.release.version,
-            request_id=feed.request_id,
-            source=source,
-            rank=place,
-            score=score,
-            stage=_STAGES[stage],
-            logged=chance,
-        )
-        for pin_id, source, place, score, stage, chance in zip(
-            *(c[kept].tolist() for c in columns), strict=True
-        )
-    ]
+    alike = {
+        "user_id": feed.user_id,
+        "timestamp_ms": feed.now_ms,
+        "surface": feed.surface.value,
+        "release": feed.release.version,
+        "request_id": feed.request_id,
+    }
+    return _RECORDS.validate_python(
+        [
+            {
+                **alike,
+                "event_id": candidate_id(feed.request_id, pin_id, source),
+                "pin_id": pin_id,
+                "source": source,
+                "rank": place,
+                "score": score,
+                "stage": _STAGES[stage],
+                "logged": chance,
+            }
+            for pin_id, source, place, score, stage, chance in zip(
+                *(c[kept].tolist() for c in columns), strict=True
+            )
+        ]
+    )
+
+
+_RECORDS = TypeAdapter(list[CandidateRecord])
 
 
 def fates(feed: Feed, pins: Ints) -> Ints:
