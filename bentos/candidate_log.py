@@ -59,13 +59,7 @@ def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
     row = np.searchsorted(pins, fetched.pin_ids)
     kept = np.flatnonzero(logged[row] > 0)
     columns = (fetched.pin_ids, fetched.sources, rank, fetched.scores, reached[row], logged[row])
-    alike = {
-        "user_id": feed.user_id,
-        "timestamp_ms": feed.now_ms,
-        "surface": feed.surface.value,
-        "release": feed.release.version,
-        "request_id": feed.request_id,
-    }
+    alike = feed.origin
     return _RECORDS.validate_python(
         [
             {

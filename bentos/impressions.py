@@ -119,11 +119,7 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         strict=True,
     )
     alike = {
-        "user_id": feed.user_id,
-        "timestamp_ms": feed.now_ms,
-        "surface": feed.surface.value,
-        "release": feed.release.version,
-        "request_id": feed.request_id,
+        **feed.origin,
         "propensity": 1.0,
         "stage": feed.ordered_by,
         "calibrated": feed.heads.calibrated if feed.heads is not None else None,
