@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tests.benchmarks.pinnersage_clusters import Held, clusters_hold
 from training.data.splits import midnight
 from training.evaluation.pinnersage_table import (
     DIRECTIONS,
@@ -51,8 +50,8 @@ def read_impressions(lake: Lake, pins: Pins, start: datetime, end: datetime) -> 
     return UserActions.of(lake.read("impressions", ["user_id", "pin_id", "timestamp"], start, end), pins)
 
 
-def measure(home: Path, config: TableConfig) -> tuple[Table, Held]:
-    """The table over the last whole days of the home's lake, and what its clusters hold."""
+def measure(home: Path, config: TableConfig) -> Table:
+    """The table over the last whole days of the home's lake."""
     lake = Lake(home / "lake")
     pins = read_pins(lake, config.seed)
     end = min(midnight(lake.interval()[1]), midnight(datetime.now(UTC)))
@@ -61,9 +60,7 @@ def measure(home: Path, config: TableConfig) -> tuple[Table, Held]:
     print(f"{lake.contract().name}: {len(pins.ids):,} pins, {pins.vectors.shape[1]} dimensions; ", end="")
     print(f"{len(known):,} users, {len(known.pin_rows):,} positive actions; days {first:%F} to {end:%F}")
     shown = read_impressions(lake, pins, first, end)
-    end_ms = int(end.timestamp() * 1000)
-    table = pinnersage_table(pins, known, shown, end_ms, config)
-    return table, clusters_hold(pins, known, table.alpha, end_ms, users=config.users, seed=config.seed)
+    return pinnersage_table(pins, known, shown, int(end.timestamp() * 1000), config)
 
 
 def show(table: Table) -> dict[str, Any]:
@@ -147,17 +144,12 @@ def main() -> None:
     chosen = {name: getattr(options, name) for name in TableConfig.model_fields if hasattr(options, name)}
     config = TableConfig(**chosen)
     with threadpool_limits(1):
-        table, held = measure(options.home, config)
+        table = measure(options.home, config)
     rows, found = show(table), directions(table)
-    print(f"\n{held}")
     if options.figure:
         draw(table, options.figure)
     about = {"home": options.home.name, "users": len(table.users), "alpha": table.alpha, "widest": table.widest}
-    print(
-        json.dumps(
-            {**about, **config.model_dump(), "table": rows, "directions": found, "clusters": held._asdict()}
-        )
-    )
+    print(json.dumps({**about, **config.model_dump(), "table": rows, "directions": found}))
 
 
 if __name__ == "__main__":

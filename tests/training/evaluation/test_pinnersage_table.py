@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.benchmarks.pinnersage_clusters import clusters_hold
 from training.evaluation.pinnersage_alpha import AlphaConfig
 from training.evaluation.pinnersage_table import (
     DIRECTIONS,
@@ -183,14 +182,3 @@ def test_other_clusterings_and_the_average():
     np.testing.assert_allclose(decay_average(points, 0.01)[0], mean / np.linalg.norm(mean), rtol=1e-5)
     centroids = interests_of(points, labels, 0.01, centroid=True).vectors
     np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, rtol=1e-5)
-
-
-def test_clusters_of_planted_topics_hold_their_own_pins() -> None:
-    pins, actions, _ = world(per_topic=150)
-    own = Pins(
-        pins.ids, pins.vectors, np.tile(np.arange(TOPICS).repeat(150)[:, None] + 1, 4), pins.created_at_ms
-    )
-    apart = clusters_hold(own, actions, 1.0, END, users=10, seed=0)
-    assert apart[:3] == (1.0, 1.0, 1.0) and apart.clusters == 30
-    together = clusters_hold(own, actions, 1e9, END, users=10, seed=0)
-    assert together.clusters == 10 and together.of_one_topic < 0.6
