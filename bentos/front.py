@@ -35,7 +35,7 @@ class FrontParts:
 
     @property
     def version(self) -> int:
-        """The newest release that is served. Raises NoRelease."""
+        """A release that is served: while one goes round, either. Raises NoRelease."""
         return self.makers.version
 
     async def answer(self, api: str, request: Any) -> bytes:

@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -151,7 +152,7 @@ class Makers:
 
     @property
     def version(self) -> int:
-        """The newest release that is served. Raises NoRelease."""
+        """A release that is served: while one goes round, either. Raises NoRelease."""
         return self._release_of(self._choice())
 
     async def answer(self, api: str, request: BaseModel) -> bytes:
@@ -186,7 +187,7 @@ class Makers:
         return min(able, key=lambda each: len(each.asked))
 
     def _answering(self) -> list[Maker]:
-        numbers = rotation.answering(self._seen, self._wanted, self._count)
+        numbers = rotation.answering(self._seen, self._to_serve, self._count)
         return [self._makers[number] for number in numbers]
 
     @property
@@ -199,13 +200,22 @@ class Makers:
         return chosen.release
 
     def _rotate(self) -> None:
-        """Have the next maker load what the alias names."""
-        if self._wanted is None or self._wanted == self._rejected or self._closing:
+        """Have the next maker load what is to be served."""
+        wanted = self._to_serve
+        if wanted is None or self._closing:
             return
-        while (number := rotation.next_to_load(self._seen, self._wanted, self._count)) is not None:
+        while (number := rotation.next_to_load(self._seen, wanted, self._count)) is not None:
             chosen = self._makers[number]
-            chosen.loads = self._wanted
-            self._spawn(self._loading(chosen, self._wanted))
+            chosen.loads = wanted
+            self._spawn(self._loading(chosen, wanted))
+
+    @property
+    def _to_serve(self) -> int | None:
+        """What the alias names; where that was rejected, what is served: a maker that comes anew needs it."""
+        if self._wanted != self._rejected:
+            return self._wanted
+        held = Counter(seen.release for seen in self._seen if seen.release is not None)
+        return held.most_common(1)[0][0] if held else None
 
     @staticmethod
     async def _loading(chosen: Maker, version: int) -> None:
@@ -218,18 +228,30 @@ class Makers:
         """A process under this number, and another whenever it ends."""
         wait_s = RESTART_S
         while not self._closing:
-            process, channel = await asyncio.to_thread(self._begin, number)
-            reader, writer = await asyncio.open_connection(sock=channel)
-            lives = Maker(number, process, writer)
-            await self._hear(lives, reader)
-            self._lost(lives)
+            why, held = "ended", False
+            try:
+                process, channel = await asyncio.to_thread(self._begin, number)
+                reader, writer = await asyncio.open_connection(sock=channel)
+                lives = Maker(number, process, writer)
+                try:
+                    await self._hear(lives, reader)
+                finally:
+                    self._lost(lives)
+                held = lives.release is not None
+            except Exception as error:
+                # No memory or process to be had, or a frame that is none: this number goes on living.
+                why = repr(error)
             if self._closing:
                 return
-            wait_s = RESTART_S if lives.release is not None else min(2 * wait_s, SLOWEST_RESTART_S)
-            logger.error("maker %d ended, another starts in %.1f s", number, wait_s)
+            wait_s = RESTART_S if held else min(2 * wait_s, SLOWEST_RESTART_S)
+            logger.error("maker %d: %s; another starts in %.1f s", number, why, wait_s)
             await asyncio.sleep(wait_s)
 
     def _begin(self, number: int) -> tuple[Process, socket.socket]:
+        if number in self._started:
+            process, line = self._started.pop(number)
+            process.kill()
+            line.close()
         process, channel = self._start(number)
         self._started[number] = process, channel.dup()
         if self._closing:
@@ -260,6 +282,8 @@ class Makers:
         if told.get("rejected"):
             self._rejected = told["asked"]
         elif told["release"] == told.get("asked"):  # one that failed is asked again at the next look
+            if told["release"] is not None and told["release"] == self._wanted:
+                self._rejected = None
             self._rotate()
         if lives.release is not None:
             metrics().release.set(lives.release)

@@ -160,10 +160,27 @@ async def test_a_rejected_release_stops_where_it_was_tried(_: Path) -> None:
         alias.version = 2
         tried = lambda: sum(f.told == 2 for told in script.told.values() for f in told)  # noqa: E731
         await until(lambda: tried() == 1)
-        await asyncio.sleep(0.2)
-        assert tried() == 1 and (await asked(makers))["release"] == 1
+        script.living[0].kill()
+        await until(lambda: script.starts.count(0) == 2 and script.living[0].release == 1)
+        assert tried() == 1 and (await asked(makers))["release"] == 1, "what comes anew serves as the others do"
         alias.version = 3
         await until(all_hold(script, 3))
+
+
+@on_a_loop
+async def test_a_maker_that_cannot_start_is_started_again(_: Path) -> None:
+    script, refused = Script(), [OSError("no memory")] * 2
+    start = script.start
+
+    def refusing(number: int) -> Any:
+        if number == 1 and refused:
+            raise refused.pop()
+        return start(number)
+
+    script.start = refusing  # type: ignore[method-assign]
+    async with running(script, Alias()):
+        await until(all_hold(script, 1))
+        assert refused == []
 
 
 @on_a_loop
