@@ -12,7 +12,8 @@ from bentos.answer_logs import open_streams
 from bentos.event_log import EventLog
 from bentos.feast_features import FeastFeatures
 from bentos.intake import EventIntake
-from bentos.makers import Makers, Start, forked
+from bentos.maker_process import Start, forked
+from bentos.makers import Makers
 from bentos.parts import one_thread, open_intake
 from bentos.pool import Pool
 from bentos.registry import ModelRegistry
@@ -35,7 +36,7 @@ class FrontParts:
 
     @property
     def version(self) -> int:
-        """A release that is served: while one goes round, either. Raises NoRelease."""
+        """The release that is served: while one goes round, the new one. Raises NoRelease before the first."""
         return self.makers.version
 
     async def answer(self, api: str, request: Any) -> bytes:
@@ -43,11 +44,12 @@ class FrontParts:
         return await self.makers.answer(api, request)
 
     def close(self) -> None:
-        self.makers.close()
-        self.intake.close()
-        for log in self.logs:
-            log.close()
-        self.pool.close()
+        with contextlib.ExitStack() as closing:  # in turn, whatever becomes of the others
+            closing.callback(self.pool.close)
+            for log in self.logs:
+                closing.callback(log.close)
+            closing.callback(self.intake.close)
+            closing.callback(self.makers.close)
 
 
 def open_front(

@@ -9,7 +9,10 @@ which every maker must know before that user comes again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -69,8 +72,17 @@ def make(channel: socket.socket, settings: Settings, number: int, open_parts: Op
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s maker {number} %(levelname)s %(name)s: %(message)s"
     )
+    threading.Thread(target=_end_with_service, daemon=True).start()
     impressions.number_requests_of(number)
     asyncio.run(_life(channel, settings, open_parts))
+
+
+def _end_with_service() -> None:
+    """End this process with the one that started it, also where it is not at its line."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def open_maker(settings: Settings, say: Say) -> Made:
@@ -158,9 +170,11 @@ async def _answer(parts: HomefeedParts, frame: Frame, say: Say) -> None:
 
 def _load(made: Made, version: int, say: Say) -> None:
     """Serve release `version`, giving way to whoever else needs the machine; say what came of it."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICE)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICE)
     made.wanted.version = version
     holder = made.parts.holder
+    holder.forgive()
     holder.refresh()
     told = {
         "asked": version,

@@ -2,17 +2,15 @@
 """What the process that makers are forked from imports, once for all of them. It opens nothing and starts no
 thread."""
 
+import contextlib
 import gc
 
 import bentoml
 import faiss
 import feast
 import mlflow
-import onnxruntime
 import pymilvus
 import torch
-import transformers.models.auto.modeling_auto
-import transformers.models.bert.modeling_bert
 import xgboost
 
 import bentos.maker
@@ -24,6 +22,11 @@ import training.models.interests.inference
 import training.models.pinnerformer.inference
 import training.models.searchsage.encoder
 import training.models.transact.ranker
+
+with contextlib.suppress(ImportError):  # of the extras that read and encode text
+    import onnxruntime
+    import transformers.models.auto.modeling_auto
+    import transformers.models.bert.modeling_bert
 
 gc.collect()
 gc.freeze()  # what all makers share stays shared: the collector would write to every page of it

@@ -1,104 +1,46 @@
 """Makers behind a service: processes that make answers, so that no request's Python waits for another's.
 
 The service starts them, gives each request to the one with the fewest, and follows the releases' alias for all
-of them (`rotation.py`). A maker that ends is replaced, and what it was asked is asked of another: makers only
-read. One that lets a request wait ASK_S is taken to hang, and replaced too.
+of them (`rotation.py`). A maker that ends is replaced, and what it was asked is asked of another. What it had
+logged of an answer that never came stays in the logs: somebody was nearly shown it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import logging
-import multiprocessing
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
-from bentos import frames, maker, rotation
+from bentos import frames, rotation
 from bentos.errors import NoRelease, StoreUnavailable
 from bentos.event_log import EventLog, LogClosed, LogFull
-from bentos.frames import Frame, Kind
-from bentos.hop import HopRefused
-from bentos.metrics import metrics
-from bentos.rotation import Seen
-from bentos.settings import Settings
+from bentos.frames import Kind
+from bentos.maker_process import LOAD_S, Ended, Maker, Process, Start
+from bentos.metrics import forget_process, metrics
+from bentos.rotation import STAND_BY, Seen
 
 logger = logging.getLogger("corkboard.makers")
 
-STAND_BY = 1
-"""Makers beside those that answer: the next release is loaded there."""
-
 ASK_S = 12.0
 """Longest wait for an answer: past what a funnel's deadlines sum up to, and within the service's own."""
+
+DEATHS = 2
+"""Makers that may end while they load a release before it counts as rejected."""
 
 RESTART_S, SLOWEST_RESTART_S = 0.5, 30.0
 """Wait before a maker is replaced; twice as long after each that ended before it held a release."""
 
 CLOSE_S = 5.0
-
-
-class Ended(Exception):
-    """A maker's process ended with the request."""
-
-
-class Process(Protocol):
-    """What is needed of `multiprocessing.Process`."""
-
-    @property
-    def pid(self) -> int | None: ...
-
-    def kill(self) -> None: ...
-
-    def join(self, timeout: float | None = None) -> None: ...
-
-
-Start = Callable[[int], tuple[Process, socket.socket]]
-"""Starts the maker of a number; its process, and the service's end of the line to it. Blocks."""
-
-
-@dataclass(eq=False)
-class Maker:
-    """One process, as the service sees it."""
-
-    number: int
-    process: Process
-    writer: asyncio.StreamWriter
-    release: int | None = None
-    loads: int | None = None
-    """The version that it is to load, or loads."""
-    asked: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
-    """What it has not answered yet, by number."""
-
-    def say(self, kind: Kind, body: bytes, number: int = 0) -> None:
-        self.writer.write(frames.packed(kind, body, number))
-
-    def hears(self, frame: Frame) -> None:
-        """An answer, of whatever kind, to what was asked of it."""
-        waits = self.asked.pop(frame.number, None)
-        if waits is None or waits.done():
-            return
-        if frame.kind is Kind.ANSWER:
-            waits.set_result(frame.body)
-        elif frame.kind is Kind.REFUSAL:
-            name, message, status, again = frame.told
-            refused = HopRefused(name, message, HTTPStatus(status))
-            refused.retry_after_s = again
-            waits.set_exception(refused)
-        else:
-            waits.set_exception(RuntimeError(f"maker {self.number}: {frame.body.decode()}"))
-
-    @property
-    def seen(self) -> Seen:
-        return Seen(self.number, self.release, self.loads is not None)
 
 
 class Makers:
@@ -117,16 +59,22 @@ class Makers:
         """`newest` gives the version that the alias names, and blocks; `logs`, those of answers, by stream."""
         self._start, self._newest, self._logs = start, newest, logs
         self._count, self._poll_s, self._ask_s = count, poll_s, ask_s
-        self._makers: dict[int, Maker] = {}
-        """Those that have opened what they need."""
+        self._lives: dict[int, Maker] = {}
+        """Those there is a line to, by number."""
         self._started: dict[int, tuple[Process, socket.socket]] = {}
         """All there are, with the service's end of the line, which can be shut without the event loop."""
         self._wanted: int | None = None
         self._rejected: int | None = None
+        """What the alias names, where it is not to be tried again before the alias moves."""
+        self._deaths = 0
+        """Makers that ended while they loaded what the alias names."""
+        self._last: int | None = None
+        """The release that was served last."""
         self._why = "no release was promoted yet; run `corkboard promote`"
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        atexit.register(self.close)  # before multiprocessing's own, which waits for processes without end
 
     async def run(self) -> None:
         """Start the makers, and follow the alias until closed."""
@@ -134,10 +82,16 @@ class Makers:
             self._spawn(self._live(number))
         while not self._closing:
             try:
-                self._wanted = await asyncio.to_thread(self._newest)
+                newest = await asyncio.to_thread(self._newest)
             except Exception as error:
                 # What is served is served on, whatever the registry's trouble.
                 logger.error("the alias cannot be read: %r", error)
+            else:
+                if newest != self._wanted:
+                    self._wanted, self._rejected, self._deaths = newest, None, 0
+            for each in [each for each in self._lives.values() if each.late]:
+                logger.error("maker %d is not done in %.0f s and is replaced", each.number, LOAD_S)
+                each.replace()
             self._rotate()
             await asyncio.sleep(self._poll_s)
 
@@ -146,36 +100,43 @@ class Makers:
         return bool(self._answering())
 
     @property
-    def holding(self) -> dict[int | None, int | None]:
+    def holding(self) -> dict[int, int | None]:
         """The release that each maker's process holds, by pid."""
-        return {each.process.pid: each.release for each in self._makers.values()}
+        return {each.process.pid: each.release for each in self._opened}
 
     @property
     def version(self) -> int:
-        """A release that is served: while one goes round, either. Raises NoRelease."""
-        return self._release_of(self._choice())
+        """The release that is served: while one goes round, the new one. Raises NoRelease before the first."""
+        held = [each.release for each in self._answering()]
+        if held:
+            self._last = self._wanted if self._wanted in held else Counter(held).most_common(1)[0][0]
+        if self._last is None:
+            raise NoRelease(f"no release is loaded: {self._why}")
+        return self._last
 
     async def answer(self, api: str, request: BaseModel) -> bytes:
-        """The JSON of the answer. Raises NoRelease, StoreUnavailable where makers end under it, and as a
-        HopRefused what the maker refuses with."""
+        """The JSON of the answer. Raises NoRelease, StoreUnavailable where makers end under it or say nothing,
+        and as a HopRefused what the maker refuses with."""
         body = b"\n".join([api.encode(), request.model_dump_json().encode()])
+        end = time.monotonic() + self._ask_s
         for _ in range(2):
             chosen = self._choice()
             try:
-                return await self._asked(chosen, body)
+                return await self._asked(chosen, body, end - time.monotonic())
             except Ended:
                 logger.warning("a request for %s is asked again: maker %d ended", api, chosen.number)
         raise StoreUnavailable("the processes that make answers ended under the request; ask again")
 
-    async def _asked(self, chosen: Maker, body: bytes) -> bytes:
+    async def _asked(self, chosen: Maker, body: bytes, wait_s: float) -> bytes:
         number = next(self._numbers)
         waits = chosen.asked[number] = asyncio.get_running_loop().create_future()
         chosen.say(Kind.ASK, body, number)
         try:
-            return await asyncio.wait_for(waits, self._ask_s)
+            return await asyncio.wait_for(waits, wait_s)
         except TimeoutError as error:
-            logger.error("maker %d did not answer in %.0f s and is replaced", chosen.number, self._ask_s)
-            chosen.process.kill()
+            if time.monotonic() - chosen.heard >= wait_s:
+                logger.error("maker %d says nothing for %.0f s and is replaced", chosen.number, wait_s)
+                chosen.replace()
             raise StoreUnavailable("no answer was made in time; ask again") from error
         finally:
             chosen.asked.pop(number, None)
@@ -187,17 +148,23 @@ class Makers:
         return min(able, key=lambda each: len(each.asked))
 
     def _answering(self) -> list[Maker]:
-        numbers = rotation.answering(self._seen, self._to_serve, self._count)
-        return [self._makers[number] for number in numbers]
+        return [self._lives[number] for number in rotation.answering(self._seen, self._to_serve, self._count)]
+
+    @property
+    def _opened(self) -> list[Maker]:
+        return [each for each in self._lives.values() if each.opened]
 
     @property
     def _seen(self) -> list[Seen]:
-        return [each.seen for each in self._makers.values()]
+        return [each.seen for each in self._opened]
 
-    @staticmethod
-    def _release_of(chosen: Maker) -> int:
-        assert chosen.release is not None
-        return chosen.release
+    @property
+    def _to_serve(self) -> int | None:
+        """What the alias names; where that was rejected, what is served: a maker that comes anew needs it."""
+        if self._wanted != self._rejected:
+            return self._wanted
+        held = Counter(each.release for each in self._opened if each.release is not None)
+        return held.most_common(1)[0][0] if held else None
 
     def _rotate(self) -> None:
         """Have the next maker load what is to be served."""
@@ -205,17 +172,9 @@ class Makers:
         if wanted is None or self._closing:
             return
         while (number := rotation.next_to_load(self._seen, wanted, self._count)) is not None:
-            chosen = self._makers[number]
-            chosen.loads = wanted
+            chosen = self._lives[number]
+            chosen.loads, chosen.since = wanted, time.monotonic()
             self._spawn(self._loading(chosen, wanted))
-
-    @property
-    def _to_serve(self) -> int | None:
-        """What the alias names; where that was rejected, what is served: a maker that comes anew needs it."""
-        if self._wanted != self._rejected:
-            return self._wanted
-        held = Counter(seen.release for seen in self._seen if seen.release is not None)
-        return held.most_common(1)[0][0] if held else None
 
     @staticmethod
     async def _loading(chosen: Maker, version: int) -> None:
@@ -228,16 +187,9 @@ class Makers:
         """A process under this number, and another whenever it ends."""
         wait_s = RESTART_S
         while not self._closing:
-            why, held = "ended", False
+            why, held = "it ended", False
             try:
-                process, channel = await asyncio.to_thread(self._begin, number)
-                reader, writer = await asyncio.open_connection(sock=channel)
-                lives = Maker(number, process, writer)
-                try:
-                    await self._hear(lives, reader)
-                finally:
-                    self._lost(lives)
-                held = lives.release is not None
+                held = await self._life(number)
             except Exception as error:
                 # No memory or process to be had, or a frame that is none: this number goes on living.
                 why = repr(error)
@@ -245,13 +197,25 @@ class Makers:
                 return
             wait_s = RESTART_S if held else min(2 * wait_s, SLOWEST_RESTART_S)
             logger.error("maker %d: %s; another starts in %.1f s", number, why, wait_s)
+            self._why = f"the processes that make answers end ({why}) or are starting; see the service's log"
             await asyncio.sleep(wait_s)
 
+    async def _life(self, number: int) -> bool:
+        """Start a process and hear it to its end; whether it held a release."""
+        process, channel = await asyncio.to_thread(self._begin, number)
+        reader, writer = await asyncio.open_connection(sock=channel)
+        lives = self._lives[number] = Maker(number, process, writer)
+        try:
+            await self._hear(lives, reader)
+        finally:
+            self._lost(lives)
+        return lives.release is not None
+
     def _begin(self, number: int) -> tuple[Process, socket.socket]:
-        if number in self._started:
-            process, line = self._started.pop(number)
-            process.kill()
-            line.close()
+        before = self._started.pop(number, None)
+        if before is not None:
+            before[0].kill()
+            before[1].close()
         process, channel = self._start(number)
         self._started[number] = process, channel.dup()
         if self._closing:
@@ -261,40 +225,49 @@ class Makers:
     async def _hear(self, lives: Maker, reader: asyncio.StreamReader) -> None:
         """What a maker says, to its end."""
         while (frame := await frames.read(reader)) is not None:
+            lives.heard = time.monotonic()
             match frame.kind:
                 case Kind.ANSWER | Kind.REFUSAL | Kind.FAILURE:
                     lives.hears(frame)
                 case Kind.SHOWN:
-                    for other in self._makers.values():
+                    for other in self._lives.values():  # those that are still opening too: the line keeps it
                         if other is not lives:
                             other.say(Kind.SHOWN, frame.body)
                 case Kind.LINES:
                     self._keep(frame.body)
                 case Kind.HELD:
-                    self._makers[lives.number] = lives
                     self._held(lives, frame.told)
 
     def _held(self, lives: Maker, told: dict[str, Any]) -> None:
-        """A maker says what it holds: at its start, and after a load."""
-        lives.release, lives.loads = told["release"], None
-        if told.get("why"):
+        """A maker says what it holds: once it is open, and after a load."""
+        lives.opened, lives.release, lives.loads = True, told["release"], None
+        asked = told.get("asked")
+        if asked is not None and told["release"] != asked:
             self._why = told["why"]
-        if told.get("rejected"):
-            self._rejected = told["asked"]
-        elif told["release"] == told.get("asked"):  # one that failed is asked again at the next look
-            if told["release"] is not None and told["release"] == self._wanted:
-                self._rejected = None
-            self._rotate()
-        if lives.release is not None:
-            metrics().release.set(lives.release)
+            others = any(each.release == asked for each in self._opened)
+            if told["rejected"] and asked == self._wanted and not others:
+                self._rejected = asked
+            return  # what failed, and what only this maker rejects, is tried again at the next look
+        if asked is not None:
+            metrics().release.set(asked)
+            if asked == self._wanted:
+                self._rejected, self._deaths = None, 0
+        self._rotate()
 
     def _lost(self, lives: Maker) -> None:
-        if self._makers.get(lives.number) is lives:
-            del self._makers[lives.number]
-        lives.writer.close()
+        """A maker has ended, or its line has."""
+        if self._lives.get(lives.number) is lives:
+            del self._lives[lives.number]
+        lives.replace()
+        forget_process(lives.process.pid)
         for waits in lives.asked.values():
             if not waits.done():
                 waits.set_exception(Ended())
+        if lives.loads is not None and lives.loads == self._wanted and not self._closing:
+            self._deaths += 1
+            if self._deaths >= DEATHS and not any(each.release == lives.loads for each in self._opened):
+                self._rejected = lives.loads
+                logger.error("release %d is rejected: makers end while they load it", lives.loads)
 
     def _keep(self, body: bytes) -> None:
         """Lines that a maker wrote, into the log. One that is full or closed costs its lines."""
@@ -312,13 +285,17 @@ class Makers:
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """End all makers. Waits for their processes CLOSE_S at most, then kills them; blocks meanwhile."""
+        """End all makers. Waits for their processes CLOSE_S at most, then kills them; blocks meanwhile. Samples
+        that they have not sent by then are lost. Safe to call twice."""
         self._closing = True
-        for _, line in self._started.values():
+        atexit.unregister(self.close)
+        started = list(self._started.values())
+        self._started.clear()
+        for _, line in started:
             with contextlib.suppress(OSError):  # the other end is gone
                 line.shutdown(socket.SHUT_RDWR)
         end = time.monotonic() + CLOSE_S
-        for process, line in self._started.values():
+        for process, line in started:
             process.join(max(0.1, end - time.monotonic()))
             process.kill()
             line.close()
@@ -327,22 +304,3 @@ class Makers:
 def _report(done: Any) -> None:
     if error := done.exception():
         logger.error("records are lost: %s", error)
-
-
-def forked(
-    settings: Settings, open_parts: maker.Open = maker.open_maker, preload: str = "bentos.maker_imports"
-) -> Start:
-    """`Start` of real processes, forked from one that has imported what they need and done nothing else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
-
-    def start(number: int) -> tuple[Process, socket.socket]:
-        ours, theirs = socket.socketpair()
-        process = context.Process(
-            target=maker.make, args=(theirs, settings, number, open_parts), name=f"maker-{number}", daemon=True
-        )
-        process.start()
-        theirs.close()
-        return process, ours
-
-    return start

@@ -6,6 +6,7 @@ Created when first used, since BentoML points prometheus_client at its folder be
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter as Counted
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -94,3 +95,11 @@ def observe(feed: Feed, seconds: float) -> None:
 def _child(metric: str, *labels: str) -> Any:
     """A metric's child, whose look-up costs more than what it does; of labels that the funnel names only."""
     return getattr(metrics(), metric).labels(*labels)
+
+
+def forget_process(pid: int) -> None:
+    """Leave what a process that has ended was doing out of the gauges."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        mark_process_dead(pid)

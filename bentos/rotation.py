@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+STAND_BY = 1
+"""Makers beside those that answer: the next release is loaded there."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -31,7 +34,8 @@ def answering(makers: Sequence[Seen], wanted: int | None, count: int) -> list[in
 def next_to_load(makers: Sequence[Seen], wanted: int, count: int) -> int | None:
     """The maker that is to load the wanted release now; None while another does, and where all hold it.
 
-    A maker that holds nothing yet keeps nobody waiting and loads at once.
+    A maker that holds nothing yet keeps nobody waiting and loads at once. One that answers is taken only where
+    another stands by for it: a release that ends whoever loads it must not end them all.
     """
     without = [m for m in makers if m.release != wanted and not m.loads]
     for maker in without:
@@ -43,4 +47,4 @@ def next_to_load(makers: Sequence[Seen], wanted: int, count: int) -> int | None:
     standing_by = [m.number for m in without if m.number not in busy]
     if standing_by:
         return standing_by[0]
-    return without[0].number if len(busy) > 1 else None
+    return without[0].number if len(makers) >= count + STAND_BY else None

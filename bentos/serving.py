@@ -90,6 +90,10 @@ class ReleaseHolder:
         """The version that was loaded last and is not fit to serve."""
         return self._rejected
 
+    def forgive(self) -> None:
+        """Try the version that was rejected last again, should it be named."""
+        self._rejected = None
+
     def current(self) -> ServingRelease:
         """The release being served. Raises NoRelease, saying why there is none."""
         if self._current is None:

@@ -20,6 +20,10 @@ class Script:
     """What all makers do, and what they did."""
 
     rejects: set[int] = field(default_factory=set)
+    rejects_once: dict[int, int] = field(default_factory=dict)
+    """Maker -> the version that it rejects the next time."""
+    kills: set[int] = field(default_factory=set)
+    """Versions that end whoever loads them."""
     fails: list[int] = field(default_factory=list)
     """Versions whose next load fails, once for each time they are named."""
     may_load: threading.Event = field(default_factory=threading.Event)
@@ -58,8 +62,8 @@ class Scripted:
         except OSError:  # it has ended
             return
 
-    def join(self, timeout: float | None = None) -> None:
-        self.thread.join(timeout)
+    def join(self, timeout_s: float) -> None:
+        self.thread.join(timeout_s)
 
     def says(self, kind: Kind, body: bytes) -> None:
         """Have it say something of its own accord; for other threads."""
@@ -83,7 +87,12 @@ class Scripted:
         self.writer.close()
 
     def _load(self, version: int) -> None:
-        told = {"asked": version, "rejected": version in self.script.rejects, "why": ""}
+        if version in self.script.kills:
+            self.kill()
+            return
+        rejected = version in self.script.rejects or self.script.rejects_once.get(self.number) == version
+        self.script.rejects_once.pop(self.number, None)
+        told = {"asked": version, "rejected": rejected, "why": ""}
         if told["rejected"]:
             told["why"] = f"release {version} answers its trial with no pins"
         elif version in self.script.fails:

@@ -29,7 +29,8 @@ from bentos.intake import STREAM as ACTIONS
 from bentos.intake import EventIntake
 from bentos.loader import check_release
 from bentos.maker import LinesTo, Made, Say, Wanted
-from bentos.makers import Makers, forked
+from bentos.maker_process import forked
+from bentos.makers import Makers
 from bentos.parts import HomefeedParts
 from bentos.ranking import RankingParts
 from bentos.release import ServingRelease

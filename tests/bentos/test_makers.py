@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from bentos.answer_logs import open_streams
 from bentos.errors import NoRelease, RequestError, StoreUnavailable
 from bentos.event_log import EventLog, read
 from bentos.frames import Kind
-from bentos.makers import Makers, forked
+from bentos.maker_process import forked
+from bentos.makers import DEATHS, Makers
 from bentos.messages import FeedRequest
 from bentos.settings import Settings
 from tests.bentos import fakes
@@ -165,6 +167,52 @@ async def test_a_rejected_release_stops_where_it_was_tried(_: Path) -> None:
         assert tried() == 1 and (await asked(makers))["release"] == 1, "what comes anew serves as the others do"
         alias.version = 3
         await until(all_hold(script, 3))
+        script.rejects = set()
+        alias.version = 2
+        await until(all_hold(script, 2))  # the alias has moved since: it is tried again
+
+
+@on_a_loop
+async def test_a_release_that_ends_whoever_loads_it_is_given_up(_: Path) -> None:
+    script, alias = Script(kills={2}), Alias()
+    async with running(script, alias) as makers:
+        await until(all_hold(script, 1))
+        alias.version = 2
+        await until(lambda: len(script.starts) == 3 + DEATHS and all_hold(script, 1)())
+        assert set(script.starts[3:]) == {2}, "none that answers was taken"
+        assert (await asked(makers))["release"] == 1
+        alias.version = 3
+        await until(all_hold(script, 3))
+
+
+@on_a_loop
+async def test_what_only_one_maker_rejects_is_tried_there_again(_: Path) -> None:
+    script, alias = Script(), Alias()
+    async with running(script, alias):
+        await until(all_hold(script, 1))
+        script.rejects_once = {0: 2}
+        alias.version = 2
+        await until(all_hold(script, 2))
+        assert script.rejects_once == {}
+
+
+@on_a_loop
+async def test_closed_while_makers_start_none_is_left(_: Path) -> None:
+    script, gate = Script(), threading.Event()
+    start = script.start
+
+    def slow(number: int) -> Any:
+        gate.wait(20)
+        return start(number)
+
+    script.start = slow  # type: ignore[method-assign]
+    async with running(script, Alias()):
+        await asyncio.sleep(0.05)
+    gate.set()
+    await until(lambda: len(script.starts) == 3)
+    for each in list(script.living.values()):
+        await asyncio.to_thread(each.join, 10)
+        assert not each.thread.is_alive()
 
 
 @on_a_loop
@@ -247,5 +295,6 @@ async def test_real_makers_answer_log_and_are_killed_without_loss(folder: Path) 
     kept = [r for r in read(folder / "events", "impressions") if r.user_id == fakes.FOLLOWER]
     assert {r.pin_id for r in kept} == shown
     requests = {r.request_id for r in read(folder / "events", "impressions")}
-    assert requests == {r.request_id for r in read(folder / "events", "candidates")}
+    fetched = {r.request_id for r in read(folder / "events", "candidates")}
+    assert fetched and fetched <= requests, "samples follow answers, and the killed one's may be lost"
     assert not any(psutil.pid_exists(pid) for pid in living), "no maker outlives its service"

@@ -40,7 +40,8 @@ def test_a_release_goes_round_with_as_many_answering_all_the_way() -> None:
     assert order == [2, 1, 0], "who stands by loads first"
 
 
-def test_the_last_that_answers_is_never_taken() -> None:
+def test_none_that_answers_is_taken_without_another_for_it() -> None:
     assert next_to_load(makers(1), 2, 2) is None
-    assert next_to_load(makers(1, 1), 2, 2) == 0
-    assert next_to_load(makers(1, 1, loads=1), 2, 2) is None
+    assert next_to_load(makers(1, 1), 2, 2) is None, "who stands by may have ended with that very release"
+    assert next_to_load(makers(1, 1, 2), 2, 2) == 1
+    assert next_to_load(makers(1, 1, 2, loads=1), 2, 2) is None

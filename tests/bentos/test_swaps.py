@@ -106,6 +106,10 @@ def test_swaps_under_load(tmp_path: Path, profile: str) -> None:
             until_held(home, set(versions[-2:]))
         else:
             assert set(leased(leases_of(home))) == set(versions[-2:]), "the one before stays in memory"
+        if profile == "makers":
+            makers = service.children(recursive=True)
+            service.kill()
+            assert psutil.wait_procs(makers, 30)[1] == [], "makers end with their service, however it ends"
     assert report.errors == () and report.mixed == ()
     assert seen == {1, *versions}
     assert len(versions) < MOVES["composed"] or report.rss_growth_mb < FLAT_MB

@@ -81,11 +81,16 @@ class WorldTruth:
         self, user_ids: np.ndarray, pin_ids: np.ndarray, when: datetime, intents: np.ndarray | None = None
     ) -> np.ndarray:
         """Affinity float32 (n,) in [0, 1] of user i for pin i at `when`, in a session that follows the topic
-        `intents` i (of an interest held then), or none."""
+        `intents` i (of an interest held then), or none. Raises ValueError for an intent that is none of them."""
         leaf, style, weight = self._slots(user_ids, when)
         slot = None
         if intents is not None:
-            slot = (leaf == self.tree.leaf_of(np.asarray(intents))[:, None]).argmax(axis=1)
+            held = leaf == self.tree.leaf_of(np.asarray(intents))[:, None]
+            if not held.any(axis=1).all():
+                raise ValueError(
+                    f"{(~held.any(axis=1)).sum()} intents are no interests of their users at {when}"
+                )
+            slot = held.argmax(axis=1)
         pins = self.pins.loc[pin_ids]
         second = self.tree.leaf_of(pins["second_topic_id"].to_numpy())
         matches = match(

@@ -34,7 +34,7 @@ def in_eight_bits(graph: bytes) -> bytes:
         if node.op_type != "MatMul" or node.input[1] not in matrices:
             continue
         name, matrix = node.input[1], numpy_helper.to_array(matrices[node.input[1]])
-        if matrix.ndim == 2 and len(matrix) % BLOCK == 0:
+        if matrix.dtype == np.float32 and matrix.ndim == 2 and len(matrix) % BLOCK == 0:
             parts = {f"{name}/{part}": array for part, array in zip("qs", blocks(matrix), strict=True)}
             known = {weight.name for weight in weights}
             weights.extend(numpy_helper.from_array(a, part) for part, a in parts.items() if part not in known)
