@@ -81,7 +81,7 @@ class WorldTruth:
         self, user_ids: np.ndarray, pin_ids: np.ndarray, when: datetime, intents: np.ndarray | None = None
     ) -> np.ndarray:
         """Affinity float32 (n,) in [0, 1] of user i for pin i at `when`, in a session that follows the topic
-        `intents` i (of an interest held then), or none. Raises ValueError for an intent that is none of them."""
+        `intents` i (of an interest held then), or none. Raises ValueError for an intent of no interest."""
         leaf, style, weight = self._slots(user_ids, when)
         slot = None
         if intents is not None:

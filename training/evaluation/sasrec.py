@@ -53,7 +53,7 @@ class SasRecConfig(BaseModel):
     seed: int = 7
 
     def fitted_to(self, users: int, pins: int) -> SasRecConfig:
-        """The same with its loss, and with batches of which an epoch has at least `STEPS`, but none of fewer than
+        """The same with its loss, and with batches of which an epoch has at least `STEPS`, none of fewer than
         `LEAST_BATCH` users."""
         loss = self.loss or ("softmax" if pins <= EVERY_PIN else "sampled_softmax")
         return self.model_copy(
