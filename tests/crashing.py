@@ -24,6 +24,9 @@ Job = Callable[..., None]
 EVERY = "CORKBOARD_CRASH_STEPS"
 """Environment variable: `all` crashes at every step, instead of at a few drawn by seed."""
 
+FORKED_FROM = "tests.crash_imports"
+"""What the one process that a test process's children are forked from has imported."""
+
 DRAWN = 4
 PATIENCE_S = 240
 
@@ -61,7 +64,7 @@ def drawn(steps: int, seed: int) -> list[int]:
 def _run(job: Job, home: Path, given: tuple[Any, ...], dies_at: int) -> int:
     """Run the job in a child; the steps it made. Raises AssertionError where it did not end as it should."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.crash_imports"])
+    context.set_forkserver_preload([FORKED_FROM])
     log = home.with_name(f"{home.name}.steps")
     child = context.Process(target=_child, args=(job, home, given, dies_at, log))
     child.start()

@@ -26,6 +26,7 @@ from bentos.settings import Settings
 from tests.bentos import fakes
 from tests.bentos.planted_maker import open_planted
 from tests.bentos.scripted_makers import Script
+from tests.crashing import FORKED_FROM
 from validation.events import ActionRecord, to_line
 
 USER = FeedRequest(user_id=7)
@@ -260,7 +261,7 @@ async def test_what_one_maker_showed_the_others_know_and_the_log_has(folder: Pat
 def real(home: Path, **changes: Any) -> tuple[Makers, dict[str, EventLog]]:
     settings = Settings(home=home, mlflow_uri="sqlite://", makers=2, candidates_rate=1.0, **changes)
     logs = {log.stream: log for log in open_streams(settings)}
-    start = forked(settings, open_planted, preload="tests.bentos.planted_maker")
+    start = forked(settings, open_planted, preload=FORKED_FROM)  # one process that forks serves all tests
     return Makers(start, lambda: 1, logs, count=2, poll_s=0.1), logs
 
 
