@@ -56,7 +56,7 @@ async def running(
 
 
 async def until(true: Callable[[], bool]) -> None:
-    for _ in range(2_000):
+    for _ in range(12_000):
         if true():
             return
         await asyncio.sleep(0.01)
@@ -73,7 +73,7 @@ def all_hold(script: Script, version: int) -> Callable[[], bool]:
 
 def on_a_loop(scenario: Callable[[Path], Coroutine[Any, Any, None]]) -> Callable[..., None]:
     def run(tmp_path: Path) -> None:
-        asyncio.run(asyncio.wait_for(scenario(tmp_path), 60))
+        asyncio.run(asyncio.wait_for(scenario(tmp_path), 150))
 
     run.__name__, run.__doc__ = scenario.__name__, scenario.__doc__
     return run
