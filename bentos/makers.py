@@ -128,13 +128,15 @@ class Makers:
         raise StoreUnavailable("the processes that make answers ended under the request; ask again")
 
     async def _asked(self, chosen: Maker, body: bytes, wait_s: float) -> bytes:
-        number = next(self._numbers)
+        number, began = next(self._numbers), time.monotonic()
         waits = chosen.asked[number] = asyncio.get_running_loop().create_future()
         chosen.say(Kind.ASK, body, number)
         try:
             return await asyncio.wait_for(waits, wait_s)
         except TimeoutError as error:
-            if time.monotonic() - chosen.heard >= wait_s:
+            if (
+                chosen.heard < began and wait_s > self._ask_s / 2
+            ):  # a repeat may have had no time to be answered
                 logger.error("maker %d says nothing for %.0f s and is replaced", chosen.number, wait_s)
                 chosen.replace()
             raise StoreUnavailable("no answer was made in time; ask again") from error
