@@ -154,20 +154,36 @@ async def read_pins(feed: Feed, pool: Pool, deadline_ms: float, *, vectors: bool
     """
     release, ids = feed.release, _pins_of(feed)
     space = release.space if vectors else None
+    # Candidates stand in the order of their sources without any of this.
+    absent = PinStats.absent(len(ids))
+    await _fill(feed, pool, "pins", deadline_ms, ids, lambda: release.features.pins(ids), space, absent)
+
+
+async def _fill(
+    feed: Feed,
+    pool: Pool,
+    name: str,
+    deadline_ms: float,
+    ids: Ints,
+    stats: Callable[[], PinStats],
+    space: str | None,
+    otherwise: PinStats,
+) -> None:
+    """`feed.pins` of `ids`, with their `stats` and vectors in `space`; where those cannot be read, of the stats
+    `otherwise` and zeros."""
 
     def read() -> tuple[PinTable, int]:
-        return PinTable(ids, release.features.pins(ids), release.vectors(ids, space)[0]).sound()
+        return PinTable(ids, stats(), feed.release.vectors(ids, space)[0]).sound()
 
     try:
-        feed.pins, unfit = await pool.call("pins", deadline_ms, read)
+        feed.pins, unfit = await pool.call(name, deadline_ms, read)
     except Exception as error:
-        # Candidates stand in the order of their sources without any of this.
-        nothing = np.zeros((len(ids), release.dim(space)), np.float32)
-        feed.pins = PinTable(ids, PinStats.absent(len(ids)), nothing)
-        fail_open(feed, "pins", error)
+        # Whoever reads pins takes zeros for unknown.
+        feed.pins = PinTable(ids, otherwise, np.zeros((len(ids), feed.release.dim(space)), np.float32))
+        fail_open(feed, name, error)
         return
     if unfit:
-        feed.missing.append(f"pins: {unfit} unfit rows")
+        feed.missing.append(f"{name}: {unfit} unfit rows")
 
 
 def _pins_of(feed: Feed) -> Ints:
@@ -185,21 +201,9 @@ class ReadVectors:
     name: str = "vectors"
 
     async def run(self, feed: Feed, engines: Engines) -> None:
-        release, ids = feed.release, _pins_of(feed)
+        ids, space = _pins_of(feed), feed.release.space
         stats = feed.pins.stats.take(feed.pins.rows(ids))
-
-        def read() -> tuple[PinTable, int]:
-            return PinTable(ids, stats, release.vectors(ids, release.space)[0]).sound()
-
-        try:
-            feed.pins, unfit = await engines.pool.call(self.name, self.deadline_ms, read)
-        except Exception as error:
-            nothing = np.zeros((len(ids), release.dim(release.space)), np.float32)
-            feed.pins = PinTable(ids, stats, nothing)
-            fail_open(feed, self.name, error)
-            return
-        if unfit:
-            feed.missing.append(f"{self.name}: {unfit} unfit rows")
+        await _fill(feed, engines.pool, self.name, self.deadline_ms, ids, lambda: stats, space, stats)
 
 
 @dataclass(frozen=True)
