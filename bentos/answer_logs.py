@@ -46,7 +46,7 @@ def open_streams(settings: Settings) -> list[EventLog]:
 
 def open_logs(settings: Settings, lake: Lake) -> Logs:
     """The home's logs of answers, open for writing. Raises LogInUse."""
-    return logs_on(settings, served_pins(settings, lake, ServedPins()), open_streams(settings))
+    return logs_on(settings, served_pins(settings, lake), open_streams(settings))
 
 
 def logs_on(settings: Settings, served: ServedPins, streams: Sequence[RecordLog]) -> Logs:
@@ -58,8 +58,9 @@ def logs_on(settings: Settings, served: ServedPins, streams: Sequence[RecordLog]
     )
 
 
-def served_pins(settings: Settings, lake: Lake, served: ServedPins) -> ServedPins:
-    """`served`, with what users were shown in the last days."""
+def served_pins(settings: Settings, lake: Lake) -> ServedPins:
+    """What users were shown in the last days."""
+    served = ServedPins()
     for record in read(settings.events, impressions.STREAM, since_ms=shown_from_ms(lake)):
         if isinstance(record, ImpressionRecord) and record.surface == "homefeed":
             served.add(record.user_id, [record.pin_id])

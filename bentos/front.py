@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from bentos.answer_logs import open_streams
 from bentos.event_log import EventLog
 from bentos.feast_features import FeastFeatures
 from bentos.intake import EventIntake
-from bentos.maker_process import Start, forked
+from bentos.maker_process import forked
 from bentos.makers import Makers
 from bentos.parts import one_thread, open_intake
 from bentos.pool import Pool
@@ -52,14 +52,8 @@ class FrontParts:
             closing.callback(self.makers.close)
 
 
-def open_front(
-    settings: Settings,
-    loop: asyncio.AbstractEventLoop,
-    *,
-    start: Start | None = None,
-    newest: Callable[[], int | None] | None = None,
-) -> FrontParts:
-    """The front of a home, whose makers live on `loop`. `start` and `newest` are the settings' if left out.
+def open_front(settings: Settings, loop: asyncio.AbstractEventLoop) -> FrontParts:
+    """The front of a home, whose makers live on `loop`.
 
     Raises LakeError before the first ingest, LogInUse while another process writes the home's events.
     """
@@ -74,8 +68,8 @@ def open_front(
         opened.pop_all()
     registry = ModelRegistry(settings.mlflow_uri)
     makers = Makers(
-        start or forked(settings),
-        newest or (lambda: registry.version_of(settings.alias)),
+        forked(settings),
+        lambda: registry.version_of(settings.alias),
         {log.stream: log for log in streams},
         count=settings.makers,
         poll_s=settings.poll_s,

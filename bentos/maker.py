@@ -48,18 +48,10 @@ Say = Callable[[Kind, bytes, int], None]
 
 @dataclass(frozen=True)
 class Made:
-    """What a maker is made of. `wanted` is the version its holder looks for."""
+    """What a maker is made of. Its holder follows no alias: it serves what the service tells it to."""
 
     parts: HomefeedParts
-    wanted: Wanted
     served: ServedPins
-
-
-@dataclass
-class Wanted:
-    """The release that the service asked for last."""
-
-    version: int | None = None
 
 
 Open = Callable[[Settings, Say], Made]
@@ -91,12 +83,11 @@ def open_maker(settings: Settings, say: Say) -> Made:
     features, lake = FeastFeatures.open(settings), Lake(settings.lake)
     cores = len(os.sched_getaffinity(0))
     pool = Pool(settings.threads, width=max(1, cores // settings.makers))
-    served = served_pins(settings, lake, ServedPins())
+    served = served_pins(settings, lake)
     logs = logs_on(settings, Told(served, say), [LinesTo(stream, say) for stream in STREAMS])
-    wanted = Wanted()
-    holder = open_holder(settings, features, WHOLE, newest=lambda: wanted.version)
+    holder = open_holder(settings, features, WHOLE)
     feed = feed_service(settings, holder.current, pool, logs)
-    return Made(HomefeedParts(pool, holder, feed, None, lake), wanted, served)
+    return Made(HomefeedParts(pool, holder, feed, None, lake), served)
 
 
 class Told(ServedPins):
@@ -172,10 +163,8 @@ def _load(made: Made, version: int, say: Say) -> None:
     """Serve release `version`, giving way to whoever else needs the machine; say what came of it."""
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICE)
-    made.wanted.version = version
     holder = made.parts.holder
-    holder.forgive()
-    holder.refresh()
+    holder.serve(version)
     told = {
         "asked": version,
         "release": holder.current().version if holder.ready else None,

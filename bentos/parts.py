@@ -180,14 +180,13 @@ def open_holder(
     features: Features,
     role: Role,
     elsewhere: Elsewhere = nowhere,
-    newest: Callable[[], int | None] | None = None,
 ) -> ReleaseHolder:
-    """What follows the settings' alias, or `newest`, once it is started, loading what `role` needs; a lease in
-    the home says what is held."""
+    """What follows the settings' alias once it is started, loading what `role` needs; a lease in the home says
+    what is held."""
     loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
     lease = Lease.take(leases_of(settings.home), "homefeed" if role is WHOLE else str(role.name).lower())
     return ReleaseHolder(
-        newest or loader.newest,
+        loader.newest,
         loader.load,
         loader.check,
         poll_s=settings.poll_s,

@@ -90,10 +90,6 @@ class ReleaseHolder:
         """The version that was loaded last and is not fit to serve."""
         return self._rejected
 
-    def forgive(self) -> None:
-        """Try the version that was rejected last again, should it be named."""
-        self._rejected = None
-
     def current(self) -> ServingRelease:
         """The release being served. Raises NoRelease, saying why there is none."""
         if self._current is None:
@@ -112,6 +108,11 @@ class ReleaseHolder:
         if previous is not None and previous.version == version:
             return previous
         raise ReleaseMismatch(f"release {version} is not served here, release {current.version} is; ask again")
+
+    def serve(self, version: int) -> bool:
+        """`refresh` to `version`, in place of what an alias names, though it was rejected before."""
+        self._newest, self._rejected = lambda: version, None
+        return self.refresh()
 
     def refresh(self) -> bool:
         """Look at the alias once; True if another release is served now.

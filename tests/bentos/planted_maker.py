@@ -8,7 +8,7 @@ from dataclasses import replace
 from bentos.answer_logs import STREAMS, logs_on
 from bentos.impressions import ServedPins
 from bentos.loader import check_release
-from bentos.maker import LinesTo, Made, Say, Told, Wanted
+from bentos.maker import LinesTo, Made, Say, Told
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
 from tests.bentos import fakes
@@ -21,10 +21,10 @@ def open_planted(settings: Settings, say: Say) -> Made:
     own.mkdir()
     stack = fakes.planted_stack(own)
     stack.service.impressions.close()
-    served, wanted = ServedPins(), Wanted()
+    served = ServedPins()
     logs = logs_on(settings, Told(served, say), [LinesTo(stream, say) for stream in STREAMS])
     holder = ReleaseHolder(
-        lambda: wanted.version,
+        lambda: None,
         lambda version: replace(stack.release, version=version),
         check_release,
         poll_s=60,
@@ -36,4 +36,4 @@ def open_planted(settings: Settings, say: Say) -> Made:
         candidates=logs.candidates,
         rankings=logs.rankings,
     )
-    return Made(PlantedParts(stack.pool, holder, feed, None, None), wanted, served)  # type: ignore[arg-type]
+    return Made(PlantedParts(stack.pool, holder, feed, None, None), served)  # type: ignore[arg-type]

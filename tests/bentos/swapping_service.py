@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from bentos.impressions import STREAM, Impressions, ServedPins
 from bentos.intake import STREAM as ACTIONS
 from bentos.intake import EventIntake
 from bentos.loader import check_release
-from bentos.maker import LinesTo, Made, Say, Wanted
+from bentos.maker import LinesTo, Made, Say
 from bentos.maker_process import forked
 from bentos.makers import Makers
 from bentos.parts import HomefeedParts
@@ -154,9 +154,7 @@ def _manifest(version: int, rows: int) -> ReleaseManifest:
     return fakes.manifest(version, parts=parts, collections=(check,))
 
 
-def following(
-    home: Path, service: str, newest: Callable[[], int | None] | None = None, **given: Any
-) -> tuple[fakes.Stack, ReleaseHolder]:
+def following(home: Path, service: str, **given: Any) -> tuple[fakes.Stack, ReleaseHolder]:
     """A planted stack of a process's own, and what follows the home's file in it, once it is started."""
     own = home / service
     own.mkdir(exist_ok=True)
@@ -166,7 +164,7 @@ def following(
     walker = stack.release.walker
     assert walker is not None
     holder = ReleaseHolder(
-        newest or (lambda: int((home / CHAMPION).read_text())),
+        lambda: int((home / CHAMPION).read_text()),
         lambda version: load(own, features, walker, version),
         check_release,
         poll_s=POLL_S.get(service, 60),
@@ -227,12 +225,11 @@ def open_front(settings: Settings, loop: asyncio.AbstractEventLoop) -> FrontPart
 
 
 def open_maker(settings: Settings, say: Say) -> Made:
-    wanted = Wanted()
-    stack, holder = following(settings.home, f"maker-{os.getpid()}", newest=lambda: wanted.version)
+    stack, holder = following(settings.home, f"maker-{os.getpid()}")
     logs = logs_on(settings, NothingServed(), [LinesTo(stream, say) for stream in STREAMS])
     service = replace(stack.service, release=holder.current, impressions=logs.impressions)
     parts = HomefeedParts(stack.pool, holder, service, None, None)  # type: ignore[arg-type]
-    return Made(parts, wanted, NothingServed())
+    return Made(parts, NothingServed())
 
 
 def open_retrieval(settings: Settings) -> RetrievalParts:
