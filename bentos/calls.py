@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Generator
@@ -14,8 +13,10 @@ from bentos.breaker import Breaker, BreakerOpen
 T = TypeVar("T")
 
 WAITS_S = 0.02
-"""How often calls in the air are looked at: which wait, and which are late. Each look takes the interpreter
-from the call that runs."""
+"""How often calls in the air are looked at where others are in line: beside those that wait one of them may run."""
+
+LATE_S = 0.05
+"""How often where none is: which are late."""
 
 WAITING = 0.1
 """A call whose thread has had less than this share of a core since it began waits for a store. Threads that
@@ -51,14 +52,14 @@ class Outcome(Generic[T]):
 class Group:
     """Calls that one caller waits for: it is woken once, when the last has ended or is late."""
 
-    loop: asyncio.AbstractEventLoop
-    """Whose clock looks after them."""
     wake: Callable[[], object] = lambda: None
     jobs: list[Job] = field(default_factory=list)
     line: deque[Job] = field(default_factory=deque)
     left: int = 0
     computes: bool = False
     """One of its calls runs, and does not wait."""
+    turn: bool = False
+    """No calls: whoever waits for it waits for a turn among coroutines that have not begun."""
 
     def next(self) -> Job | None:
         """Its first call in line that is still waited for, out of the line."""

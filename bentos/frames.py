@@ -9,7 +9,7 @@ import asyncio
 import enum
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -62,3 +62,16 @@ async def read(reader: asyncio.StreamReader) -> Frame | None:
         return Frame(Kind(kind), number, await reader.readexactly(length))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+
+
+def read_blocking(stream: BinaryIO) -> Frame | None:
+    """`read`, for a thread that has nothing else to do."""
+    try:
+        head = stream.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return None
+        length, kind, number = _HEAD.unpack(head)
+        body = stream.read(length)
+    except OSError:
+        return None
+    return Frame(Kind(kind), number, body) if len(body) == length else None

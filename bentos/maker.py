@@ -4,11 +4,12 @@ The service (`makers.py`) hears clients, takes in events and owns the logs; a ma
 thread for a feed. It ends when the socket between them does, however the service ended. Requests come and
 answers go as JSON; what is logged of an answer goes ahead of it, as lines, and so does what it showed to whom,
 which every maker must know before that user comes again.
+
+There is no event loop here: one thread hears what is asked, and a thread of the pool makes the answer and says it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import multiprocessing
@@ -17,7 +18,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -42,8 +43,31 @@ logger = logging.getLogger("corkboard.maker")
 LOADING_NICE = 10
 """By how much the thread that loads a release gives way: it may take a while, requests may not."""
 
-Say = Callable[[Kind, bytes, int], None]
-"""Sends a frame to the service, from any thread; frames arrive in the order they were sent."""
+
+
+class Line:
+    """The maker's end of the line. What is said arrives in the order it was said, from whatever thread."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel, self._door = channel, threading.Lock()
+        self._before: list[bytes] = []
+
+    def say(self, kind: Kind, body: bytes, number: int = 0) -> None:
+        """Send a frame, and what was to go ahead of one. What a service that has ended does not hear is lost."""
+        with self._door, contextlib.suppress(OSError):
+            self._channel.sendall(b"".join([*self._before, frames.packed(kind, body, number)]))
+            self._before.clear()
+
+    def say_before(self, kind: Kind, body: bytes) -> None:
+        """Send a frame ahead of whatever is said next: the service wakes once for both."""
+        with self._door:
+            self._before.append(frames.packed(kind, body))
+
+    def heard(self) -> Iterator[Frame]:
+        """What the service says, until it ends."""
+        with self._channel.makefile("rb") as stream:
+            while (frame := frames.read_blocking(stream)) is not None:
+                yield frame
 
 
 @dataclass(frozen=True)
@@ -54,7 +78,7 @@ class Made:
     served: ServedPins
 
 
-Open = Callable[[Settings, Say], Made]
+Open = Callable[[Settings, Line], Made]
 
 
 def make(channel: socket.socket, settings: Settings, number: int, open_parts: Open) -> None:
@@ -66,7 +90,7 @@ def make(channel: socket.socket, settings: Settings, number: int, open_parts: Op
     )
     threading.Thread(target=_end_with_service, daemon=True).start()
     impressions.number_requests_of(number)
-    asyncio.run(_life(channel, settings, open_parts))
+    _live(Line(channel), settings, open_parts)
 
 
 def _end_with_service() -> None:
@@ -77,14 +101,14 @@ def _end_with_service() -> None:
     os._exit(1)
 
 
-def open_maker(settings: Settings, say: Say) -> Made:
+def open_maker(settings: Settings, line: Line) -> Made:
     """A maker of the settings' home. Raises what opening a home does."""
     one_thread()
     features, lake = FeastFeatures.open(settings), Lake(settings.lake)
     cores = len(os.sched_getaffinity(0))
     pool = Pool(settings.threads, width=max(1, cores // settings.makers))
     served = served_pins(settings, lake)
-    logs = logs_on(settings, Told(served, say), [LinesTo(stream, say) for stream in STREAMS])
+    logs = logs_on(settings, Told(served, line), [LinesTo(stream, line) for stream in STREAMS])
     holder = open_holder(settings, features, WHOLE)
     feed = feed_service(settings, holder.current, pool, logs)
     return Made(HomefeedParts(pool, holder, feed, None, lake), served)
@@ -93,28 +117,30 @@ def open_maker(settings: Settings, say: Say) -> Made:
 class Told(ServedPins):
     """Remembers what users were shown, here and in every other maker."""
 
-    def __init__(self, served: ServedPins, say: Say) -> None:
+    def __init__(self, served: ServedPins, line: Line) -> None:
         super().__init__()
-        self._here, self._say = served, say
+        self._here, self._line = served, line
 
     def add(self, user_id: int, pin_ids: list[int]) -> None:
         self._here.add(user_id, pin_ids)
-        self._say(Kind.SHOWN, orjson.dumps([user_id, pin_ids]), 0)
+        self._line.say_before(Kind.SHOWN, orjson.dumps([user_id, pin_ids]))
 
     def of(self, user_id: int) -> impressions.Ints:
         return self._here.of(user_id)
 
 
 class LinesTo:
-    """A stream of the service's, seen from a maker: what is appended is in the service's hands at once."""
+    """A stream of the service's, seen from a maker: what is appended is in the service's hands at once, and
+    impressions are with the answer that they are of."""
 
-    def __init__(self, stream: str, say: Say) -> None:
-        self.stream, self._say = stream, say
+    def __init__(self, stream: str, line: Line) -> None:
+        self.stream = stream
+        self._say = line.say_before if stream == impressions.STREAM else line.say
 
     def append(self, records: Sequence[AnyRecord]) -> Future[Appended]:
         """Sent, and done; whether it reached the disk, the service's log of errors says."""
         ids = orjson.dumps([self.stream, [record.event_id for record in records]])
-        self._say(Kind.LINES, b"\n".join([ids, b"".join(map(to_line, records))]), 0)
+        self._say(Kind.LINES, b"\n".join([ids, b"".join(map(to_line, records))]))
         done: Future[Appended] = Future()
         done.set_result(Appended((True,) * len(records)))
         return done
@@ -123,43 +149,40 @@ class LinesTo:
         """Nothing is held."""
 
 
-async def _life(channel: socket.socket, settings: Settings, open_parts: Open) -> None:
-    reader, writer = await asyncio.open_connection(sock=channel)
-    loop = asyncio.get_running_loop()
-
-    def say(kind: Kind, body: bytes, number: int = 0) -> None:
-        loop.call_soon_threadsafe(writer.write, frames.packed(kind, body, number))
-
-    made = await asyncio.to_thread(open_parts, settings, say)
-    at_work: set[asyncio.Task[None]] = set()
-    say(Kind.HELD, orjson.dumps({"release": None}))
-    while (frame := await frames.read(reader)) is not None:
+def _live(line: Line, settings: Settings, open_parts: Open) -> None:
+    made = open_parts(settings, line)
+    line.say(Kind.HELD, orjson.dumps({"release": None}))
+    for frame in line.heard():
         if frame.kind is Kind.ASK:
-            at_work.add(task := loop.create_task(_answer(made.parts, frame, say)))
-            task.add_done_callback(at_work.discard)
+            made.parts.pool.begin(_answer(made.parts, frame, line), _ended)
         elif frame.kind is Kind.SHOWN:
             made.served.add(*frame.told)
         elif frame.kind is Kind.LOAD:
-            threading.Thread(target=_load, args=(made, frame.told, say), name="release", daemon=True).start()
+            threading.Thread(target=_load, args=(made, frame.told, line), name="release", daemon=True).start()
     made.parts.close()
 
 
-async def _answer(parts: HomefeedParts, frame: Frame, say: Say) -> None:
+async def _answer(parts: HomefeedParts, frame: Frame, line: Line) -> None:
     api, _, body = frame.body.partition(b"\n")
     try:
         answer = await parts.answer(api.decode(), REQUESTS[api.decode()].model_validate_json(body))
     except RequestError as error:
         told = [error.name, error.message, int(error.http_status), error.retry_after_s]
-        say(Kind.REFUSAL, orjson.dumps(told), frame.number)
+        line.say(Kind.REFUSAL, orjson.dumps(told), frame.number)
     except Exception as error:
         # The service says that it failed; what and where is for this process's log.
         logger.exception("a request for %s failed", api.decode())
-        say(Kind.FAILURE, repr(error).encode(), frame.number)
+        line.say(Kind.FAILURE, repr(error).encode(), frame.number)
     else:
-        say(Kind.ANSWER, answer, frame.number)
+        line.say(Kind.ANSWER, answer, frame.number)
 
 
-def _load(made: Made, version: int, say: Say) -> None:
+def _ended(_: None, error: BaseException | None) -> None:
+    if error is not None:  # not of the request: those were answered
+        logger.error("an answer was not made: %r", error)
+
+
+def _load(made: Made, version: int, line: Line) -> None:
     """Serve release `version`, giving way to whoever else needs the machine; say what came of it."""
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICE)
@@ -171,4 +194,4 @@ def _load(made: Made, version: int, say: Say) -> None:
         "rejected": holder.rejected == version,
         "why": holder.why,
     }
-    say(Kind.HELD, orjson.dumps(told))
+    line.say(Kind.HELD, orjson.dumps(told))

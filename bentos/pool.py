@@ -10,7 +10,6 @@ import os
 import queue
 import threading
 import time
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from bentos.breaker import BreakerOpen, Breakers, is_fault
-from bentos.calls import WAITS_S, Call, Group, Job, Outcome
+from bentos.calls import LATE_S, WAITS_S, Call, Group, Job, Outcome
 from bentos.errors import RequestError, StoreUnavailable
 from bentos.metrics import metrics
 
@@ -28,6 +27,9 @@ logger = logging.getLogger("corkboard.pool")
 
 RAN = 0.5
 """Share of its deadline that a call must have run for its lateness to be the store's, not the line's."""
+
+REST_S = 1.0
+"""How long nothing must have been waited for before nobody looks any more: to begin again wakes a thread."""
 
 
 class Busy(RuntimeError):
@@ -39,8 +41,9 @@ class _Drive(Generic[T]):
     """A coroutine on the pool's threads: one runs it, and its calls, until one of them does not come back."""
 
     work: Coroutine[Any, Any, T]
-    steps: Group
-    done: asyncio.Future[T]
+    tell: Callable[[T | None, BaseException | None], None]
+    """Takes its result, or what it raised."""
+    steps: Group = field(default_factory=Group)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     given_up: bool = False
 
@@ -91,7 +94,9 @@ class Pool:
         """Calls that do not wait, no two of one group."""
         self._flying: set[Group] = set()
         """Groups that are waited for."""
-        self._looking: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._looks = threading.Condition(self._door)
+        """Where whoever looks at what is in the air rests while there is nothing."""
+        self._looking, self._resting = False, False
         self._here = threading.local()
         self._starved = False
         """No thread could be started the last time; it is said once."""
@@ -106,10 +111,9 @@ class Pool:
 
     async def calls(self, asked: Sequence[Call[T]]) -> list[Outcome[T]]:
         """Every call's outcome, in order, once each has ended or is late; their errors are those of `call`.
-        A deadline is kept to within WAITS_S."""
+        A deadline is kept to within LATE_S."""
         began = time.perf_counter()
-        drive: _Drive[Any] | None = getattr(self._here, "drive", None)
-        group = Group(drive.steps.loop if drive else asyncio.get_running_loop())
+        drive, group = self._driven, Group()
         group.jobs = [Job(c.name, c.deadline_ms, c.work, group, self.breakers.of(c.name)) for c in asked]
         entered = [job for job in group.jobs if job.enter()]
         try:
@@ -129,23 +133,35 @@ class Pool:
         a call. Whatever else `work` awaits, it must not: there is no event loop under it.
 
         Begun is finished before the next begins; a call past its deadline is left to its thread, and another
-        goes on with `work`.
+        goes on with `work`. What is driven already waits here for its turn, as one that comes anew does.
         """
-        loop = asyncio.get_running_loop()
-        drive = _Drive(work, Group(loop), loop.create_future())
+        if self._driven:
+            await Group(turn=True)
+            return await work
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        drive = _Drive(work, partial(_tell, done))
         with self._door:
-            if self._closed:
-                work.close()
-                raise RuntimeError("the pool is closed")
-            self._flying.add(drive.steps)
+            self._opens(drive)
             self._next_step(drive, self._arrivals.append)
             self._send()
-        self._look_after(loop)
         try:
-            return await drive.done
+            return await done
         except asyncio.CancelledError:
             drive.given_up = True
             raise
+
+    def begin(self, work: Coroutine[Any, Any, T], tell: Callable[[T | None, BaseException | None], None]) -> None:
+        """Drive `work` without an event loop: here up to what it first waits for, then as `drive` does. Its
+        result or error is told to `tell`, on whatever thread it ends.
+
+        Raises RuntimeError where the pool is closed.
+        """
+        drive = _Drive(work, tell)
+        with self._door:
+            self._opens(drive)
+        self._step(drive)
+        with self._door:
+            self._send()
 
     def hanging(self) -> dict[str, int]:
         """Calls past their deadline that still run, by name."""
@@ -159,17 +175,29 @@ class Pool:
             self._threads -= len(self._idle)
             while self._idle:
                 self._idle.pop().put(None)
+            self._resting = False
+            self._looks.notify()
+
+    @property
+    def _driven(self) -> _Drive[Any] | None:
+        """The coroutine that this thread runs."""
+        return getattr(self._here, "drive", None)
 
     async def _waited_for(self, group: Group) -> None:
         """Make the group's calls, and wait on the event loop."""
-        done: asyncio.Future[None] = group.loop.create_future()
-        group.wake = partial(_tell, done, None)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        group.wake = partial(_tell, done, None, None)
         with self._door:
             taken = self._take(group, self._line.append)
             self._send()
         if taken:
-            self._look_after(group.loop)
             await done
+
+    def _opens(self, drive: _Drive[Any]) -> None:
+        if self._closed:
+            drive.work.close()
+            raise RuntimeError("the pool is closed")
+        self._flies(drive.steps)
 
     def _next_step(self, drive: _Drive[Any], join: Callable[[Group], None]) -> None:
         step = Job("drive", 0.0, partial(self._step, drive), drive.steps, waited=True)
@@ -186,19 +214,21 @@ class Pool:
                 group = drive.go_on()
                 group.wake = partial(self._next_step, drive, self._line.appendleft)
                 with self._door:
+                    if group.turn:
+                        return self._next_step(drive, self._arrivals.append)
                     if self._take(group, self._line.appendleft):
                         return
         except StopIteration as end:
-            self._land(drive, partial(_tell, drive.done, end.value))
+            self._lands(drive, end.value, None)
         except BaseException as error:
-            self._land(drive, partial(_tell, drive.done, None, error))
+            self._lands(drive, None, error)
         finally:
             self._here.drive = None
 
-    def _land(self, drive: _Drive[Any], tell: Callable[[], None]) -> None:
+    def _lands(self, drive: _Drive[Any], result: Any, error: BaseException | None) -> None:
         with self._door:
             self._flying.discard(drive.steps)
-        tell()
+        drive.tell(result, error)
 
     def _take(self, group: Group, join: Callable[[Group], None]) -> bool:
         """The calls that a breaker let through into the line; whether there are any."""
@@ -210,7 +240,7 @@ class Pool:
                 group.left += 1
                 group.line.append(job)
         if group.line:
-            self._flying.add(group)
+            self._flies(group)
             join(group)
         return bool(group.line)
 
@@ -255,26 +285,43 @@ class Pool:
             self._running.remove(job)
             job.group.computes = False
 
-    def _look_after(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at what is in the air every WAITS_S, as long as somebody on this loop waits."""
-        if loop not in self._looking:
-            self._looking.add(loop)
-            loop.call_later(WAITS_S, self._look, loop)
+    def _flies(self, group: Group) -> None:
+        """Somebody waits for the group from now on, and what it does is looked at."""
+        self._flying.add(group)
+        if not self._looking:
+            self._looking = True
+            threading.Thread(target=self._look_on, name="looks", daemon=True).start()
+        elif self._resting:
+            self._resting = False
+            self._looks.notify()
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look_on(self) -> None:
+        """Look at what is in the air, again and again, while anybody waits and for REST_S after; the more often,
+        the more can come of it. Each look takes the interpreter from the call that runs."""
+        seen = time.perf_counter()
+        while True:
+            with self._looks:
+                now = time.perf_counter()
+                seen = now if self._flying else seen
+                if now - seen > REST_S:
+                    if self._closed:
+                        self._looking = False
+                        return
+                    self._resting = True
+                    self._looks.wait_for(lambda: not self._resting)
+                self._looks.wait(WAITS_S if self._line or self._arrivals else LATE_S)
+            self._look()
+
+    def _look(self) -> None:
         """Beside calls that wait others may run; nobody waits for those that are late."""
         now = time.perf_counter()
         with self._door:
-            self._looking.discard(loop)
             for job in [job for job in self._running if job.waits(now)]:
                 self._stops(job)
             self._send()
             late = [job for group in self._flying for job in group.jobs if job.is_late(now)]
-            goes_on = any(group.loop is loop for group in self._flying)
         if late:
             self._give_up(late, TimeoutError)
-        if goes_on:
-            self._look_after(loop)
 
     def _started(self, job: Job) -> bool:
         """Give a job to a new thread; where the machine has none left it stays first in line."""

@@ -8,21 +8,21 @@ from dataclasses import replace
 from bentos.answer_logs import STREAMS, logs_on
 from bentos.impressions import ServedPins
 from bentos.loader import check_release
-from bentos.maker import LinesTo, Made, Say, Told
+from bentos.maker import Line, LinesTo, Made, Told
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
 from tests.bentos import fakes
 from tests.bentos.preview import PlantedParts
 
 
-def open_planted(settings: Settings, say: Say) -> Made:
+def open_planted(settings: Settings, line: Line) -> Made:
     """Serves whatever version it is asked for, from the planted catalogue."""
     own = settings.home / f"maker{os.getpid()}"
     own.mkdir()
     stack = fakes.planted_stack(own)
     stack.service.impressions.close()
     served = ServedPins()
-    logs = logs_on(settings, Told(served, say), [LinesTo(stream, say) for stream in STREAMS])
+    logs = logs_on(settings, Told(served, line), [LinesTo(stream, line) for stream in STREAMS])
     holder = ReleaseHolder(
         lambda: None,
         lambda version: replace(stack.release, version=version),

@@ -28,7 +28,7 @@ from bentos.impressions import STREAM, Impressions, ServedPins
 from bentos.intake import STREAM as ACTIONS
 from bentos.intake import EventIntake
 from bentos.loader import check_release
-from bentos.maker import LinesTo, Made, Say
+from bentos.maker import Line, LinesTo, Made
 from bentos.maker_process import forked
 from bentos.makers import Makers
 from bentos.parts import HomefeedParts
@@ -224,9 +224,9 @@ def open_front(settings: Settings, loop: asyncio.AbstractEventLoop) -> FrontPart
     return FrontParts(stack.pool, makers, logs, intake_of(home, stack))
 
 
-def open_maker(settings: Settings, say: Say) -> Made:
+def open_maker(settings: Settings, line: Line) -> Made:
     stack, holder = following(settings.home, f"maker-{os.getpid()}")
-    logs = logs_on(settings, NothingServed(), [LinesTo(stream, say) for stream in STREAMS])
+    logs = logs_on(settings, NothingServed(), [LinesTo(stream, line) for stream in STREAMS])
     service = replace(stack.service, release=holder.current, impressions=logs.impressions)
     parts = HomefeedParts(stack.pool, holder, service, None, None)  # type: ignore[arg-type]
     return Made(parts, NothingServed())
