@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bentos.interning import Codes, Interned
 from training.models.light_kernels import first_places
 from training.models.light_ranking import falling
 
@@ -15,18 +16,36 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+SOURCES, KINDS = Interned(), Interned()
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """n candidates, best first within what ordered them."""
 
     pin_ids: Ints  # (n,)
     scores: Floats  # (n,) what the source ordered by; comparable within one source only
-    sources: NDArray[np.str_]  # (n,) name of the source
+    source_codes: Codes  # (n,) of SOURCES
     anchors: Ints  # (n,) the pin, board or topic the candidate follows from; 0 = none
-    kinds: NDArray[np.str_]  # (n,) what the anchor is, one of `why.KINDS`
+    kind_codes: Codes  # (n,) of KINDS: what the anchor is, one of `why.KINDS`
 
     def __len__(self) -> int:
         return len(self.pin_ids)
+
+    @property
+    def sources(self) -> NDArray[np.str_]:
+        """(n,) names of the sources."""
+        return SOURCES.names(self.source_codes)
+
+    @property
+    def kinds(self) -> NDArray[np.str_]:
+        """(n,) names of the kinds."""
+        return KINDS.names(self.kind_codes)
+
+    @property
+    def source(self) -> str:
+        """The name of the first one's source."""
+        return str(self.sources[0])
 
     @classmethod
     def none(cls) -> Candidates:
@@ -39,17 +58,17 @@ class Candidates:
         pin_ids: Sequence[int] | Ints,
         scores: Sequence[float] | Floats,
         anchors: int | Sequence[int] | Ints,
-        kinds: str | Sequence[str] | NDArray[np.str_],
+        kinds: str | Codes,
     ) -> Candidates:
         """Candidates of one source; a single anchor or kind stands for all. Padding ids (0) are dropped."""
         ids = np.asarray(pin_ids, np.int64)
         n = len(ids)
         made = cls(
-            pin_ids=ids,
-            scores=np.asarray(scores, np.float32),
-            sources=np.full(n, source),
-            anchors=np.full(n, anchors, np.int64) if np.ndim(anchors) == 0 else np.asarray(anchors, np.int64),
-            kinds=np.full(n, kinds) if isinstance(kinds, str) else np.asarray(kinds, np.str_),
+            ids,
+            np.asarray(scores, np.float32),
+            np.full(n, SOURCES.code(source), np.int16),
+            np.full(n, anchors, np.int64) if np.ndim(anchors) == 0 else np.asarray(anchors, np.int64),
+            np.full(n, KINDS.code(kinds), np.int16) if isinstance(kinds, str) else np.asarray(kinds, np.int16),
         )
         return made if ids.all() else made.take(ids != 0)
 
@@ -72,7 +91,13 @@ class Candidates:
 
     def take(self, index: NDArray[np.bool_] | Ints | slice) -> Candidates:
         """The candidates a mask, positions or a slice names, in that order."""
-        return Candidates(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return Candidates(
+            self.pin_ids[index],
+            self.scores[index],
+            self.source_codes[index],
+            self.anchors[index],
+            self.kind_codes[index],
+        )
 
     def sound(self) -> Candidates:
         """Those with an id and a score that is a number: what a store gives may be neither."""
@@ -110,7 +135,7 @@ def interleave(rank: Ints, group: Ints) -> Ints:
 _NONE = Candidates(
     np.empty(0, np.int64),
     np.empty(0, np.float32),
-    np.empty(0, "U1"),
+    np.empty(0, np.int16),
     np.empty(0, np.int64),
-    np.empty(0, "U1"),
+    np.empty(0, np.int16),
 )

@@ -13,7 +13,7 @@ import numpy as np
 from bentos import ad_scores, light_scores, ranking_features
 from bentos.breaker import Breakers
 from bentos.calls import Call, Outcome
-from bentos.candidates import Candidates
+from bentos.candidates import KINDS, SOURCES, Candidates
 from bentos.features import Floats
 from bentos.heads import Heads
 from bentos.last_good import LastGoodUsers
@@ -282,8 +282,8 @@ def parts_of(answer: RetrieveAnswer, names: Sequence[str]) -> list[Candidates]:
     whole = Candidates(
         np.array(answer.pin_ids, np.int64),
         np.array(answer.scores, np.float32),
-        np.array(answer.sources, np.str_),
+        SOURCES.codes(answer.sources),
         np.array(answer.anchors, np.int64),
-        np.array(answer.kinds, np.str_),
+        KINDS.codes(answer.kinds),
     )
-    return [whole.take(whole.sources == name) for name in names]
+    return [whole.take(whole.source_codes == SOURCES.code(name)) for name in names]

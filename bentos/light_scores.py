@@ -37,7 +37,7 @@ def score(feed: Feed) -> Floats:
 
 def source_lists(parts: Sequence[Candidates]) -> list[SourceList]:
     """What each source brought, those that brought nothing left out."""
-    return [SourceList(str(part.sources[0]), part.pin_ids, part.scores) for part in parts if len(part)]
+    return [SourceList(part.source, part.pin_ids, part.scores) for part in parts if len(part)]
 
 
 def rows(feed: Feed, spec: LightSpec) -> Floats:

@@ -6,6 +6,7 @@ written as a string in answers, since JSON readers in browsers would round it; b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -154,23 +155,25 @@ class FeedPin(Pin):
     )
 
 
-class StageReport(Message):
-    """One stage of the funnel in this very answer."""
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One stage of the funnel in this very answer. Not validated: an answer makes dozens of these."""
 
     name: str
-    count: int = Field(description="Pins left after it.")
+    count: Annotated[int, Field(description="Pins left after it.")]
     ms: float
 
 
-class SourceReport(Message):
+@dataclass(frozen=True, slots=True)
+class SourceReport:
     """One candidate source in this very answer."""
 
     name: str
     count: int
     ms: float
-    missing: str | None = Field(
-        None, description="Why it brought nothing: deadline, the error's name, or skipped."
-    )
+    missing: Annotated[
+        str | None, Field(description="Why it brought nothing: deadline, the error's name, or skipped.")
+    ] = None
 
 
 class UtilityReport(Message):

@@ -6,6 +6,7 @@ records.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from abc import ABC, abstractmethod
@@ -26,7 +27,7 @@ class SampledLog(ABC):
     """Writes the sample to a log of its own."""
 
     def __init__(self, log: RecordLog, share: float, draw: int) -> None:
-        """`share` of requests, drawn by the request's own generator number `draw`."""
+        """`share` of requests, drawn by the request's seed; another `draw` draws others."""
         self._log, self._share, self._draw = log, share, draw
         self._behind = ThreadPoolExecutor(1, f"{log.stream}-log")
         self._waiting = threading.BoundedSemaphore(WAITING)
@@ -78,4 +79,5 @@ class SampledLog(ABC):
 
 def drawn(feed: Feed, share: float, draw: int) -> bool:
     """Whether a request is of a sample that holds this share of them; the same answer for the same request."""
-    return bool(feed.rng(draw).random() < share)
+    digest = hashlib.blake2b(b"%d:%d" % (draw, feed.seed), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from bentos import why
 from bentos.candidates import Candidates
@@ -52,18 +53,23 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
         feed.sponsors(candidates.pin_ids),
         strict=True,
     )
-    return [
-        FeedPin(
-            **told,
-            position=feed.place(nth),
-            source=source,
-            score=score,
-            heads=heads,
-            why=reason,
-            sponsored=ad.source if ad else None,
-        )
-        for nth, (told, source, score, heads, reason, ad) in enumerate(columns)
-    ]
+    return _FEED_PINS.validate_python(
+        [
+            told
+            | {
+                "position": feed.place(nth),
+                "source": source,
+                "score": score,
+                "heads": heads,
+                "why": reason,
+                "sponsored": ad.source if ad else None,
+            }
+            for nth, (told, source, score, heads, reason, ad) in enumerate(columns)
+        ]
+    )
+
+
+_FEED_PINS = TypeAdapter(list[FeedPin])
 
 
 def utility_of(feed: Feed) -> UtilityReport | None:
@@ -89,7 +95,7 @@ def interests_of(feed: Feed) -> list[InterestReport]:
         return []
     asked: set[int] = set()
     for part in feed.parts:
-        if len(part) and part.sources[0] == pinnersage.NAME:
+        if len(part) and part.source == pinnersage.NAME:
             asked.update(part.anchors.tolist())
     medoids = found.medoid_pin_ids.tolist()
     return [

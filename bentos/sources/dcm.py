@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bentos.candidates import Candidates
+from bentos.candidates import KINDS, Candidates
 from bentos.features import Floats, Ints
 from bentos.networks import Learned
 from bentos.sources.pinnersage import NEAR
@@ -40,7 +40,8 @@ def candidates(feed: Feed) -> Candidates:
     dealt = in_turns(hits, shares)
     anchors = nearest_liked(feed, found.vectors)[dealt.owners]
     anchors[dealt.scores < NEAR * hits.scores[dealt.owners, 0]] = 0
-    return Candidates.of(NAME, dealt.pin_ids, dealt.scores, anchors, np.where(anchors > 0, "interest", "taste"))
+    kinds = np.where(anchors > 0, KINDS.code("interest"), KINDS.code("taste"))
+    return Candidates.of(NAME, dealt.pin_ids, dealt.scores, anchors, kinds)
 
 
 def user_interests(feed: Feed) -> UserEmbeddings | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bentos.candidates import Candidates
+from bentos.candidates import KINDS, Candidates
 from bentos.features import Ints
 from feature_repo.vectors.index import Hits
 from training.models.pinnersage import History, Interests, merge_interests, recent_interests, sample_medoids
@@ -49,7 +49,7 @@ def candidates(feed: Feed) -> Candidates:
     hits = neighbours(hits, interests.medoid_pin_ids[drawn])
     order = np.arange(hits.ids.size).reshape(hits.ids.shape).T.ravel()  # in turns: every medoid's nearest first
     anchors = np.repeat(interests.medoid_pin_ids[drawn], hits.ids.shape[1])
-    kinds = np.where(np.isin(anchors, today.medoid_pin_ids), "recent", "interest")
+    kinds = np.where(np.isin(anchors, today.medoid_pin_ids), KINDS.code("recent"), KINDS.code("interest"))
     return Candidates.of(
         NAME, hits.ids.ravel()[order], hits.scores.ravel()[order], anchors[order], kinds[order]
     )

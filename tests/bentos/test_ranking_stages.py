@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from bentos.candidates import Candidates
+from bentos.candidates import KINDS, Candidates
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking
 from bentos.event_log import read
 from bentos.features import PinTable
@@ -196,7 +196,9 @@ def test_caps_hold_for_topics_and_boards(stack: Stack) -> None:
     feed = feed_of(stack, *ids[:5], policy=PagePolicy(weights={"save": 1.0}, diversity=BY_UTILITY))
     boards = np.array([700, 700, 700, 0, 701])
     feed.candidates = replace(
-        feed.candidates, anchors=boards, kinds=np.where(boards > 0, "board", "popular").astype(str)
+        feed.candidates,
+        anchors=boards,
+        kind_codes=KINDS.codes(np.where(boards > 0, "board", "popular")),
     )
     feed.policy = PagePolicy(
         weights={"save": 1.0}, diversity=DiversityConfig(theta=1, topic_cap=0, board_cap=1)
