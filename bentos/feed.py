@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -134,14 +132,24 @@ class Feed:
         """Rows of the user's sequence that are negative actions, newest first."""
         return np.flatnonzero(self.release.signs[self.user.sequence.actions] < 0)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> _Timed:
         """Time a stage and report the candidates left after it."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            ms = (time.perf_counter() - started) * 1000
-            merged = self.candidates is not Candidates.none()
-            count = len(self.candidates) if merged else sum(map(len, self.parts))
-            self.stages.append(StageReport(name=name, count=count, ms=round(ms, 3)))
+        return _Timed(self, name)
+
+
+class _Timed:
+    """A stage of one request, from entry to exit, however it ends."""
+
+    __slots__ = ("_feed", "_name", "_started")
+
+    def __init__(self, feed: Feed, name: str) -> None:
+        self._feed, self._name = feed, name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        feed, ms = self._feed, (time.perf_counter() - self._started) * 1000
+        merged = feed.candidates is not Candidates.none()
+        count = len(feed.candidates) if merged else sum(map(len, feed.parts))
+        feed.stages.append(StageReport(self._name, count, round(ms, 3)))

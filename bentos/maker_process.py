@@ -18,6 +18,9 @@ from bentos.hop import HopRefused
 from bentos.rotation import Seen
 from bentos.settings import Settings
 
+WAITING_FRAMES = 64
+"""Frames that may wait for one that wakes a maker: the one that stands by is asked nothing."""
+
 LOAD_S = 600.0
 """Longest time in which a maker opens what it needs, or loads a release; then it is replaced."""
 
@@ -57,6 +60,8 @@ class Maker:
     """When it began what it is at: opening, or loading."""
     heard: float = field(default_factory=time.monotonic)
     """When it said something last."""
+    before: list[bytes] = field(default_factory=list)
+    """Frames that go with the next one."""
     asked: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     """What it has not answered yet, by number."""
 
@@ -71,7 +76,17 @@ class Maker:
         self.writer.transport.abort()
 
     def say(self, kind: Kind, body: bytes, number: int = 0) -> None:
-        self.writer.write(frames.packed(kind, body, number))
+        """Send a frame, and what was to come before one."""
+        self.before.append(frames.packed(kind, body, number))
+        self.writer.write(b"".join(self.before))
+        self.before.clear()
+
+    def say_before(self, kind: Kind, body: bytes) -> None:
+        """Send a frame before the next one that is said, or with a few that wait: nobody is woken for it alone."""
+        self.before.append(frames.packed(kind, body))
+        if len(self.before) >= WAITING_FRAMES:
+            self.writer.write(b"".join(self.before))
+            self.before.clear()
 
     def hears(self, frame: Frame) -> None:
         """An answer, of whatever kind, to what was asked of it."""

@@ -234,7 +234,7 @@ class Makers:
                 case Kind.SHOWN:
                     for other in self._lives.values():  # those that are still opening too: the line keeps it
                         if other is not lives:
-                            other.say(Kind.SHOWN, frame.body)
+                            other.say_before(Kind.SHOWN, frame.body)
                 case Kind.LINES:
                     self._keep(frame.body)
                 case Kind.HELD:

@@ -37,6 +37,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import orjson
 
 from infra import local
 from infra.home import Home
@@ -102,7 +103,7 @@ class Client:
 
     async def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         async with self.session.post(self.url + path, json=body) as answer:
-            return answer.status, await answer.json(content_type=None)
+            return answer.status, await answer.json(content_type=None, loads=orjson.loads)
 
     async def feed(self, seen: Seen, due: float | None = None) -> None:
         """One feed; its time counts from `due`."""

@@ -19,7 +19,7 @@ from bentos.answer_logs import open_streams
 from bentos.errors import NoRelease, RequestError, StoreUnavailable
 from bentos.event_log import EventLog, read
 from bentos.frames import Kind
-from bentos.maker_process import forked
+from bentos.maker_process import WAITING_FRAMES, forked
 from bentos.makers import DEATHS, Makers
 from bentos.messages import FeedRequest
 from bentos.settings import Settings
@@ -250,12 +250,32 @@ async def test_what_one_maker_showed_the_others_know_and_the_log_has(folder: Pat
         await until(all_hold(script, 1))
         lines = orjson.dumps(["impressions", [5]]) + b"\n" + to_line(record)
         script.living[0].says(Kind.LINES, lines)
-        script.living[0].says(Kind.SHOWN, b"[7,[3]]")
-        shown = lambda n: [f.told for f in script.told[n] if f.kind is Kind.SHOWN]  # noqa: E731
-        await until(lambda: shown(1) == shown(2) == [[7, [3]]])
-        assert shown(0) == []
+        await until(lambda: log.waiting == 0)
     log.close()
     assert list(read(folder, "impressions")) == [record]
+
+
+@on_a_loop
+async def test_what_one_maker_showed_the_others_know_before_they_are_asked(_: Path) -> None:
+    script = Script()
+    async with running(script, Alias()) as makers:
+        await until(all_hold(script, 1))
+
+        def shown(maker: int) -> list[Any]:
+            return [frame.told for frame in script.told[maker] if frame.kind is Kind.SHOWN]
+
+        for pin in range(WAITING_FRAMES):
+            script.living[0].says(Kind.SHOWN, orjson.dumps([7, [pin]]))
+        every = [[7, [pin]] for pin in range(WAITING_FRAMES)]
+        await until(lambda: shown(1) == shown(2) == every)  # so many are not held back
+        script.living[0].says(Kind.SHOWN, b"[8,[3]]")
+        script.hangs = {0}
+        caught = asyncio.ensure_future(asked(makers))
+        await asyncio.sleep(0.05)
+        assert (await asked(makers))["maker"] == 1
+        assert shown(1) == [*every, [8, [3]]] and shown(0) == []
+        script.living[0].kill()
+        await caught
 
 
 def real(home: Path, **changes: Any) -> tuple[Makers, dict[str, EventLog]]:

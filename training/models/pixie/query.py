@@ -108,13 +108,22 @@ def history_query(
         raise ValueError(f"half_life_days is {half_life_days}; it must be above 0")
     ids = np.asarray(pin_ids, np.int64)
     known = np.asarray(times_ms, np.int64) <= now_ms
-    by_action = np.array([action_weights.get(int(code), 0.0) for code in actions], np.float64)
-    if np.isnan(by_action).any():
-        raise ValueError("an action's weight is NaN")
+    by_action = _weights(action_weights)[np.asarray(actions, np.int64)]
     refused = np.unique(ids[known & (by_action < 0)])
-    used = known & (by_action > 0) & ~np.isin(ids, refused)
+    used = known & (by_action > 0)
+    if len(refused):
+        used &= ~np.isin(ids, refused)
     age_days = (now_ms - np.asarray(times_ms, np.int64)[used]) / MS_PER_DAY
     return Query.of(ids[used], by_action[used] * 0.5 ** (age_days / half_life_days), exclude=refused)
+
+
+def _weights(action_weights: Mapping[int, float]) -> Floats:
+    """(256,) the weight of each code."""
+    if any(weight != weight for weight in action_weights.values()):
+        raise ValueError("an action's weight is NaN")
+    by_code = np.zeros(256)
+    by_code[list(action_weights)] = list(action_weights.values())
+    return by_code
 
 
 def bias_for(
