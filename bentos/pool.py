@@ -125,7 +125,8 @@ class Pool:
         finally:
             for job in group.jobs:
                 job.leave(self._ok(job))
-        return [job.outcome(began) for job in group.jobs]
+            jobs, group.jobs = group.jobs, []  # no ring: what they hold goes with them, without the collector
+        return [job.outcome(began) for job in jobs]
 
     async def drive(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, run on a thread of the pool as far as its calls: they run there too, and the

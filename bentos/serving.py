@@ -32,19 +32,6 @@ def nowhere(version: int) -> Sequence[str]:
     return ()
 
 
-GARBAGE = (100_000, 20, 50)
-"""Objects made before the collector looks for cycles, and how many looks before it looks at older ones. A request
-makes thousands and leaves hardly a cycle: Python's own 700 cost it a twentieth of its time."""
-
-
-def _rarely_collected() -> None:
-    """What was loaded now lives as long as the release: keep the collector from walking it, and from the rest as
-    long as memory allows."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE)
-
-
 class ReleaseHolder:
     """Holds the release that requests are given; a thread follows the alias.
 
@@ -162,7 +149,9 @@ class ReleaseHolder:
         self._hold()
         metrics().release.set(release.version)
         metrics().swaps.labels("served").inc()
-        _rarely_collected()
+        # What was loaded now lives as long as the release: keep the collector from walking it on every pass.
+        gc.collect()
+        gc.freeze()
         logger.info("serving release %d (%s)", release.version, ", ".join(release.spaces))
         return True
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import queue
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -83,6 +86,51 @@ def test_a_call_that_hangs_is_left_to_its_thread_and_another_goes_on(pool: Pool)
         return await pool.call("hangs", 20_000, lambda: 1)
 
     run(main())
+
+
+def test_what_a_coroutine_held_goes_with_it(pool: Pool) -> None:
+    """Without the collector: a feed is some hundred objects, and rings of them cost every request a pass."""
+
+    class Held:
+        pass
+
+    async def feed(held: Held) -> weakref.ref[Held]:
+        await pool.calls([Call("store", 20_000, lambda: held), Call("wrong", 20_000, wrong)])
+        await pool.call("store", 20_000, lambda: held)
+        return weakref.ref(held)
+
+    async def main() -> None:
+        gone = await pool.drive(feed(Held()))
+        while gone() is not None:  # its thread lets go a moment after it told
+            await asyncio.sleep(0.005)
+
+    gc.disable()
+    try:
+        run(asyncio.wait_for(main(), 20))
+    finally:
+        gc.enable()
+
+
+def test_one_that_is_begun_here_goes_on_elsewhere_and_waits_for_its_turn(pool: Pool) -> None:
+    told: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+
+    async def feed(*, wrongly: bool) -> tuple[int, int, int]:
+        here, store = threading.get_ident(), await pool.call("store", 20_000, threading.get_ident)
+        if wrongly:
+            wrong()
+        return here, store, await pool.drive(after())
+
+    async def after() -> int:
+        return threading.get_ident()
+
+    pool.begin(feed(wrongly=False), lambda *end: told.put(end))
+    (here, store, driven), error = told.get(timeout=20)  # type: ignore[misc]
+    assert error is None and here == threading.get_ident() not in (store, driven)
+    pool.begin(feed(wrongly=True), lambda *end: told.put(end))
+    assert isinstance(told.get(timeout=20)[1], ValueError)
+    pool.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.begin(after(), lambda *end: None)
 
 
 def test_many_at_once_each_get_their_own(pool: Pool) -> None:
