@@ -13,7 +13,7 @@ from bentos.breaker import Breaker, BreakerOpen
 T = TypeVar("T")
 
 WAITS_S = 0.02
-"""How often calls in the air are looked at where others are in line: beside those that wait one of them may run."""
+"""How often calls in the air are looked at where others are in line: beside one that waits another may run."""
 
 LATE_S = 0.05
 """How often where none is: which are late."""

@@ -5,7 +5,7 @@ thread for a feed. It ends when the socket between them does, however the servic
 answers go as JSON; what is logged of an answer goes ahead of it, as lines, and so does what it showed to whom,
 which every maker must know before that user comes again.
 
-There is no event loop here: one thread hears what is asked, and a thread of the pool makes the answer and says it.
+There is no event loop here: one thread hears what is asked, and one of the pool makes the answer and says it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ LOADING_NICE = 10
 """By how much the thread that loads a release gives way: it may take a while, requests may not."""
 
 
-
 class Line:
     """The maker's end of the line. What is said arrives in the order it was said, from whatever thread."""
 
@@ -53,7 +52,7 @@ class Line:
         self._before: list[bytes] = []
 
     def say(self, kind: Kind, body: bytes, number: int = 0) -> None:
-        """Send a frame, and what was to go ahead of one. What a service that has ended does not hear is lost."""
+        """Send a frame, and what was to go ahead of one. A service that has ended hears nothing."""
         with self._door, contextlib.suppress(OSError):
             self._channel.sendall(b"".join([*self._before, frames.packed(kind, body, number)]))
             self._before.clear()

@@ -151,7 +151,9 @@ class Pool:
             drive.given_up = True
             raise
 
-    def begin(self, work: Coroutine[Any, Any, T], tell: Callable[[T | None, BaseException | None], None]) -> None:
+    def begin(
+        self, work: Coroutine[Any, Any, T], tell: Callable[[T | None, BaseException | None], None]
+    ) -> None:
         """Drive `work` without an event loop: here up to what it first waits for, then as `drive` does. Its
         result or error is told to `tell`, on whatever thread it ends.
 
@@ -297,8 +299,8 @@ class Pool:
             self._looks.notify()
 
     def _look_on(self) -> None:
-        """Look at what is in the air, again and again, while anybody waits and for REST_S after; the more often,
-        the more can come of it. Each look takes the interpreter from the call that runs."""
+        """Look at what is in the air while anybody waits, and for REST_S after; the more often, the more can come
+        of it. Each look takes the interpreter from the call that runs."""
         seen = time.perf_counter()
         while True:
             with self._looks:
