@@ -82,7 +82,7 @@ class Maker:
         self.before.clear()
 
     def say_before(self, kind: Kind, body: bytes) -> None:
-        """Send a frame before the next one that is said, or with as many that wait: none wakes a maker alone."""
+        """Send a frame before the next one that is said, or with others that wait: none wakes a maker alone."""
         self.before.append(frames.packed(kind, body))
         if len(self.before) >= WAITING_FRAMES:
             self.writer.write(b"".join(self.before))

@@ -299,8 +299,8 @@ class Pool:
             self._looks.notify()
 
     def _look_on(self) -> None:
-        """Look at what is in the air while anybody waits, and for REST_S after; the more often, the more can come
-        of it. Each look takes the interpreter from the call that runs."""
+        """Look at what is in the air while anybody waits, and for REST_S after; the more often, the more can
+        come of it. Each look takes the interpreter from the call that runs."""
         seen = time.perf_counter()
         while True:
             with self._looks:
