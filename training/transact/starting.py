@@ -1,7 +1,7 @@
 """Where a network's weights begin: as a logistic regression, and with attention that compares.
 
-A demo's rows are a few hundred steps: enough to learn what to make of an answer, not to learn that the question
-is what the user did with pins like the candidate. So the first head of the first layer begins with it:
+Ten thousands of rows are a few hundred steps: enough to learn what an answer is worth, not that the question
+is what the user did with pins like the candidate. So the first head of the first layer begins with that:
 
     score(t, s) = sharpness cos(candidate, pin of s),   the candidate's own token: threshold
 
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from training.models.transact import TransAct, TransActConfig
 from training.models.transact.config import Fusion
@@ -84,44 +83,48 @@ def project_on_components(network: TransAct, content: NDArray[np.float32]) -> No
 @torch.no_grad()
 def compare(network: TransAct, content: NDArray[np.float32], start: AttentionStart) -> None:
     """The first head of the first layer begins to compare pins, as long as those of `content` (p, P) are on
-    average; see the module."""
+    average; see the module. For tokens whose parts stand side by side."""
     config, layer = network.config.sequence, network.sequence.layers[0]
-    width, wide = config.width, config.width // config.heads
+    wide = config.width // config.heads
     dims = min(config.pin_dim, wide - 1)
-    at, candidate = config.action_dim + config.surface_dim, config.width - config.pin_dim
-    query, key, value = layer.qkv.weight.split(width)
+    pin, candidate = config.action_dim + config.surface_dim, config.width - config.pin_dim
+    query, key, _ = layer.qkv.weight.split(config.width)
     pins = network.pins(torch.from_numpy(content))
     length = float((pins[:, :dims] ** 2).sum(dim=1).mean())
-    same = (start.sharpness * wide**0.5 / length) ** 0.5
-    query[: dims + 1], key[: dims + 1] = 0.0, 0.0
-    query[:dims, candidate : candidate + dims] = same * torch.eye(dims)
-    key[:dims, at : at + dims] = same * torch.eye(dims)
-    half = config.action_dim // 2
-    if network.sequence.action is None or half < 2:
+    if not length > 0:  # no pin has a vector
         return
-    kinds = half - 1  # the last free number marks the candidate's token
-    _by_kind(network.sequence.action.weight, half)
+    same = (start.sharpness * wide**0.5 / length) ** 0.5 * torch.eye(dims)
+    query[: dims + 1], key[: dims + 1] = 0.0, 0.0
+    query[:dims, candidate : candidate + dims] = same
+    key[:dims, pin : pin + dims] = same
+    if network.sequence.action is None or config.action_dim < 4:
+        return
+    _write_kinds(network)
+    if network.sequence.lead is not None:
+        score = start.threshold - start.sharpness * (config.fusion is Fusion.APPEND)  # it is like itself
+        root = abs(score * wide**0.5) ** 0.5
+        network.sequence.lead[: config.action_dim] = 0.0
+        network.sequence.lead[config.action_dim - 1] = 1.0
+        key[dims, config.action_dim - 1] = root
+        layer.qkv.bias[dims] = float(np.copysign(root, score))
+
+
+def _write_kinds(network: TransAct) -> None:
+    """Kinds of action stand in the first half of a token's action columns, and what attention finds of them in
+    the other half, whose last column is left to mark the candidate's own token."""
+    config, layer = network.config.sequence, network.sequence.layers[0]
+    half = config.action_dim // 2
+    kinds, value = half - 1, layer.qkv.weight[2 * config.width :]
+    weight = network.sequence.action.weight
+    codes = torch.arange(1, len(weight))  # 0 is padding
+    weight[1:, kinds:] = 0.0
+    weight[1:] *= 0.1
+    weight[codes, (codes - 1) % kinds] += LOUDNESS
     value[:kinds] = 0.0
     value[:kinds, :kinds] = torch.eye(kinds)
     layer.out.weight[:, :kinds] = 0.0
     layer.out.weight[half : half + kinds] = 0.0
     layer.out.weight[half : half + kinds, :kinds] = LOUDNESS * torch.eye(kinds)
-    if network.sequence.lead is not None:
-        mark = config.action_dim - 1
-        score = start.threshold - start.sharpness * (config.fusion is Fusion.APPEND)  # it is like itself
-        network.sequence.lead[: config.action_dim] = 0.0
-        network.sequence.lead[mark] = 1.0
-        key[dims, mark] = abs(score * wide**0.5) ** 0.5
-        layer.qkv.bias[dims] = float(np.copysign(abs(score * wide**0.5) ** 0.5, score))
-
-
-def _by_kind(weight: Tensor, half: int) -> None:
-    """Every kind of action a number of its own among the first, as far as they go; what was drawn beside it."""
-    codes = torch.arange(1, len(weight))
-    weight[1:, half:] = 0.0
-    weight[1:, :half] *= 0.1
-    weight[codes, (codes - 1) % (half - 1)] += LOUDNESS
-    weight[1:, half - 1] = 0.0
 
 
 def learn_logistic(network: TransAct, examples: Examples, actions: Sequence[str], rate: float) -> None:
