@@ -38,7 +38,8 @@ from training.pipelines.pinnerformer import rules_of
 from training.pipelines.pinnerformer_users import user_vectors
 from training.registry import Registry
 from training.transact.examples import Examples, Known, PinTable, UserVectors
-from training.transact.fitting import TransActRecipe, as_logistic, config_of
+from training.transact.fitting import TransActRecipe, config_of
+from training.transact.starting import begun
 from training.transact.trainer import predict, train_network
 from validation.lake import Lake
 from validation.tables import Polarity
@@ -218,7 +219,7 @@ class Runs:
         config = TransActConfig.model_validate(config.model_dump() | variant.network)
         actions = data.rows.rows.info.action_names
         # the rows are thinned already: what is linear is learned from them at the rate they have
-        start = as_logistic(config, train, actions, 1.0, seed) if recipe.wide else None
+        start = begun(config, train, actions, 1.0, seed, recipe.attention_start)
         training = recipe.training.model_copy(update={"seed": seed, "epochs": recipe.max_epochs})
         return train_network(config, train, actions, training, start=start).network
 

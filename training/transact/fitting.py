@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,12 +19,9 @@ from training.data.training_set import Block
 from training.models.pinnability import FeatureSpec
 from training.models.ranker import ENGAGE
 from training.models.transact import Head, SequenceConfig, TransAct, TransActConfig
-from training.models.transact.loss import label_matrix, row_weights
-from training.models.transact.network import seeded
 from training.models.transact.ranker import TransActRanker
-from training.pipelines.fitting import LogisticConfig, fit_logistic
-from training.pipelines.fitting import Rows as LinearRows
 from training.transact.examples import Examples, Known
+from training.transact.starting import AttentionStart, begun
 from training.transact.trainer import NothingToLearn, TransActTraining, train_network
 
 MIN_SHARE = 0.1
@@ -49,12 +45,22 @@ class TransActRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sequence: SequenceConfig = SequenceConfig(
-        length=32, action_dim=16, pin_dim=24, layers=1, ffn=64, k=2, dropout=0.0, mask_hours=0.0
+        length=32,
+        action_dim=16,
+        pin_dim=24,
+        layers=1,
+        ffn=64,
+        k=2,
+        dropout=0.0,
+        mask_hours=0.0,
+        candidate_token=True,
     )
     cross_layers: int = Field(2, ge=0)
     deep: tuple[int, ...] = (128, 64)
     wide: bool = True
     """Begin as the logistic regression of every head, and learn what it misses."""
+    attention_start: AttentionStart | None = AttentionStart()
+    """Begin with attention that compares pins with the candidate; None draws it as everything else."""
     training: TransActTraining = TransActTraining(batch_rows=512, learning_rate=2e-3, weight_decay=0.01)
     """Its epochs follow from `max_reads`, its seed is the run's."""
     label_weights: dict[str, LabelWeights] = {}
@@ -133,8 +139,8 @@ def fit_transact(
     every = with_engage(Examples.of(train, known.log, known.pins, spec, users), train.label)
     training = recipe.training.model_copy(update={"epochs": epochs, "seed": seed})
     labelled = (*actions, ENGAGE)
-    if start is None and recipe.wide:
-        start = as_logistic(config, every, labelled, rate, seed)
+    if start is None:
+        start = begun(config, every, labelled, rate, seed, recipe.attention_start)
     trained = train_network(
         config,
         every.take(kept),
@@ -161,33 +167,6 @@ def config_of(
         deep=recipe.deep,
         wide=recipe.wide,
     )
-
-
-def as_logistic(
-    config: TransActConfig, examples: Examples, actions: Sequence[str], rate: float, seed: int
-) -> TransAct:
-    """A network that says what a logistic regression a head says, its other weights drawn from `seed`.
-
-    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features. So it is
-    given every row; odds are then those of rows thinned to `rate`.
-    """
-    network = seeded(config, examples.pins.content.shape[1], seed)
-    network.learn_scale(torch.from_numpy(examples.features))
-    matrix, base, columns = label_matrix(config.heads, actions)
-    labels = torch.from_numpy(examples.labels)
-    weights = row_weights(labels, matrix, base).numpy() * examples.weights[:, None]
-    fits = []
-    for head, column in enumerate(columns.tolist()):
-        label = examples.labels[:, column].astype(np.float32)
-        rows = LinearRows(examples.features, label, weights[:, head])
-        fits.append(fit_logistic(rows, config.spec, LogisticConfig()))
-    scale, mean = network.scale.numpy(), network.mean.numpy()
-    # the same features, standardised by other moments: what the weights are per unit must not change
-    slopes = np.stack([f.weights / f.scale for f in fits])
-    constants = np.array([f.bias for f in fits]) + (slopes * (mean - np.stack([f.mean for f in fits]))).sum(1)
-    constants -= np.log(rate)
-    network.learn_linear(torch.from_numpy((slopes * scale).astype(np.float32)), torch.from_numpy(constants))
-    return network
 
 
 def misfit(start: TransAct, spec: FeatureSpec, recipe: TransActRecipe, known: Known) -> str | None:

@@ -60,6 +60,9 @@ class SequenceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fusion: Fusion = Fusion.CONCAT
+    candidate_token: bool = False
+    """Early fusion has the candidate as one more token in front as well: attention that finds nothing like the
+    candidate among the actions goes there, and how much is left to the actions says how much was found."""
     output: Output = Output.FIRST_K_MAX
     length: int = Field(SEQUENCE_LENGTH, ge=1, le=4096)
     """Newest tokens read."""
@@ -98,6 +101,11 @@ class SequenceConfig(BaseModel):
         return self.fusion in (Fusion.CONCAT, Fusion.APPEND)
 
     @property
+    def leads(self) -> bool:
+        """Whether a token of the candidate stands in front of the actions."""
+        return self.fusion is Fusion.APPEND or (self.fusion is Fusion.CONCAT and self.candidate_token)
+
+    @property
     def width(self) -> int:
         """d: width of a token."""
         candidate = self.pin_dim * (self.fusion is Fusion.CONCAT)
@@ -107,8 +115,8 @@ class SequenceConfig(BaseModel):
 
     @property
     def places(self) -> int:
-        """Tokens of one sequence, the appended candidate counted."""
-        return self.length + (self.fusion is Fusion.APPEND)
+        """Tokens of one sequence, the candidate's own counted."""
+        return self.length + self.leads
 
     @property
     def out(self) -> int:

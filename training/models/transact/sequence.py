@@ -52,9 +52,7 @@ class SequenceEncoder(nn.Module):
         self.position = (
             nn.Parameter(0.02 * torch.randn(config.length, config.width)) if config.positions else None
         )
-        self.appended = (
-            nn.Parameter(0.02 * torch.randn(config.width)) if config.fusion is Fusion.APPEND else None
-        )
+        self.lead = nn.Parameter(0.02 * torch.randn(config.width)) if config.leads else None
         self.layers = nn.ModuleList(
             EncoderLayer(config.width, config.heads, config.ffn, config.dropout)
             for _ in range(config.layers * config.encodes)
@@ -82,9 +80,9 @@ class SequenceEncoder(nn.Module):
             mean = (x * there[..., None]).sum(dim=1) / seen.lengths.clamp(min=1)[:, None]
             return Encoded(mean, None, seen)
         lengths = seen.lengths
-        if self.appended is not None:
+        if self.lead is not None:
             padded = nn.functional.pad(candidates, (config.width - config.pin_dim, 0))
-            x = torch.cat([(padded + self.appended)[:, None], x], dim=1)
+            x = torch.cat([(padded + self.lead)[:, None], x], dim=1)
             lengths = lengths + 1
             there = torch.arange(config.places) < lengths[:, None]
         mask = self.mask(lengths)

@@ -68,10 +68,11 @@ class Scorer:
         return network.rank(network.features(torch.from_numpy(candidates.features)), pins, users, sequence)
 
     def _tokens(self, request: Request) -> Tensor:
-        """The user's tokens, (T, d), newest first."""
-        pins = self.network.pins(torch.from_numpy(request.history))
+        """What tokens owe to the user, (T, d), newest first, behind the candidate's own where it has one."""
+        pins, module = self.network.pins(torch.from_numpy(request.history)), self.network.sequence
         codes, surfaces = torch.from_numpy(request.actions), torch.from_numpy(request.surfaces)
-        return self.network.sequence.user_tokens(torch.arange(len(codes)), codes, surfaces, pins)
+        tokens = module.user_tokens(torch.arange(len(codes)), codes, surfaces, pins)
+        return tokens if module.lead is None else torch.cat([module.lead[None], tokens])
 
     def _plain(self, request: Request, candidates: Candidates) -> Tensor:
         """The module's own forward, some candidates at a time, (N, out)."""

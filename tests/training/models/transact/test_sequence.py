@@ -44,9 +44,9 @@ def by_hand(net: TransAct, given: Rows, b: int) -> Tensor:
         if module.config.fusion is Fusion.CONCAT:
             parts.append(pins[given.candidates[b]])
         tokens.append(torch.cat(parts))
-    if module.config.fusion is Fusion.APPEND:
-        nothing = torch.zeros(module.config.action_dim)
-        tokens.insert(0, torch.cat([nothing, pins[given.candidates[b]]]) + module.appended)
+    if module.config.leads:
+        nothing = torch.zeros(module.config.width - module.config.pin_dim)
+        tokens.insert(0, torch.cat([nothing, pins[given.candidates[b]]]) + module.lead)
     if not tokens:
         return torch.zeros(0, module.config.width)
     x = torch.stack(tokens)[None]
@@ -55,10 +55,12 @@ def by_hand(net: TransAct, given: Rows, b: int) -> Tensor:
     return x[0]
 
 
-@pytest.mark.parametrize("fusion", [Fusion.CONCAT, Fusion.APPEND])
+@pytest.mark.parametrize(
+    "fusion", [{}, {"candidate_token": True}, {"fusion": Fusion.APPEND}], ids=["early", "both", "append"]
+)
 @pytest.mark.parametrize("output", list(Output))
-def test_every_output_form_is_what_it_says(fusion: Fusion, output: Output) -> None:
-    net, given = network(config(fusion=fusion, output=output)), rows(LENGTHS)
+def test_every_output_form_is_what_it_says(fusion: dict, output: Output) -> None:
+    net, given = network(config(output=output, **fusion)), rows(LENGTHS)
     made, width, places = flat(net, given), net.sequence.config.width, net.sequence.config.places
     assert made.shape == (5, net.sequence.config.out)
     with torch.no_grad():

@@ -24,6 +24,7 @@ from training.models.ranker import Candidates, Request
 from training.models.transact import Fusion, Output, TransAct, TransActConfig, bfloat16, serving
 from training.models.transact.network import seeded
 from training.models.transact.serving import DRIFT, Scorer, as_rows, drift, fitting_scorer
+from training.transact.starting import AttentionStart, compare
 
 
 def unit(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -107,6 +108,8 @@ def test_parity_at_the_papers_size() -> None:
         {"tokens": "add", "surface_dim": 1},
         {"heads": 2},
         {"causal": True},
+        {"candidate_token": True},
+        {"candidate_token": True, "layers": 1, "positions": True},
         {"fusion": Fusion.APPEND},
         {"fusion": Fusion.AVERAGE},
         {"fusion": Fusion.NONE},
@@ -116,6 +119,15 @@ def test_parity_at_the_papers_size() -> None:
 def test_parity_of_every_configuration(output: Output, settings: dict) -> None:
     net = network(config(output=output, **settings))
     for length in (0, 2, 9):
+        asked, given = request(length), candidates(40)
+        np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
+
+
+@pytest.mark.parametrize("candidate_token", [True, False])
+def test_parity_of_attention_as_it_begins(candidate_token: bool) -> None:
+    net = network(config(candidate_token=candidate_token))
+    compare(net, unit(np.random.default_rng(2), 200), AttentionStart())
+    for length in (0, 1, LENGTH):
         asked, given = request(length), candidates(40)
         np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
 

@@ -1,0 +1,83 @@
+"""Where a network begins: it compares before it has learned anything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.transact.planted import ACTIONS, GROUPS, pin_table, world
+from training.evaluation.metrics import auc
+from training.models.pinnability import FeatureSpec
+from training.models.transact import Fusion, Head, SequenceConfig, TransAct, TransActConfig
+from training.transact.examples import Examples, Known
+from training.transact.fitting import TransActRecipe, fit_transact
+from training.transact.starting import AttentionStart, begun
+from training.transact.trainer import TransActTraining
+
+SPEC = FeatureSpec(user=(), pin=("actions_7d",), interactions=("cos_recent_max",))
+SEQUENCE = SequenceConfig(
+    length=6, k=2, action_dim=8, pin_dim=6, actions=3, layers=1, ffn=16, candidate_token=True, mask_hours=0
+)
+HEADS = (Head(action="save"), Head(action="hide"))
+ROWS = 200
+
+
+def examples() -> Examples:
+    block, log = world(ROWS)
+    return Examples.of(block, log, pin_table(), SPEC)
+
+
+def network(**changes: object) -> TransAct:
+    sequence = SEQUENCE.model_copy(update=changes)
+    config = TransActConfig(spec=SPEC, sequence=sequence, heads=HEADS, cross_layers=1, deep=(16,), wide=True)
+    return begun(config, examples(), ACTIONS, 1.0, 0, AttentionStart()).eval()
+
+
+@torch.no_grad()
+def looked_at(net: TransAct, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (n, T) that the candidate's own token gives; the pins' groups (n, L), 0 for padding."""
+    batch, module = examples().batch(rows, net.config), net.sequence
+    pins, seen = net.pins(batch.content), module.visible(batch)
+    candidates = pins[batch.candidates]
+    x = module.tokens(batch, seen.order, pins, candidates)
+    own = torch.nn.functional.pad(candidates, (module.config.width - module.config.pin_dim, 0)) + module.lead
+    query, key, _ = module.layers[0].qkv(torch.cat([own[:, None], x], dim=1)).chunk(3, dim=2)
+    scores = (query[:, :1] @ key.transpose(1, 2)) * module.config.width**-0.5 + module.mask(seen.lengths + 1)
+    places = examples()._newest(rows, module.config.length)[0]
+    return scores.softmax(dim=2)[:, 0], torch.from_numpy(np.where(places > 0, 1 + (places - 1) % GROUPS, 0))
+
+
+@pytest.mark.parametrize("fusion", [Fusion.CONCAT, Fusion.APPEND])
+def test_attention_begins_with_pins_like_the_candidate_and_with_its_own_token_without_any(
+    fusion: Fusion,
+) -> None:
+    rows = np.arange(ROWS)
+    weights, groups = looked_at(network(fusion=fusion), rows)
+    alike = groups == torch.from_numpy(1 + (examples().candidates[rows] - 1) % GROUPS)[:, None]
+    there, found = alike.any(dim=1), (weights[:, 1 : 1 + groups.shape[1]] * alike).sum(dim=1)
+    assert 0.2 < there.float().mean() < 0.8
+    assert float(found[there].min()) > 0.9
+    assert float(weights[~there, 0].min()) > 0.9
+
+
+def test_few_rows_are_enough_for_what_attention_begins_with() -> None:
+    block, log = world(500)
+    unseen, beside = world(1000, 99)
+    found = []
+    for start in (AttentionStart(), None):
+        recipe = TransActRecipe(
+            sequence=SEQUENCE,
+            cross_layers=1,
+            deep=(16,),
+            training=TransActTraining(batch_rows=32, learning_rate=5e-3, bfloat16=False),
+            attention_start=start,
+            min_positives=20,
+            max_epochs=4,
+        )
+        made = fit_transact(block, Known(log, pin_table()), ACTIONS, SPEC, recipe, seed=0).ranker
+        rows = Examples.of(unseen, beside, pin_table(), SPEC).batch(np.arange(1000), made.network.config)
+        with torch.no_grad():
+            scores = made.network(rows).numpy()
+        found.append([auc(unseen.labels[:, column], scores[:, column - 1]) for column in (1, 2)])
+    assert min(found[0]) > 0.95 > max(found[1])

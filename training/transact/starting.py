@@ -1,0 +1,150 @@
+"""Where a network's weights begin: as a logistic regression, and with attention that compares.
+
+Ten thousands of rows are a few hundred steps: enough to learn what an answer is worth, not that the question
+is what the user did with pins like the candidate. So the first head of the first layer begins with that:
+
+    score(t, s) = sharpness cos(candidate, pin of s),   the candidate's own token: threshold
+
+and writes the kinds of action that it finds where no token holds anything. All of it is learned on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.models.transact import TransAct, TransActConfig
+from training.models.transact.config import Fusion
+from training.models.transact.loss import label_matrix, row_weights
+from training.models.transact.network import seeded
+from training.pipelines.fitting import LogisticConfig, fit_logistic
+from training.pipelines.fitting import Rows as LinearRows
+from training.transact.examples import Examples
+
+LOUDNESS = 2.0
+"""Size of a kind of action beside the other numbers of a token, which have unit variance."""
+
+
+class AttentionStart(BaseModel):
+    """How the first layer begins to compare."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sharpness: float = Field(12.0, gt=0)
+    """Score of a pin that is the candidate; one at a right angle has 0."""
+    threshold: float = 5.0
+    """Score of the candidate's own token, where it has one: below it an action is not alike."""
+
+
+def begun(
+    config: TransActConfig,
+    examples: Examples,
+    actions: Sequence[str],
+    rate: float,
+    seed: int,
+    attention: AttentionStart | None,
+) -> TransAct:
+    """A network drawn from `seed` that stands where learning begins; `actions` name the columns of the labels.
+
+    With a wide part it says what a logistic regression a head says. `rate` is the share of the rows without an
+    action that training will read: the regression is fitted to all rows, and its odds are made those of fewer.
+    """
+    network = seeded(config, examples.pins.content.shape[1], seed)
+    network.learn_scale(torch.from_numpy(examples.features))
+    if attention is not None:
+        content = examples.pins.content
+        project_on_components(network, content)
+        if config.sequence.encodes and config.sequence.tokens == "concat":
+            compare(network, content, attention)
+    if config.wide:
+        learn_logistic(network, examples, actions, rate)
+    return network
+
+
+def project_on_components(network: TransAct, content: NDArray[np.float32]) -> None:
+    """Pins' vectors begin as the principal components of `content` (p, P), of unit mean square.
+
+    Of as many columns, these keep most of what makes two pins alike.
+    """
+    content = content[content.any(axis=1)].astype(np.float64)
+    if len(content) < 2:
+        return
+    _, axes = np.linalg.eigh(np.cov(content.T))
+    axes = axes[:, ::-1][:, : network.config.sequence.pin_dim].T  # (pin_dim or P, P)
+    size = np.sqrt(np.mean((content @ axes.T) ** 2) * network.content_dim)
+    with torch.no_grad():
+        network.project.weight[: len(axes)] = torch.from_numpy(axes / size)
+
+
+@torch.no_grad()
+def compare(network: TransAct, content: NDArray[np.float32], start: AttentionStart) -> None:
+    """The first head of the first layer begins to compare pins, as long as those of `content` (p, P) are on
+    average; see the module. For tokens whose parts stand side by side."""
+    config, layer = network.config.sequence, network.sequence.layers[0]
+    wide = config.width // config.heads
+    dims = min(config.pin_dim, wide - 1)
+    pin, candidate = config.action_dim + config.surface_dim, config.width - config.pin_dim
+    query, key, _ = layer.qkv.weight.split(config.width)
+    pins = network.pins(torch.from_numpy(content))
+    length = float((pins[:, :dims] ** 2).sum(dim=1).mean())
+    if not length > 0:  # no pin has a vector
+        return
+    same = (start.sharpness * wide**0.5 / length) ** 0.5 * torch.eye(dims)
+    query[: dims + 1], key[: dims + 1] = 0.0, 0.0
+    query[:dims, candidate : candidate + dims] = same
+    key[:dims, pin : pin + dims] = same
+    if network.sequence.action is None or config.action_dim < 4:
+        return
+    _write_kinds(network)
+    if network.sequence.lead is not None:
+        score = start.threshold - start.sharpness * (config.fusion is Fusion.APPEND)  # it is like itself
+        root = abs(score * wide**0.5) ** 0.5
+        network.sequence.lead[: config.action_dim] = 0.0
+        network.sequence.lead[config.action_dim - 1] = 1.0
+        key[dims, config.action_dim - 1] = root
+        layer.qkv.bias[dims] = float(np.copysign(root, score))
+
+
+def _write_kinds(network: TransAct) -> None:
+    """Kinds of action stand in the first half of a token's action columns, and what attention finds of them in
+    the other half, whose last column is left to mark the candidate's own token."""
+    config, layer = network.config.sequence, network.sequence.layers[0]
+    half = config.action_dim // 2
+    kinds, value = half - 1, layer.qkv.weight[2 * config.width :]
+    weight = network.sequence.action.weight
+    codes = torch.arange(1, len(weight))  # 0 is padding
+    weight[1:, kinds:] = 0.0
+    weight[1:] *= 0.1
+    weight[codes, (codes - 1) % kinds] += LOUDNESS
+    value[:kinds] = 0.0
+    value[:kinds, :kinds] = torch.eye(kinds)
+    layer.out.weight[:, :kinds] = 0.0
+    layer.out.weight[half : half + kinds] = 0.0
+    layer.out.weight[half : half + kinds, :kinds] = LOUDNESS * torch.eye(kinds)
+
+
+def learn_logistic(network: TransAct, examples: Examples, actions: Sequence[str], rate: float) -> None:
+    """Let the network say what a logistic regression a head says.
+
+    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features. So it is
+    given every row; odds are then those of rows thinned to `rate`.
+    """
+    config = network.config
+    matrix, base, columns = label_matrix(config.heads, actions)
+    labels = torch.from_numpy(examples.labels)
+    weights = row_weights(labels, matrix, base).numpy() * examples.weights[:, None]
+    fits = []
+    for head, column in enumerate(columns.tolist()):
+        label = examples.labels[:, column].astype(np.float32)
+        rows = LinearRows(examples.features, label, weights[:, head])
+        fits.append(fit_logistic(rows, config.spec, LogisticConfig()))
+    scale, mean = network.scale.numpy(), network.mean.numpy()
+    # the same features, standardised by other moments: what the weights are per unit must not change
+    slopes = np.stack([f.weights / f.scale for f in fits])
+    constants = np.array([f.bias for f in fits]) + (slopes * (mean - np.stack([f.mean for f in fits]))).sum(1)
+    constants -= np.log(rate)
+    network.learn_linear(torch.from_numpy((slopes * scale).astype(np.float32)), torch.from_numpy(constants))
