@@ -20,15 +20,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from training.data.splits import midnight
-from training.evaluation.pinnersage_table import (
-    DIRECTIONS,
-    LAST_PIN,
-    METRICS,
-    WARD,
-    Table,
-    TableConfig,
-    pinnersage_table,
-)
+from training.evaluation.pinnersage_protocol import METRICS, TableConfig
+from training.evaluation.pinnersage_table import DIRECTIONS, LAST_PIN, WARD, Table, pinnersage_table
 from training.models.content import ContentConfig, ContentEncoder
 from training.models.interactions import Pins
 from training.models.pinnersage import PinnerSageConfig
@@ -50,8 +43,9 @@ def read_impressions(lake: Lake, pins: Pins, start: datetime, end: datetime) -> 
     return UserActions.of(lake.read("impressions", ["user_id", "pin_id", "timestamp"], start, end), pins)
 
 
-def measure(home: Path, config: TableConfig) -> Table:
-    """The table over the last whole days of the home's lake."""
+def last_days(home: Path, config: TableConfig) -> tuple[Pins, UserActions, datetime, datetime]:
+    """The catalogue, what was done until the end of the lake's last whole day and in the window before the days
+    to predict, and the first and the end of these."""
     lake = Lake(home / "lake")
     pins = read_pins(lake, config.seed)
     end = min(midnight(lake.interval()[1]), midnight(datetime.now(UTC)))
@@ -59,7 +53,13 @@ def measure(home: Path, config: TableConfig) -> Table:
     known = UserActions.read(lake, pins, first - timedelta(days=PinnerSageConfig().window_days), end)
     print(f"{lake.contract().name}: {len(pins.ids):,} pins, {pins.vectors.shape[1]} dimensions; ", end="")
     print(f"{len(known):,} users, {len(known.pin_rows):,} positive actions; days {first:%F} to {end:%F}")
-    shown = read_impressions(lake, pins, first, end)
+    return pins, known, first, end
+
+
+def measure(home: Path, config: TableConfig) -> Table:
+    """The table over the last whole days of the home's lake."""
+    pins, known, first, end = last_days(home, config)
+    shown = read_impressions(Lake(home / "lake"), pins, first, end)
     return pinnersage_table(pins, known, shown, int(end.timestamp() * 1000), config)
 
 

@@ -67,7 +67,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return planted(tmp_path_factory.mktemp("lake"))
 
 
-ONCE = ("popularity", "itemknn", "rp3beta", "ease")
+ONCE = ("popularity", "popular_by_topic", "itemknn", "rp3beta", "ease")
 """Models without randomness."""
 
 
