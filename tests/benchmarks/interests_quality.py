@@ -153,13 +153,14 @@ class Comparing:
         made = compare_implicit(self.period, self.interests, models, self.training, title=name, **fitting)
         return Table(name, (popularity_row(floor), *made.rows))
 
-    def measured_on(self, name: str, floor: Ranks) -> tuple[np.ndarray, np.ndarray]:
-        """(t,) users and interests of the engagements that a table's ranks are of; `floor` is over all."""
+    def measured_on(self, name: str, floor: Ranks) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(t,) users of the engagements that a table's ranks are of, and groups of them; `floor` is of all."""
         if name != "explicit":
-            return floor.users, floor.interests
-        data = self.period.data
-        found = ranks(data, following(self.period, self.followed), popular_scores(data))
-        return found.users, found.interests
+            return floor.users, {f"{MANY}+": floor.interests >= MANY}
+        data, days = self.period.data, following(self.period, self.followed)
+        made = data.catalogue.created_at_ms[days.pins] < days.times_ms[days.owner]
+        named = days.sources[made] > 0
+        return days.users[days.owner][made], {"a topic brought it": named, "none did": ~named}
 
 
 def _say(line: str) -> None:

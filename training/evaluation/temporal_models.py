@@ -11,11 +11,11 @@ import numpy as np
 
 from feature_repo.sequence import SequenceLog
 from training.data.graph import Context, GraphConfig, build_graph
+from training.evaluation import leave_one_out_models
 from training.evaluation import temporal_networks as networks
 from training.evaluation import temporal_spaces as spaces
 from training.evaluation.as_of import AsOf, Blend, Fit, Ints, Model, NotApplicable, Recommend, by_score
 from training.evaluation.histories import COLUMNS
-from training.evaluation.leave_one_out_models import EASE_PINS
 from training.evaluation.retrieval import popularity as most_popular
 from training.evaluation.sasrec import SasRecConfig
 from training.evaluation.seeded import Seeded
@@ -65,10 +65,8 @@ def on_matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
 def ease(known: AsOf, *, ridge: float) -> Recommend:
     """EASE, where its square of pins fits."""
     taken = int((np.diff(known.matrix.tocsc().indptr) > 0).sum())
-    if taken > EASE_PINS:
-        raise NotApplicable(
-            f"it inverts a pins x pins matrix, and {taken:,} pins with users are more than {EASE_PINS:,}"
-        )
+    if taken > leave_one_out_models.EASE_PINS:
+        raise NotApplicable(leave_one_out_models.too_many_for_ease(taken))
     return by_score(known, baselines.ease(known.matrix, ridge=ridge))
 
 

@@ -13,7 +13,13 @@ import pytest
 
 from tests.training.data.lakes import write_lake
 from training.data.graph import GraphConfig
-from training.evaluation import sasrec, temporal_models, temporal_networks, temporal_spaces
+from training.evaluation import (
+    leave_one_out_models,
+    sasrec,
+    temporal_models,
+    temporal_networks,
+    temporal_spaces,
+)
 from training.evaluation.as_of import AsOf, Blend, Fit, Model, NotApplicable, Recommend
 from training.evaluation.seeded import Seeded, variants_of
 from training.evaluation.temporal import evaluate
@@ -158,7 +164,7 @@ def test_actions_weigh_by_their_polarity() -> None:
 
 def test_what_the_data_does_not_allow(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = AsOf.of(lake, CUT)
-    monkeypatch.setattr(temporal_models, "EASE_PINS", 10)
+    monkeypatch.setattr(leave_one_out_models, "EASE_PINS", 10)
     with pytest.raises(NotApplicable, match="160 pins with users are more than 10"):
         temporal_models.ease(known, ridge=250.0)
     bare = lake.read("pins").assign(title=None, topics=None)
