@@ -46,7 +46,8 @@ def evaluate(
             " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower,"
             " popular_by_topic (the feed's own), and blended, which mixes the sources named at equal budget;"
             " ranking transact, pinnability_logistic, pinnability_gbdt and both without positions;"
-            " search popularity, bm25, off_the_shelf, content_two_tower, searchsage, hybrid, and in_batch (without random negatives and log Q)."
+            " search popularity, bm25, off_the_shelf, content_two_tower, searchsage, hybrid, and in_batch"
+            " (without random negatives and log Q)."
             " Repeatable, or with commas; all that the data allows if left out, but for in_batch.",
         ),
     ] = None,
