@@ -107,11 +107,12 @@ def fitted(
 
 def test_every_model_finds_the_planted_groups(lake: Lake) -> None:
     report = evaluate(lake, planted_models(), days=1, at=(10,), seeds=(0,), against="popularity")
-    blind = 10 / (GROUPS * GROUP_PINS)
+    blind, half = 10 / (GROUPS * GROUP_PINS), {"popular_by_topic"}  # every other pin of its list is any group's
     assert report.row("popularity").mean("Recall@10") < 3 * blind
     for name in set(planted_models()) - {"popularity"}:
         row = report.row(name)
-        assert row.mean("Recall@10") > 0.2, name  # ten of about 25 new pins of the group: 0.4 at best
+        least = 0.15 if name in half else 0.2  # ten of about 25 new pins of the group: 0.4 at best
+        assert row.mean("Recall@10") > least, name
         assert report.difference(name, "popularity", "Recall@10").mean > 0.1
     assert not report.skipped
     assert {row.model: len(row.seeds) for row in report.rows} == {
