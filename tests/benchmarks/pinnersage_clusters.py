@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,22 +45,41 @@ AVERAGE, EVERYBODY = "decay average", "mean of all pins"
 NEAR = ("to a medoid", "to a centroid", "clusters of a day's pins", "of the day's pins in its largest")
 
 
+@dataclass(frozen=True, eq=False)
+class Trees:
+    """A user's points, and the trees of their clusterings."""
+
+    points: Points
+    _made: dict[str, Doubles] = field(default_factory=dict)
+
+    def cut(self, method: str, count: int) -> Ints:
+        """Labels from 0 of at most `count` clusters."""
+        vectors = self.points.vectors
+        if len(vectors) <= count:
+            return np.arange(len(vectors))
+        if method not in self._made:
+            self._made[method] = linkage(vectors.astype(np.float64), method)
+        labels = fcluster(self._made[method], count, "maxclust")
+        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 3, 5, 10, 20, 40])
     parser.add_argument("--days", type=int, default=TableConfig().days)
     parser.add_argument("--users", type=int, default=TableConfig().users)
+    parser.add_argument("--draws", type=int, default=TableConfig().draws)
     parser.add_argument("--seed", type=int, default=TableConfig().seed)
     options = parser.parse_args()
-    config = TableConfig(days=options.days, users=options.users, seed=options.seed)
+    config = TableConfig(days=options.days, users=options.users, draws=options.draws, seed=options.seed)
     with threadpool_limits(1):
         pins, known, _, end = last_days(options.home, config)
         days = list(days_to_predict(pins, known, None, int(end.timestamp() * 1000), config))
-        points = [points_of(day.past, day.midnight_ms, PinnerSageConfig()) for day in days]
-        sums = at_equal_counts(pins, days, points, known.users, options.counts, config)
-        near = np.array([nearness(pins, day, of, options.counts) for day, of in zip(days, points, strict=True)])
-        ages = np.array([ages_of(pins, day, of) for day, of in zip(days, points, strict=True)])
+        trees = [Trees(points_of(day.past, day.midnight_ms, PinnerSageConfig())) for day in days]
+        sums = at_equal_counts(pins, days, trees, known.users, options.counts, config)
+        near = np.array([nearness(pins, day, of, options.counts) for day, of in zip(days, trees, strict=True)])
+        ages = np.array([ages_of(pins, day, of.points) for day, of in zip(days, trees, strict=True)])
     found = show(sums, options.counts) | {
         "near": show_near(near, options.counts),
         "ages": ages.mean(0).tolist(),
@@ -72,7 +92,7 @@ def main() -> None:
 def at_equal_counts(
     pins: Pins,
     days: Sequence[Day],
-    points: Sequence[Points],
+    trees: Sequence[Trees],
     users: Ints,
     counts: Sequence[int],
     config: TableConfig,
@@ -81,7 +101,7 @@ def at_equal_counts(
     methods = (*(f"{way} {count}" for count in counts for way in WAYS), AVERAGE, EVERYBODY)
     hits, held = np.zeros((len(methods), 2, len(users))), np.zeros((2, len(users)))
     middle = unit(pins.vectors[pins.vectors.any(axis=1)].mean(axis=0, keepdims=True))
-    for day, of in zip(days, points, strict=True):
+    for day, of in zip(days, trees, strict=True):
         seed = config.seed + 7919 * day.user + day.midnight_ms // MS_PER_DAY
         sampled = [
             [
@@ -91,41 +111,33 @@ def at_equal_counts(
             for count in counts
             for interests in interests_by_way(of, count, seed)
         ]
-        alone = [[decay_average(of, PinnerSageConfig().decay_per_day)], [middle]]
+        alone = [[decay_average(of.points, PinnerSageConfig().decay_per_day)], [middle]]
         hits[:, :, day.user] += retrieved(pins, day, [*sampled, *alone], config)
         held[:, day.user] += len(day.held)
     kept = held[0] > 0
     return Sums(methods, users[kept], hits[:, :, kept], held[:, kept], config.resamples, config.seed)
 
 
-def interests_by_way(points: Points, count: int, seed: int) -> list[Interests]:
+def interests_by_way(trees: Trees, count: int, seed: int) -> list[Interests]:
     """The clusters of `WAYS`, at most `count` each."""
-    decay, vectors = PinnerSageConfig().decay_per_day, points.vectors
-    ward = cut(vectors, "ward", count)
+    points, decay = trees.points, PinnerSageConfig().decay_per_day
+    ward, complete = trees.cut("ward", count), trees.cut("complete", count)
     return [
         interests_of(points, ward, decay),
         interests_of(points, ward, decay, centroid=True),
-        interests_of(points, cut(vectors, "complete", count), decay),
-        interests_of(points, kmeans_clusters(count)(vectors, seed), decay),
+        interests_of(points, complete, decay),
+        interests_of(points, kmeans_clusters(count)(points.vectors, seed), decay),
     ]
 
 
-def cut(vectors: Floats, method: str, count: int) -> Ints:
-    """Labels from 0 of at most `count` clusters."""
-    if len(vectors) <= count:
-        return np.arange(len(vectors))
-    labels = fcluster(linkage(vectors.astype(np.float64), method), count, "maxclust")
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
-
-
-def nearness(pins: Pins, day: Day, points: Points, counts: Sequence[int]) -> Doubles:
+def nearness(pins: Pins, day: Day, trees: Trees, counts: Sequence[int]) -> Doubles:
     """`NEAR` of one user's day at every count, (counts, 4): mean cosine of the day's pins to the nearest medoid
     and centroid of all clusters, over how many clusters they spread, and the share in the most frequent."""
     held, out = pins.vectors[day.held], np.zeros((len(counts), len(NEAR)))
     for row, count in zip(out, counts, strict=True):
-        ward = cut(points.vectors, "ward", count)
+        ward = trees.cut("ward", count)
         medoid, centroid = (
-            held @ interests_of(points, ward, 0.0, centroid=centre).vectors.T for centre in (False, True)
+            held @ interests_of(trees.points, ward, 0.0, centroid=centre).vectors.T for centre in (False, True)
         )
         spread = np.bincount(medoid.argmax(axis=1))
         row[:] = medoid.max(1).mean(), centroid.max(1).mean(), (spread > 0).sum(), spread.max() / len(held)
