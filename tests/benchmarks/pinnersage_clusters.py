@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from threadpoolctl import threadpool_limits
 
-from tests.benchmarks.pinnersage_table import last_days
+from tests.benchmarks.pinnersage_table import add_reader, last_days
 from training.evaluation.pinnersage_protocol import Day, Sums, TableConfig, days_to_predict, retrieved
 from training.evaluation.user_embeddings import (
     Points,
@@ -71,10 +71,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=TableConfig().users)
     parser.add_argument("--draws", type=int, default=TableConfig().draws)
     parser.add_argument("--seed", type=int, default=TableConfig().seed)
+    add_reader(parser)
     options = parser.parse_args()
     config = TableConfig(days=options.days, users=options.users, draws=options.draws, seed=options.seed)
     with threadpool_limits(1):
-        pins, known, _, end = last_days(options.home, config)
+        pins, known, _, end = last_days(options.home, config, options.text_encoder)
         days = list(days_to_predict(pins, known, None, int(end.timestamp() * 1000), config))
         trees = [Trees(points_of(day.past, day.midnight_ms, PinnerSageConfig())) for day in days]
         sums = at_equal_counts(pins, days, trees, known.users, options.counts, config)
