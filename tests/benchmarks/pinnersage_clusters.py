@@ -163,10 +163,11 @@ def show(sums: Sums, counts: Sequence[int]) -> dict[str, object]:
     for alone in (AVERAGE, EVERYBODY):
         print(f"{alone}: {values[alone][0]:.4f}, {values[alone][1]:.4f}")
     differences: dict[str, list[list[float]]] = {}
-    for way in WAYS[1:]:
+    for way in (*WAYS[1:], AVERAGE):
         print(f"\nWard less {way}, [95 % interval]")
         for m in counts:
-            of = [sums.difference({f"{WARD} {m}": 1, f"{way} {m}": -1}, x) for x in ("relevance", "recall")]
+            lower = way if way == AVERAGE else f"{way} {m}"
+            of = [sums.difference({f"{WARD} {m}": 1, lower: -1}, x) for x in ("relevance", "recall")]
             differences[f"{way} {m}"] = [list(x) for x in of]
             print(f"{m:>4}  " + "   ".join(f"{v:+.4f} [{low:+.4f}, {high:+.4f}]" for v, low, high in of))
     return {"values": values, "ward_less": differences}
