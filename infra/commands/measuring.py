@@ -43,10 +43,11 @@ def evaluate(
             "--models",
             "-m",
             help="popularity, itemknn, rp3beta, ease, ials, sasrec, pixie, pinnerformer; temporal also"
-            " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower, and"
-            " blended, which mixes the sources named at equal budget; ranking transact, pinnability_logistic,"
-            " pinnability_gbdt and both without positions; search popularity, bm25, off_the_shelf,"
-            " content_two_tower, searchsage, hybrid, and in_batch (without random negatives and log Q)."
+            " pinnersage, pinsage (PinnerSage in its space), dcm, single, mind, conditional, two_tower,"
+            " popular_by_topic (the feed's own), and blended, which mixes the sources named at equal budget;"
+            " ranking transact, pinnability_logistic, pinnability_gbdt and both without positions;"
+            " search popularity, bm25, off_the_shelf, content_two_tower, searchsage, hybrid, and in_batch"
+            " (without random negatives and log Q)."
             " Repeatable, or with commas; all that the data allows if left out, but for in_batch.",
         ),
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.evaluation.spread import Spread, difference
 from training.interests.evaluation import HIT_AT
-from training.interests.tables import MANY, Row, Table
+from training.interests.tables import Row, Table
 
 Ints = NDArray[np.int64]
 
@@ -38,15 +39,14 @@ DIRECTIONS = (
     Direction("counts", "K=7", "K=2"),
     Direction("counts", "K=4", "K=2"),
     Direction("explicit", "source interest", "item interest", CONDITIONAL),
+    Direction("explicit", "source interest", "item interest, of pins that a topic brought", CONDITIONAL),
 )
 
 
-def found(table: Table, users: Ints, interests: Ints) -> list[tuple[str, Spread]]:
-    """Every direction whose rows the table has, by name, at each list length; `users` and `interests` (t,) of
-    the held-out engagements."""
-    groups = {"": np.ones(len(users), bool)}
-    if table.title != "explicit":
-        groups[f", {MANY}+"] = interests >= MANY
+def found(table: Table, users: Ints, groups: Mapping[str, NDArray[np.bool_]]) -> list[tuple[str, Spread]]:
+    """Every direction whose rows the table has, by name, at each list length, over all held-out engagements and
+    over each of `groups` of them, (t,) as `users`."""
+    groups = {"": np.ones(len(users), bool), **{f", {name}": kept for name, kept in groups.items()}}
     out = []
     for direction in DIRECTIONS:
         if direction.table != table.title or not {direction.upper, direction.lower} <= _names(table):

@@ -26,6 +26,7 @@ import numpy as np
 
 from tests.benchmarks import interests_directions as directions
 from tests.benchmarks.differences import markdown, verdict
+from tests.benchmarks.pinnersage_table import add_reader, read_pins
 from training.cpu import tune_cpu
 from training.data.world_truth import WorldTruth
 from training.interests.engagements import UserDays, followed_topics
@@ -45,11 +46,7 @@ from training.interests.tables import (
     routing_ablation,
 )
 from training.interests.trainer import InterestsTraining
-from training.models.content import AUTO, ContentConfig, ContentEncoder, open_text_encoder
-from training.models.interactions import Pins
 from training.models.interests import InterestsConfig, ItemTowerConfig, Method, sample_followed
-from training.pipelines.content import catalogue, pin_frames, topic_parents
-from training.text_vectors import FILE, KeptSentences
 from validation.lake import Lake
 
 TABLES = ("implicit", "routing", "counts", "explicit")
@@ -67,15 +64,13 @@ def main() -> None:
     parser.add_argument("--held-out-days", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=InterestsTraining().epochs)
     parser.add_argument("--no-performance", action="store_true", help="pins by content and topics alone")
-    parser.add_argument(
-        "--text-encoder", default=AUTO, help="who reads words: auto, ngrams, a package, a folder"
-    )
+    add_reader(parser)
     parser.add_argument("--runs", type=Path, default=Path("interests-runs.jsonl"))
     parser.add_argument("--figure", type=Path, help="where to draw the tables (png or svg)")
     args = parser.parse_args()
     tune_cpu(threads=1)
     lake = Lake(args.home / "lake")
-    pins = _pins(lake, args.home, args.text_encoder)
+    pins = read_pins(args.home, args.text_encoder)
     end = lake.interval()[1]
     period = read_period(lake, pins, end - timedelta(days=args.held_out_days), end, args.train_days)
     interests, kind = interests_of(period, args.home)
@@ -153,13 +148,14 @@ class Comparing:
         made = compare_implicit(self.period, self.interests, models, self.training, title=name, **fitting)
         return Table(name, (popularity_row(floor), *made.rows))
 
-    def measured_on(self, name: str, floor: Ranks) -> tuple[np.ndarray, np.ndarray]:
-        """(t,) users and interests of the engagements that a table's ranks are of; `floor` is over all."""
+    def measured_on(self, name: str, floor: Ranks) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(t,) users of the engagements that a table's ranks are of, and groups of them; `floor` is of all."""
         if name != "explicit":
-            return floor.users, floor.interests
-        data = self.period.data
-        found = ranks(data, following(self.period, self.followed), popular_scores(data))
-        return found.users, found.interests
+            return floor.users, {f"{MANY}+": floor.interests >= MANY}
+        data, days = self.period.data, following(self.period, self.followed)
+        made = data.catalogue.created_at_ms[days.pins] < days.times_ms[days.owner]
+        named = days.sources[made] > 0
+        return days.users[days.owner][made], {"a topic brought it": named, "none did": ~named}
 
 
 def _say(line: str) -> None:
@@ -170,14 +166,6 @@ def _followed(lake: Lake, period: Period) -> dict[int, np.ndarray]:
     """Topics that users followed when the held-out days began, as many as serving draws of them."""
     first = datetime.fromtimestamp(int(period.held_out.times_ms.min()) / 1000, UTC)
     return {u: sample_followed(t, (7, u)) for u, t in followed_topics(lake, first).items()}
-
-
-def _pins(lake: Lake, home: Path, reader: str) -> Pins:
-    """Every pin in a content space fitted on them all; texts the home has read before are not read again."""
-    encoder = open_text_encoder(reader)
-    sentences = KeptSentences(encoder, home / "training_sets" / FILE) if encoder else None
-    config = ContentConfig().read_by(sentences)
-    return catalogue(lake, ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake), sentences))
 
 
 def interests_of(period: Period, home: Path) -> tuple[np.ndarray, str]:

@@ -20,27 +20,30 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from training.data.splits import midnight
-from training.evaluation.pinnersage_table import (
-    DIRECTIONS,
-    LAST_PIN,
-    METRICS,
-    WARD,
-    Table,
-    TableConfig,
-    pinnersage_table,
-)
-from training.models.content import ContentConfig, ContentEncoder
+from training.evaluation.pinnersage_protocol import METRICS, TableConfig
+from training.evaluation.pinnersage_table import DIRECTIONS, LAST_PIN, WARD, Table, pinnersage_table
+from training.models.content import AUTO, ContentConfig, ContentEncoder, open_text_encoder
 from training.models.interactions import Pins
 from training.models.pinnersage import PinnerSageConfig
 from training.pipelines.content import catalogue, pin_frames, topic_parents
 from training.pipelines.user_actions import UserActions
+from training.text_vectors import FILE, KeptSentences
 from validation.lake import Lake
 
 
-def read_pins(lake: Lake, seed: int) -> Pins:
-    """The catalogue in the content space that training would fit on it."""
-    encoder = ContentEncoder.fit(pin_frames(lake), ContentConfig(seed=seed), topic_parents(lake))
-    return catalogue(lake, encoder)
+def read_pins(home: Path, reader: str, seed: int = ContentConfig().seed) -> Pins:
+    """The catalogue in a content space fitted on it; texts the home has read before are not read again."""
+    lake, encoder = Lake(home / "lake"), open_text_encoder(reader)
+    sentences = KeptSentences(encoder, home / "training_sets" / FILE) if encoder else None
+    config = ContentConfig(seed=seed).read_by(sentences)
+    return catalogue(lake, ContentEncoder.fit(pin_frames(lake), config, topic_parents(lake), sentences))
+
+
+def add_reader(parser: argparse.ArgumentParser) -> None:
+    """`--text-encoder`, for `read_pins`."""
+    parser.add_argument(
+        "--text-encoder", default=AUTO, help="who reads words: auto, ngrams, a package, a folder"
+    )
 
 
 def read_impressions(lake: Lake, pins: Pins, start: datetime, end: datetime) -> UserActions | None:
@@ -50,16 +53,23 @@ def read_impressions(lake: Lake, pins: Pins, start: datetime, end: datetime) -> 
     return UserActions.of(lake.read("impressions", ["user_id", "pin_id", "timestamp"], start, end), pins)
 
 
-def measure(home: Path, config: TableConfig) -> Table:
-    """The table over the last whole days of the home's lake."""
+def last_days(home: Path, config: TableConfig, reader: str) -> tuple[Pins, UserActions, datetime, datetime]:
+    """The catalogue, what was done until the end of the lake's last whole day and in the window before the days
+    to predict, and the first and the end of these."""
     lake = Lake(home / "lake")
-    pins = read_pins(lake, config.seed)
+    pins = read_pins(home, reader, config.seed)
     end = min(midnight(lake.interval()[1]), midnight(datetime.now(UTC)))
     first = end - timedelta(days=config.days)
     known = UserActions.read(lake, pins, first - timedelta(days=PinnerSageConfig().window_days), end)
     print(f"{lake.contract().name}: {len(pins.ids):,} pins, {pins.vectors.shape[1]} dimensions; ", end="")
     print(f"{len(known):,} users, {len(known.pin_rows):,} positive actions; days {first:%F} to {end:%F}")
-    shown = read_impressions(lake, pins, first, end)
+    return pins, known, first, end
+
+
+def measure(home: Path, config: TableConfig, reader: str) -> Table:
+    """The table over the last whole days of the home's lake."""
+    pins, known, first, end = last_days(home, config, reader)
+    shown = read_impressions(Lake(home / "lake"), pins, first, end)
     return pinnersage_table(pins, known, shown, int(end.timestamp() * 1000), config)
 
 
@@ -135,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
+    add_reader(parser)
     parser.add_argument("--novel", action="store_true", help="leave out pins the user had acted on before")
     parser.add_argument("--days", type=int, default=TableConfig().days)
     parser.add_argument("--users", type=int, default=TableConfig().users)
@@ -144,7 +155,7 @@ def main() -> None:
     chosen = {name: getattr(options, name) for name in TableConfig.model_fields if hasattr(options, name)}
     config = TableConfig(**chosen)
     with threadpool_limits(1):
-        table = measure(options.home, config)
+        table = measure(options.home, config, options.text_encoder)
     rows, found = show(table), directions(table)
     if options.figure:
         draw(table, options.figure)

@@ -97,8 +97,14 @@ def left_out(pins: int) -> dict[str, str]:
     """Models of `MODELS` that a data set of `pins` pins or this machine does not allow, and why."""
     reasons = {} if sasrec.installed() else {"sasrec": sasrec.INSTALL}
     if pins > EASE_PINS:
-        reasons["ease"] = f"it inverts a pins x pins matrix, and {pins:,} pins are more than {EASE_PINS:,}"
+        reasons["ease"] = too_many_for_ease(pins)
     return reasons
+
+
+def too_many_for_ease(pins: int) -> str:
+    """Why EASE does not take so many pins with users, and what does."""
+    limit = f"{pins:,} pins with users are more than {EASE_PINS:,}"
+    return f"it inverts a pins x pins matrix, and {limit}; itemknn, rp3beta and ials take so many"
 
 
 def _objectives(seed: int) -> list[PinnerFormerTraining]:

@@ -103,9 +103,10 @@ def hold_out(lake: Lake, cut: datetime, end: datetime, *, novel: bool = True) ->
         known = pd.MultiIndex.from_frame(before[key].drop_duplicates())
         after = after[~pd.MultiIndex.from_frame(after[key]).isin(known)]
     if after.empty:
+        mend = "hold out more days" if len(before) else "the data begins later: hold out fewer days"
         raise NothingHeldOut(
             f"no positive action between {cut} and {end} is on a pin older than {cut} and new to its user; "
-            "hold out more days"
+            f"{mend}"
         )
     after = after.sort_values(["user_id", "pin_id"], kind="stable")
     users, counts = np.unique(after["user_id"].to_numpy(), return_counts=True)

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from feature_repo.sequence import SequenceLog
 from training.data.graph import Context, GraphConfig, build_graph
+from training.evaluation import leave_one_out_models
 from training.evaluation import temporal_networks as networks
 from training.evaluation import temporal_spaces as spaces
 from training.evaluation.as_of import AsOf, Blend, Fit, Ints, Model, NotApplicable, Recommend, by_score
-from training.evaluation.leave_one_out_models import EASE_PINS
+from training.evaluation.histories import COLUMNS
 from training.evaluation.retrieval import popularity as most_popular
 from training.evaluation.sasrec import SasRecConfig
 from training.evaluation.seeded import Seeded
-from training.evaluation.temporal_spaces import OpenSentences, default_sentences, first_new
+from training.evaluation.temporal_spaces import OpenSentences, content_pins, default_sentences, first_new
+from training.light.rule_sources import POPULAR, Popular
 from training.models import baselines
 from training.models.baselines import Scorer
 from training.models.interests import Method
@@ -40,6 +43,20 @@ def popularity(known: AsOf) -> Recommend:
     return recommend
 
 
+def popular_by_topic(known: AsOf, *, sentences: OpenSentences = default_sentences) -> Recommend:
+    """The funnel's popular pins: of the whole catalogue and of the topics a user acted on lately, in turns."""
+    popular, pins = Popular.at(known.lake, known.cut), content_pins(known, sentences)
+    vocabulary = known.lake.contract().vocabulary
+    log = SequenceLog.from_actions(known.lake.read(ACTIONS.name, list(COLUMNS), end=known.cut))
+
+    def recommend(users: Ints, k: int) -> Ints:
+        lists = (popular.by_topic(log.sequence(u, known.cut_ms), vocabulary, pins)[0] for u in users.tolist())
+        rows = known.rows_of(users).tolist()
+        return np.stack([first_new(ids, known, row, k) for ids, row in zip(lists, rows, strict=True)])
+
+    return recommend
+
+
 def on_matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
     """A baseline of `training.models.baselines` on all that was taken before the cut."""
     return lambda known: by_score(known, baseline(known.matrix, **settings))
@@ -48,10 +65,8 @@ def on_matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
 def ease(known: AsOf, *, ridge: float) -> Recommend:
     """EASE, where its square of pins fits."""
     taken = int((np.diff(known.matrix.tocsc().indptr) > 0).sum())
-    if taken > EASE_PINS:
-        raise NotApplicable(
-            f"it inverts a pins x pins matrix, and {taken:,} pins with users are more than {EASE_PINS:,}"
-        )
+    if taken > leave_one_out_models.EASE_PINS:
+        raise NotApplicable(leave_one_out_models.too_many_for_ease(taken))
     return by_score(known, baselines.ease(known.matrix, ridge=ridge))
 
 
@@ -101,7 +116,10 @@ BY_WEIGHT = PixieConfig(steps=200_000, stop_pins=0, steps_by_degree=False, boost
 """Whole histories: steps by weight alone, no booster, the whole walk."""
 
 
-SOURCES = ("pixie", "pinnersage", "pinsage", "pinnerformer", "dcm", "conditional", "two_tower")
+SOURCES = (
+    *("pixie", "pinnersage", "pinsage", "pinnerformer", "dcm", "conditional", "two_tower"),
+    POPULAR,
+)
 """Models that a release can serve as sources: what `blended` is made of."""
 
 BLENDED = "blended"
@@ -159,6 +177,7 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
         "two_tower": Seeded(
             lambda seed: [partial(networks.two_tower, config=TwoTowerPipeline(), seed=seed, **read)]
         ),
+        POPULAR: partial(popular_by_topic, **read),
         BLENDED: Blend(SOURCES),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from training.models.interests import Association, Construction, InterestNetwork
 Ints = NDArray[np.int64]
 Progress = Callable[[str], None]
 
+ITEM, SOURCE = TopicAssociation.ITEM, TopicAssociation.SOURCE
 SEEDS = (7, 8, 9)
 MANY = 3
 """Interests from which a user counts as having many."""
@@ -175,26 +176,36 @@ def compare_conditional(
 ) -> Table:
     """Item against source interest, filtered and not, over held-out users who follow topics (`following`).
 
-    `overlap` is the share of explicit candidates (100 each) that a DCM of the same seed finds itself.
+    A third row is item interest learned from the engagements that source interest learns from: those whose
+    pin a topic brought. `overlap` is the share of explicit candidates (100 each) that a DCM of the same seed
+    finds itself.
     """
     known = {} if known is None else known
     config = config.model_copy(update={"construction": Construction.TOPICS})
-    runs: dict[TopicAssociation, list[Run]] = {TopicAssociation.ITEM: [], TopicAssociation.SOURCE: []}
+    brought = replace(period, train=period.train.where(period.train.sources > 0))
+    models = {
+        f"{ITEM} interest": (ITEM, period, ITEM.value),
+        f"{SOURCE} interest": (SOURCE, period, SOURCE.value),
+    }
+    if len(brought.train):
+        models[f"{ITEM} interest, of pins that a topic brought"] = (ITEM, brought, f"{ITEM} brought")
+    runs: dict[str, list[Run]] = {name: [] for name in models}
     for seed in seeds:
         settings = training.model_copy(update={"seed": seed})
-        keys = {a: f"{a} {_key(config, settings)}" for a in runs}
+        keys = {name: f"{start} {_key(config, settings)}" for name, (_, _, start) in models.items()}
         if not known.keys() >= set(keys.values()):
             implicit = Method.DCM.config(config)
             place = _place(checkpoints, _key(implicit, settings))
             dcm = fit_implicit(period, implicit, settings, checkpoints=place)[0]
-            for association, key in keys.items():
+        for name, (association, learned, _) in models.items():
+            key = keys[name]
+            if key not in known:
                 place = _place(checkpoints, key)
-                network = fit_conditional(period, config, settings, association, checkpoints=place)[0]
+                network = fit_conditional(learned, config, settings, association, checkpoints=place)[0]
                 known[key] = _conditional(period, followed, network, dcm)
-        for association, key in keys.items():
-            runs[association].append(known[key])
-            progress(_line(f"explicit, {association}, seed {seed}", known[key]))
-    return Table("explicit", tuple(Row(f"{a.value} interest", tuple(found)) for a, found in runs.items()))
+            runs[name].append(known[key])
+            progress(_line(f"explicit, {name}, seed {seed}", known[key]))
+    return Table("explicit", tuple(Row(name, tuple(found)) for name, found in runs.items()))
 
 
 def following(period: Period, followed: Mapping[int, Ints]) -> UserDays:

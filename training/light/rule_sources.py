@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from feature_repo.sequence import Sequence as ActionSequence
 from training.evaluation.histories import Histories
 from training.interests.engagements import followed
 from training.models.interactions import Pins
 from validation.lake import Lake
-from validation.tables import Polarity
+from validation.tables import Polarity, Vocabulary
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -79,11 +80,12 @@ class Popular:
             out[FOLLOWED_BOARDS] = [self._of_boards(user, seed) for user in users]
         if self.followed_topics:
             out[FOLLOWED_TOPICS] = [self._of_topics(user, seed) for user in users]
-        out[POPULAR] = [
-            self._popular([WHOLE_CATALOGUE, *own_topics(past, user, content)], BUDGETS[POPULAR])
-            for user in users
-        ]
+        out[POPULAR] = [self.by_topic(past.sequence(user), past.vocabulary, content) for user in users]
         return out
+
+    def by_topic(self, acted: ActionSequence, vocabulary: Vocabulary, content: Pins) -> Listed:
+        """Popular pins of the whole catalogue and of the `own_topics` in turns."""
+        return self._popular([WHOLE_CATALOGUE, *own_topics(acted, vocabulary, content)], BUDGETS[POPULAR])
 
     def _of_boards(self, user: int, seed: int) -> Listed:
         drawn = np.random.default_rng((seed, user, 2)).permutation(self.followed_boards.get(user, _NONE))
@@ -100,11 +102,10 @@ class Popular:
         return in_turns([(ids[:PER_TOPIC], scores[:PER_TOPIC]) for ids, scores in lists], budget)
 
 
-def own_topics(past: Histories, user: int, content: Pins) -> list[int]:
-    """Topics of the pins of the user's newest positive actions, most frequent first."""
-    sequence = past.sequence(user)
-    positive = np.isin(sequence.actions, past.vocabulary.codes(Polarity.POSITIVE))
-    ids = np.unique(sequence.pin_ids[positive][:RECENT])
+def own_topics(acted: ActionSequence, vocabulary: Vocabulary, content: Pins) -> list[int]:
+    """Topics of the pins of a user's newest positive actions, most frequent first."""
+    positive = np.isin(acted.actions, vocabulary.codes(Polarity.POSITIVE))
+    ids = np.unique(acted.pin_ids[positive][:RECENT])
     topics = content.topics[np.isin(content.ids, ids)]
     values, counts = np.unique(topics[topics > 0], return_counts=True)
     return values[np.lexsort((values, -counts))][:OWN_TOPICS].tolist()

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.benchmarks.pinnersage_clusters import WAYS, Trees, at_equal_counts, nearness
 from training.evaluation.pinnersage_alpha import AlphaConfig
+from training.evaluation.pinnersage_protocol import METRICS, TableConfig, days_to_predict
 from training.evaluation.pinnersage_table import (
     DIRECTIONS,
     LAST_PIN,
-    METRICS,
     SAMPLE_1,
     WARD,
     Table,
-    TableConfig,
     pinnersage_table,
 )
 from training.evaluation.user_embeddings import (
@@ -182,3 +182,17 @@ def test_other_clusterings_and_the_average():
     np.testing.assert_allclose(decay_average(points, 0.01)[0], mean / np.linalg.norm(mean), rtol=1e-5)
     centroids = interests_of(points, labels, 0.01, centroid=True).vectors
     np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, rtol=1e-5)
+
+
+def test_one_cluster_and_a_cluster_a_pin_are_the_same_by_every_clustering():
+    pins, actions, _ = world(seed=5, users=12)
+    days = list(days_to_predict(pins, actions, None, END, CONFIG))
+    trees = [Trees(points_of(day.past, day.midnight_ms, PinnerSageConfig())) for day in days]
+    sums = at_equal_counts(pins, days, trees, actions.users, (1, 3, 1000), CONFIG)
+    value = dict(zip(sums.methods, sums.values().tolist(), strict=True))
+    for count in (1, 1000):
+        assert len({tuple(value[f"{way} {count}"]) for way in WAYS if way != "Ward, centroids"}) == 1
+    assert value["Ward 3"][0] > 0.8 > 0.5 > value["Ward 1"][0], "three topics"
+    near = np.array([nearness(pins, day, of, (1, 3)) for day, of in zip(days, trees, strict=True)]).mean(axis=0)
+    assert near[0, 2] == 1 and 1 < near[1, 2] < 3, "a day's pins are of one to three topics"
+    assert near[1, 1] > near[1, 0] > 0.9, "the mean of noisy pins is nearer than any of them"

@@ -164,6 +164,8 @@ def test_repeats_and_wrong_shapes_are_refused(lake: Lake) -> None:
         evaluate(np.zeros((2, 5), dtype=int), held, ks=(5,))
     with pytest.raises(NothingHeldOut, match="hold out more days"):
         hold_out(lake, END, END + timedelta(days=1))
+    with pytest.raises(NothingHeldOut, match="the data begins later: hold out fewer days"):
+        hold_out(lake, START - timedelta(days=10_000), END)
 
 
 def test_a_sample_is_a_part_of_the_whole(lake: Lake) -> None:

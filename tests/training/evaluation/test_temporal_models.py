@@ -13,7 +13,13 @@ import pytest
 
 from tests.training.data.lakes import write_lake
 from training.data.graph import GraphConfig
-from training.evaluation import sasrec, temporal_models, temporal_networks, temporal_spaces
+from training.evaluation import (
+    leave_one_out_models,
+    sasrec,
+    temporal_models,
+    temporal_networks,
+    temporal_spaces,
+)
 from training.evaluation.as_of import AsOf, Blend, Fit, Model, NotApplicable, Recommend
 from training.evaluation.seeded import Seeded, variants_of
 from training.evaluation.temporal import evaluate
@@ -67,7 +73,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return planted(tmp_path_factory.mktemp("lake"))
 
 
-ONCE = ("popularity", "itemknn", "rp3beta", "ease")
+ONCE = ("popularity", "popular_by_topic", "itemknn", "rp3beta", "ease")
 """Models without randomness."""
 
 
@@ -101,11 +107,12 @@ def fitted(
 
 def test_every_model_finds_the_planted_groups(lake: Lake) -> None:
     report = evaluate(lake, planted_models(), days=1, at=(10,), seeds=(0,), against="popularity")
-    blind = 10 / (GROUPS * GROUP_PINS)
+    blind, half = 10 / (GROUPS * GROUP_PINS), {"popular_by_topic"}  # every other pin of its list is any group's
     assert report.row("popularity").mean("Recall@10") < 3 * blind
     for name in set(planted_models()) - {"popularity"}:
         row = report.row(name)
-        assert row.mean("Recall@10") > 0.2, name  # ten of about 25 new pins of the group: 0.4 at best
+        least = 0.15 if name in half else 0.2  # ten of about 25 new pins of the group: 0.4 at best
+        assert row.mean("Recall@10") > least, name
         assert report.difference(name, "popularity", "Recall@10").mean > 0.1
     assert not report.skipped
     assert {row.model: len(row.seeds) for row in report.rows} == {
@@ -158,7 +165,7 @@ def test_actions_weigh_by_their_polarity() -> None:
 
 def test_what_the_data_does_not_allow(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = AsOf.of(lake, CUT)
-    monkeypatch.setattr(temporal_models, "EASE_PINS", 10)
+    monkeypatch.setattr(leave_one_out_models, "EASE_PINS", 10)
     with pytest.raises(NotApplicable, match="160 pins with users are more than 10"):
         temporal_models.ease(known, ridge=250.0)
     bare = lake.read("pins").assign(title=None, topics=None)

@@ -10,7 +10,7 @@ from tests.benchmarks.interests_directions import found
 from training.interests.tables import Row, Run, Table
 
 USERS = np.array([1, 1, 1, 2, 3, 3])
-INTERESTS = np.array([4, 4, 4, 1, 3, 3])
+GROUPS = {"3+": np.array([True, True, True, False, True, True])}
 
 
 def row(name: str, *seeds: list[int]) -> Row:
@@ -20,7 +20,7 @@ def row(name: str, *seeds: list[int]) -> Row:
 
 def test_a_difference_is_that_of_the_hit_rates() -> None:
     table = Table("counts", (row("K=2", [1, 200, 200, 200, 200, 200]), row("K=7", [1, 2, 3, 200, 5, 2000])))
-    differences = dict(found(table, USERS, INTERESTS))
+    differences = dict(found(table, USERS, GROUPS))
     assert {name.partition(",")[0] for name in differences} == {"K=7 > K=2"}
     at_100 = differences["K=7 > K=2, HR@100"]
     assert at_100.mean == pytest.approx(4 / 6 - 1 / 6)
@@ -34,6 +34,6 @@ def test_a_difference_is_that_of_the_hit_rates() -> None:
 def test_seeds_stand_beside_the_interval_over_users() -> None:
     low, high = [1, 200, 200, 1, 200, 200], [1, 1, 1, 1, 1, 1]
     table = Table("routing", (row("neither", low, high), row("both", high, high)))
-    spread = dict(found(table, USERS, INTERESTS))["both > neither, HR@100"]
+    spread = dict(found(table, USERS, GROUPS))["both > neither, HR@100"]
     assert spread.mean == pytest.approx(1 / 3)
     assert spread.seeds == pytest.approx(np.std([2 / 6, 1.0], ddof=1))

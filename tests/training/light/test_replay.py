@@ -70,7 +70,8 @@ def test_rules_know_what_was_known_at_the_cut(lake: Lake) -> None:
 
 def test_the_topics_of_what_a_user_did(lake: Lake) -> None:
     past = Histories.before(lake, hold_out(lake, CUT, CUT + DAY))
-    assert [own_topics(past, user, catalogue(lake)) for user in (1, 3)] == [[1], []], "hides do not count"
+    topics = [own_topics(past.sequence(user), past.vocabulary, catalogue(lake)) for user in (1, 3)]
+    assert topics == [[1], []], "hides do not count"
 
 
 def test_lists_in_turns() -> None:
