@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bentos.shared_parts import SharedParts
@@ -49,10 +50,14 @@ def load_networks(manifest: ReleaseManifest, roles: tuple[Learned, ...], shared:
     from training.models.two_tower import TwoTower
 
     torch.set_num_threads(1)
-    kinds = {
-        Learned.PINNERFORMER: PinnerFormer,
-        Learned.DCM: InterestNetwork,
-        Learned.CONDITIONAL: InterestNetwork,
-        Learned.TWO_TOWER: TwoTower,
+
+    def interests(folder: Path) -> InterestNetwork:
+        return InterestNetwork.load(folder).serving()
+
+    load = {
+        Learned.PINNERFORMER: PinnerFormer.load,
+        Learned.DCM: interests,
+        Learned.CONDITIONAL: interests,
+        Learned.TWO_TOWER: TwoTower.load,
     }
-    return Networks(**{role: shared.of(part, kinds[role].load) for role, part in parts.items()})
+    return Networks(**{role: shared.of(part, load[role]) for role, part in parts.items()})

@@ -8,6 +8,7 @@ conditions.py  histories to conditions: capsules, attention, tokens, sub-sequenc
 network.py     the model; save and load
 loss.py        association, sampled softmax
 frequency.py   streaming logQ
+serving.py     the user tower on NumPy arrays, for one request
 inference.py   vectors of all pins, one user's embeddings
 budgets.py     one search an embedding at the price of a single one
 """

@@ -107,6 +107,27 @@ def test_a_user_alone_is_the_user_among_others() -> None:
     torch.testing.assert_close(embed_users(made, alone).vectors, embed_users(made, padded).vectors)
 
 
+@pytest.mark.parametrize(
+    "tower", [UserTowerConfig(), UserTowerConfig(layers=2, heads=4, blocks=3, residual=False)]
+)
+def test_a_served_network_says_what_a_trained_one_says(tower: UserTowerConfig) -> None:
+    config = BASE.model_copy(update={"user_tower": tower})
+    implicit, explicit = (network(m.config(config)) for m in (Method.DCM, Method.CONDITIONAL))
+    for actions in (0, 1, 25):
+        vectors, signs, times, _ = some_history(implicit, actions)
+        seen = history(vectors, signs, times, 10_000_000, length=30)
+        wanted = [user_embeddings(implicit, seen), topic_embeddings(explicit, seen, np.array([8, 3, 99]))]
+        served = [
+            user_embeddings(implicit.serving(), seen),
+            topic_embeddings(explicit.serving(), seen, np.array([8, 3, 99])),
+        ]
+        for told, trained in zip(served, wanted, strict=True):
+            np.testing.assert_allclose(told.vectors, trained.vectors, atol=1e-5)
+            np.testing.assert_array_equal(told.weights, trained.weights)
+            np.testing.assert_array_equal(told.topics, trained.topics)
+        implicit, explicit = (network(m.config(config)) for m in (Method.DCM, Method.CONDITIONAL))
+
+
 def test_a_history_knows_nothing_of_later() -> None:
     made = network(Method.DCM.config(BASE))
     vectors, signs, times, _ = some_history(made, 12)
