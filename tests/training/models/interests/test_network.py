@@ -107,25 +107,24 @@ def test_a_user_alone_is_the_user_among_others() -> None:
     torch.testing.assert_close(embed_users(made, alone).vectors, embed_users(made, padded).vectors)
 
 
-@pytest.mark.parametrize(
-    "tower", [UserTowerConfig(), UserTowerConfig(layers=2, heads=4, blocks=3, residual=False)]
-)
-def test_a_served_network_says_what_a_trained_one_says(tower: UserTowerConfig) -> None:
+TOWERS = (UserTowerConfig(), UserTowerConfig(layers=2, heads=4, blocks=3, residual=False))
+
+
+@pytest.mark.parametrize("tower", TOWERS, ids=["default", "deeper"])
+@pytest.mark.parametrize("actions", [0, 1, 25])
+def test_a_served_network_says_what_a_trained_one_says(tower: UserTowerConfig, actions: int) -> None:
     config = BASE.model_copy(update={"user_tower": tower})
-    implicit, explicit = (network(m.config(config)) for m in (Method.DCM, Method.CONDITIONAL))
-    for actions in (0, 1, 25):
-        vectors, signs, times, _ = some_history(implicit, actions)
-        seen = history(vectors, signs, times, 10_000_000, length=30)
-        wanted = [user_embeddings(implicit, seen), topic_embeddings(explicit, seen, np.array([8, 3, 99]))]
-        served = [
-            user_embeddings(implicit.serving(), seen),
-            topic_embeddings(explicit.serving(), seen, np.array([8, 3, 99])),
-        ]
-        for told, trained in zip(served, wanted, strict=True):
-            np.testing.assert_allclose(told.vectors, trained.vectors, atol=1e-5)
-            np.testing.assert_array_equal(told.weights, trained.weights)
-            np.testing.assert_array_equal(told.topics, trained.topics)
-        implicit, explicit = (network(m.config(config)) for m in (Method.DCM, Method.CONDITIONAL))
+    implicit = network(Method.DCM.config(config))
+    explicit = network(config.model_copy(update={"construction": Construction.TOPICS}))
+    vectors, signs, times, _ = some_history(implicit, actions)
+    seen = history(vectors, signs, times, 10_000_000, length=30)
+    asked = np.array([8, 3, 99])
+    trained = user_embeddings(implicit, seen), topic_embeddings(explicit, seen, asked)
+    served = user_embeddings(implicit.serving(), seen), topic_embeddings(explicit.serving(), seen, asked)
+    for told, wanted in zip(served, trained, strict=True):
+        np.testing.assert_allclose(told.vectors, wanted.vectors, atol=1e-5)
+        np.testing.assert_array_equal(told.weights, wanted.weights)
+        np.testing.assert_array_equal(told.topics, wanted.topics)
 
 
 def test_a_history_knows_nothing_of_later() -> None:
