@@ -21,7 +21,7 @@ from validation.events import CandidateRecord, Reached
 
 STREAM = "candidates"
 _DRAWS = 11
-"""The stream of a request's generator that decides what is logged."""
+"""Which draw decides what is logged; the pins that were cut are drawn from the request's stream after it."""
 
 
 class CandidateSample(BaseModel):

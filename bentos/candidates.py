@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 
 
 SOURCES, KINDS = Interned(), Interned()
+"""Names of candidate sources, and of what anchors are, as candidates hold them."""
 
 
 @dataclass(frozen=True, slots=True)

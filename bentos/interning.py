@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.int16]
 
+MOST = 2**15
+
 
 class Interned:
     """A few names and their codes, for the life of the process. Thread-safe.
 
-    Names are those that code or a service of ours gives, never a client's: none is ever forgotten.
+    Names are those that our own code gives, never a request's: none is ever forgotten. Raises OverflowError for
+    more than MOST of them.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,8 @@ class Interned:
 
     def _added(self, name: str) -> int:
         with self._door:
+            if len(self._names) == MOST:
+                raise OverflowError(f"{name!r} would be name {MOST + 1}; names are few, and not a request's")
             if name not in self._codes:
                 self._names = np.append(self._names, name)
                 self._codes[name] = len(self._names) - 1  # last: who finds a code finds its name

@@ -162,15 +162,16 @@ def _live(line: Line, settings: Settings, open_parts: Open) -> None:
 
 
 async def _answer(parts: HomefeedParts, frame: Frame, line: Line) -> None:
-    api, _, body = frame.body.partition(b"\n")
+    name, _, body = frame.body.partition(b"\n")
+    api = name.decode(errors="replace")
     try:
-        answer = await parts.answer(api.decode(), REQUESTS[api.decode()].model_validate_json(body))
+        answer = await parts.answer(api, REQUESTS[api].model_validate_json(body))
     except RequestError as error:
         told = [error.name, error.message, int(error.http_status), error.retry_after_s]
         line.say(Kind.REFUSAL, orjson.dumps(told), frame.number)
     except Exception as error:
         # The service says that it failed; what and where is for this process's log.
-        logger.exception("a request for %s failed", api.decode())
+        logger.exception("a request for %s failed", api)
         line.say(Kind.FAILURE, repr(error).encode(), frame.number)
     else:
         line.say(Kind.ANSWER, answer, frame.number)

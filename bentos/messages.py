@@ -155,9 +155,10 @@ class FeedPin(Pin):
     )
 
 
+# Reports are no models: an answer makes dozens of them, of what needs no validation.
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """One stage of the funnel in this very answer. Not validated: an answer makes dozens of these."""
+    """One stage of the funnel in this very answer."""
 
     name: str
     count: Annotated[int, Field(description="Pins left after it.")]

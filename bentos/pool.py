@@ -291,12 +291,15 @@ class Pool:
     def _flies(self, group: Group) -> None:
         """Somebody waits for the group from now on, and what it does is looked at."""
         self._flying.add(group)
-        if not self._looking:
-            self._looking = True
-            threading.Thread(target=self._look_on, name="looks", daemon=True).start()
-        elif self._resting:
+        if self._resting:
             self._resting = False
             self._looks.notify()
+        elif not self._looking:
+            try:
+                threading.Thread(target=self._look_on, name="looks", daemon=True).start()
+                self._looking = True
+            except RuntimeError as error:
+                logger.error("no deadline is kept until a thread can be started: %s", error)
 
     def _look_on(self) -> None:
         """Look at what is in the air while anybody waits, and for REST_S after; the more often, the more can
@@ -312,6 +315,7 @@ class Pool:
                         return
                     self._resting = True
                     self._looks.wait_for(lambda: not self._resting)
+                    seen = time.perf_counter()
                 self._looks.wait(WAITS_S if self._line or self._arrivals else LATE_S)
             self._look()
 

@@ -6,6 +6,7 @@ bentoml serve bentos.ranking:Ranking
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import bentoml
@@ -127,7 +128,7 @@ async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
             f"release {release.version} has no light ranker and no two-tower; its manifest says why under"
             " `skipped`"
         )
-    feed.parts = brought(request)
+    feed.parts = brought(request, release.light.spec.sources if release.light else ())
     await read_user(feed, parts.pool, READ_DEADLINE_MS, parts.last_good)
     if release.light_by == light_scores.LIGHT:
         check_all_brought(request)
@@ -136,15 +137,19 @@ async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
     return LightAnswer(release=release.version, scores=scores.tolist())
 
 
-def brought(request: LightRequest) -> list[Candidates]:
-    """What the sources of a request brought. Raises LimitOutOfRange, BadId."""
+def brought(request: LightRequest, known: Sequence[str]) -> list[Candidates]:
+    """What the sources of a request brought; the names of those not `known` say nothing to the trees, and are
+    one. Raises LimitOutOfRange, BadId."""
     total = sum(len(one.pin_ids) for one in request.brought)
     if total > MAX_BROUGHT:
         raise LimitOutOfRange(f"the sources brought {total} pins; send at most {MAX_BROUGHT}")
     for one in request.brought:
         if len(one.pin_ids) != len(one.scores):
             raise BadId(f"source {one.source} has {len(one.pin_ids)} pins and {len(one.scores)} scores")
-    return [Candidates.of(one.source, one.pin_ids, one.scores, 0, "") for one in request.brought]
+    return [
+        Candidates.of(one.source if one.source in known else "other", one.pin_ids, one.scores, 0, "")
+        for one in request.brought
+    ]
 
 
 def check_all_brought(request: LightRequest) -> None:

@@ -20,7 +20,7 @@ from validation.queries import logged
 STREAM = "rankings"
 
 _DRAW = 21
-"""The stream of a request's generator that decides whether it is logged."""
+"""Which draw decides whether a request is logged."""
 
 _DEGRADED = ("user:", "pins:", "vectors:")
 """What an answer says that went on without features."""

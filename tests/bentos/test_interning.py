@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
+from bentos import interning
 from bentos.interning import Interned
 
 
@@ -25,3 +27,12 @@ def test_threads_agree() -> None:
         codes = list(threads.map(lambda n: made.code(f"name {n % 20}"), range(400)))
     assert len(set(codes)) == 20
     assert made.names(np.array(codes, np.int16)).tolist() == [f"name {n % 20}" for n in range(400)]
+
+
+def test_names_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interning, "MOST", 2)
+    made = Interned()
+    codes = made.codes(["a", "b"])
+    with pytest.raises(OverflowError, match="'c' would be name 3"):
+        made.code("c")
+    assert made.names(codes).tolist() == ["a", "b"] and made.code("b") == codes[1]

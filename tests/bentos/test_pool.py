@@ -6,6 +6,7 @@ import asyncio
 import gc
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -111,26 +112,47 @@ def test_what_a_coroutine_held_goes_with_it(pool: Pool) -> None:
         gc.enable()
 
 
-def test_one_that_is_begun_here_goes_on_elsewhere_and_waits_for_its_turn(pool: Pool) -> None:
+def test_one_that_is_begun_here_waits_for_its_turn_elsewhere(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_look", lambda: None)  # nobody else may hand the work out
+    pool._width = 1
     told: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+    order: list[str] = []
+    begun, let_go = threading.Event(), threading.Event()
 
-    async def feed(*, wrongly: bool) -> tuple[int, int, int]:
-        here, store = threading.get_ident(), await pool.call("store", 20_000, threading.get_ident)
-        if wrongly:
-            wrong()
-        return here, store, await pool.drive(after())
+    async def heard(name: str) -> int:
+        order.append(f"{name} heard")
+        return await pool.drive(answered(name))
 
-    async def after() -> int:
+    async def answered(name: str) -> int:
+        begun.set()
+        let_go.wait(20)
+        order.append(await pool.call("store", 20_000, lambda: name))
         return threading.get_ident()
 
-    pool.begin(feed(wrongly=False), lambda *end: told.put(end))
-    (here, store, driven), error = told.get(timeout=20)  # type: ignore[misc]
-    assert error is None and here == threading.get_ident() not in (store, driven)
-    pool.begin(feed(wrongly=True), lambda *end: told.put(end))
+    for name in ("first", "second"):
+        pool.begin(heard(name), lambda *end: told.put(end))
+        assert begun.wait(20)
+    let_go.set()
+    ends = [told.get(timeout=20) for _ in range(2)]
+    assert order == ["first heard", "second heard", "first", "second"]
+    assert threading.get_ident() not in {thread for thread, _ in ends} and {error for _, error in ends} == {
+        None
+    }
+
+
+def test_one_that_is_begun_tells_its_error(pool: Pool) -> None:
+    told: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+
+    async def failing() -> int:
+        return await pool.call("store", 20_000, wrong)
+
+    pool.begin(failing(), lambda *end: told.put(end))
     assert isinstance(told.get(timeout=20)[1], ValueError)
     pool.close()
     with pytest.raises(RuntimeError, match="closed"):
-        pool.begin(after(), lambda *end: None)
+        pool.begin(failing(), lambda *end: None)
 
 
 def test_many_at_once_each_get_their_own(pool: Pool) -> None:
@@ -223,11 +245,11 @@ def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
 
 
 def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, refused = threading.Thread.start, [3]
+    real, refused = threading.Thread.start, {"store": 3, "looks": 1}
 
     def start(thread: threading.Thread) -> None:
-        if thread.name == "store" and refused[0]:
-            refused[0] -= 1
+        if refused.get(thread.name):
+            refused[thread.name] -= 1
             raise RuntimeError("can't start new thread")
         real(thread)
 
@@ -239,7 +261,9 @@ def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypat
     async def main() -> list[int]:
         return await asyncio.gather(pool.call("store", 20_000, lambda: 2), pool.drive(feed()))
 
-    assert run(main()) == [2, 1] and refused == [0]
+    assert run(main()) == [2, 1] and set(refused.values()) == {0}
+    with pytest.raises(TimeoutError):
+        run(pool.call("store", 50, lambda: time.sleep(1)))
 
 
 def test_a_closed_pool_takes_none(pool: Pool) -> None:

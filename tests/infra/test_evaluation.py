@@ -176,7 +176,7 @@ def test_nothing_held_out(tmp_path: Path) -> None:
     """One pin that everybody saves every day: nothing is new to anybody."""
     days = [START + pd.Timedelta(days=day) for day in range(DAYS)]
     home = made(tmp_path, [(f"user-{user}", "pin-1", day) for user in range(USERS) for day in days])
-    assert "hold out more days" in refused(home, "-m", "popularity")
+    assert "the data begins later: hold out fewer days" in refused(home, "-m", "popularity")
     assert "nothing to hold out" in refused(home, "-m", "popularity", "--protocol", "leave-one-out")
 
 

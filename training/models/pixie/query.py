@@ -117,12 +117,18 @@ def history_query(
     return Query.of(ids[used], by_action[used] * 0.5 ** (age_days / half_life_days), exclude=refused)
 
 
+CODES = 128
+"""Codes of actions: a sequence holds them in a signed byte."""
+
+
 def _weights(action_weights: Mapping[int, float]) -> Floats:
-    """(256,) the weight of each code."""
+    """(CODES,) the weight of each code."""
     if any(weight != weight for weight in action_weights.values()):
         raise ValueError("an action's weight is NaN")
-    by_code = np.zeros(256)
-    by_code[list(action_weights)] = list(action_weights.values())
+    by_code = np.zeros(CODES)
+    for code, weight in action_weights.items():
+        if 0 <= code < CODES:
+            by_code[code] = weight
     return by_code
 
 
