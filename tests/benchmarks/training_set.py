@@ -154,7 +154,7 @@ def _answers(rng: np.random.Generator, shown: pd.DataFrame, contract: Contract, 
 
 def run(folder: Path, name: str, days: int, pins: int) -> dict[str, float]:
     """One step in a process of its own, whose last line is what it took."""
-    done = subprocess.run(_command(folder, name, days, pins), check=True, capture_output=True, text=True)
+    done = subprocess.run(_command(folder, name, days, pins), check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
