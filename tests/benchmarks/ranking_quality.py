@@ -51,12 +51,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--batch-rows", type=int, default=256)
+    parser.add_argument("--attention", choices=["compares", "drawn"], default="compares", help="how it begins")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)
     recipe = TransActRecipe(max_epochs=args.epochs)
     changed = {"batch_rows": args.batch_rows, "learning_rate": args.rate}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
+    if args.attention == "drawn":
+        sequence = recipe.sequence.model_copy(update={"candidate_token": False})
+        recipe = recipe.model_copy(update={"sequence": sequence, "attention_start": None})
     long_term = "long and short term" in args.parts
     data = load(Home.at(args.home), tuple(args.days), args.kept, args.requests, long_term)
     known = rv.variants(data.positives, recipe)

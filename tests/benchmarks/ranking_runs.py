@@ -113,6 +113,8 @@ class Data:
 
     def known(self, variant: Variant) -> Known:
         log = self.positive_log if variant.positive_only else self.log
+        if variant.one_type:
+            log = replace(log, actions=np.ones_like(log.actions))
         return Known(log, self.pins, self.long_term if variant.long_term else None)
 
     def spec(self, variant: Variant) -> FeatureSpec:

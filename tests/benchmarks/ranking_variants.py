@@ -34,6 +34,8 @@ class Variant:
     """Interaction features that read the sequence are given as well."""
     positive_only: bool = False
     """Actions that are no positive ones are taken out of the sequence."""
+    one_type: bool = False
+    """Every action of the sequence is of one type: nothing but types is taken away, attention begins alike."""
     long_term: bool = False
     """PinnerFormer's vector of the user is read."""
 
@@ -58,7 +60,7 @@ def variants(positives: tuple[int, ...], recipe: TransActRecipe) -> dict[str, Va
         Variant(AVERAGE, {"fusion": Fusion.AVERAGE}),
         Variant(BST, {"fusion": Fusion.APPEND}),
         Variant(BST_POSITIVE, {"fusion": Fusion.APPEND}, positive_only=True),
-        Variant(NO_TYPES, {"action_dim": 0}),
+        Variant(NO_TYPES, one_type=True),
         Variant(NO_POSITION, position=False),
         Variant(EVERYTHING, everything=True),
         Variant(LONG_TERM, {"fusion": Fusion.NONE}, long_term=True),

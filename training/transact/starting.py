@@ -32,7 +32,7 @@ LOUDNESS = 2.0
 class AttentionStart(BaseModel):
     """How the first layer begins to compare."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sharpness: float = Field(12.0, gt=0)
     """Score of a pin that is the candidate; one at a right angle has 0."""
@@ -56,7 +56,7 @@ def begun(
     network = seeded(config, examples.pins.content.shape[1], seed)
     network.learn_scale(torch.from_numpy(examples.features))
     if attention is not None:
-        content = examples.pins.content
+        content = examples.pins.content[examples.pins.content.any(axis=1)]  # a pin without says nothing
         project_on_components(network, content)
         if config.sequence.encodes and config.sequence.tokens == "concat":
             compare(network, content, attention)
@@ -68,22 +68,28 @@ def begun(
 def project_on_components(network: TransAct, content: NDArray[np.float32]) -> None:
     """Pins' vectors begin as the principal components of `content` (p, P), of unit mean square.
 
-    Of as many columns, these keep most of what makes two pins alike.
+    Of as many columns, these keep most of what makes two pins alike. Pins that are all alike have none: their
+    vectors stay as drawn.
     """
-    content = content[content.any(axis=1)].astype(np.float64)
+    content = content.astype(np.float64)
     if len(content) < 2:
         return
     _, axes = np.linalg.eigh(np.cov(content.T))
     axes = axes[:, ::-1][:, : network.config.sequence.pin_dim].T  # (pin_dim or P, P)
     size = np.sqrt(np.mean((content @ axes.T) ** 2) * network.content_dim)
+    if not size > 1e-3:  # all alike, and what is left is rounding
+        return
     with torch.no_grad():
         network.project.weight[: len(axes)] = torch.from_numpy(axes / size)
 
 
 @torch.no_grad()
 def compare(network: TransAct, content: NDArray[np.float32], start: AttentionStart) -> None:
-    """The first head of the first layer begins to compare pins, as long as those of `content` (p, P) are on
-    average; see the module. For tokens whose parts stand side by side."""
+    """The first head of the first layer begins to compare pins, as long as those of `content` (p, P), which
+    all have a vector, are on average; see the module. For tokens whose parts stand side by side.
+
+    With fewer than four action columns no kinds are written, and the candidate's own token has no threshold.
+    """
     config, layer = network.config.sequence, network.sequence.layers[0]
     wide = config.width // config.heads
     dims = min(config.pin_dim, wide - 1)
@@ -91,7 +97,7 @@ def compare(network: TransAct, content: NDArray[np.float32], start: AttentionSta
     query, key, _ = layer.qkv.weight.split(config.width)
     pins = network.pins(torch.from_numpy(content))
     length = float((pins[:, :dims] ** 2).sum(dim=1).mean())
-    if not length > 0:  # no pin has a vector
+    if not length > 0:  # no pin has a vector, or a head no room for one
         return
     same = (start.sharpness * wide**0.5 / length) ** 0.5 * torch.eye(dims)
     query[: dims + 1], key[: dims + 1] = 0.0, 0.0
@@ -111,10 +117,11 @@ def compare(network: TransAct, content: NDArray[np.float32], start: AttentionSta
 
 def _write_kinds(network: TransAct) -> None:
     """Kinds of action stand in the first half of a token's action columns, and what attention finds of them in
-    the other half, whose last column is left to mark the candidate's own token."""
+    the other half, whose last column is left to mark the candidate's own token. Kinds beyond the first head's
+    width share its columns."""
     config, layer = network.config.sequence, network.sequence.layers[0]
     half = config.action_dim // 2
-    kinds, value = half - 1, layer.qkv.weight[2 * config.width :]
+    kinds, value = min(half - 1, config.width // config.heads), layer.qkv.weight[2 * config.width :]
     weight = network.sequence.action.weight
     codes = torch.arange(1, len(weight))  # 0 is padding
     weight[1:, kinds:] = 0.0

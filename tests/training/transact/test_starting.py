@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.training.transact.planted import ACTIONS, GROUPS, pin_table, world
 from training.evaluation.metrics import auc
 from training.models.pinnability import FeatureSpec
 from training.models.transact import Fusion, Head, SequenceConfig, TransAct, TransActConfig
-from training.transact.examples import Examples, Known
+from training.models.transact.network import seeded
+from training.transact.examples import Examples, Known, PinTable
 from training.transact.fitting import TransActRecipe, fit_transact
 from training.transact.starting import AttentionStart, begun
 from training.transact.trainer import TransActTraining
@@ -28,10 +32,21 @@ def examples() -> Examples:
     return Examples.of(block, log, pin_table(), SPEC)
 
 
-def network(**changes: object) -> TransAct:
-    sequence = SEQUENCE.model_copy(update=changes)
+def network(known: Examples | None = None, **changes: object) -> TransAct:
+    sequence = SequenceConfig.model_validate(SEQUENCE.model_dump() | changes)
     config = TransActConfig(spec=SPEC, sequence=sequence, heads=HEADS, cross_layers=1, deep=(16,), wide=True)
-    return begun(config, examples(), ACTIONS, 1.0, 0, AttentionStart()).eval()
+    return begun(config, known or examples(), ACTIONS, 1.0, 0, AttentionStart()).eval()
+
+
+def with_content(change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Examples:
+    block, log = world(ROWS)
+    table = pin_table()
+    return Examples.of(block, log, PinTable(*change(table.ids, table.content)), SPEC)
+
+
+def same(one: TransAct, other: TransAct) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 @torch.no_grad()
@@ -59,6 +74,39 @@ def test_attention_begins_with_pins_like_the_candidate_and_with_its_own_token_wi
     assert 0.2 < there.float().mean() < 0.8
     assert float(found[there].min()) > 0.9
     assert float(weights[~there, 0].min()) > 0.9
+
+
+def test_pins_without_a_vector_leave_the_start_as_it_is() -> None:
+    def more(ids: np.ndarray, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.append(ids, ids + len(ids)), np.append(content, np.zeros_like(content), axis=0)
+
+    assert same(network(), network(with_content(more)))
+
+
+@pytest.mark.parametrize("pins", [0, 1, 80])
+def test_pins_that_are_all_alike_have_no_components(pins: int) -> None:
+    def alike(ids: np.ndarray, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return ids[:pins], np.repeat(np.eye(8, dtype=np.float32)[:1], pins, axis=0)
+
+    begins = network(with_content(alike))
+    assert all(bool(value.isfinite().all()) for value in begins.state_dict().values())
+    assert torch.equal(begins.project.weight, seeded(begins.config, 8, 0).project.weight)
+
+
+def test_what_is_written_of_kinds_stays_in_the_first_head() -> None:
+    # width 36 in 12 heads of 3: more kinds than columns of a head
+    begins = network(action_dim=24, heads=12)
+    drawn, layer = seeded(begins.config, 8, 0).sequence.layers[0], begins.sequence.layers[0]
+    rows = [part * begins.config.sequence.width + at for part in range(3) for at in range(3, 36)]
+    assert torch.equal(layer.qkv.weight[rows], drawn.qkv.weight[rows])
+    assert torch.equal(layer.out.weight[:12, 3:], drawn.out.weight[:12, 3:])
+    network(action_dim=24, heads=36)  # a head of one column has no room to compare
+
+
+@pytest.mark.parametrize("wrong", [{"sharpness": np.inf}, {"threshold": np.nan}, {"sharpness": 0.0}])
+def test_a_start_is_of_finite_numbers(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        AttentionStart(**wrong)
 
 
 def test_few_rows_are_enough_for_what_attention_begins_with() -> None:
