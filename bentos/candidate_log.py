@@ -7,12 +7,11 @@ score.
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from bentos.candidates import concatenate
+from bentos.digests import record_id
 from bentos.event_log import RecordLog
 from bentos.features import Floats, Ints
 from bentos.feed import Feed, Surface
@@ -106,5 +105,4 @@ _STAGES = tuple(Reached)
 
 def candidate_id(request_id: int, pin_id: int, source: str) -> int:
     """A 63-bit id that the same candidate of the same request always has."""
-    digest = hashlib.blake2b(f"{request_id}:{pin_id}:{source}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 1) or 1
+    return record_id(f"{request_id}:{pin_id}:{source}".encode())

@@ -46,7 +46,7 @@ class Candidates:
     @property
     def source(self) -> str:
         """The name of the first one's source."""
-        return str(self.sources[0])
+        return str(SOURCES.names(self.source_codes[:1])[0])
 
     @classmethod
     def none(cls) -> Candidates:

@@ -44,7 +44,7 @@ from bentos.messages import (
 )
 from bentos.opened_service import OpenedService
 from bentos.page_app import front_door, page
-from bentos.parts import HomefeedParts, open_homefeed
+from bentos.parts import HomefeedParts, open_homefeed, written
 from bentos.ranking import Ranking
 from bentos.retrieval import Retrieval
 from bentos.service_config import CONFIG
@@ -147,8 +147,8 @@ class Homefeed(OpenedService[HomefeedParts | FrontParts]):
         """Keep events. The answer means that they are on disk; a repeat of an event id changes nothing."""
         parts = self._parts.get()
         if parts.intake is None:
-            return _written(await self._passed_on(request))
-        return _written(await parts.intake.accept(request, release=parts.version))
+            return _response(await self._passed_on(request))
+        return _response(await parts.intake.accept(request, release=parts.version))
 
     async def _answer(self, api: str, request: BaseModel) -> Response:
         return Response(await self._parts.get().answer(api, request), media_type="application/json")
@@ -169,6 +169,5 @@ Homefeed.add_asgi_middleware(guarded())
 Homefeed.add_asgi_middleware(NamedErrors)
 
 
-def _written(answer: BaseModel) -> Response:
-    """The answer as JSON, without validating a second time what was built as the answer's own type."""
-    return Response(answer.model_dump_json(), media_type="application/json")
+def _response(answer: BaseModel) -> Response:
+    return Response(written(answer), media_type="application/json")

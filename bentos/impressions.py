@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import secrets
@@ -14,6 +13,7 @@ from concurrent.futures import Future
 import numpy as np
 from pydantic import TypeAdapter
 
+from bentos.digests import record_id
 from bentos.event_log import Appended, LogClosed, LogFull, RecordLog
 from bentos.features import Ints
 from bentos.feed import Feed
@@ -152,8 +152,7 @@ _RECORDS = TypeAdapter(list[ImpressionRecord])
 
 def impression_id(request_id: int, pin_id: int) -> int:
     """A 63-bit id that the same showing always has."""
-    digest = hashlib.blake2b(b"%d:%d" % (request_id, pin_id), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 1) or 1
+    return record_id(b"%d:%d" % (request_id, pin_id))
 
 
 def _report(done: Future[Appended]) -> None:

@@ -6,10 +6,9 @@ went on without the user's or the pins' features say so themselves, and are no p
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
+from bentos.digests import record_id
 from bentos.event_log import RecordLog
 from bentos.feed import Feed, Surface
 from bentos.ranking_features import FEATURES, seen
@@ -69,5 +68,4 @@ def record_of(feed: Feed) -> RankingRecord:
 
 def ranking_id(request_id: int) -> int:
     """A 63-bit id that the ranking of the same request always has."""
-    digest = hashlib.blake2b(b"ranking:%d" % request_id, digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 1) or 1
+    return record_id(b"ranking:%d" % request_id)

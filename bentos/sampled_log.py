@@ -6,13 +6,13 @@ records.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from bentos.digests import digest_of
 from bentos.event_log import LogClosed, RecordLog
 from bentos.feed import Feed
 from validation.events import AnyRecord
@@ -79,5 +79,4 @@ class SampledLog(ABC):
 
 def drawn(feed: Feed, share: float, draw: int) -> bool:
     """Whether a request is of a sample that holds this share of them; the same answer for the same request."""
-    digest = hashlib.blake2b(b"%d:%d" % (draw, feed.seed), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    return digest_of(b"%d:%d" % (draw, feed.seed)) < share * 2**64
