@@ -170,7 +170,7 @@ def goals(data: Data, tables: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Each direction: met, level (inside the spread) or missed."""
     found: dict[str, str] = {}
     fusion = tables.get("fusion", {})
-    for name in (rv.NO_SEQUENCE, rv.AVERAGE, rv.BST, rv.BST_POSITIVE):
+    for name in (rv.NO_SEQUENCE, rv.AVERAGE, *rv.BSTS):
         for head, sign in (("save", -1), ("hide", 1)):
             if name in fusion and head in data.heads:
                 found |= _verdicts(f"{name} is worse than transact on {head}", fusion[name][head], sign)
