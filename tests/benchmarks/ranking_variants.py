@@ -85,7 +85,8 @@ OUTPUTS = {f"output: {o}": o for o in Output if o is not Output.FIRST_K_MAX}
 BSTS = (BST, BST_POSITIVE, BST_STARTED, BST_POSITIVE_STARTED)
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "fusion": (TRANSACT, NO_SEQUENCE, AVERAGE, *BSTS, TRANSACT_DRAWN),
+    "fusion": (TRANSACT, NO_SEQUENCE, AVERAGE, *BSTS),
+    "attention start": (TRANSACT, TRANSACT_DRAWN, BST),
     "action types": (TRANSACT, NO_TYPES),
     "multi-task": (EVERYTHING,),
     "long and short term": (NO_SEQUENCE, LONG_TERM, TRANSACT, BOTH),

@@ -113,7 +113,7 @@ class TransAct(nn.Module):
         0 to 1."""
         if not self.config.pieces:
             return features
-        through = ((features[:, :, None] - self.begins) * self.slopes).clamp(0, 1)
+        through = (features[:, :, None] - self.begins).mul_(self.slopes).clamp_(0, 1)
         return torch.cat([features, through.flatten(1)], dim=1)
 
     def next_action_loss(self, rows: Rows, encoded: Encoded, pins: Tensor) -> Tensor:
