@@ -38,6 +38,7 @@ from training.models.transact.network import TransAct, probabilities, seeded
 from training.models.transact.sequence import SequenceEncoder
 from training.models.transact.serving import Scorer, as_rows, drift
 from training.models.transact.shared import SharedEncoder
+from training.transact.fitting import TransActRecipe
 
 GOALS = {
     "transact_fp32_vs_reference": (">=", 4.5),
@@ -95,6 +96,7 @@ def main() -> None:
     )
     results = sequence_module(network, request, candidates, args.rounds)
     results |= whole_ranker(network, request, candidates, max(3, args.rounds // 2))
+    results |= additions(network, request, candidates, 3 * args.rounds)
     results |= stages_and_request(network, request, candidates)
     results["goals"] = {
         key: f"{sign} {goal}: {'met' if (results[key] >= goal) == (sign == '>=') else 'MISSED'}"
@@ -214,6 +216,24 @@ def whole_ranker(network: TransAct, request: Request, candidates: Candidates, ro
         )
     if "bf16" in scorers:
         out["bf16_logit_drift"] = round(drift(exact, scorers["bf16"], [(request, candidates)]), 4)
+    return out
+
+
+def additions(network: TransAct, request: Request, candidates: Candidates, rounds: int) -> dict[str, Any]:
+    """What a request costs with what the recipe adds to the paper's form, over the same without."""
+    config, recipe = network.config.model_copy(update={"wide": True}), TransActRecipe()
+    token = config.sequence.model_copy(update={"candidate_token": True})
+    forms = {
+        "plain": config,
+        "candidate_token": config.model_copy(update={"sequence": token}),
+        "pieces": config.model_copy(update={"pieces": recipe.pieces}),
+    }
+    scorers = {name: Scorer(seeded(form, CONTENT, 0)) for name, form in forms.items()}
+    cost, _ = _medians(
+        {n: ("medium", lambda s=scorer: s.score(request, candidates)) for n, scorer in scorers.items()}, rounds
+    )
+    out = {f"{name}_over_plain": round(cost[name] / cost["plain"], 3) for name in list(forms)[1:]}
+    print("\n" + "; ".join(f"{name.replace('_', ' ')}: {ratio}" for name, ratio in out.items()))
     return out
 
 

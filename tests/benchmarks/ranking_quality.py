@@ -40,7 +40,7 @@ GBDT, LOGISTIC = "pinnability, gbdt", "pinnability, logistic"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser, usual = argparse.ArgumentParser(description=__doc__.splitlines()[0]), TransActRecipe()
     parser.add_argument("--home", required=True)
     parser.add_argument("--runs", type=Path, default=Path("ranking-runs"))
     parser.add_argument("--parts", nargs="+", default=list(rv.PARTS), choices=list(rv.PARTS))
@@ -51,12 +51,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--batch-rows", type=int, default=256)
+    parser.add_argument("--average", type=float, default=usual.training.average, help="share of steps; 0: last")
+    parser.add_argument(
+        "--pieces", type=int, default=usual.pieces, help="of a feature in the wide part; 0: none"
+    )
     parser.add_argument("--attention", choices=["compares", "drawn"], default="compares", help="how it begins")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)
-    recipe = TransActRecipe(max_epochs=args.epochs)
-    changed = {"batch_rows": args.batch_rows, "learning_rate": args.rate}
+    recipe = TransActRecipe(max_epochs=args.epochs, pieces=args.pieces)
+    changed = {"batch_rows": args.batch_rows, "learning_rate": args.rate, "average": args.average}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
     if args.attention == "drawn":
         sequence = recipe.sequence.model_copy(update={"candidate_token": False})
@@ -170,7 +174,7 @@ def goals(data: Data, tables: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Each direction: met, level (inside the spread) or missed."""
     found: dict[str, str] = {}
     fusion = tables.get("fusion", {})
-    for name in (rv.NO_SEQUENCE, rv.AVERAGE, rv.BST, rv.BST_POSITIVE):
+    for name in (rv.NO_SEQUENCE, rv.AVERAGE, *rv.BSTS):
         for head, sign in (("save", -1), ("hide", 1)):
             if name in fusion and head in data.heads:
                 found |= _verdicts(f"{name} is worse than transact on {head}", fusion[name][head], sign)

@@ -221,7 +221,8 @@ class Runs:
         config = TransActConfig.model_validate(config.model_dump() | variant.network)
         actions = data.rows.rows.info.action_names
         # the rows are thinned already: what is linear is learned from them at the rate they have
-        start = begun(config, train, actions, 1.0, seed, recipe.attention_start)
+        attention = None if variant.drawn else recipe.attention_start
+        start = begun(config, train, actions, 1.0, seed, attention)
         training = recipe.training.model_copy(update={"seed": seed, "epochs": recipe.max_epochs})
         return train_network(config, train, actions, training, start=start).network
 

@@ -13,7 +13,10 @@ WITHOUT_SEQUENCE = ("topic_followed", "pin_age_days", "hour_sin", "hour_cos", "w
 module would have one all the same, made by hand."""
 
 TRANSACT, NO_SEQUENCE, AVERAGE = "transact", "no sequence", "average pooling"
-BST, BST_POSITIVE = "bst, all actions", "bst, positive actions"
+BST, BST_POSITIVE = "bst as published, all actions", "bst as published, positive actions"
+BST_STARTED = "bst given transact's start, all actions"
+BST_POSITIVE_STARTED = "bst given transact's start, positive actions"
+TRANSACT_DRAWN = "transact, attention drawn"
 NO_TYPES, NO_POSITION = "transact, no action types", "transact, no position"
 EVERYTHING = "transact, all features"
 LONG_TERM, BOTH = "pinnerformer alone", "transact + pinnerformer"
@@ -38,6 +41,8 @@ class Variant:
     """Every action of the sequence is of one type: nothing but types is taken away, attention begins alike."""
     long_term: bool = False
     """PinnerFormer's vector of the user is read."""
+    drawn: bool = False
+    """Attention and the projection of pins begin as everything else is drawn, whatever the recipe says."""
 
 
 def variants(positives: tuple[int, ...], recipe: TransActRecipe) -> dict[str, Variant]:
@@ -58,8 +63,11 @@ def variants(positives: tuple[int, ...], recipe: TransActRecipe) -> dict[str, Va
         Variant(TRANSACT),
         Variant(NO_SEQUENCE, {"fusion": Fusion.NONE}),
         Variant(AVERAGE, {"fusion": Fusion.AVERAGE}),
-        Variant(BST, {"fusion": Fusion.APPEND}),
-        Variant(BST_POSITIVE, {"fusion": Fusion.APPEND}, positive_only=True),
+        Variant(TRANSACT_DRAWN, {"candidate_token": False}, drawn=True),
+        Variant(BST, {"fusion": Fusion.APPEND}, drawn=True),
+        Variant(BST_POSITIVE, {"fusion": Fusion.APPEND}, positive_only=True, drawn=True),
+        Variant(BST_STARTED, {"fusion": Fusion.APPEND}),
+        Variant(BST_POSITIVE_STARTED, {"fusion": Fusion.APPEND}, positive_only=True),
         Variant(NO_TYPES, one_type=True),
         Variant(NO_POSITION, position=False),
         Variant(EVERYTHING, everything=True),
@@ -74,8 +82,11 @@ def variants(positives: tuple[int, ...], recipe: TransActRecipe) -> dict[str, Va
 
 OUTPUTS = {f"output: {o}": o for o in Output if o is not Output.FIRST_K_MAX}
 
+BSTS = (BST, BST_POSITIVE, BST_STARTED, BST_POSITIVE_STARTED)
+
 PARTS: dict[str, tuple[str, ...]] = {
-    "fusion": (TRANSACT, NO_SEQUENCE, AVERAGE, BST, BST_POSITIVE),
+    "fusion": (TRANSACT, NO_SEQUENCE, AVERAGE, *BSTS),
+    "attention start": (TRANSACT, TRANSACT_DRAWN, BST),
     "action types": (TRANSACT, NO_TYPES),
     "multi-task": (EVERYTHING,),
     "long and short term": (NO_SEQUENCE, LONG_TERM, TRANSACT, BOTH),

@@ -59,9 +59,13 @@ class TransActRecipe(BaseModel):
     deep: tuple[int, ...] = (128, 64)
     wide: bool = True
     """Begin as the logistic regression of every head, and learn what it misses."""
+    pieces: int = Field(5, ge=0)
+    """Of every feature, in the wide part where there is one."""
     attention_start: AttentionStart | None = AttentionStart()
     """Begin with attention that compares pins with the candidate; None draws it as everything else."""
-    training: TransActTraining = TransActTraining(batch_rows=512, learning_rate=2e-3, weight_decay=0.01)
+    training: TransActTraining = TransActTraining(
+        batch_rows=512, learning_rate=2e-3, weight_decay=0.01, average=0.25
+    )
     """Its epochs follow from `max_reads`, its seed is the run's."""
     label_weights: dict[str, LabelWeights] = {}
     """By head; heads that are not named count every row alike."""
@@ -166,6 +170,7 @@ def config_of(
         cross_layers=recipe.cross_layers,
         deep=recipe.deep,
         wide=recipe.wide,
+        pieces=recipe.pieces if recipe.wide else 0,
     )
 
 

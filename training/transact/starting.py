@@ -11,6 +11,7 @@ and writes the kinds of action that it finds where no token holds anything. All 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.models.transact import TransAct, TransActConfig
-from training.models.transact.config import Fusion
+from training.models.transact.config import Fusion, SequenceConfig
 from training.models.transact.loss import label_matrix, row_weights
 from training.models.transact.network import seeded
 from training.pipelines.fitting import LogisticConfig, fit_logistic
@@ -58,7 +59,7 @@ def begun(
     if attention is not None:
         content = examples.pins.content[examples.pins.content.any(axis=1)]  # a pin without says nothing
         project_on_components(network, content)
-        if config.sequence.encodes and config.sequence.tokens == "concat":
+        if config.sequence.encodes:
             compare(network, content, attention)
     if config.wide:
         learn_logistic(network, examples, actions, rate)
@@ -83,55 +84,99 @@ def project_on_components(network: TransAct, content: NDArray[np.float32]) -> No
         network.project.weight[: len(axes)] = torch.from_numpy(axes / size)
 
 
+class _Columns(NamedTuple):
+    """Where a token holds what the start reads and writes: first columns, and how many there are."""
+
+    pin: int
+    candidate: int
+    dims: int
+    """Components that are compared."""
+    kinds: int
+    found: int
+    many: int
+    """Kinds of action that are told apart."""
+    free: int
+    """Columns from `kinds` on, and from `found` on, that hold nothing else."""
+    mark: int
+    """The one that says which token is the candidate's own."""
+
+    @classmethod
+    def of(cls, config: SequenceConfig) -> _Columns:
+        wide, pin_dim = config.width // config.heads, config.pin_dim
+        candidate = config.width - pin_dim
+        if config.tokens == "add":  # parts lie over each other: the last components of pins make room
+            free = pin_dim // 3 if candidate else 0
+            dims, many = min(pin_dim - free, wide - 1), min(free - 1, wide)
+            return cls(0, candidate, dims, pin_dim - free, config.width - free, many, free, pin_dim - 1)
+        half, pin = config.action_dim // 2, config.action_dim + config.surface_dim
+        dims, many = min(pin_dim, wide - 1), min(half - 1, wide)
+        return cls(pin, candidate, dims, 0, half, many, half, config.action_dim - 1)
+
+
 @torch.no_grad()
 def compare(network: TransAct, content: NDArray[np.float32], start: AttentionStart) -> None:
     """The first head of the first layer begins to compare pins, as long as those of `content` (p, P), which
-    all have a vector, are on average; see the module. For tokens whose parts stand side by side.
+    all have a vector, are on average; see the module.
 
-    With fewer than four action columns no kinds are written, and the candidate's own token has no threshold.
+    No kinds are written, and the candidate's own token has no threshold, where there is no room for them: with
+    fewer than four action columns, or where parts are added, six of a pin's or the candidate not beside them.
     """
     config, layer = network.config.sequence, network.sequence.layers[0]
-    wide = config.width // config.heads
-    dims = min(config.pin_dim, wide - 1)
-    pin, candidate = config.action_dim + config.surface_dim, config.width - config.pin_dim
+    at, wide = _Columns.of(config), config.width // config.heads
+    written = network.sequence.action is not None and at.many > 0
+    if written and config.tokens == "add":
+        _make_room(network, at)
     query, key, _ = layer.qkv.weight.split(config.width)
-    pins = network.pins(torch.from_numpy(content))
+    pins, dims = network.pins(torch.from_numpy(content)), at.dims
     length = float((pins[:, :dims] ** 2).sum(dim=1).mean())
     if not length > 0:  # no pin has a vector, or a head no room for one
         return
     same = (start.sharpness * wide**0.5 / length) ** 0.5 * torch.eye(dims)
     query[: dims + 1], key[: dims + 1] = 0.0, 0.0
-    query[:dims, candidate : candidate + dims] = same
-    key[:dims, pin : pin + dims] = same
-    if network.sequence.action is None or config.action_dim < 4:
+    query[:dims, at.candidate : at.candidate + dims] = same
+    key[:dims, at.pin : at.pin + dims] = same
+    if not written:
         return
-    _write_kinds(network)
+    _write_kinds(network, at)
     if network.sequence.lead is not None:
         score = start.threshold - start.sharpness * (config.fusion is Fusion.APPEND)  # it is like itself
         root = abs(score * wide**0.5) ** 0.5
-        network.sequence.lead[: config.action_dim] = 0.0
-        network.sequence.lead[config.action_dim - 1] = 1.0
-        key[dims, config.action_dim - 1] = root
+        for first in (at.kinds, at.found):
+            network.sequence.lead[first : first + at.free] = 0.0
+        network.sequence.lead[at.mark] = 1.0
+        key[dims, at.mark] = root
         layer.qkv.bias[dims] = float(np.copysign(root, score))
 
 
-def _write_kinds(network: TransAct) -> None:
-    """Kinds of action stand in the first half of a token's action columns, and what attention finds of them in
-    the other half, whose last column is left to mark the candidate's own token. Kinds beyond the first head's
-    width share its columns."""
-    config, layer = network.config.sequence, network.sequence.layers[0]
-    half = config.action_dim // 2
-    kinds, value = min(half - 1, config.width // config.heads), layer.qkv.weight[2 * config.width :]
-    weight = network.sequence.action.weight
-    codes = torch.arange(1, len(weight))  # 0 is padding
-    weight[1:, kinds:] = 0.0
-    weight[1:] *= 0.1
-    weight[codes, (codes - 1) % kinds] += LOUDNESS
-    value[:kinds] = 0.0
-    value[:kinds, :kinds] = torch.eye(kinds)
-    layer.out.weight[:, :kinds] = 0.0
-    layer.out.weight[half : half + kinds] = 0.0
-    layer.out.weight[half : half + kinds, :kinds] = LOUDNESS * torch.eye(kinds)
+def _make_room(network: TransAct, at: _Columns) -> None:
+    """Take pins, surfaces and places out of the columns that are kept free; surfaces are as quiet as places, or
+    pins could not be told by what is added to them."""
+    module = network.sequence
+    network.project.weight[at.kinds :] = 0.0
+    parts = [module.position] if module.position is not None else []
+    if module.surface is not None:
+        module.surface.weight *= 0.02
+        parts.append(module.surface.weight)
+    for part in parts:
+        part[:, at.kinds : at.candidate] = 0.0
+        part[:, at.found :] = 0.0
+
+
+def _write_kinds(network: TransAct, at: _Columns) -> None:
+    """Kinds of action stand in columns of their own, and what attention finds of them in others. Kinds beyond
+    the columns, or the first head's width, share them."""
+    config, layer, many = network.config.sequence, network.sequence.layers[0], at.many
+    value, weight = layer.qkv.weight[2 * config.width :], network.sequence.action.weight
+    codes, columns = torch.arange(1, len(weight)), slice(at.kinds, at.kinds + many)  # 0 is padding
+    drawn = 0.1 * weight[1:, columns]
+    weight[1:] = 0.0
+    weight[1:, columns] = drawn
+    weight[codes, at.kinds + (codes - 1) % many] += LOUDNESS
+    value[:many] = 0.0
+    value[:many, columns] = torch.eye(many)
+    layer.out.weight[:, :many] = 0.0
+    layer.out.weight[at.found : at.found + many] = 0.0
+    layer.out.weight[at.found : at.found + many, :many] = LOUDNESS * torch.eye(many)
 
 
 def learn_logistic(network: TransAct, examples: Examples, actions: Sequence[str], rate: float) -> None:

@@ -40,11 +40,18 @@ class TransActTraining(BaseModel):
     """Peak, reached after `warm_up` of all steps and brought down to a tenth along a cosine."""
     warm_up: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
+    average: float = Field(0.0, ge=0, lt=1)
+    """Share of all steps that the weights at the end are an exponential average over: less of the last rows'
+    chance is in it (Polyak and Juditsky, 1992). 0 takes the last weights."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of a step's gradient."""
     bfloat16: bool | None = None
     """Whether matrix products run in bfloat16; None does where the CPU has it. Losses are float32 always."""
     seed: int = 7
+
+    def kept(self, steps: int) -> float:
+        """Of the average, at each of `steps` steps in all."""
+        return 1 - 1 / max(1.0, self.average * steps)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` (from 0) of `steps` in all."""
@@ -112,6 +119,8 @@ def train_network(
             loss = train_step(network, optimiser, examples, rows, matrix, training, (epoch, step))
             if not np.isfinite(loss):
                 raise ValueError(f"loss {loss} at epoch {epoch + 1}, step {step + 1}; lower learning_rate")
+            if training.average:
+                _average(optimiser, training.kept(training.epochs * steps))
             place = Place(epoch, step + 1, place.losses, place.running + loss)
             if checkpoints is not None and (step + 1) % checkpoint_steps == 0 and step + 1 < steps:
                 save_checkpoint(checkpoints, run, place, network, optimiser)
@@ -120,6 +129,8 @@ def train_network(
             save_checkpoint(checkpoints, run, place, network, optimiser)
         if progress is not None:
             progress(f"transact: epoch {epoch + 1} of {training.epochs}, loss {place.losses[-1]:.4f}")
+    if training.average:
+        _take_average(optimiser)
     return Trained(network.eval(), place.losses)
 
 
@@ -150,6 +161,21 @@ def train_step(
     nn.utils.clip_grad_norm_(network.parameters(), training.clip)
     optimiser.step()
     return loss.item()
+
+
+@torch.no_grad()
+def _average(optimiser: torch.optim.Optimizer, kept: float) -> None:
+    """Kept beside Adam's moments, where checkpoints find it."""
+    for parameter, state in optimiser.state.items():
+        if "average" not in state:
+            state["average"] = parameter.detach().clone()
+        state["average"].lerp_(parameter, 1 - kept)
+
+
+@torch.no_grad()
+def _take_average(optimiser: torch.optim.Optimizer) -> None:
+    for parameter, state in optimiser.state.items():
+        parameter.copy_(state["average"])
 
 
 def predict(network: TransAct, examples: Examples, *, batch_rows: int = 512) -> Floats:

@@ -76,6 +76,28 @@ def test_attention_begins_with_pins_like_the_candidate_and_with_its_own_token_wi
     assert float(weights[~there, 0].min()) > 0.9
 
 
+def test_added_parts_make_room_for_what_attention_finds() -> None:
+    rows = np.arange(ROWS)
+    begins = network(tokens="add", surface_dim=1, pin_dim=9, causal=True, positions=True)
+    weights, groups = looked_at(begins, rows)
+    alike = groups == torch.from_numpy(1 + (examples().candidates[rows] - 1) % GROUPS)[:, None]
+    there, found = alike.any(dim=1), (weights[:, 1 : 1 + groups.shape[1]] * alike).sum(dim=1)
+    assert float(found[there].min()) > 0.9 and float(weights[~there, 0].min()) > 0.9
+    # pins leave the last third of their columns to kinds of action, the candidate's to what is found of them
+    assert (begins.project.weight[6:] == 0).all() and (begins.project.weight[:6] != 0).any()
+    kinds = begins.sequence.action.weight[1:].detach()
+    assert (kinds[:, :6] == 0).all() and (kinds[:3].argmax(dim=1) == torch.tensor([6, 7, 6])).all()
+    assert torch.equal(begins.sequence.layers[0].out.weight[15:17, :2], 2 * torch.eye(2))
+
+
+@pytest.mark.parametrize("changes", [{"pin_dim": 5}, {"fusion": Fusion.APPEND}])
+def test_added_parts_without_room_for_kinds_are_only_compared(changes: dict[str, object]) -> None:
+    begins = network(tokens="add", **changes)
+    drawn = seeded(begins.config, 8, 0)
+    assert torch.equal(begins.sequence.action.weight, drawn.sequence.action.weight)
+    assert not torch.equal(begins.sequence.layers[0].qkv.weight, drawn.sequence.layers[0].qkv.weight)
+
+
 def test_pins_without_a_vector_leave_the_start_as_it_is() -> None:
     def more(ids: np.ndarray, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.append(ids, ids + len(ids)), np.append(content, np.zeros_like(content), axis=0)

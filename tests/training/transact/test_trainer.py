@@ -67,12 +67,13 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert train_network(CONFIG, examples(300), ACTIONS, other).losses != first.losses
 
 
-@pytest.mark.parametrize("cut_after", [1, 4, 5, 7])
+@pytest.mark.parametrize(("cut_after", "average"), [(1, 0), (4, 0), (5, 0.5), (7, 0.5)])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    cut_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cut_after: int, average: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five steps an epoch: cut within the first, at its end, and later."""
-    whole = train_network(CONFIG, examples(300), ACTIONS, TRAINING)
+    training = TRAINING.model_copy(update={"average": average})
+    whole = train_network(CONFIG, examples(300), ACTIONS, training)
     steps, step = 0, trainer.train_step
 
     def dies(*arguments: object) -> float:
@@ -84,10 +85,25 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
 
     monkeypatch.setattr(trainer, "train_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        train_network(CONFIG, examples(300), ACTIONS, TRAINING, checkpoints=tmp_path, checkpoint_steps=1)
+        train_network(CONFIG, examples(300), ACTIONS, training, checkpoints=tmp_path, checkpoint_steps=1)
     monkeypatch.setattr(trainer, "train_step", step)
-    resumed = train_network(CONFIG, examples(300), ACTIONS, TRAINING, checkpoints=tmp_path, checkpoint_steps=1)
+    resumed = train_network(CONFIG, examples(300), ACTIONS, training, checkpoints=tmp_path, checkpoint_steps=1)
     assert resumed.losses == whole.losses and same(resumed, whole)
+
+
+def test_the_average_of_every_steps_weights_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, step = [], trainer.train_step
+
+    def watched(network: torch.nn.Module, *arguments: object) -> float:
+        loss = step(network, *arguments)
+        seen.append(network.heads[0][0].weight.detach().clone())
+        return loss
+
+    monkeypatch.setattr(trainer, "train_step", watched)
+    training = TRAINING.model_copy(update={"average": 0.5})  # over five of ten steps
+    made = train_network(CONFIG, examples(300), ACTIONS, training).network.heads[0][0].weight
+    shares = torch.tensor([0.8**9, *(0.2 * 0.8 ** (8 - i) for i in range(9))])
+    torch.testing.assert_close(made, (torch.stack(seen) * shares[:, None, None]).sum(dim=0))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -198,6 +198,9 @@ class TransActConfig(BaseModel):
     """Widths of the shared layers behind them."""
     wide: bool = False
     """Whether a head also adds up the features themselves (wide and deep, arXiv 1606.07792)."""
+    pieces: int = Field(0, ge=0)
+    """Pieces that the wide part cuts every feature into, each with as many training rows: what a head adds up
+    of it bends between them (piecewise linear encoding, arXiv 2203.05556, section 3.2). 0: none."""
     head_dim: int = Field(0, ge=0)
     """Width of one hidden layer a head has to itself; 0 has none."""
     next_action: NextAction | None = None
@@ -208,6 +211,8 @@ class TransActConfig(BaseModel):
         actions = [head.action for head in self.heads]
         if len(set(actions)) < len(actions):
             raise ValueError(f"two heads answer for the same action: {actions}")
+        if self.pieces and not self.wide:
+            raise ValueError("pieces of features are read by the wide part: set wide, or pieces to 0")
         if self.next_action is not None and not (self.sequence.causal and self.sequence.encodes):
             raise ValueError(
                 "the next-action loss needs a causal encoder: set sequence.causal, or leave it out"

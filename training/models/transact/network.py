@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,7 +50,12 @@ class TransAct(nn.Module):
             width = wide
         self.deep = nn.Sequential(*deep)
         self.heads = nn.ModuleList(_head(width, config.head_dim) for _ in config.heads)
-        self.wide = nn.Linear(features, len(config.heads), bias=False) if config.wide else None
+        self.wide = None
+        if config.wide:
+            self.wide = nn.Linear(features * (1 + config.pieces), len(config.heads), bias=False)
+        if config.pieces:
+            self.register_buffer("begins", torch.zeros(features, config.pieces))
+            self.register_buffer("slopes", torch.zeros(features, config.pieces))
         self.next_action = None
         if config.next_action is not None:
             self.next_action = NextActionHead(config.sequence.width, pin_dim)
@@ -100,7 +106,15 @@ class TransAct(nn.Module):
         x0 = torch.cat([part.to(dtype) for part in (features, candidates, users, sequence)], dim=1)
         hidden = self.deep(self.cross(x0))
         logits = torch.cat([head(hidden) for head in self.heads], dim=1).float()
-        return logits if self.wide is None else logits + self.wide(features.float()).float()
+        return logits if self.wide is None else logits + self.wide(self.bent(features.float())).float()
+
+    def bent(self, features: Tensor) -> Tensor:
+        """(B, F) standardised -> (B, F (1 + pieces)): the features, then how far each is through its pieces,
+        0 to 1."""
+        if not self.config.pieces:
+            return features
+        through = (features[:, :, None] - self.begins).mul_(self.slopes).clamp_(0, 1)
+        return torch.cat([features, through.flatten(1)], dim=1)
 
     def next_action_loss(self, rows: Rows, encoded: Encoded, pins: Tensor) -> Tensor:
         """The loss of V2 over this batch, a scalar, unweighted. Raises ValueError where there is none."""
@@ -110,12 +124,18 @@ class TransAct(nn.Module):
         return next_action_loss(self.next_action, settings, rows, encoded, pins)
 
     def learn_scale(self, features: Tensor) -> None:
-        """Take mean and spread of the features from training rows (n, F), and from nothing else."""
+        """Take mean, spread and pieces of the features from training rows (n, F), and from nothing else."""
         values = torch.nan_to_num(features.double(), nan=0.0, posinf=0.0, neginf=0.0)
         logs = torch.copysign(values.abs().log1p(), values)
         spread = logs.std(dim=0, correction=0)
         self.mean.copy_(logs.mean(dim=0))
         self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
+        if self.config.pieces and len(features):
+            shares = torch.linspace(0, 1, self.config.pieces + 1)
+            edges = np.quantile(self.features(features).numpy(), shares, axis=0).T
+            begins, wide = torch.from_numpy(edges[:, :-1]), torch.from_numpy(np.diff(edges))
+            self.begins.copy_(begins)
+            self.slopes.copy_(torch.where(wide > 1e-3, 1 / wide, 0.0))  # one value, many rows: nothing to bend
 
     def learn_linear(self, weights: Tensor, bias: Tensor) -> None:
         """Begin as a linear model of the features: weights (H, F) and bias (H,) of standardised ones.
@@ -125,7 +145,8 @@ class TransAct(nn.Module):
         if self.wide is None:
             raise ValueError("a network begins as a linear model through its wide part; set wide in its config")
         with torch.no_grad():
-            self.wide.weight.copy_(weights)
+            self.wide.weight.zero_()
+            self.wide.weight[:, : weights.shape[1]] = weights
             for head, constant in zip(self.heads, bias, strict=True):
                 head[-1].weight.zero_()
                 head[-1].bias.fill_(constant)

@@ -36,6 +36,37 @@ def test_features_are_standardised_by_the_training_rows_alone() -> None:
     assert not net.mean.requires_grad
 
 
+def test_pieces_hold_as_many_training_rows_each_and_what_has_one_value_has_none() -> None:
+    net = seeded(CONFIG.model_copy(update={"wide": True, "pieces": 4}), 6, 0)
+    seen = np.random.default_rng(0).gamma(2.0, 30.0, (400, len(SPEC.names))).astype(np.float32)
+    seen[:, 2], seen[:, 3] = 0.0, np.arange(400) < 4
+    net.learn_scale(torch.from_numpy(seen))
+    features = net.features(torch.from_numpy(seen))
+    through = net.bent(features)[:, len(SPEC.names) :].unflatten(1, (-1, 4))
+    assert torch.equal(net.bent(features)[:, : len(SPEC.names)], features)
+    inside = ((through > 0) & (through < 1)).float().mean(dim=0)
+    torch.testing.assert_close(inside[:2], torch.full((2, 4), 0.25), atol=0.02, rtol=0)
+    # a line through the pieces is the feature again, where they lie
+    wide = (1 / net.slopes[:2, None]).squeeze(1)
+    again = net.begins[:2, 0] + (through[:, :2] * wide).sum(dim=2)
+    torch.testing.assert_close(again, features[:, :2], atol=1e-4, rtol=0)
+    assert (through[:, 2] == 0).all() and set(through[:, 3].unique().tolist()) == {0.0, 1.0}
+    far = net.bent(torch.full((1, len(SPEC.names)), 9.0))
+    assert far.max() == 9 and (far[:, len(SPEC.names) :] <= 1).all()
+
+
+def test_a_linear_start_says_the_same_with_pieces() -> None:
+    weights, bias = torch.randn(len(HEADS), len(SPEC.names)), torch.randn(len(HEADS))
+    found = []
+    for pieces in (0, 3):
+        net = network(CONFIG.model_copy(update={"wide": True, "pieces": pieces}))
+        net.learn_linear(weights, bias)
+        found.append(net(rows([4, 0])))
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="wide"):
+        TransActConfig.model_validate(CONFIG.model_dump() | {"pieces": 3})
+
+
 def test_numbers_that_are_none_count_as_zero() -> None:
     net, given = network(), rows([4, 0])
     zero = changed(given, features=given.features.clone())
@@ -66,6 +97,7 @@ def test_every_input_reaches_every_head() -> None:
     [
         {},
         {"head_dim": 4, "cross_layers": 0, "deep": ()},
+        {"wide": True, "pieces": 3},
         {"sequence": config(fusion=Fusion.APPEND, output=Output.RANDOM_K).sequence},
         {"sequence": config(fusion=Fusion.NONE).sequence, "user_dim": 0},
         {"sequence": config(causal=True).sequence, "next_action": NextAction(positives=(1, 2))},

@@ -132,6 +132,12 @@ def test_parity_of_attention_as_it_begins(candidate_token: bool) -> None:
         np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
 
 
+def test_parity_of_pieces() -> None:
+    net = network(CONFIG.model_copy(update={"wide": True, "pieces": 3}))
+    asked, given = request(LENGTH), candidates(40)
+    np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
+
+
 def test_padding_and_later_actions_change_nothing() -> None:
     net, given = Scorer(network()), candidates(5)
     asked = request(4, padded=6)
