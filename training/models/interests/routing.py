@@ -3,7 +3,7 @@
     c_1 = a valid item;  c_j = argmax_i min_{j' < j} (-c_j' . e_i)  over valid items            VA-FPI
     b_ij = softmax_j(s c_j . e_i), kept for the argmax j only;  c_j = squash(sum_i b_ij e_i)    SAR, iterated
 
-The assignment carries no gradient, so it runs outside torch; `capsules.py` takes the last mean, which does.
+The assignment carries no gradient, so it runs outside torch; `conditions.py` gives the last sums theirs.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ def assign(
     as the (first mod valid items)-th valid item. Where a history has fewer distinct items than `clusters`
     it gets as many clusters as it has distinct items, none where nothing is valid; clusters that routing
     empties are dropped. `summed` (b, m, d') float32 are the vectors that sums are made of, `items` if left out.
-    Raises ValueError on shapes that do not fit.
+    Raises ValueError on shapes that do not fit and for no iteration.
     """
+    if iterations < 1:
+        raise ValueError("routing takes at least one iteration: before it no item has a cluster")
     b, m, _ = items.shape
     summed = items if summed is None else summed
     if valid.shape != (b, m) or first.shape != (b,) or summed.shape[:2] != (b, m):

@@ -240,3 +240,5 @@ def test_what_is_not_valid_may_be_anything() -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         assign(np.zeros((2, 3, 4), np.float32), np.ones((2, 4), bool), np.zeros(2, np.int64), 2, 3, 8.0)
+    with pytest.raises(ValueError, match="at least one iteration"):
+        assign(np.zeros((2, 3, 4), np.float32), np.ones((2, 3), bool), np.zeros(2, np.int64), 2, 0, 8.0)
