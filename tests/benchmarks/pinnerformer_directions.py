@@ -48,6 +48,7 @@ DIRECTIONS = (
     Direction("dense all action > all action", Cell(DENSE), Cell(ALL)),
     Direction("all action > SASRec", Cell(ALL), Cell(SASREC)),
     Direction("SASRec > next action", Cell(SASREC), Cell(NEXT)),
+    Direction("all action > next action (one predicting token each)", Cell(ALL), Cell(NEXT)),
     Direction("dense all action > SASRec", Cell(DENSE), Cell(SASREC)),
     Direction("28 days > 14 days", Cell(DENSE), Cell("dense all action 14d")),
     Direction("dense: realtime > daily", Cell(DENSE, Refresh.REALTIME), Cell(DENSE, Refresh.DAILY)),

@@ -6,14 +6,15 @@ zero vector: the user tower then speaks from the profile alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from training.models.interests.config import Construction, InterestsConfig
 from training.models.interests.features import Histories
-from training.models.interests.routing import assign
+from training.models.interests.routing import Assignment, assign, spread
 
 
 class Conditions(NamedTuple):
@@ -41,6 +42,20 @@ def squash(v: Tensor) -> Tensor:
     return v * (torch.sqrt(square + 1e-12) / (1 + square))
 
 
+class _Sums(torch.autograd.Function):
+    """(b, K, d) the sums that routing made of `items`; their gradient, with weights and clusters held."""
+
+    @staticmethod
+    def forward(ctx: Any, items: Tensor, found: Assignment) -> Tensor:
+        ctx.found = found
+        return torch.from_numpy(found.sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return torch.from_numpy(spread(gradient.numpy(), ctx.found)), None
+
+
 class Capsules(nn.Module):
     """Routing by agreement. Farthest point and single assignment together are DCM and run compiled."""
 
@@ -58,13 +73,13 @@ class Capsules(nn.Module):
     def forward(self, histories: Histories, generator: torch.Generator | None = None) -> Conditions:
         """Random starts are drawn from `generator`; without one they are fixed, so that serving repeats itself:
         the newest valid item for farthest point, one draw of logits kept with the weights for the other."""
-        valid = histories.valid
-        items = histories.items * valid[:, :, None]
+        valid, items = histories.valid, histories.items
+        compiled = self.routing.farthest_point and self.routing.single_assignment
+        if not compiled:
+            items = items * valid[:, :, None]
         if self.map is not None:
             items = self.map(items)
-        if self.routing.farthest_point and self.routing.single_assignment:
-            return self._compiled(items, valid, generator)
-        return self._soft(items, valid, generator)
+        return (self._compiled if compiled else self._soft)(items, valid, generator)
 
     def _routed(self, items: Tensor) -> Tensor:
         """(b, m, lasting) what routing sees, no gradient: how a pin sells is no interest of a user."""
@@ -74,7 +89,6 @@ class Capsules(nn.Module):
         return nn.functional.normalize(seen[:, :, : self.lasting], dim=2)
 
     def _compiled(self, items: Tensor, valid: Tensor, generator: torch.Generator | None) -> Conditions:
-        b, m, _ = items.shape
         found = assign(
             self._routed(items).numpy(),
             valid.numpy(),
@@ -82,12 +96,10 @@ class Capsules(nn.Module):
             self.interests,
             self.routing.iterations,
             self.routing.sharpness,
+            summed=items.detach().numpy(),
         )
-        shares = items.new_zeros(b, self.interests, m)
-        home = torch.from_numpy(found.clusters).long().clamp(min=0)
-        shares.scatter_(1, home[:, None, :], torch.from_numpy(found.weights)[:, None, :])
         alive = torch.arange(self.interests) < torch.from_numpy(found.counts)[:, None]
-        return conditions_of(squash(torch.bmm(shares, items)), alive, shares.sum(dim=2))
+        return conditions_of(squash(_Sums.apply(items, found)), alive, torch.from_numpy(found.shares))
 
     def _soft(self, items: Tensor, valid: Tensor, generator: torch.Generator | None) -> Conditions:
         """Every other combination, in torch; only the last mean carries a gradient, as in public code."""

@@ -3,7 +3,7 @@
     c_1 = a valid item;  c_j = argmax_i min_{j' < j} (-c_j' . e_i)  over valid items            VA-FPI
     b_ij = softmax_j(s c_j . e_i), kept for the argmax j only;  c_j = squash(sum_i b_ij e_i)    SAR, iterated
 
-The assignment carries no gradient, so it runs outside torch; `capsules.py` takes the last mean, which does.
+The assignment carries no gradient, so it runs outside torch; `conditions.py` gives the last sums theirs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ Ints = NDArray[np.int64]
 REPEAT = 1.0 - 1e-5
 """Cosine from which an item counts as a centroid that is there already."""
 
-ONE_THREAD = 262_144
-"""Multiplications up to which OpenBLAS keeps a product on the calling thread; waking others costs more."""
+TILE = 64
+"""Items whose products with a centroid are summed together: a cache holds all dimensions of so many."""
+STEP = 8
+"""Dimensions that a sum takes at a time."""
 
 
 class Assignment(NamedTuple):
@@ -33,113 +35,188 @@ class Assignment(NamedTuple):
     """(b, m): the item's b_ij for that cluster, 0 for items that take no part."""
     counts: NDArray[np.int32]
     """(b,): clusters that hold an item, at most K; they are numbered from 0 without gaps."""
+    shares: Floats
+    """(b, K): sum of b_ij of a cluster's items, 0 past the count."""
+    sums: Floats
+    """(b, K, d'): sum of b_ij e_i, 0 past the count."""
 
 
 def assign(
-    items: Floats, valid: NDArray[np.bool_], first: Ints, clusters: int, iterations: int, sharpness: float
+    items: Floats,
+    valid: NDArray[np.bool_],
+    first: Ints,
+    clusters: int,
+    iterations: int,
+    sharpness: float,
+    summed: Floats | None = None,
 ) -> Assignment:
     """VA-FPI and single-assignment routing of b histories.
 
     `items` (b, m, d) float32, unit rows where valid; `valid` (b, m); `first` (b,) picks the first centroid
     as the (first mod valid items)-th valid item. Where a history has fewer distinct items than `clusters`
     it gets as many clusters as it has distinct items, none where nothing is valid; clusters that routing
-    empties are dropped. Raises ValueError on shapes that do not fit.
+    empties are dropped. `summed` (b, m, d') float32 are the vectors that sums are made of, `items` if left out.
+    Raises ValueError on shapes that do not fit and for no iteration.
     """
+    if iterations < 1:
+        raise ValueError("routing takes at least one iteration: before it no item has a cluster")
     b, m, _ = items.shape
-    if valid.shape != (b, m) or first.shape != (b,):
-        raise ValueError(f"items {items.shape}, valid {valid.shape} and first {first.shape} do not fit")
-    out = Assignment(np.empty((b, m), np.int32), np.empty((b, m), np.float32), np.empty(b, np.int32))
-    contiguous = np.ascontiguousarray(items, np.float32)
-    _assign(contiguous, valid, first, clusters, iterations, np.float32(sharpness), *out)
+    summed = items if summed is None else summed
+    if valid.shape != (b, m) or first.shape != (b,) or summed.shape[:2] != (b, m):
+        shapes = f"items {items.shape}, valid {valid.shape}, first {first.shape}, summed {summed.shape}"
+        raise ValueError(f"{shapes} do not fit")
+    out = Assignment(
+        np.empty((b, m), np.int32),
+        np.empty((b, m), np.float32),
+        np.empty(b, np.int32),
+        np.zeros((b, clusters), np.float32),
+        np.zeros((b, clusters, summed.shape[2]), np.float32),
+    )
+    _assign(
+        np.ascontiguousarray(items, np.float32),
+        np.ascontiguousarray(summed, np.float32),
+        valid,
+        first,
+        clusters,
+        iterations,
+        np.float32(sharpness),
+        *out,
+    )
+    return out
+
+
+def spread(sums: Floats, found: Assignment) -> Floats:
+    """(b, m, d'): b_ij times the row (b, K, d') of each item's cluster: the gradient of `found.sums`."""
+    b, m = found.clusters.shape
+    out = np.zeros((b, m, sums.shape[2]), np.float32)
+    _spread(np.ascontiguousarray(sums, np.float32), found.clusters, found.weights, out)
     return out
 
 
 _FAST = {"reassoc", "contract", "nsz"}
 
 
+@numba.njit(cache=True, nogil=True)
+def _tabulate(items: Floats, valid: NDArray[np.bool_], place: Ints, table: Floats) -> int:
+    """Valid items into `table` (tiles, dimensions * TILE), a dimension's items side by side; how many."""
+    n = 0
+    for i in range(items.shape[0]):
+        if valid[i]:
+            row, tile, at = items[i], table[n // TILE], n % TILE
+            for c in range(row.shape[0]):
+                tile[c * TILE + at] = row[c]
+            place[n] = i
+            n += 1
+    return n
+
+
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _dot(a: Floats, b: Floats) -> np.float32:
-    total = np.float32(0.0)
-    for i in range(a.shape[0]):
-        total += a[i] * b[i]
-    return total
+def _products(x: Floats, tile: Floats, out: Floats) -> None:
+    """Inner products of `x` with a tile's items. Eight dimensions at a time, and the compiler holds them in
+    registers while it goes over the items."""
+    for i in range(TILE):
+        out[i] = 0
+    for c in range(0, x.shape[0], STEP):
+        x0, x1, x2, x3 = x[c], x[c + 1], x[c + 2], x[c + 3]
+        x4, x5, x6, x7 = x[c + 4], x[c + 5], x[c + 6], x[c + 7]
+        e = tile[c * TILE : (c + STEP) * TILE]
+        for i in range(TILE):
+            low = (x0 * e[i] + x1 * e[TILE + i]) + (x2 * e[2 * TILE + i] + x3 * e[3 * TILE + i])
+            high = (x4 * e[4 * TILE + i] + x5 * e[5 * TILE + i]) + (x6 * e[6 * TILE + i] + x7 * e[7 * TILE + i])
+            out[i] += low + high
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST | {"nnan"})
+def _least(values: Floats) -> np.float32:
+    low = np.float32(np.inf)
+    for i in range(values.shape[0]):
+        low = values[i] if values[i] < low else low
+    return low
 
 
 @numba.njit(cache=True, nogil=True)
-def _farthest(rows: Floats, first: int, centroids: Floats, nearest: Floats) -> int:
-    """Copy rows far from each other into `centroids`; how many there are. `nearest` is scratch, (n,)."""
-    n, wanted = rows.shape[0], centroids.shape[0]
+def _farthest(
+    items: Floats, place: Ints, first: int, table: Floats, centroids: Floats, logits: Floats, nearest: Floats
+) -> int:
+    """Items far from each other into `centroids`, their products with all items into `logits`; how many there
+    are. `place` (n,) are the rows of the valid items; `nearest` is scratch."""
+    n, wanted, tiles = place.shape[0], centroids.shape[0], table.shape[0]
     if n == 0:
         return 0
     pick = first % n
-    nearest[:n] = -np.inf
+    nearest[:] = -np.inf
     for j in range(wanted):
-        for c in range(rows.shape[1]):  # assigning the row compiles numba's shape errors, for four seconds
-            centroids[j, c] = rows[pick, c]
-        pick, least = 0, np.float32(np.inf)
-        for i in range(n):
-            near = max(nearest[i], _dot(centroids[j], rows[i]))
-            nearest[i] = near
-            if near < least:
-                pick, least = i, near
+        row, products = items[place[pick]], logits[j]
+        for c in range(row.shape[0]):  # assigning the row compiles numba's shape errors, for four seconds
+            centroids[j, c] = row[c]
+        for tile in range(tiles):
+            _products(centroids[j], table[tile], products[tile * TILE : (tile + 1) * TILE])
+        for i in range(nearest.shape[0]):
+            nearest[i] = products[i] if products[i] > nearest[i] else nearest[i]
+        least = _least(nearest[:n])
         if least > REPEAT:
             return j + 1
+        pick = 0
+        while pick < n - 1 and nearest[pick] != least:
+            pick += 1
     return wanted
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def _nearest(
-    logits: Floats,
-    powers: NDArray[np.int32],
-    k: int,
-    sharpness: np.float32,
-    home: NDArray[np.int32],
-    weight: Floats,
+    logits: Floats, k: int, sharpness: np.float32, home: NDArray[np.int32], top: Floats, weight: Floats
 ) -> None:
-    """Argmax of each row's first k logits and its softmax weight; destroys `logits`.
+    """Argmax over the first k rows of `logits`, first of equals, and its softmax weight; `top` is scratch.
 
     exp(x) = 2^(whole) * 2^(rest), the rest by its Taylor polynomial of degree 6 (relative error 2e-7), in
-    plain loops that the compiler vectorises.
+    plain loops over items that the compiler vectorises.
     """
-    n = logits.shape[0]
+    n = top.shape[0]
     for i in range(n):
-        best = 0
-        for j in range(1, k):
-            if logits[i, j] > logits[i, best]:
-                best = j
-        top = logits[i, best]
-        home[i] = best
-        for j in range(k):
-            x = max(np.float32(sharpness * (logits[i, j] - top) * np.float32(1.44269504)), np.float32(-120.0))
+        top[i], home[i], weight[i] = logits[0, i], 0, 0
+    for j in range(1, k):
+        row = logits[j]
+        for i in range(n):
+            higher = row[i] > top[i]
+            top[i] = row[i] if higher else top[i]
+            home[i] = np.int32(j) if higher else home[i]
+    scale = sharpness * np.float32(1.44269504)
+    for j in range(k):
+        row = logits[j]
+        for i in range(n):
+            x = scale * (row[i] - top[i])
+            x = x if x > np.float32(-120.0) else np.float32(-120.0)
             whole = np.floor(x + np.float32(0.5))
             r = (x - whole) * np.float32(0.69314718)
             tail = np.float32(1 / 6) + r * (
                 np.float32(1 / 24) + r * (np.float32(1 / 120) + r * np.float32(1 / 720))
             )
-            logits[i, j] = np.float32(1) + r * (np.float32(1) + r * (np.float32(0.5) + r * tail))
-            powers[i, j] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-    scale = powers.view(np.float32)
+            rest = np.float32(1) + r * (np.float32(1) + r * (np.float32(0.5) + r * tail))
+            power = np.int32((whole + np.float32(127)) * np.float32(2**23)).view(np.float32)
+            weight[i] += rest * power
     for i in range(n):
-        total = np.float32(0.0)
-        for j in range(k):
-            total += logits[i, j] * scale[i, j]
-        weight[i] = np.float32(1.0) / total
+        weight[i] = np.float32(1) / weight[i]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _move(rows: Floats, k: int, home: NDArray[np.int32], weight: Floats, centroids: Floats) -> None:
-    """Centroids become squash(sum of their rows, weighed): row * |row| / (1 + |row|^2)."""
-    d = rows.shape[1]
-    centroids[:k] = 0
-    for i in range(rows.shape[0]):
-        into, share = centroids[home[i]], weight[i]
-        for c in range(d):
-            into[c] += share * rows[i, c]
-    for j in range(k):
-        square = _dot(centroids[j], centroids[j])
+def _add(items: Floats, place: Ints, home: NDArray[np.int32], weight: Floats, sums: Floats) -> None:
+    """Add every item, weighed, to the row of its cluster."""
+    for i in range(place.shape[0]):
+        into, row, share = sums[home[i]], items[place[i]], weight[i]
+        for c in range(row.shape[0]):
+            into[c] += share * row[c]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _squash(centroids: Floats) -> None:
+    """Rows become row * |row| / (1 + |row|^2)."""
+    for j in range(centroids.shape[0]):
+        row, square = centroids[j], np.float32(0.0)
+        for c in range(row.shape[0]):
+            square += row[c] * row[c]
         factor = np.float32(np.sqrt(square)) / (np.float32(1.0) + square)
-        for c in range(d):
-            centroids[j, c] *= factor
+        for c in range(row.shape[0]):
+            row[c] *= factor
 
 
 @numba.njit(cache=True, nogil=True)
@@ -162,6 +239,7 @@ def _drop_empty(k: int, home: NDArray[np.int32], renamed: NDArray[np.int32]) -> 
 @numba.njit(cache=True, nogil=True)
 def _assign(
     items: Floats,
+    summed: Floats,
     valid: NDArray[np.bool_],
     first: Ints,
     wanted: int,
@@ -170,34 +248,46 @@ def _assign(
     clusters: NDArray[np.int32],
     weights: Floats,
     counts: NDArray[np.int32],
+    shares: Floats,
+    sums: Floats,
 ) -> None:
     b, m, d = items.shape
-    rows, place = np.empty((m, d), np.float32), np.empty(m, np.int64)
-    centroids = np.empty((wanted, d), np.float32)
-    logits, powers = np.empty((m, wanted), np.float32), np.empty((m, wanted), np.int32)
-    nearest, weight = np.empty(m, np.float32), np.empty(m, np.float32)
-    home, renamed = np.empty(m, np.int32), np.empty(wanted, np.int32)
-    block = max(1, ONE_THREAD // (wanted * d))
+    tiles, depth = (m + TILE - 1) // TILE, (d + STEP - 1) // STEP * STEP
+    table, place = np.zeros((tiles, depth * TILE), np.float32), np.empty(m, np.int64)
+    centroids, logits = np.zeros((wanted, depth), np.float32), np.empty((wanted, tiles * TILE), np.float32)
+    scratch, weight = np.empty(tiles * TILE, np.float32), np.empty(tiles * TILE, np.float32)
+    home, renamed = np.empty(tiles * TILE, np.int32), np.empty(wanted, np.int32)
     for user in range(b):
-        n = 0
-        for i in range(m):
-            clusters[user, i] = -1
-            weights[user, i] = 0
-            if valid[user, i]:
-                rows[n] = items[user, i]
-                place[n] = i
-                n += 1
-        k = _farthest(rows[:n], first[user], centroids, nearest)
-        centroids[k:] = 0
+        clusters[user] = -1
+        weights[user] = 0
+        n = _tabulate(items[user], valid[user], place, table)
+        full = (n + TILE - 1) // TILE
+        own = place[:n]
+        k = _farthest(items[user], own, first[user], table[:full], centroids, logits, scratch[: full * TILE])
         for turn in range(iterations if n else 0):
-            for start in range(0, n, block):
-                stop = min(start + block, n)
-                np.dot(rows[start:stop], centroids.T, logits[start:stop])
-            _nearest(logits[:n], powers[:n], k, sharpness, home[:n], weight)
+            for tile in range(full if turn else 0):
+                for j in range(k):
+                    _products(centroids[j], table[tile], logits[j, tile * TILE : (tile + 1) * TILE])
+            _nearest(logits, k, sharpness, home, scratch[: full * TILE], weight)
             k = _drop_empty(k, home[:n], renamed)
             if turn + 1 < iterations:
-                _move(rows[:n], k, home, weight, centroids)
+                centroids[:k] = 0
+                _add(items[user], own, home, weight, centroids)
+                _squash(centroids[:k])
         for i in range(n):
-            clusters[user, place[i]] = home[i]
-            weights[user, place[i]] = weight[i]
+            clusters[user, own[i]] = home[i]
+            weights[user, own[i]] = weight[i]
+            shares[user, home[i]] += weight[i]
+        _add(summed[user], own, home, weight, sums[user])
         counts[user] = k
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _spread(sums: Floats, clusters: NDArray[np.int32], weights: Floats, out: Floats) -> None:
+    b, m, d = out.shape
+    for user in range(b):
+        for i in range(m):
+            if clusters[user, i] >= 0:
+                into, row, share = out[user, i], sums[user, clusters[user, i]], weights[user, i]
+                for c in range(d):
+                    into[c] = share * row[c]

@@ -9,7 +9,7 @@ import torch
 from training.models.interests.conditions import Capsules, farthest_points
 from training.models.interests.config import InterestsConfig, Method
 from training.models.interests.features import PROFILE, Histories
-from training.models.interests.routing import assign
+from training.models.interests.routing import assign, spread
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -73,6 +73,7 @@ def test_the_kernel_is_the_naive_loop(m: int, d: int, k: int) -> None:
         np.testing.assert_array_equal(found.clusters[user], home)
         np.testing.assert_allclose(found.weights[user], weight, atol=2e-5)
         assert found.counts[user] == len(set(home) - {-1})
+        np.testing.assert_allclose(found.shares[user].sum(), sum(weight), rtol=1e-5)
 
 
 def test_an_invalid_item_is_never_a_centroid_nor_in_a_cluster() -> None:
@@ -209,6 +210,35 @@ def test_the_last_mean_carries_the_gradient() -> None:
     assert touched.any() and not touched[4] and not touched.all()
 
 
+@pytest.mark.parametrize(("m", "d", "lasting"), [(70, 16, 16), (130, 20, 12)])
+def test_sums_and_their_gradient_are_those_of_a_dense_product(m: int, d: int, lasting: int) -> None:
+    rng = np.random.default_rng(m)
+    seen, items = unit(rng, 4, m, lasting), torch.from_numpy(unit(rng, 4, m, d)).requires_grad_()
+    valid = rng.random((4, m)) < 0.7
+    valid[2] = False
+    found = assign(seen, valid, np.zeros(4, np.int64), 5, 3, 8.0, summed=items.detach().numpy())
+    home = torch.from_numpy(found.clusters).long()
+    shares = torch.nn.functional.one_hot(home.clamp(min=0), 5) * torch.from_numpy(found.weights)[:, :, None]
+    dense = torch.bmm(shares.transpose(1, 2), items)
+    np.testing.assert_allclose(found.sums, dense.detach(), atol=1e-5)
+    np.testing.assert_allclose(found.shares, shares.sum(dim=1), rtol=1e-5)
+    gradient = torch.from_numpy(rng.standard_normal((4, 5, d)).astype(np.float32))
+    dense.backward(gradient)
+    np.testing.assert_allclose(spread(gradient.numpy(), found), items.grad, atol=1e-6)
+
+
+def test_what_is_not_valid_may_be_anything() -> None:
+    items = unit(np.random.default_rng(8), 2, 12, 6)
+    signs = np.ones((2, 12), np.int64)
+    signs[:, [2, 9]] = 0
+    capsules = Capsules(Method.DCM.config(InterestsConfig(dim=6, interests=3)))
+    expected = capsules(histories(items, signs)).vectors
+    items[:, [2, 9]] = np.nan
+    torch.testing.assert_close(capsules(histories(items, signs)).vectors, expected, rtol=0, atol=0)
+
+
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         assign(np.zeros((2, 3, 4), np.float32), np.ones((2, 4), bool), np.zeros(2, np.int64), 2, 3, 8.0)
+    with pytest.raises(ValueError, match="at least one iteration"):
+        assign(np.zeros((2, 3, 4), np.float32), np.ones((2, 3), bool), np.zeros(2, np.int64), 2, 0, 8.0)
