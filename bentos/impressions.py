@@ -9,9 +9,10 @@ import threading
 import time
 from collections import OrderedDict, deque
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+import orjson
 
 from bentos.digests import record_id
 from bentos.event_log import Appended, LogClosed, LogFull, RecordLog
@@ -21,7 +22,6 @@ from bentos.ranking_stages import RANKED
 from bentos.settings import MAKERS
 from bentos.why import PIN_KINDS, TOPIC_KINDS
 from training.models.ads.ranking import CLICK
-from validation.events import ImpressionRecord
 from validation.queries import logged
 
 logger = logging.getLogger("corkboard.impressions")
@@ -93,7 +93,7 @@ class Impressions:
         if self._log is None:
             return
         try:
-            self._log.append(records_of(feed)).add_done_callback(_report)
+            self._log.append_lines(*lines_of(feed)).add_done_callback(_report)
         except (LogClosed, LogFull) as error:
             logger.error("impressions of request %d are lost: %s", feed.request_id, error)
 
@@ -102,13 +102,16 @@ class Impressions:
             self._log.close()
 
 
-def records_of(feed: Feed) -> list[ImpressionRecord]:
-    """One record a pin shown.
+def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+    """Event ids and lines of an ImpressionRecord for each pin shown: what `to_line` writes, in a tenth of the
+    time.
 
     The propensity is 1: given the user's medoids drawn for this request, the policy has no choice left.
     """
-    columns = feed.candidates
+    columns, ranked = feed.candidates, feed.heads
+    event_ids = tuple(impression_id(feed.request_id, pin_id) for pin_id in columns.pin_ids.tolist())
     rows = zip(
+        event_ids,
         columns.pin_ids.tolist(),
         columns.sources.tolist(),
         columns.kinds.tolist(),
@@ -118,36 +121,44 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         feed.sponsors(columns.pin_ids),
         strict=True,
     )
-    alike = {
-        **feed.origin,
-        "propensity": 1.0,
-        "stage": feed.ordered_by,
-        "calibrated": feed.heads.calibrated if feed.heads is not None else None,
-        "ranker": feed.heads.ranker if feed.heads is not None else None,
-        "policy": feed.page_policy.digest if feed.ordered_by == RANKED else None,
-        "query": logged(feed.query) or None,
-    }
-    return _RECORDS.validate_python(
-        [
-            {
-                **alike,
-                "event_id": impression_id(feed.request_id, pin_id),
-                "pin_id": pin_id,
-                "position": feed.place(nth),
-                "source": ad.source if ad else source,
-                "source_topic": anchor if kind in TOPIC_KINDS and anchor else None,
-                "anchor": anchor if kind in PIN_KINDS and anchor else None,
-                "score": score,
-                "heads": heads or None,
-                "bid": ad.bid if ad else None,
-                "predicted": heads.get(CLICK) if ad else None,
-            }
-            for nth, (pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows)
-        ]
+    ranker, calibrated = (ranked.ranker, ranked.calibrated) if ranked is not None else (None, None)
+    policy = feed.page_policy.digest if feed.ordered_by == RANKED else None
+    surface, release = feed.surface.value, feed.release.version
+    query = logged(feed.query) or None
+    # In the order of the record's fields.
+    return event_ids, tuple(
+        _line(
+            event_id=event_id,
+            user_id=feed.user_id,
+            timestamp_ms=feed.now_ms,
+            surface=surface,
+            release=release,
+            pin_id=pin_id,
+            kind="impression",
+            request_id=feed.request_id,
+            position=feed.place(nth),
+            source=ad.source if ad else source,
+            source_topic=anchor if kind in TOPIC_KINDS and anchor else None,
+            anchor=anchor if kind in PIN_KINDS and anchor else None,
+            propensity=1.0,
+            stage=feed.ordered_by,
+            score=score,
+            ranker=ranker,
+            heads=heads or None,
+            calibrated=calibrated,
+            policy=policy,
+            bid=ad.bid if ad else None,
+            predicted=heads.get(CLICK) if ad else None,
+            query=query,
+        )
+        for nth, (event_id, pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows)
     )
 
 
-_RECORDS = TypeAdapter(list[ImpressionRecord])
+def _line(**fields: Any) -> bytes:
+    """One record's line: fields that are absent are left out."""
+    there = {name: value for name, value in fields.items() if value is not None}
+    return orjson.dumps(there, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def impression_id(request_id: int, pin_id: int) -> int:

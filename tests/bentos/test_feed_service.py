@@ -10,6 +10,7 @@ import pytest
 
 from bentos.errors import BadId, BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
 from bentos.event_log import read
+from bentos.impressions import _line
 from bentos.messages import FeedAnswer, FeedRequest, PinsRequest, RelatedRequest
 from feature_repo.sequence import merge
 from tests.bentos.conftest import run
@@ -28,7 +29,7 @@ from tests.bentos.fakes import (
     pin_of,
     topic_of,
 )
-from validation.events import ImpressionRecord
+from validation.events import ImpressionRecord, from_line, to_line
 from validation.tables import EntityKind
 
 
@@ -243,6 +244,25 @@ def test_what_was_shown_is_logged_as_it_was_shown(stack: Stack) -> None:
     for impression, pin in zip(logged, answer.pins, strict=True):
         assert impression.source_topic == (pin.why.topic_id or None)
         assert impression.anchor is None, "a follower's pins come from topics and boards"
+
+
+def test_impressions_are_written_as_records_are(stack: Stack) -> None:
+    for user in (FOLLOWER, GARDENER):
+        feed(stack, user)
+    run(stack.service.related(RelatedRequest(pin_id=pin_of(1, 1), user_id=COOK)))
+    stack.service.impressions.close()
+    lines = [line for file in stack.events.glob("impressions-*") for line in file.open("rb")]
+    assert len(lines) > 60 and [to_line(from_line(line)) for line in lines] == lines
+
+
+def test_numbers_are_written_as_records_write_them() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 2**32, 3_000, np.uint32).view(np.float32)
+    numbers = [*drawn[np.isfinite(drawn)].tolist(), *rng.random(3_000).round(6).tolist(), 0.0, -0.0, 1e16]
+    given = {"event_id": 1, "user_id": 2, "timestamp_ms": 3, "pin_id": 4, "request_id": 5, "position": 0}
+    for score in numbers:
+        record = ImpressionRecord(**given, score=score)
+        assert to_line(record).endswith(_line(score=score).removeprefix(b"{"))
 
 
 def test_impressions_name_the_topic_that_conditional_retrieval_searched(

@@ -72,6 +72,25 @@ def first_places(ids: Ints) -> Ints:
 
 
 @numba.njit(cache=True, nogil=True)
+def fit_places(ids: Ints, scores: Floats, most: int) -> tuple[Ints, int]:
+    """Where entries stand that have an id above 0 and a score that is a number, each id's first and at most
+    `most` of them, rising, and how many have not."""
+    slots, shift = _empty(len(ids))
+    keys = np.empty(len(slots), np.int64)
+    places, count, unfit = np.empty(len(ids), np.int64), 0, 0
+    for place in range(len(ids)):
+        if ids[place] <= 0 or not np.isfinite(scores[place]):
+            unfit += 1
+            continue
+        slot = _slot(slots, keys, ids[place], shift)
+        if slots[slot] == 0:
+            slots[slot], keys[slot] = 1, ids[place]
+            places[count] = place
+            count += 1
+    return places[: min(count, most)].copy(), unfit
+
+
+@numba.njit(cache=True, nogil=True)
 def gather(
     rows: Ints,
     ranks: Ints,

@@ -47,7 +47,7 @@ def weighted_budgets(weights: Floats, total: int) -> Ints:
 
 def equal_budgets(interests: int, total: int) -> Ints:
     """`total` results over `interests` as evenly as whole numbers allow, the earlier ones first."""
-    return weighted_budgets(np.ones(interests), total) if interests else np.empty(0, np.int64)
+    return np.array([total // interests + (i < total % interests) for i in range(interests)], np.int64)
 
 
 def sample_followed(followed: Ints, seed: Sequence[int], count: int = FOLLOWED) -> Ints:
