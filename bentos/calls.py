@@ -49,7 +49,7 @@ class Outcome(Generic[T]):
         return self.result  # type: ignore[return-value]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Group:
     """Calls that one caller waits for: it is woken once, when the last has ended or is late."""
 
@@ -75,7 +75,7 @@ class Group:
         yield self
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
     """A call: in line, then begun, then ended. What says so changes under the pool's door alone."""
 

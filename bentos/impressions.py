@@ -9,7 +9,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 import orjson
@@ -108,11 +107,13 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
 
     The propensity is 1: given the user's medoids drawn for this request, the policy has no choice left.
     """
-    columns, ranked = feed.candidates, feed.heads
-    event_ids = tuple(impression_id(feed.request_id, pin_id) for pin_id in columns.pin_ids.tolist())
+    columns, ranked, query = feed.candidates, _ranked(feed), logged(feed.query)
+    pin_ids = columns.pin_ids.tolist()
+    event_ids = tuple(impression_id(feed.request_id, pin_id) for pin_id in pin_ids)
+    surface, release = feed.surface.value, feed.release.version
     rows = zip(
         event_ids,
-        columns.pin_ids.tolist(),
+        pin_ids,
         columns.sources.tolist(),
         columns.kinds.tolist(),
         columns.anchors.tolist(),
@@ -121,44 +122,53 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
         feed.sponsors(columns.pin_ids),
         strict=True,
     )
-    ranker, calibrated = (ranked.ranker, ranked.calibrated) if ranked is not None else (None, None)
-    policy = feed.page_policy.digest if feed.ordered_by == RANKED else None
-    surface, release = feed.surface.value, feed.release.version
-    query = logged(feed.query) or None
-    # In the order of the record's fields.
-    return event_ids, tuple(
-        _line(
-            event_id=event_id,
-            user_id=feed.user_id,
-            timestamp_ms=feed.now_ms,
-            surface=surface,
-            release=release,
-            pin_id=pin_id,
-            kind="impression",
-            request_id=feed.request_id,
-            position=feed.place(nth),
-            source=ad.source if ad else source,
-            source_topic=anchor if kind in TOPIC_KINDS and anchor else None,
-            anchor=anchor if kind in PIN_KINDS and anchor else None,
-            propensity=1.0,
-            stage=feed.ordered_by,
-            score=score,
-            ranker=ranker,
-            heads=heads or None,
-            calibrated=calibrated,
-            policy=policy,
-            bid=ad.bid if ad else None,
-            predicted=heads.get(CLICK) if ad else None,
-            query=query,
-        )
-        for nth, (event_id, pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows)
-    )
+    records: list[Record] = []
+    for nth, (event_id, pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows):
+        record: Record = {  # in the order of the record's fields, without those that are absent
+            "event_id": event_id,
+            "user_id": feed.user_id,
+            "timestamp_ms": feed.now_ms,
+            "surface": surface,
+            "release": release,
+            "pin_id": pin_id,
+            "kind": "impression",
+            "request_id": feed.request_id,
+            "position": feed.place(nth),
+            "source": ad.source if ad else source,
+        }
+        if anchor and (kind in TOPIC_KINDS or kind in PIN_KINDS):
+            record["anchor" if kind in PIN_KINDS else "source_topic"] = anchor
+        record |= {"propensity": 1.0, "stage": feed.ordered_by, "score": score, **ranked}
+        if heads:
+            record["heads"] = heads
+        if ad:
+            record["bid"] = ad.bid
+        if ad and CLICK in heads:
+            record["predicted"] = heads[CLICK]
+        if query:
+            record["query"] = query
+        records.append(record)
+    return event_ids, _lines(records)
 
 
-def _line(**fields: Any) -> bytes:
-    """One record's line: fields that are absent are left out."""
-    there = {name: value for name, value in fields.items() if value is not None}
-    return orjson.dumps(there, option=orjson.OPT_APPEND_NEWLINE)
+Record = dict[str, object]
+
+
+def _ranked(feed: Feed) -> Record:
+    """What the records of ranked pins say alike, and where `heads` stand among it."""
+    heads, said = feed.heads, Record()
+    if heads is not None:
+        said |= {"ranker": heads.ranker, "heads": {}, "calibrated": heads.calibrated}
+    if feed.ordered_by == RANKED:
+        said["policy"] = feed.page_policy.digest
+    return said
+
+
+def _lines(records: list[Record]) -> tuple[bytes, ...]:
+    """Each record's line; all are written at once, since a quote within a text is never a bare one."""
+    begin = b'{"event_id":'
+    told = orjson.dumps(records)[1:-1].replace(b"}," + begin, b"}\n" + begin)
+    return tuple((told + b"\n").splitlines(keepends=True))
 
 
 def impression_id(request_id: int, pin_id: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from bentos.errors import BadId, BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
 from bentos.event_log import read
-from bentos.impressions import _line
+from bentos.impressions import _lines
 from bentos.messages import FeedAnswer, FeedRequest, PinsRequest, RelatedRequest
 from feature_repo.sequence import merge
 from tests.bentos.conftest import run
@@ -255,14 +255,14 @@ def test_impressions_are_written_as_records_are(stack: Stack) -> None:
     assert len(lines) > 60 and [to_line(from_line(line)) for line in lines] == lines
 
 
-def test_numbers_are_written_as_records_write_them() -> None:
+def test_lines_written_at_once_are_those_of_records() -> None:
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 2**32, 3_000, np.uint32).view(np.float32)
     numbers = [*drawn[np.isfinite(drawn)].tolist(), *rng.random(3_000).round(6).tolist(), 0.0, -0.0, 1e16]
-    given = {"event_id": 1, "user_id": 2, "timestamp_ms": 3, "pin_id": 4, "request_id": 5, "position": 0}
-    for score in numbers:
-        record = ImpressionRecord(**given, score=score)
-        assert to_line(record).endswith(_line(score=score).removeprefix(b"{"))
+    given = {"event_id": 1, "user_id": 2, "timestamp_ms": 3, "pin_id": 4, "kind": "impression"}
+    given |= {"request_id": 5, "position": 0}
+    records = [{**given, "score": score, "query": 'a\n},{"event_id":é'} for score in numbers]
+    assert _lines(records) == tuple(to_line(ImpressionRecord(**record)) for record in records)
 
 
 def test_impressions_name_the_topic_that_conditional_retrieval_searched(

@@ -386,7 +386,7 @@ def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Fl
     if known[-1] < _TABLE:  # one look-up a topic; what lies beyond every wanted one falls on a last zero
         table = np.zeros(known[-1] + 2, np.float32)
         table[known] = value
-        return np.einsum("nt->n", table.take(topics, mode="clip"))
+        return light_kernels.looked_up(np.ascontiguousarray(topics, np.int64), table)
     at = np.minimum(np.searchsorted(known, topics), len(known) - 1)
     return np.einsum("nt,nt->n", value.take(at), known.take(at) == topics)
 
