@@ -42,6 +42,8 @@ class ReleaseHolder:
 
     A release is served once the services behind this one (`elsewhere`) hold it too: they answer for the one
     before as well, so that no request meets two releases. Where one of them never does, the old one serves on.
+    What stays in memory behind a home feed is the release that it last asked for: when the alias goes back and
+    on again between two looks, that is an older one than the one before.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class ReleaseHolder:
         self._previous: ServingRelease | None = None
         self._loaded: ServingRelease | None = None
         """Checked, and waiting for the services behind this one."""
+        self._asked: int | None = None
+        """The version that a home feed in front of this process was last answered by."""
         self._rejected: int | None = None
         self._why = "no release was promoted yet; run `corkboard promote`"
         self._stop = threading.Event()
@@ -101,12 +105,13 @@ class ReleaseHolder:
 
         Raises ReleaseMismatch, NoRelease.
         """
-        current = self.current()
-        if version is None or version == current.version:
+        current, previous = self.current(), self._previous
+        if version is None:
             return current
-        previous = self._previous
-        if previous is not None and previous.version == version:
-            return previous
+        for release in (current, previous):
+            if release is not None and release.version == version:
+                self._asked = version
+                return release
         raise ReleaseMismatch(f"release {version} is not served here, release {current.version} is; ask again")
 
     def serve(self, version: int) -> bool:
@@ -144,7 +149,7 @@ class ReleaseHolder:
             metrics().swaps.labels("failed").inc()
             logger.error("the release cannot be loaded: %s", self._why, exc_info=True)
             return False
-        self._previous, self._current, self._loaded = self._current, release, None
+        self._previous, self._current, self._loaded = self._beside(release), release, None
         self._rejected, self._why = None, ""
         self._hold()
         metrics().release.set(release.version)
@@ -161,6 +166,13 @@ class ReleaseHolder:
             if release is not None and release.version == version:
                 return release
         return None
+
+    def _beside(self, release: ServingRelease) -> ServingRelease | None:
+        """What stays in memory when `release` is swapped in."""
+        previous = self._previous
+        if previous is not None and previous is not release and previous.version == self._asked:
+            return previous
+        return self._current
 
     def _let_go(self) -> None:
         """Of a release that waited and is asked for no more."""

@@ -89,6 +89,22 @@ def test_a_request_bound_to_the_release_before_is_still_answered(world: World) -
         world.holder.at(7)
 
 
+def test_what_the_home_feed_still_serves_stays_when_the_alias_goes_back_and_on(world: World) -> None:
+    for world.alias in (3, 4):
+        world.holder.refresh()
+    assert world.holder.at(4).version == 4
+    assert world.holder.at(3).version == 3, "the alias went back to 3, and only the home feed looked"
+    world.alias = 5
+    assert world.holder.refresh() and world.holder.at(3).version == 3
+    with pytest.raises(ReleaseMismatch):
+        world.holder.at(4)
+    assert world.holder.at(5).version == 5
+    world.alias = 6
+    assert world.holder.refresh() and world.holder.at(5).version == 5 and world.loads == [3, 4, 5, 6]
+    world.alias = 5
+    assert world.holder.refresh() and world.holder.at(6).version == 6, "asked for or not, the one served last"
+
+
 def test_a_release_waits_for_the_services_behind_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     late: set[str] = set()
     world.holder = ReleaseHolder(

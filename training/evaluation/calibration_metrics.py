@@ -23,6 +23,9 @@ ALL = "all"
 
 BINS = 20
 
+PANEL_IN = 2.8
+"""Inches of a panel of `figure`."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -139,7 +142,10 @@ def figure(rows: Sequence[CalibrationRow]) -> Figure:
 
     heads = list(dict.fromkeys(row.head for row in rows))
     slices = list(dict.fromkeys(row.slice for row in rows))
-    drawn = Figure(figsize=(2.8 * len(slices) + 0.4, 2.8 * len(heads) + 0.4), layout="constrained")
+    # Margins in inches: to lay out so many panels by what they hold takes as long as to draw them.
+    width, height = PANEL_IN * len(slices) + 0.4, PANEL_IN * len(heads) + 0.4
+    drawn = Figure(figsize=(width, height))
+    drawn.subplots_adjust(0.75 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.25, 0.25)
     panels = drawn.subplots(len(heads), len(slices), squeeze=False)
     for panel in panels.flat:
         panel.set_visible(False)
@@ -162,6 +168,7 @@ def figure(rows: Sequence[CalibrationRow]) -> Figure:
                 label=f"{name}, ECE {fit.ece:.4f}",
             )
         panel.set(xlim=(0, top), ylim=(0, top))
+        panel.locator_params(nbins=4)
         panel.set_title(f"{row.head}, {row.slice} ({row.positives} of {row.rows})", fontsize=8)
         panel.legend(fontsize=6, frameon=False, loc="upper left")
         panel.tick_params(labelsize=7)
