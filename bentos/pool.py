@@ -294,7 +294,9 @@ class Pool:
                 self._alarm = self._watched()
             except (OSError, RuntimeError) as error:
                 logger.error("no deadline is kept until a thread can be started: %s", error)
-        self._put_off(time.perf_counter())
+        now = time.perf_counter()
+        if self._rings <= now:  # whoever arrives does not look, and so puts nothing off
+            self._put_off(now)
 
     def _watched(self) -> Alarm:
         """An alarm and the thread that waits for it. Raises OSError or RuntimeError where none is to be had."""
@@ -307,8 +309,8 @@ class Pool:
         return alarm
 
     def _put_off(self, now: float) -> None:
-        """Let the alarm ring once nobody has come by for WAITS_S. Half of that is near enough: to set it is a
-        call of the machine's."""
+        """Let the alarm ring once nobody has come by for WAITS_S; for those who look themselves at times.
+        Half of that is near enough: to set it is a call of the machine's."""
         if self._alarm is not None and not now + WAITS_S / 2 <= self._rings <= now + WAITS_S:
             self._rings = now + WAITS_S
             self._alarm.set(WAITS_S)
