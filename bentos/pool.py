@@ -309,7 +309,7 @@ class Pool:
         return alarm
 
     def _put_off(self, now: float) -> None:
-        """Let the alarm ring once nobody has come by for WAITS_S; for those who look themselves at times.
+        """Let the alarm ring once nobody has come by for WAITS_S; for those who look as they come by.
         Half of that is near enough: to set it is a call of the machine's."""
         if self._alarm is not None and not now + WAITS_S / 2 <= self._rings <= now + WAITS_S:
             self._rings = now + WAITS_S
