@@ -124,17 +124,6 @@ class Feed:
         """A generator of this request; each caller takes a `stream` number of its own."""
         return np.random.default_rng([self.seed, stream])
 
-    @property
-    def origin(self) -> dict[str, int | str]:
-        """What every record that is logged of this answer says."""
-        return {
-            "user_id": self.user_id,
-            "timestamp_ms": self.now_ms,
-            "surface": self.surface.value,
-            "release": self.release.version,
-            "request_id": self.request_id,
-        }
-
     def positive_rows(self) -> Ints:
         """Rows of the user's sequence that are positive actions, newest first. Not to be changed."""
         return self._rows_acted()[1]

@@ -11,7 +11,6 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 
 import numpy as np
-import orjson
 
 from bentos.digests import record_id
 from bentos.event_log import Appended, LogClosed, LogFull, RecordLog
@@ -21,6 +20,7 @@ from bentos.ranking_stages import RANKED
 from bentos.settings import MAKERS
 from bentos.why import PIN_KINDS, TOPIC_KINDS
 from training.models.ads.ranking import CLICK
+from validation.events import to_lines
 from validation.queries import logged
 
 logger = logging.getLogger("corkboard.impressions")
@@ -148,7 +148,7 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
         if query:
             record["query"] = query
         records.append(record)
-    return event_ids, _lines(records)
+    return event_ids, to_lines(records)
 
 
 Record = dict[str, object]
@@ -162,13 +162,6 @@ def _ranked(feed: Feed) -> Record:
     if feed.ordered_by == RANKED:
         said["policy"] = feed.page_policy.digest
     return said
-
-
-def _lines(records: list[Record]) -> tuple[bytes, ...]:
-    """Each record's line; all are written at once, since a quote within a text is never a bare one."""
-    begin = b'{"event_id":'
-    told = orjson.dumps(records)[1:-1].replace(b"}," + begin, b"}\n" + begin)
-    return tuple((told + b"\n").splitlines(keepends=True))
 
 
 def impression_id(request_id: int, pin_id: int) -> int:

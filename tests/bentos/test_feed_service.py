@@ -10,7 +10,6 @@ import pytest
 
 from bentos.errors import BadId, BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
 from bentos.event_log import read
-from bentos.impressions import _lines
 from bentos.messages import FeedAnswer, FeedRequest, PinsRequest, RelatedRequest
 from feature_repo.sequence import merge
 from tests.bentos.conftest import run
@@ -29,7 +28,7 @@ from tests.bentos.fakes import (
     pin_of,
     topic_of,
 )
-from validation.events import ImpressionRecord, from_line, to_line
+from validation.events import ImpressionRecord, from_line, to_line, to_lines
 from validation.tables import EntityKind
 
 
@@ -262,7 +261,7 @@ def test_lines_written_at_once_are_those_of_records() -> None:
     given = {"event_id": 1, "user_id": 2, "timestamp_ms": 3, "pin_id": 4, "kind": "impression"}
     given |= {"request_id": 5, "position": 0}
     records = [{**given, "score": score, "query": 'a\n},{"event_id":é'} for score in numbers]
-    assert _lines(records) == tuple(to_line(ImpressionRecord(**record)) for record in records)
+    assert to_lines(records) == tuple(to_line(ImpressionRecord(**record)) for record in records)
 
 
 def test_impressions_name_the_topic_that_conditional_retrieval_searched(
