@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from infra.commands import learning, measuring, releasing, running, tables
 from infra.commands.state import State
+from training.context import ignore_advice
 
 # Threads that wait for each other sleep. Beside other work the default, spinning, takes several times the CPU.
 # OpenMP reads this when torch is first imported, which is later than here; services inherit it.
@@ -68,7 +68,5 @@ def root(
     ] = Path(".corkboard"),
 ) -> None:
     """Shared options."""
-    # Advice of libraries to those who call them is nothing that a user of ours can follow.
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="(?s).*type hints to the `predict` method")
+    ignore_advice()
     context.obj = State(home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,12 @@ Progress = Callable[[str], None]
 
 def silent(message: str) -> None:
     """Progress that goes nowhere."""
+
+
+def ignore_advice() -> None:
+    """Advice of libraries to those who call them is nothing that a user of ours can follow."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="(?s).*type hints to the `predict` method")
 
 
 @dataclass(frozen=True)

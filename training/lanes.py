@@ -19,7 +19,7 @@ from multiprocessing.queues import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from training.context import TrainingContext, silent
+from training.context import TrainingContext, ignore_advice, silent
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -142,6 +142,7 @@ def _begin(lines: SimpleQueue[str], threads: int) -> None:
     global _lines
     _lines = lines
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    ignore_advice()
     import torch
 
     torch.set_num_threads(threads)

@@ -44,6 +44,8 @@ def connect(uri: str, *, timeout_s: float = 10.0) -> Milvus:
     # Both flavours lack the iterator's snapshot time and pymilvus says so at every scan; rows are scanned by
     # rising id and written by one process, so the fallback it names is right.
     logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
+    # Every failed call is raised as well; those that are tried again are nobody's trouble.
+    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
     try:
         # Not pymilvus' shared connection of this address, which may belong to a server that is gone.
         client = MilvusClient(uri=uri, timeout=timeout_s, dedicated=True)
