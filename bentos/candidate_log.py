@@ -61,23 +61,9 @@ def lines_of(feed: Feed, cut: int) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     columns = (fetched.pin_ids, fetched.sources, rank, fetched.scores, reached[row], logged[row])
     rows = [column[kept].tolist() for column in columns]
     event_ids = tuple(candidate_id(feed.request_id, *pin) for pin in zip(*rows[:2], strict=True))
-    surface, release = feed.surface.value, feed.release.version
     records = [
-        {  # in the order of the record's fields
-            "event_id": event_id,
-            "user_id": feed.user_id,
-            "timestamp_ms": feed.now_ms,
-            "surface": surface,
-            "release": release,
-            "pin_id": pin_id,
-            "kind": "candidate",
-            "request_id": feed.request_id,
-            "source": source,
-            "rank": place,
-            "score": score,
-            "stage": _STAGES[stage].value,
-            "logged": chance,
-        }
+        feed.recorded("candidate", event_id, pin_id)
+        | {"source": source, "rank": place, "score": score, "stage": _STAGES[stage].value, "logged": chance}
         for event_id, pin_id, source, place, score, stage, chance in zip(event_ids, *rows, strict=True)
     ]
     return event_ids, to_lines(records)

@@ -124,6 +124,19 @@ class Feed:
         """A generator of this request; each caller takes a `stream` number of its own."""
         return np.random.default_rng([self.seed, stream])
 
+    def recorded(self, kind: str, event_id: int, pin_id: int) -> dict[str, object]:
+        """How a record that is logged of one of this answer's pins begins, in the order of its fields."""
+        return {
+            "event_id": event_id,
+            "user_id": self.user_id,
+            "timestamp_ms": self.now_ms,
+            "surface": self.surface.value,
+            "release": self.release.version,
+            "pin_id": pin_id,
+            "kind": kind,
+            "request_id": self.request_id,
+        }
+
     def positive_rows(self) -> Ints:
         """Rows of the user's sequence that are positive actions, newest first. Not to be changed."""
         return self._rows_acted()[1]

@@ -110,7 +110,6 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     columns, ranked, query = feed.candidates, _ranked(feed), logged(feed.query)
     pin_ids = columns.pin_ids.tolist()
     event_ids = tuple(impression_id(feed.request_id, pin_id) for pin_id in pin_ids)
-    surface, release = feed.surface.value, feed.release.version
     rows = zip(
         event_ids,
         pin_ids,
@@ -124,18 +123,8 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     )
     records: list[Record] = []
     for nth, (event_id, pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows):
-        record: Record = {  # in the order of the record's fields, without those that are absent
-            "event_id": event_id,
-            "user_id": feed.user_id,
-            "timestamp_ms": feed.now_ms,
-            "surface": surface,
-            "release": release,
-            "pin_id": pin_id,
-            "kind": "impression",
-            "request_id": feed.request_id,
-            "position": feed.place(nth),
-            "source": ad.source if ad else source,
-        }
+        record = feed.recorded("impression", event_id, pin_id)  # what is absent is left out
+        record |= {"position": feed.place(nth), "source": ad.source if ad else source}
         if anchor and (kind in TOPIC_KINDS or kind in PIN_KINDS):
             record["anchor" if kind in PIN_KINDS else "source_topic"] = anchor
         record |= {"propensity": 1.0, "stage": feed.ordered_by, "score": score, **ranked}
