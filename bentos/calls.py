@@ -13,10 +13,11 @@ from bentos.breaker import Breaker, BreakerOpen
 T = TypeVar("T")
 
 WAITS_S = 0.02
-"""How often calls in the air are looked at where others are in line: beside one that waits another may run."""
+"""How often calls in the air are looked at, by threads that come by or by one that waits until none has:
+beside a call that waits another may run, and nobody waits for those that are late."""
 
 LATE_S = 0.05
-"""How often where none is: which are late."""
+"""Within which a deadline is kept: two looks, and what it takes to wake for them."""
 
 WAITING = 0.1
 """A call whose thread has had less than this share of a core since it began waits for a store. Threads that
@@ -48,7 +49,7 @@ class Outcome(Generic[T]):
         return self.result  # type: ignore[return-value]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Group:
     """Calls that one caller waits for: it is woken once, when the last has ended or is late."""
 
@@ -74,7 +75,7 @@ class Group:
         yield self
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
     """A call: in line, then begun, then ended. What says so changes under the pool's door alone."""
 

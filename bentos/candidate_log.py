@@ -8,7 +8,7 @@ score.
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from bentos.candidates import concatenate
 from bentos.digests import record_id
@@ -16,7 +16,7 @@ from bentos.event_log import RecordLog
 from bentos.features import Floats, Ints
 from bentos.feed import Feed, Surface
 from bentos.sampled_log import SampledLog
-from validation.events import CandidateRecord, Reached
+from validation.events import Reached, to_lines
 
 STREAM = "candidates"
 _DRAWS = 11
@@ -44,12 +44,13 @@ class CandidateLog(SampledLog):
     def _fits(self, feed: Feed) -> bool:
         return feed.surface is Surface.HOMEFEED
 
-    def _records(self, feed: Feed) -> list[CandidateRecord]:
-        return records_of(feed, self._sample.cut)
+    def _lines(self, feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+        return lines_of(feed, self._sample.cut)
 
 
-def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
-    """One record a source of every pin shown, and of `cut` pins drawn evenly from the others."""
+def lines_of(feed: Feed, cut: int) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+    """Event ids and lines of a CandidateRecord for each source of every pin shown, and of `cut` pins drawn
+    evenly from the others."""
     fetched = concatenate([part for part in feed.parts if len(part)])
     pins = np.unique(fetched.pin_ids)
     reached = fates(feed, pins)
@@ -58,27 +59,14 @@ def records_of(feed: Feed, cut: int) -> list[CandidateRecord]:
     row = np.searchsorted(pins, fetched.pin_ids)
     kept = np.flatnonzero(logged[row] > 0)
     columns = (fetched.pin_ids, fetched.sources, rank, fetched.scores, reached[row], logged[row])
-    alike = feed.origin
-    return _RECORDS.validate_python(
-        [
-            {
-                **alike,
-                "event_id": candidate_id(feed.request_id, pin_id, source),
-                "pin_id": pin_id,
-                "source": source,
-                "rank": place,
-                "score": score,
-                "stage": _STAGES[stage],
-                "logged": chance,
-            }
-            for pin_id, source, place, score, stage, chance in zip(
-                *(c[kept].tolist() for c in columns), strict=True
-            )
-        ]
-    )
-
-
-_RECORDS = TypeAdapter(list[CandidateRecord])
+    rows = [column[kept].tolist() for column in columns]
+    event_ids = tuple(candidate_id(feed.request_id, *pin) for pin in zip(*rows[:2], strict=True))
+    records = [
+        feed.recorded("candidate", event_id, pin_id)
+        | {"source": source, "rank": place, "score": score, "stage": _STAGES[stage].value, "logged": chance}
+        for event_id, pin_id, source, place, score, stage, chance in zip(event_ids, *rows, strict=True)
+    ]
+    return event_ids, to_lines(records)
 
 
 def fates(feed: Feed, pins: Ints) -> Ints:

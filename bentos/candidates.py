@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bentos.interning import Codes, Interned
-from training.models.light_kernels import first_places
+from training.models.light_kernels import fit_places
 from training.models.light_ranking import falling
 
 Ints = NDArray[np.int64]
@@ -46,7 +47,7 @@ class Candidates:
     @property
     def source(self) -> str:
         """The name of the first one's source."""
-        return str(SOURCES.names(self.source_codes[:1])[0])
+        return SOURCES.name(self.source_codes.item(0))
 
     @classmethod
     def none(cls) -> Candidates:
@@ -63,13 +64,13 @@ class Candidates:
     ) -> Candidates:
         """Candidates of one source; a single anchor or kind stands for all. Padding ids (0) are dropped."""
         ids = np.asarray(pin_ids, np.int64)
-        n = len(ids)
+        n, kinds = len(ids), KINDS.code(kinds) if isinstance(kinds, str) else kinds
         made = cls(
             ids,
             np.asarray(scores, np.float32),
-            np.full(n, SOURCES.code(source), np.int16),
-            np.full(n, anchors, np.int64) if np.ndim(anchors) == 0 else np.asarray(anchors, np.int64),
-            np.full(n, KINDS.code(kinds), np.int16) if isinstance(kinds, str) else np.asarray(kinds, np.int16),
+            _each(SOURCES.code(source), n, np.int16),
+            _each(anchors, n, np.int64),
+            _each(kinds, n, np.int16),
         )
         return made if ids.all() else made.take(ids != 0)
 
@@ -100,15 +101,14 @@ class Candidates:
             self.kind_codes[index],
         )
 
-    def sound(self) -> Candidates:
-        """Those with an id and a score that is a number: what a store gives may be neither."""
-        fit = (self.pin_ids > 0) & np.isfinite(self.scores)
-        return self if fit.all() else self.take(fit)
-
-    def distinct(self) -> Candidates:
-        """Every pin once, where it first stands."""
-        first = first_places(self.pin_ids.copy())  # numba compiles anew for a read-only array
-        return self if len(first) == len(self) else self.take(first)
+    def fit(self, budget: int) -> tuple[Candidates, int]:
+        """The first `budget` distinct pins, and how many candidates were left out for an id or a score that is
+        none: what a store gives may be neither."""
+        ids, scores = self.pin_ids, self.scores
+        if not (ids.flags.writeable and scores.flags.writeable):
+            ids, scores = ids.copy(), scores.copy()  # numba compiles anew for a read-only array
+        places, unfit = fit_places(ids, scores, budget)
+        return self if len(places) == len(self) else self.take(places), unfit
 
     def scored(self, scores: Floats) -> Candidates:
         """The same candidates with other scores, (n,) float32."""
@@ -124,8 +124,21 @@ def concatenate(parts: Sequence[Candidates]) -> Candidates:
     if not parts:
         return Candidates.none()
     return Candidates(
-        **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Candidates)}
+        np.concatenate([part.pin_ids for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.source_codes for part in parts]),
+        np.concatenate([part.anchors for part in parts]),
+        np.concatenate([part.kind_codes for part in parts]),
     )
+
+
+def _each(values: Any, n: int, kind: type[np.integer]) -> Any:
+    """(n,) of as many values, or of one; `np.full` takes three times as long."""
+    if not isinstance(values, int | np.integer):
+        return np.asarray(values, kind)
+    out = np.empty(n, kind)
+    out.fill(values)
+    return out
 
 
 def interleave(rank: Ints, group: Ints) -> Ints:

@@ -14,6 +14,7 @@ from bentos import ad_scores, light_scores, ranking_features
 from bentos.breaker import Breakers
 from bentos.calls import Call, Outcome
 from bentos.candidates import KINDS, SOURCES, Candidates
+from bentos.failing import why_missing
 from bentos.features import Floats
 from bentos.heads import Heads
 from bentos.last_good import LastGoodUsers
@@ -27,7 +28,7 @@ from bentos.messages import (
     RetrieveRequest,
     SourceReport,
 )
-from bentos.pool import Pool, why_missing
+from bentos.pool import Pool
 from training.models.light_ranking import SHORTLIST
 
 if TYPE_CHECKING:
@@ -133,9 +134,7 @@ def _told(
 
 def _brought(source: Source, feed: Feed) -> tuple[Candidates, int]:
     """What a source brings within its budget, every pin once, and how many of its candidates were unfit."""
-    found = source.candidates(feed)
-    sound = found.sound()
-    return sound.distinct().take(slice(source.budget)), len(found) - len(sound)
+    return source.candidates(feed).fit(source.budget)
 
 
 @dataclass(frozen=True)

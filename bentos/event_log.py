@@ -71,6 +71,10 @@ class RecordLog(Protocol):
         """Raises LogFull, LogClosed."""
         ...
 
+    def append_lines(self, event_ids: tuple[int, ...], lines: tuple[bytes, ...]) -> Future[Appended]:
+        """`append` of records that were written as lines (`to_line`) elsewhere."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -148,6 +148,8 @@ class PinTable:
     ids: Ints  # (n,) rising
     stats: PinStats
     vectors: Floats  # (n, d), zeros where the space has none
+    _asked: dict[int, tuple[Ints, Ints]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Ids that rows were asked of, by identity: every stage asks of the same few arrays."""
 
     @classmethod
     def empty(cls, dim: int = 0) -> PinTable:
@@ -155,9 +157,10 @@ class PinTable:
 
     def sound(self) -> tuple[PinTable, int]:
         """The same pins, those with a number that is none made absent, and how many that were."""
-        unfit = ~(np.isfinite(self.stats.scalars).all(axis=1) & np.isfinite(self.vectors).all(axis=1))
-        if not unfit.any():
+        finite = np.isfinite(self.stats.scalars), np.isfinite(self.vectors)
+        if all(each.all() for each in finite):
             return self, 0
+        unfit = ~(finite[0].all(axis=1) & finite[1].all(axis=1))
         stats, none = self.stats, PinStats.absent(len(self.ids))
         kept = {
             f.name: np.where(
@@ -171,8 +174,14 @@ class PinTable:
         return PinTable(self.ids, PinStats(**kept), vectors), int(unfit.sum())
 
     def rows(self, ids: Ints) -> Ints:
-        """Row of each of `ids`. Raises KeyError naming an id that was not read."""
-        places = np.searchsorted(self.ids, ids)
+        """Row of each of `ids`; neither may be changed. Raises KeyError naming an id that was not read."""
+        asked = self._asked.get(id(ids))
+        if asked is None or asked[0] is not ids:
+            asked = self._asked[id(ids)] = ids, self._rows(ids)
+        return asked[1]
+
+    def _rows(self, ids: Ints) -> Ints:
+        places = self.ids.searchsorted(ids)
         inside = np.minimum(places, max(len(self.ids) - 1, 0))
         if len(ids) and (len(self.ids) == 0 or (self.ids[inside] != ids).any()):
             missing = np.setdiff1d(ids, self.ids)[0]

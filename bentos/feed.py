@@ -83,6 +83,10 @@ class Feed:
     sources: list[SourceReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     fallback: str | None = None
+    _acted: tuple[User, Ints, Ints] | None = None
+    """Whose actions of either sign were found last."""
+    _foretold: tuple[Heads, Ints, list[dict[str, float]]] | None = None
+    """What was foretold last, and of which pins: the answer and the log say the same."""
 
     @property
     def page_policy(self) -> PagePolicy:
@@ -96,14 +100,21 @@ class Feed:
 
     def foretold(self, pin_ids: Ints) -> list[dict[str, float]]:
         """The probability of each action on each of `pin_ids`, to six decimals; empty where unranked."""
-        if self.heads is None:
+        heads, last = self.heads, self._foretold
+        if heads is None:
             return [{} for _ in range(len(pin_ids))]
-        rows = np.round(self.heads.of(pin_ids).astype(np.float64), 6).tolist()
-        return [dict(zip(self.heads.names, row, strict=True)) for row in rows]
+        if last is not None and last[0] is heads and last[1] is pin_ids:
+            return last[2]
+        rows = np.round(heads.of(pin_ids).astype(np.float64), 6).tolist()
+        said = [dict(zip(heads.names, row, strict=True)) for row in rows]
+        self._foretold = heads, pin_ids, said
+        return said
 
     def sponsors(self, pin_ids: Ints) -> list[Ad | None]:
         """The ad behind each of `pin_ids`; None for pins that are no ads."""
-        return [None if self.ads is None else self.ads.of(pin_id) for pin_id in pin_ids.tolist()]
+        if self.ads is None:
+            return [None] * len(pin_ids)
+        return [self.ads.of(pin_id) for pin_id in pin_ids.tolist()]
 
     def place(self, nth: int) -> int:
         """0-based place on the page of the `nth` candidate: ads stand in their slots."""
@@ -113,24 +124,33 @@ class Feed:
         """A generator of this request; each caller takes a `stream` number of its own."""
         return np.random.default_rng([self.seed, stream])
 
-    @property
-    def origin(self) -> dict[str, int | str]:
-        """What every record that is logged of this answer says."""
+    def recorded(self, kind: str, event_id: int, pin_id: int) -> dict[str, object]:
+        """How a record that is logged of one of this answer's pins begins, in the order of its fields."""
         return {
+            "event_id": event_id,
             "user_id": self.user_id,
             "timestamp_ms": self.now_ms,
             "surface": self.surface.value,
             "release": self.release.version,
+            "pin_id": pin_id,
+            "kind": kind,
             "request_id": self.request_id,
         }
 
     def positive_rows(self) -> Ints:
-        """Rows of the user's sequence that are positive actions, newest first."""
-        return np.flatnonzero(self.release.signs[self.user.sequence.actions] > 0)
+        """Rows of the user's sequence that are positive actions, newest first. Not to be changed."""
+        return self._rows_acted()[1]
 
     def negative_rows(self) -> Ints:
-        """Rows of the user's sequence that are negative actions, newest first."""
-        return np.flatnonzero(self.release.signs[self.user.sequence.actions] < 0)
+        """Rows of the user's sequence that are negative actions, newest first. Not to be changed."""
+        return self._rows_acted()[2]
+
+    def _rows_acted(self) -> tuple[User, Ints, Ints]:
+        found = self._acted
+        if found is None or found[0] is not self.user:
+            signs = self.release.signs[self.user.sequence.actions]
+            found = self._acted = self.user, np.flatnonzero(signs > 0), np.flatnonzero(signs < 0)
+        return found
 
     def stage(self, name: str) -> _Timed:
         """Time a stage and report the candidates left after it."""

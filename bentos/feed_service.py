@@ -14,6 +14,7 @@ from bentos.candidate_log import CandidateLog
 from bentos.candidates import Candidates
 from bentos.engines import Engines
 from bentos.errors import BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
+from bentos.failing import needed
 from bentos.features import Card, rising
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS
@@ -37,7 +38,7 @@ from bentos.messages import (
 )
 from bentos.metrics import observe
 from bentos.policy_file import ServedPolicy
-from bentos.pool import Pool, needed
+from bentos.pool import Pool
 from bentos.ranking_log import RankingLog
 from bentos.release import ServingRelease
 from bentos.searching import check_length, query_of, searchable

@@ -59,10 +59,11 @@ def distinct(feed: Feed) -> Flags:
     if len(hidden):
         against = feed.pins.vectors[feed.pins.rows(hidden)]
         keep &= ~((vectors @ against.T) >= SAME_PIN).any(axis=1)
-    close = np.triu(vectors @ vectors.T >= SAME_PIN, k=1)  # (n, n): [i, j] with i before j
-    for first in np.flatnonzero(close.any(axis=1)):
-        if keep[first] and known[first]:
-            keep[close[first]] = False
+    first, second = np.divmod(np.flatnonzero(vectors @ vectors.T >= SAME_PIN), len(vectors))
+    pairs = first < second  # most are of a pin with itself
+    for one, other in zip(first[pairs].tolist(), second[pairs].tolist(), strict=True):
+        if keep[one] and known[one]:
+            keep[other] = False
     return keep
 
 

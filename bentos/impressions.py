@@ -11,7 +11,6 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from bentos.digests import record_id
 from bentos.event_log import Appended, LogClosed, LogFull, RecordLog
@@ -21,7 +20,7 @@ from bentos.ranking_stages import RANKED
 from bentos.settings import MAKERS
 from bentos.why import PIN_KINDS, TOPIC_KINDS
 from training.models.ads.ranking import CLICK
-from validation.events import ImpressionRecord
+from validation.events import to_lines
 from validation.queries import logged
 
 logger = logging.getLogger("corkboard.impressions")
@@ -93,7 +92,7 @@ class Impressions:
         if self._log is None:
             return
         try:
-            self._log.append(records_of(feed)).add_done_callback(_report)
+            self._log.append_lines(*lines_of(feed)).add_done_callback(_report)
         except (LogClosed, LogFull) as error:
             logger.error("impressions of request %d are lost: %s", feed.request_id, error)
 
@@ -102,14 +101,18 @@ class Impressions:
             self._log.close()
 
 
-def records_of(feed: Feed) -> list[ImpressionRecord]:
-    """One record a pin shown.
+def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+    """Event ids and lines of an ImpressionRecord for each pin shown: what `to_line` writes, in a tenth of the
+    time.
 
     The propensity is 1: given the user's medoids drawn for this request, the policy has no choice left.
     """
-    columns = feed.candidates
+    columns, ranked, query = feed.candidates, _ranked(feed), logged(feed.query)
+    pin_ids = columns.pin_ids.tolist()
+    event_ids = tuple(impression_id(feed.request_id, pin_id) for pin_id in pin_ids)
     rows = zip(
-        columns.pin_ids.tolist(),
+        event_ids,
+        pin_ids,
         columns.sources.tolist(),
         columns.kinds.tolist(),
         columns.anchors.tolist(),
@@ -118,36 +121,36 @@ def records_of(feed: Feed) -> list[ImpressionRecord]:
         feed.sponsors(columns.pin_ids),
         strict=True,
     )
-    alike = {
-        **feed.origin,
-        "propensity": 1.0,
-        "stage": feed.ordered_by,
-        "calibrated": feed.heads.calibrated if feed.heads is not None else None,
-        "ranker": feed.heads.ranker if feed.heads is not None else None,
-        "policy": feed.page_policy.digest if feed.ordered_by == RANKED else None,
-        "query": logged(feed.query) or None,
-    }
-    return _RECORDS.validate_python(
-        [
-            {
-                **alike,
-                "event_id": impression_id(feed.request_id, pin_id),
-                "pin_id": pin_id,
-                "position": feed.place(nth),
-                "source": ad.source if ad else source,
-                "source_topic": anchor if kind in TOPIC_KINDS and anchor else None,
-                "anchor": anchor if kind in PIN_KINDS and anchor else None,
-                "score": score,
-                "heads": heads or None,
-                "bid": ad.bid if ad else None,
-                "predicted": heads.get(CLICK) if ad else None,
-            }
-            for nth, (pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows)
-        ]
-    )
+    records: list[Record] = []
+    for nth, (event_id, pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows):
+        record = feed.recorded("impression", event_id, pin_id)  # what is absent is left out
+        record |= {"position": feed.place(nth), "source": ad.source if ad else source}
+        if anchor and (kind in TOPIC_KINDS or kind in PIN_KINDS):
+            record["anchor" if kind in PIN_KINDS else "source_topic"] = anchor
+        record |= {"propensity": 1.0, "stage": feed.ordered_by, "score": score, **ranked}
+        if heads:
+            record["heads"] = heads
+        if ad:
+            record["bid"] = ad.bid
+        if ad and CLICK in heads:
+            record["predicted"] = heads[CLICK]
+        if query:
+            record["query"] = query
+        records.append(record)
+    return event_ids, to_lines(records)
 
 
-_RECORDS = TypeAdapter(list[ImpressionRecord])
+Record = dict[str, object]
+
+
+def _ranked(feed: Feed) -> Record:
+    """What the records of ranked pins say alike, and where `heads` stand among it."""
+    heads, said = feed.heads, Record()
+    if heads is not None:
+        said |= {"ranker": heads.ranker, "heads": {}, "calibrated": heads.calibrated}
+    if feed.ordered_by == RANKED:
+        said["policy"] = feed.page_policy.digest
+    return said
 
 
 def impression_id(request_id: int, pin_id: int) -> int:

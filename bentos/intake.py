@@ -22,11 +22,12 @@ from bentos.errors import (
     UnknownAction,
 )
 from bentos.event_log import EventLog, LogClosed, LogFull
+from bentos.failing import needed
 from bentos.features import Features
 from bentos.ids import Ids
 from bentos.messages import MAX_EVENTS, Event, EventsAnswer, EventsRequest, ExternalId
 from bentos.metrics import metrics
-from bentos.pool import Pool, needed
+from bentos.pool import Pool
 from bentos.sequences import SequenceWriter, by_user
 from validation.events import CLOCK_SKEW_MS, ActionRecord
 from validation.ids import MAX_ID, hash_id

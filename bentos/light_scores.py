@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bentos.breaker import PartAbsent
 from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.networks import Learned
 from bentos.user_inputs import histories
-from training.models.light_ranking import Asker, LightSpec, SourceList, fetched_of, request_rows
+from training.models.light_ranking import Asker, Entries, LightSpec, SourceList, fetched_of, request_rows
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -40,6 +42,17 @@ def source_lists(parts: Sequence[Candidates]) -> list[SourceList]:
     return [SourceList(part.source, part.pin_ids, part.scores) for part in parts if len(part)]
 
 
+def brought(parts: Sequence[Candidates]) -> Entries:
+    """The same list after list, as the merge and the trees read it; of parts that brought something."""
+    some = [part for part in parts if len(part)]
+    return Entries.laid(
+        [part.source for part in some],
+        [len(part) for part in some],
+        np.concatenate([part.pin_ids for part in some]),
+        np.concatenate([part.scores for part in some]),
+    )
+
+
 def rows(feed: Feed, spec: LightSpec) -> Floats:
     """The trees' rows for `feed.candidates`, (n, len(spec.names)) float32: what the sources said and what
     `ReadPins` read."""
@@ -48,7 +61,7 @@ def rows(feed: Feed, spec: LightSpec) -> Floats:
     stats = feed.pins.stats
     return request_rows(
         spec,
-        fetched_of(source_lists(feed.parts), spec.sources, ids),
+        fetched_of(brought(feed.parts), spec.sources, ids),
         stats.scalars[at],
         stats.created_at_ms[at],
         stats.topics[at],

@@ -137,11 +137,14 @@ class LinesTo:
         self._say = line.say_before if stream == impressions.STREAM else line.say
 
     def append(self, records: Sequence[AnyRecord]) -> Future[Appended]:
+        return self.append_lines(tuple(r.event_id for r in records), tuple(map(to_line, records)))
+
+    def append_lines(self, event_ids: tuple[int, ...], lines: tuple[bytes, ...]) -> Future[Appended]:
         """Sent, and done; whether it reached the disk, the service's log of errors says."""
-        ids = orjson.dumps([self.stream, [record.event_id for record in records]])
-        self._say(Kind.LINES, b"\n".join([ids, b"".join(map(to_line, records))]))
+        ids = orjson.dumps([self.stream, event_ids])
+        self._say(Kind.LINES, b"\n".join([ids, b"".join(lines)]))
         done: Future[Appended] = Future()
-        done.set_result(Appended((True,) * len(records)))
+        done.set_result(Appended((True,) * len(lines)))
         return done
 
     def close(self) -> None:

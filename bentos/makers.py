@@ -74,10 +74,12 @@ class Makers:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         atexit.register(self.close)  # before multiprocessing's own, which waits for processes without end
 
     async def run(self) -> None:
         """Start the makers, and follow the alias until closed."""
+        self._loop = asyncio.get_running_loop()
         for number in range(self._count + STAND_BY):
             self._spawn(self._live(number))
         while not self._closing:
@@ -287,20 +289,30 @@ class Makers:
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """End all makers. Waits for their processes CLOSE_S at most, then kills them; blocks meanwhile. Samples
-        that they have not sent by then are lost. Safe to call twice."""
+        """End all makers. Waits for their processes CLOSE_S at most, then kills them; blocks meanwhile. What
+        they still had to log is kept where the event loop can hear it: on another thread, and running. Safe to
+        call twice."""
         self._closing = True
         atexit.unregister(self.close)
         started = list(self._started.values())
         self._started.clear()
         for _, line in started:
             with contextlib.suppress(OSError):  # the other end is gone
-                line.shutdown(socket.SHUT_RDWR)
+                line.shutdown(socket.SHUT_WR)
         end = time.monotonic() + CLOSE_S
         for process, line in started:
             process.join(max(0.1, end - time.monotonic()))
             process.kill()
             line.close()
+        while self._lives and self._hears_elsewhere and time.monotonic() < end:
+            time.sleep(0.01)
+
+    @property
+    def _hears_elsewhere(self) -> bool:
+        """Whether the event loop runs, on another thread than this."""
+        with contextlib.suppress(RuntimeError):  # no loop on this one
+            return asyncio.get_running_loop() is not self._loop
+        return self._loop is not None and self._loop.is_running()
 
 
 def _report(done: Any) -> None:

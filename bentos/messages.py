@@ -6,7 +6,7 @@ written as a string in answers, since JSON readers in browsers would round it; b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -111,52 +111,64 @@ class SuggestionsAnswer(Message):
     queries: list[str]
 
 
-class Topic(Message):
+# What an answer holds dozens of is no model: it needs no validation. Without slots, which orjson writes slower.
+@dataclass(frozen=True)
+class Topic:
     topic_id: ExternalId
     name: str
 
 
-class Why(Message):
+@dataclass(frozen=True)
+class Why:
     """Why a pin is where it is, for people."""
 
-    kind: str = Field(
-        description="interest, recent, next, taste, together, board, topic, popular, similar, words or meaning."
-    )
-    text: str = Field(description="One short line: 'Because you saved Oak bench'.")
-    pin_id: ExternalId | None = Field(None, description="The pin it follows from, if one.")
-    topic_id: ExternalId | None = Field(None, description="The topic it follows from, if one.")
+    kind: Annotated[
+        str,
+        Field(
+            description="interest, recent, next, taste, together, board, topic, popular, similar, words or"
+            " meaning."
+        ),
+    ]
+    text: Annotated[str, Field(description="One short line: 'Because you saved Oak bench'.")]
+    pin_id: Annotated[ExternalId | None, Field(description="The pin it follows from, if one.")] = None
+    topic_id: Annotated[ExternalId | None, Field(description="The topic it follows from, if one.")] = None
 
 
-class Pin(Message):
+@dataclass(kw_only=True)
+class Pin:
     """A pin as a card shows it."""
 
     pin_id: ExternalId
     title: str = ""
     description: str = ""
     link_domain: str = ""
-    image: str = Field("", description="URL, path or data URI; empty where the data set has no picture.")
-    topics: list[Topic] = Field(default_factory=list)
+    image: Annotated[
+        str, Field(description="URL, path or data URI; empty where the data set has no picture.")
+    ] = ""
+    topics: list[Topic] = field(default_factory=list)
 
 
+@dataclass(kw_only=True)
 class FeedPin(Pin):
     """A pin of an answer, with where it came from."""
 
-    position: int = Field(description="0 is the first place.")
-    source: str = Field(description="Candidate source that brought it.")
-    score: float = Field(description="What it was ordered by; its utility where it was ranked.")
-    heads: dict[str, float] = Field(
-        default_factory=dict, description="Probability of each action that the ranker foretells."
-    )
+    position: Annotated[int, Field(description="0 is the first place.")]
+    source: Annotated[str, Field(description="Candidate source that brought it.")]
+    score: Annotated[float, Field(description="What it was ordered by; its utility where it was ranked.")]
+    heads: Annotated[
+        dict[str, float], Field(description="Probability of each action that the ranker foretells.")
+    ] = field(default_factory=dict)
     why: Why
-    sponsored: str | None = Field(
-        None,
-        description="The ad's source, where the pin is one: it must be marked as such. Its score is the "
-        "expected value of showing it, micro-currency.",
-    )
+    sponsored: Annotated[
+        str | None,
+        Field(
+            description="The ad's source, where the pin is one: it must be marked as such. Its score is the "
+            "expected value of showing it, micro-currency."
+        ),
+    ] = None
 
 
-# Reports are no models: an answer makes dozens of them, of what needs no validation.
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StageReport:
     """One stage of the funnel in this very answer."""
 
@@ -165,7 +177,7 @@ class StageReport:
     ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SourceReport:
     """One candidate source in this very answer."""
 
@@ -175,6 +187,22 @@ class SourceReport:
     missing: Annotated[
         str | None, Field(description="Why it brought nothing: deadline, the error's name, or skipped.")
     ] = None
+
+
+@dataclass(frozen=True)
+class InterestReport:
+    """One of the user's interests: a cluster of what they acted on in the last months, as of last night."""
+
+    pin_id: Annotated[ExternalId, Field(description="The cluster's medoid.")]
+    importance: Annotated[float, Field(description="Its share of the importance of all the user's clusters.")]
+    size: Annotated[int, Field(description="Pins in the cluster.")]
+    asked: Annotated[
+        bool,
+        Field(
+            description="Its neighbours are among this answer's candidates; which are asked is drawn by"
+            " importance."
+        ),
+    ]
 
 
 class UtilityReport(Message):
@@ -188,17 +216,6 @@ class UtilityReport(Message):
         description="Actions with a weight that the ranker does not foretell: those weights change nothing."
     )
     theta: float = Field(description="1 orders by utility alone, under the caps; 0 by variety alone.")
-
-
-class InterestReport(Message):
-    """One of the user's interests: a cluster of what they acted on in the last months, as of last night."""
-
-    pin_id: ExternalId = Field(description="The cluster's medoid.")
-    importance: float = Field(description="Its share of the importance of all the user's clusters.")
-    size: int = Field(description="Pins in the cluster.")
-    asked: bool = Field(
-        description="Its neighbours are among this answer's candidates; which are asked is drawn by importance."
-    )
 
 
 class Correction(Message):

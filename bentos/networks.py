@@ -58,6 +58,6 @@ def load_networks(manifest: ReleaseManifest, roles: tuple[Learned, ...], shared:
         Learned.PINNERFORMER: PinnerFormer.load,
         Learned.DCM: interests,
         Learned.CONDITIONAL: interests,
-        Learned.TWO_TOWER: TwoTower.load,
+        Learned.TWO_TOWER: lambda folder: TwoTower.load(folder).serving(),
     }
     return Networks(**{role: shared.of(part, load[role]) for role, part in parts.items()})

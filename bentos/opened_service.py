@@ -41,8 +41,9 @@ class OpenedService(Generic[P]):
         self._parts.start()
 
     @bentoml.on_shutdown
-    def stop(self) -> None:
-        self._parts.close()
+    async def stop(self) -> None:
+        """Off the event loop, which may have to hear what is still to be kept."""
+        await asyncio.to_thread(self._parts.close)
 
     async def __is_ready__(self) -> bool:
         return self._parts.opened and self._parts.get().ready

@@ -18,6 +18,7 @@ from bentos.answer_logs import Logs, open_logs
 from bentos.catalogue import ActiveUsers
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RankingEngine, RetrievalEngine
 from bentos.event_log import EventLog, read
+from bentos.failing import needed
 from bentos.feast_features import FeastFeatures
 from bentos.features import Features
 from bentos.feed_service import FeedService
@@ -35,7 +36,7 @@ from bentos.messages import (
     UsersRequest,
 )
 from bentos.policy_file import PolicyFile
-from bentos.pool import Pool, needed
+from bentos.pool import Pool
 from bentos.registry import ModelRegistry
 from bentos.release import ServingRelease
 from bentos.sequences import SequenceWriter, replay

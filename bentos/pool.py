@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from bentos.breaker import BreakerOpen, Breakers, is_fault
-from bentos.calls import LATE_S, WAITS_S, Call, Group, Job, Outcome
-from bentos.errors import RequestError, StoreUnavailable
+from bentos.alarm import Alarm
+from bentos.breaker import Breakers, is_fault
+from bentos.calls import WAITS_S, Call, Group, Job, Outcome
 from bentos.metrics import metrics
 
 T = TypeVar("T")
@@ -27,9 +27,6 @@ logger = logging.getLogger("corkboard.pool")
 
 RAN = 0.5
 """Share of its deadline that a call must have run for its lateness to be the store's, not the line's."""
-
-REST_S = 1.0
-"""How long nothing must have been waited for before nobody looks any more: to begin again wakes a thread."""
 
 
 class Busy(RuntimeError):
@@ -94,9 +91,10 @@ class Pool:
         """Calls that do not wait, no two of one group."""
         self._flying: set[Group] = set()
         """Groups that are waited for."""
-        self._looks = threading.Condition(self._door)
-        """Where whoever looks at what is in the air rests while there is nothing."""
-        self._looking, self._resting = False, False
+        self._alarm: Alarm | None = None
+        """Rings where no thread has come by for a while; None until somebody waits for it."""
+        self._rings, self._looked = 0.0, 0.0
+        """When it does, and when somebody looked last at what is in the air."""
         self._here = threading.local()
         self._starved = False
         """No thread could be started the last time; it is said once."""
@@ -178,8 +176,8 @@ class Pool:
             self._threads -= len(self._idle)
             while self._idle:
                 self._idle.pop().put(None)
-            self._resting = False
-            self._looks.notify()
+            if self._alarm is not None:
+                self._alarm.set(0)
 
     @property
     def _driven(self) -> _Drive[Any] | None:
@@ -243,8 +241,8 @@ class Pool:
                 group.left += 1
                 group.line.append(job)
         if group.line:
-            self._flies(group)
             join(group)
+            self._flies(group)
         return bool(group.line)
 
     def _refusal(self, name: str) -> Exception | None:
@@ -291,38 +289,51 @@ class Pool:
     def _flies(self, group: Group) -> None:
         """Somebody waits for the group from now on, and what it does is looked at."""
         self._flying.add(group)
-        if self._resting:
-            self._resting = False
-            self._looks.notify()
-        elif not self._looking:
+        if self._alarm is None:
             try:
-                threading.Thread(target=self._look_on, name="looks", daemon=True).start()
-                self._looking = True
-            except RuntimeError as error:
+                self._alarm = self._watched()
+            except (OSError, RuntimeError) as error:
                 logger.error("no deadline is kept until a thread can be started: %s", error)
+        now = time.perf_counter()
+        if self._rings <= now:  # whoever arrives does not look, and so puts nothing off
+            self._put_off(now)
 
-    def _look_on(self) -> None:
-        """Look at what is in the air while anybody waits, and for REST_S after; the more often, the more can
-        come of it. Each look takes the interpreter from the call that runs."""
-        seen = time.perf_counter()
+    def _watched(self) -> Alarm:
+        """An alarm and the thread that waits for it. Raises OSError or RuntimeError where none is to be had."""
+        alarm = Alarm()
+        try:
+            threading.Thread(target=self._look_on, args=(alarm,), name="looks", daemon=True).start()
+        except RuntimeError:
+            alarm.close()
+            raise
+        return alarm
+
+    def _put_off(self, now: float) -> None:
+        """Let the alarm ring once nobody has come by for WAITS_S; for those who look as they come by.
+        Half of that is near enough: to set it is a call of the machine's."""
+        if self._alarm is not None and not now + WAITS_S / 2 <= self._rings <= now + WAITS_S:
+            self._rings = now + WAITS_S
+            self._alarm.set(WAITS_S)
+
+    def _look_on(self, alarm: Alarm) -> None:
+        """Look at what is in the air where no thread comes by: all may hang. To wake for it takes the
+        interpreter from the call that runs."""
         while True:
-            with self._looks:
-                now = time.perf_counter()
-                seen = now if self._flying else seen
-                if now - seen > REST_S:
-                    if self._closed:
-                        self._looking = False
-                        return
-                    self._resting = True
-                    self._looks.wait_for(lambda: not self._resting)
-                    seen = time.perf_counter()
-                self._looks.wait(WAITS_S if self._line or self._arrivals else LATE_S)
+            alarm.wait()
+            with self._door:
+                self._rings = 0.0
+                if self._flying:
+                    self._put_off(time.perf_counter())
+                elif self._closed:
+                    self._alarm = None
+                    return alarm.close()
             self._look()
 
     def _look(self) -> None:
         """Beside calls that wait others may run; nobody waits for those that are late."""
         now = time.perf_counter()
         with self._door:
+            self._looked = now
             for job in [job for job in self._running if job.waits(now)]:
                 self._stops(job)
             self._send()
@@ -369,6 +380,9 @@ class Pool:
             if job.waited:
                 job.begun, job.began_at = self._clock(), time.perf_counter()
                 job.thread, job.cpu_s = threading.get_ident(), time.thread_time()
+                self._put_off(job.began_at)
+        if job.began_at > self._looked + WAITS_S:
+            self._look()
         if job.begun is not None:
             try:
                 result = job.work()
@@ -432,33 +446,3 @@ def _tell(waiting: asyncio.Future[Any], result: Any, error: BaseException | None
 
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         waiting.get_loop().call_soon_threadsafe(tell)
-
-
-def why_missing(error: BaseException) -> str:
-    """How an answer names a part that failed open."""
-    if isinstance(error, TimeoutError):
-        return "deadline"
-    if isinstance(error, RequestError):
-        return error.name
-    if isinstance(error, BreakerOpen):
-        return "breaker open"
-    return "busy" if isinstance(error, Busy) else type(error).__name__
-
-
-async def needed(
-    pool: Pool, name: str, deadline_ms: float, work: Callable[[], T], *, at_once: bool = False
-) -> T:
-    """`pool.call` for what a request cannot do without; `at_once` does it here, where it asks no store.
-
-    Raises StoreUnavailable in place of whatever the store raises; errors of the request pass through.
-    """
-    try:
-        return work() if at_once else await pool.call(name, deadline_ms, work)
-    except RequestError:
-        raise
-    except Exception as error:
-        # The answer names the store's trouble; the traceback is the log's, once it is not just left alone.
-        logger.error(
-            "%s could not be read: %r", name, error, exc_info=not isinstance(error, BreakerOpen | Busy)
-        )
-        raise StoreUnavailable(f"{name} could not be read: {why_missing(error)}; try again") from error

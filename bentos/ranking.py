@@ -17,6 +17,7 @@ from bentos.access import guarded
 from bentos.candidates import Candidates
 from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
+from bentos.failing import needed
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
 from bentos.heads import Heads
@@ -34,7 +35,7 @@ from bentos.messages import (
 )
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
-from bentos.pool import Pool, needed
+from bentos.pool import Pool
 from bentos.release import ServingRelease
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder

@@ -13,7 +13,7 @@ from bentos.event_log import RecordLog
 from bentos.feed import Feed, Surface
 from bentos.ranking_features import FEATURES, seen
 from bentos.sampled_log import SampledLog
-from validation.events import RankingRecord
+from validation.events import RankingRecord, to_line
 from validation.queries import logged
 
 STREAM = "rankings"
@@ -38,8 +38,11 @@ class RankingLog(SampledLog):
             and not any(said.startswith(_DEGRADED) for said in feed.missing)
         )
 
-    def _records(self, feed: Feed) -> list[RankingRecord]:
-        return [record_of(feed)] if len(feed.candidates) else []
+    def _lines(self, feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+        if len(feed.candidates) == 0:
+            return (), ()
+        record = record_of(feed)
+        return (record.event_id,), (to_line(record),)
 
 
 def record_of(feed: Feed) -> RankingRecord:

@@ -7,10 +7,12 @@ order before ranking stands, without diversity the order of utility does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bentos.candidates import KINDS
 from bentos.features import Floats, Ints
 from bentos.ranking_features import asked
 from bentos.stages import NoScores, fail_open
@@ -91,7 +93,13 @@ def calibration_features(feed: Feed, names: tuple[str, ...]) -> Floats:
     stats = feed.pins.stats
     pins = np.where(stats.present[rows, None], stats.scalars[rows], np.float32(np.nan))
     users = np.broadcast_to(feed.user.scalars, (len(rows), len(USER_SCALARS)))
-    return np.hstack([users, pins, asked(feed)])[:, [CALIBRATION_FEATURES.index(name) for name in names]]
+    return np.hstack([users, pins, asked(feed)])[:, _columns(names)]
+
+
+@cache
+def _columns(names: tuple[str, ...]) -> list[int]:
+    """Where features stand among CALIBRATION_FEATURES."""
+    return [CALIBRATION_FEATURES.index(name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -149,5 +157,5 @@ def page(feed: Feed, worth: Floats, config: DiversityConfig) -> Ints:
         feed.limit,
         config,
         topics=feed.pins.primary_topics[rows],
-        boards=np.where(feed.candidates.kinds == "board", feed.candidates.anchors, 0),
+        boards=np.where(feed.candidates.kind_codes == KINDS.code("board"), feed.candidates.anchors, 0),
     )

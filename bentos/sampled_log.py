@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from bentos.digests import digest_of
 from bentos.event_log import LogClosed, RecordLog
 from bentos.feed import Feed
-from validation.events import AnyRecord
 
 logger = logging.getLogger("corkboard.sampled")
 
@@ -37,8 +35,8 @@ class SampledLog(ABC):
         """Whether the log is of such answers at all."""
 
     @abstractmethod
-    def _records(self, feed: Feed) -> Sequence[AnyRecord]:
-        """What is written of an answer."""
+    def _lines(self, feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+        """What is written of an answer: event ids, and a line each."""
 
     def record(self, feed: Feed) -> None:
         """Log the finished answer to somebody, if it is of the sample. The feed must not change any more."""
@@ -56,8 +54,9 @@ class SampledLog(ABC):
 
     def _write(self, feed: Feed) -> None:
         try:
-            if records := self._records(feed):
-                self._log.append(records).add_done_callback(self._report)
+            event_ids, lines = self._lines(feed)
+            if lines:
+                self._log.append_lines(event_ids, lines).add_done_callback(self._report)
         finally:
             self._waiting.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 CONFIG: dict[str, Any] = {
@@ -13,3 +14,7 @@ CONFIG: dict[str, Any] = {
     "runner_connection": {"max_requests": 1_000_000_000, "max_age": 1_000_000_000.0},
 }
 """One worker: a second would hold a second copy of the release, and keep-alive clients stick to one anyway."""
+
+if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    # The middleware would still read every header, four times a request: as much work as all the others.
+    CONFIG["tracing"] = {"excluded_urls": "."}

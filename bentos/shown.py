@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from bentos import why
 from bentos.candidates import Candidates
@@ -53,23 +52,18 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
         feed.sponsors(candidates.pin_ids),
         strict=True,
     )
-    return _FEED_PINS.validate_python(
-        [
-            told
-            | {
-                "position": feed.place(nth),
-                "source": source,
-                "score": score,
-                "heads": heads,
-                "why": reason,
-                "sponsored": ad.source if ad else None,
-            }
-            for nth, (told, source, score, heads, reason, ad) in enumerate(columns)
-        ]
-    )
-
-
-_FEED_PINS = TypeAdapter(list[FeedPin])
+    return [
+        FeedPin(
+            **told,
+            position=feed.place(nth),
+            source=source,
+            score=score,
+            heads=heads,
+            why=reason,
+            sponsored=ad.source if ad else None,
+        )
+        for nth, (told, source, score, heads, reason, ad) in enumerate(columns)
+    ]
 
 
 def utility_of(feed: Feed) -> UtilityReport | None:

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.candidates import Candidates, concatenate
+from bentos.failing import why_missing
 from bentos.features import Floats, Ints, PinStats, PinTable, User, rising
 from bentos.feed import Surface
 from bentos.last_good import LastGoodUsers
-from bentos.light_scores import source_lists
+from bentos.light_scores import brought
 from bentos.load import scaled
-from bentos.pool import Pool, why_missing
+from bentos.pool import Pool
 from training.models.light_ranking import DAMPING, NO_WEIGHTS, fuse
 from validation.events import Reached
 
@@ -126,10 +127,10 @@ def merge(
 ) -> Candidates:
     """Every pin of `parts` once, those that many sources have high first; equal ones as sources in turns would
     bring them. `weights` and `damping` are those of `fuse`."""
-    lists = source_lists(parts)
-    if not lists:
+    whole = concatenate([part for part in parts if len(part)])
+    if len(whole) == 0:
         return Candidates.none()
-    return concatenate([part for part in parts if len(part)]).take(fuse(lists, budget, weights, damping))
+    return whole.take(fuse(brought(parts), budget, weights, damping))
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,16 @@ async def read_pins(feed: Feed, pool: Pool, deadline_ms: float, *, vectors: bool
     """
     release, ids = feed.release, _pins_of(feed)
     space = release.space if vectors else None
-    # Candidates stand in the order of their sources without any of this.
-    absent = PinStats.absent(len(ids))
-    await _fill(feed, pool, "pins", deadline_ms, ids, lambda: release.features.pins(ids), space, absent)
+    await _fill(
+        feed,
+        pool,
+        "pins",
+        deadline_ms,
+        ids,
+        lambda: release.features.pins(ids),
+        space,
+        lambda: PinStats.absent(len(ids)),  # candidates stand in the order of their sources without any of it
+    )
 
 
 async def _fill(
@@ -167,7 +175,7 @@ async def _fill(
     ids: Ints,
     stats: Callable[[], PinStats],
     space: str | None,
-    otherwise: PinStats,
+    otherwise: Callable[[], PinStats],
 ) -> None:
     """`feed.pins` of `ids`, with their `stats` and vectors in `space`; where those cannot be read, of the stats
     `otherwise` and zeros."""
@@ -179,7 +187,7 @@ async def _fill(
         feed.pins, unfit = await pool.call(name, deadline_ms, read)
     except Exception as error:
         # Whoever reads pins takes zeros for unknown.
-        feed.pins = PinTable(ids, otherwise, np.zeros((len(ids), feed.release.dim(space)), np.float32))
+        feed.pins = PinTable(ids, otherwise(), np.zeros((len(ids), feed.release.dim(space)), np.float32))
         fail_open(feed, name, error)
         return
     if unfit:
@@ -203,7 +211,7 @@ class ReadVectors:
     async def run(self, feed: Feed, engines: Engines) -> None:
         ids, space = _pins_of(feed), feed.release.space
         stats = feed.pins.stats.take(feed.pins.rows(ids))
-        await _fill(feed, engines.pool, self.name, self.deadline_ms, ids, lambda: stats, space, stats)
+        await _fill(feed, engines.pool, self.name, self.deadline_ms, ids, lambda: stats, space, lambda: stats)
 
 
 @dataclass(frozen=True)

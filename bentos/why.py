@@ -31,13 +31,14 @@ def anchor_pins(candidates: Candidates) -> list[int]:
 def reasons(release: ServingRelease, candidates: Candidates, cards: Mapping[int, Card]) -> list[Why]:
     """One reason a candidate, in order. `cards` should hold `anchor_pins`; a title not there goes unnamed."""
     kinds, anchors = candidates.kinds.tolist(), candidates.anchors.tolist()
-    outside = _outside(release.ids, kinds, anchors)
+    pins = _outside(release.ids, EntityKind.PIN, PIN_KINDS, kinds, anchors)
+    topics = _outside(release.ids, EntityKind.TOPIC, TOPIC_KINDS, kinds, anchors)
     return [
         Why(
             kind=kind,
             text=_text(kind, anchor, cards, release.topics, release.contract.board_name),
-            pin_id=outside.get((EntityKind.PIN, anchor)) if kind in PIN_KINDS else None,
-            topic_id=outside.get((EntityKind.TOPIC, anchor)) if kind in TOPIC_KINDS else None,
+            pin_id=pins.get(anchor) if kind in PIN_KINDS else None,
+            topic_id=topics.get(anchor) if kind in TOPIC_KINDS else None,
         )
         for kind, anchor in zip(kinds, anchors, strict=True)
     ]
@@ -76,16 +77,9 @@ def _short(title: str) -> str:
     return title if len(title) <= _TITLE_LENGTH else title[: _TITLE_LENGTH - 1].rstrip() + "…"
 
 
-def _outside(ids: Ids, kinds: Sequence[str], anchors: Sequence[int]) -> dict[tuple[EntityKind, int], int | str]:
-    """The data set's own ids of every anchor, by kind of entity."""
-    wanted: dict[EntityKind, set[int]] = {EntityKind.PIN: set(), EntityKind.TOPIC: set()}
-    for kind, anchor in zip(kinds, anchors, strict=True):
-        if anchor and kind in PIN_KINDS:
-            wanted[EntityKind.PIN].add(anchor)
-        elif anchor and kind in TOPIC_KINDS:
-            wanted[EntityKind.TOPIC].add(anchor)
-    found: dict[tuple[EntityKind, int], int | str] = {}
-    for entity, some in wanted.items():
-        order = sorted(some)
-        found.update(zip(((entity, i) for i in order), ids.outside(entity, order), strict=True))
-    return found
+def _outside(
+    ids: Ids, entity: EntityKind, named: Sequence[str], kinds: Sequence[str], anchors: Sequence[int]
+) -> dict[int, int | str]:
+    """The data set's own ids of the anchors whose kind is `named`."""
+    wanted = sorted({anchor for kind, anchor in zip(kinds, anchors, strict=True) if anchor and kind in named})
+    return dict(zip(wanted, ids.outside(entity, wanted), strict=True))

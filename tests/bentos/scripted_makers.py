@@ -29,6 +29,8 @@ class Script:
     may_load: threading.Event = field(default_factory=threading.Event)
     hangs: set[int] = field(default_factory=set)
     """Numbers of makers that answer nothing."""
+    last_words: bytes = b""
+    """Lines that each maker still has to log when it is to end."""
     starts: list[int] = field(default_factory=list)
     told: dict[int, list[Frame]] = field(default_factory=dict)
     """What each maker was told, but for questions."""
@@ -84,6 +86,8 @@ class Scripted:
             if frame.kind is Kind.LOAD:
                 await asyncio.to_thread(self.script.may_load.wait, 20)
                 self._load(frame.told)
+        if self.script.last_words:
+            self.say(Kind.LINES, self.script.last_words)
         self.writer.close()
 
     def _load(self, version: int) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bentos.candidate_log import STREAM, CandidateLog, CandidateSample, fates, records_of
+from bentos.candidate_log import STREAM, CandidateLog, CandidateSample, fates, lines_of
 from bentos.candidates import Candidates
 from bentos.event_log import EventLog, read
 from bentos.feed import Feed, Surface
@@ -22,7 +22,7 @@ from bentos.funnel import HOMEFEED
 from bentos.messages import FeedAnswer, FeedRequest, RelatedRequest
 from bentos.sampled_log import drawn
 from tests.bentos.fakes import COOK, GARDENER, NOW_MS, PINS, Stack
-from validation.events import CandidateRecord, Reached
+from validation.events import CandidateRecord, Reached, to_line
 from validation.ingest import ingest
 from validation.ingest_events import ingest_events
 from validation.lake import Lake
@@ -60,7 +60,15 @@ def test_a_request_of_the_sample_logs_what_came_of_its_candidates(stack: Stack) 
 
 def everything(stack: Stack) -> list[CandidateRecord]:
     """The records of a feed of COOK's of which all pins are logged."""
-    return records_of(finished(stack), 10_000)
+    return records_of(finished(stack))
+
+
+def records_of(feed: Feed) -> list[CandidateRecord]:
+    """What is logged of a feed of which all pins are."""
+    event_ids, lines = lines_of(feed, 10_000)
+    records = [CandidateRecord.model_validate_json(line) for line in lines]
+    assert tuple(map(to_line, records)) == lines and tuple(r.event_id for r in records) == event_ids
+    return records
 
 
 def finished(stack: Stack, user: int = COOK) -> Feed:
@@ -70,7 +78,7 @@ def finished(stack: Stack, user: int = COOK) -> Feed:
 
 def test_every_source_of_a_pin_has_its_rank_and_score(stack: Stack) -> None:
     feed = finished(stack)
-    records = records_of(feed, 10_000)
+    records = records_of(feed)
     assert len(records) == sum(map(len, feed.parts)) > len({r.pin_id for r in records}), "some come twice"
     for part in feed.parts:
         mine = sorted((r.rank, r.pin_id, r.score) for r in records if len(part) and r.source == part.sources[0])

@@ -28,7 +28,7 @@ from tests.bentos.fakes import (
     pin_of,
     topic_of,
 )
-from validation.events import ImpressionRecord
+from validation.events import ImpressionRecord, from_line, to_line, to_lines
 from validation.tables import EntityKind
 
 
@@ -243,6 +243,25 @@ def test_what_was_shown_is_logged_as_it_was_shown(stack: Stack) -> None:
     for impression, pin in zip(logged, answer.pins, strict=True):
         assert impression.source_topic == (pin.why.topic_id or None)
         assert impression.anchor is None, "a follower's pins come from topics and boards"
+
+
+def test_impressions_are_written_as_records_are(stack: Stack) -> None:
+    for user in (FOLLOWER, GARDENER):
+        feed(stack, user)
+    run(stack.service.related(RelatedRequest(pin_id=pin_of(1, 1), user_id=COOK)))
+    stack.service.impressions.close()
+    lines = [line for file in stack.events.glob("impressions-*") for line in file.open("rb")]
+    assert len(lines) > 60 and [to_line(from_line(line)) for line in lines] == lines
+
+
+def test_lines_written_at_once_are_those_of_records() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 2**32, 3_000, np.uint32).view(np.float32)
+    numbers = [*drawn[np.isfinite(drawn)].tolist(), *rng.random(3_000).round(6).tolist(), 0.0, -0.0, 1e16]
+    given = {"event_id": 1, "user_id": 2, "timestamp_ms": 3, "pin_id": 4, "kind": "impression"}
+    given |= {"request_id": 5, "position": 0}
+    records = [{**given, "score": score, "query": 'a\n},{"event_id":é'} for score in numbers]
+    assert to_lines(records) == tuple(to_line(ImpressionRecord(**record)) for record in records)
 
 
 def test_impressions_name_the_topic_that_conditional_retrieval_searched(

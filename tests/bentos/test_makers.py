@@ -255,6 +255,18 @@ async def test_lines_of_a_maker_are_in_the_log(folder: Path) -> None:
 
 
 @on_a_loop
+async def test_what_makers_have_to_log_when_they_end_is_kept(folder: Path) -> None:
+    record = ActionRecord(event_id=5, user_id=7, pin_id=3, action="save", timestamp_ms=1, surface="homefeed")
+    script = Script(last_words=orjson.dumps(["candidates", [5]]) + b"\n" + to_line(record))
+    log = EventLog.open(folder, "candidates")
+    async with running(script, Alias(), {"candidates": log}) as makers:
+        await until(all_hold(script, 1))
+        await asyncio.to_thread(makers.close)
+        log.close()
+    assert list(read(folder, "candidates")) == [record]
+
+
+@on_a_loop
 async def test_what_one_maker_showed_the_others_know_before_they_are_asked(_: Path) -> None:
     script = Script()
     async with running(script, Alias()) as makers:

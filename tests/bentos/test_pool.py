@@ -244,6 +244,27 @@ def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
     assert isinstance(hung, TimeoutError) and isinstance(refused, RuntimeError)
 
 
+def test_a_late_call_is_given_up_while_others_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING", 0.0)  # it counts as one that computes: nobody else begins beside it
+    pool, hang, told = Pool(4, width=1), threading.Event(), queue.SimpleQueue[BaseException | None]()
+
+    async def late() -> None:
+        await pool.call("store", 50, hang.wait)
+
+    async def patient() -> None:
+        await pool.call("other", 20_000, int)
+
+    pool.begin(late(), lambda _, error: told.put(error))
+    for _ in range(4_000):
+        pool.begin(patient(), lambda _, error: None)
+        if not told.empty():
+            break
+        time.sleep(0.005)
+    hang.set()
+    assert isinstance(told.get_nowait(), TimeoutError)
+    pool.close()
+
+
 def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     real, refused = threading.Thread.start, {"store": 3, "looks": 1}
 

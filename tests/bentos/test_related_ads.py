@@ -27,7 +27,7 @@ from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, DIM, NOW_MS, SPACE, Stack, manifest, pin_of, topic_of
 from training.models.ads.ranking import AdsPolicy, AdsPolicyError, expected_value, read_ads_policy
 from training.models.ads.rows import AdRows, Floats
-from validation.events import ImpressionRecord
+from validation.events import ImpressionRecord, from_line, to_line
 from validation.manifest import Part
 from validation.tables import ADS
 
@@ -124,6 +124,8 @@ def test_what_was_shown_is_logged_with_bid_and_prediction(ads_stack: Stack) -> N
         assert record.predicted == pin.heads["click"]
         assert record.ranker == "ads_multi_tower@3"
     assert [r.bid for r in logged] == [900_000.0, 400_000.0]
+    lines = [line for file in ads_stack.events.glob(f"{STREAM}-*") for line in file.open("rb")]
+    assert [to_line(from_line(line)) for line in lines] == lines
 
 
 def test_an_ingest_that_changes_campaigns_changes_the_next_page(ads_stack: Stack, tmp_path: Path) -> None:

@@ -23,14 +23,8 @@ def rows_in_turns(ids: Ints, ranks: Ints, offsets: Ints) -> tuple[Ints, Ints]:
     slots, shift = _empty(len(ids))
     keys = np.empty(len(slots), np.int64)
     rows, first = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
-    at, count = offsets[:-1].copy(), 0
-    for _ in range(len(ids)):
-        turn = -1
-        for p in range(len(at)):
-            if at[p] < offsets[p + 1] and (turn < 0 or ranks[at[p]] < ranks[at[turn]]):
-                turn = p
-        entry = at[turn]
-        at[turn] += 1
+    order, count = _turns(ranks, offsets), 0
+    for entry in order:
         slot = _slot(slots, keys, ids[entry], shift)
         if slots[slot] == 0:
             first[count] = entry
@@ -38,6 +32,32 @@ def rows_in_turns(ids: Ints, ranks: Ints, offsets: Ints) -> tuple[Ints, Ints]:
             slots[slot], keys[slot] = count, ids[entry]
         rows[entry] = slots[slot] - 1
     return rows, first[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _turns(ranks: Ints, offsets: Ints) -> Ints:
+    """Entries by rank, equal ones list by list, (m,)."""
+    order, count, longest = np.empty(len(ranks), np.int64), 0, 0
+    for p in range(len(offsets) - 1):
+        length = offsets[p + 1] - offsets[p]
+        longest = max(longest, length)
+        if length and ranks[offsets[p + 1] - 1] != length - 1:
+            longest = -1
+            break
+    for rank in range(longest):  # whole lists: every rank is there
+        for p in range(len(offsets) - 1):
+            if offsets[p] + rank < offsets[p + 1]:
+                order[count] = offsets[p] + rank
+                count += 1
+    at = offsets[:-1].copy()
+    for place in range(count, len(ranks)):
+        turn = -1
+        for p in range(len(at)):
+            if at[p] < offsets[p + 1] and (turn < 0 or ranks[at[p]] < ranks[at[turn]]):
+                turn = p
+        order[place] = at[turn]
+        at[turn] += 1
+    return order
 
 
 @numba.njit(cache=True, nogil=True)
@@ -69,6 +89,40 @@ def first_places(ids: Ints) -> Ints:
             places[count] = place
             count += 1
     return places[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def fit_places(ids: Ints, scores: Floats, most: int) -> tuple[Ints, int]:
+    """Where entries stand that have an id above 0 and a score that is a number, each id's first and at most
+    `most` of them, rising, and how many have not."""
+    slots, shift = _empty(len(ids))
+    keys = np.empty(len(slots), np.int64)
+    places, count, unfit = np.empty(len(ids), np.int64), 0, 0
+    for place in range(len(ids)):
+        if ids[place] <= 0 or not np.isfinite(scores[place]):
+            unfit += 1
+            continue
+        slot = _slot(slots, keys, ids[place], shift)
+        if slots[slot] == 0:
+            slots[slot], keys[slot] = 1, ids[place]
+            places[count] = place
+            count += 1
+    return places[: min(count, most)].copy(), unfit
+
+
+@numba.njit(cache=True, nogil=True)
+def looked_up(topics: Ints, table: Floats) -> Floats:
+    """Sum of what `table` has for each pin's topics (n, t), (n,); it ends in 0, which stands for all beyond."""
+    last, width = len(table) - 1, topics.shape[1]
+    out = np.empty(len(topics), np.float32)
+    for row in range(len(topics)):
+        total = np.float32(0)
+        for t in range(0, width - 1, 2):  # by twos, as NumPy sums
+            total += table[min(topics[row, t], last)] + table[min(topics[row, t + 1], last)]
+        if width % 2:
+            total += table[min(topics[row, width - 1], last)]
+        out[row] = total
+    return out
 
 
 @numba.njit(cache=True, nogil=True)

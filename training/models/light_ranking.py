@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -248,17 +249,17 @@ class LightRanker:
 
 def fetch(lists: Sequence[SourceList], sources: Sequence[str]) -> Fetched:
     """What every source brought, as one row a distinct pin; `sources` are the columns (`LightSpec.sources`)."""
-    entries = _Entries.of(lists)
+    entries = Entries.of(lists)
     rows, first = light_kernels.rows_in_turns(entries.pin_ids, entries.ranks, entries.offsets)
     return entries.said(sources, entries.pin_ids[first], rows)
 
 
-def fetched_of(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Ints) -> Fetched:
+def fetched_of(lists: Lists, sources: Sequence[str], pin_ids: Ints) -> Fetched:
     """The rows of `fetch` of these distinct pins alone, in their order.
 
     Raises KeyError naming a pin that no source brought.
     """
-    entries, pin_ids = _Entries.of(lists), np.ascontiguousarray(pin_ids, np.int64)
+    entries, pin_ids = entries_of(lists), np.ascontiguousarray(pin_ids, np.int64)
     found = entries.said(sources, pin_ids, light_kernels.rows_among(entries.pin_ids, pin_ids))
     if not found.brought.all():
         raise KeyError(f"pin {pin_ids[found.brought == 0][0]} was brought by no source")
@@ -266,7 +267,7 @@ def fetched_of(lists: Sequence[SourceList], sources: Sequence[str], pin_ids: Int
 
 
 def fuse(
-    lists: Sequence[SourceList],
+    lists: Lists,
     budget: int,
     weights: Mapping[str, float] = NO_WEIGHTS,
     damping: int = DAMPING,
@@ -276,14 +277,14 @@ def fuse(
 
     `weights` are those of sources by name, 1 where one is not named.
     """
-    entries = _Entries.of(lists)
+    entries = entries_of(lists)
     rows, first = light_kernels.rows_in_turns(entries.pin_ids, entries.ranks, entries.offsets)
     said = entries.said((), entries.pin_ids[first], rows, weights, damping)
     return first[keep(said.fused, budget)]
 
 
 @dataclass(frozen=True)
-class _Entries:
+class Entries:
     """Everything brought, list after list."""
 
     names: tuple[str, ...]
@@ -293,7 +294,14 @@ class _Entries:
     offsets: Ints  # (lists + 1,)
 
     @classmethod
-    def of(cls, lists: Sequence[SourceList]) -> _Entries:
+    def laid(cls, names: Sequence[str], lengths: Sequence[int], pin_ids: Ints, scores: Floats) -> Entries:
+        """Of whole lists that stand one after the other already."""
+        offsets = np.array([0, *accumulate(lengths)], np.int64)
+        ranks = np.arange(len(pin_ids)) - np.repeat(offsets[:-1], lengths)
+        return cls(tuple(names), pin_ids, ranks, scores, offsets)
+
+    @classmethod
+    def of(cls, lists: Sequence[SourceList]) -> Entries:
         nothing = np.empty(0, np.int64)
         return cls(
             tuple(one.source for one in lists),
@@ -319,6 +327,15 @@ class _Entries:
             rows, self.ranks, self.scores, self.offsets, columns, each, len(pin_ids), len(sources), damping
         )
         return Fetched(pin_ids, *gathered)
+
+
+Lists = Sequence[SourceList] | Entries
+"""What the sources of a request brought."""
+
+
+def entries_of(lists: Lists) -> Entries:
+    """All of it, list after list."""
+    return lists if isinstance(lists, Entries) else Entries.of(lists)
 
 
 def _ranks(part: SourceList) -> Ints:
@@ -369,7 +386,7 @@ def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Fl
     if known[-1] < _TABLE:  # one look-up a topic; what lies beyond every wanted one falls on a last zero
         table = np.zeros(known[-1] + 2, np.float32)
         table[known] = value
-        return np.einsum("nt->n", table.take(topics, mode="clip"))
+        return light_kernels.looked_up(np.ascontiguousarray(topics, np.int64), table)
     at = np.minimum(np.searchsorted(known, topics), len(known) - 1)
     return np.einsum("nt,nt->n", value.take(at), known.take(at) == topics)
 

@@ -115,7 +115,8 @@ class FeatureSpec(BaseModel):
             start += len(names)
         if self.position:
             out[:, start] = self.serving_position if position is None else position
-        return np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        out[~np.isfinite(out)] = 0
+        return out
 
 
 class _Header(BaseModel):

@@ -168,6 +168,12 @@ def merge_interests(
     today and the online run only today: a medoid in both adds up.
     """
     scale = np.exp(-decay_per_day * max(batch_age_days, 0.0))
+    if len(recent) == 0:
+        weights, unique = batch.importances * scale, batch.medoid_pin_ids
+        order = np.lexsort((unique, -weights))
+        return Interests(
+            unique[order], weights[order].astype(np.float32), batch.sizes[order], batch.vectors[order]
+        )
     ids = np.concatenate([recent.medoid_pin_ids, batch.medoid_pin_ids])
     weights = np.concatenate([recent.importances, batch.importances * scale])
     sizes = np.concatenate([recent.sizes, batch.sizes])

@@ -9,6 +9,7 @@ candidates). Pins are embedded offline, fresh ones when they come; a user once a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from training.models.interests.features import (
     PinFeatures,
     pooled,
 )
+from training.models.interests.one_user import pooled_one
+from training.models.interests.serving import Affine, array_of
 from training.models.pin_performance import PERFORMANCE
 from training.models.weights import load_network, save_network
 
@@ -66,6 +69,7 @@ class TwoTower(nn.Module):
         self.profile = nn.ModuleList(nn.Embedding(PROFILE_CODES, config.profile_dim) for _ in PROFILE)
         width = POOLED * content_dim + DENSE + len(PROFILE) * config.profile_dim
         self.user = _mlp(width, config.hidden, config.dim)
+        self.served: ServedTower | None = None
 
     def pins(self, content: Tensor, topics: Tensor, performance: Tensor) -> Tensor:
         """(n, c), (n, t) topic places, (n, PERFORMANCE) -> (n, dim) unit rows."""
@@ -76,6 +80,11 @@ class TwoTower(nn.Module):
         means, dense = pooled(histories)
         profile = [embed(histories.profile[:, i]) for i, embed in enumerate(self.profile)]
         return F.normalize(self.user(torch.cat([means.flatten(1), dense, *profile], dim=1)), dim=1)
+
+    def serving(self) -> TwoTower:
+        """Itself, one user at a time embedded by NumPy from now on; not to be trained any more."""
+        self.served = ServedTower.of(self)
+        return self
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors) and settings (JSON) into `folder`."""
@@ -94,6 +103,39 @@ class TwoTower(nn.Module):
             FILES,
             lambda s: cls(TwoTowerConfig.model_validate(s["network"]), s["content_dim"], s["topics"]),
         )
+
+
+@dataclass(frozen=True)
+class ServedTower:
+    """The user's tower on NumPy arrays, as of when it was made: torch's calls would be most of its time."""
+
+    profile: Sequence[Floats]  # (PROFILE_CODES, profile_dim) each
+    layers: Sequence[Affine]
+
+    @classmethod
+    def of(cls, network: TwoTower) -> ServedTower:
+        return cls(
+            tuple(array_of(table.weight) for table in network.profile),
+            tuple(
+                Affine.of(layer.weight, layer.bias) for layer in network.user if isinstance(layer, nn.Linear)
+            ),
+        )
+
+    def __call__(self, histories: Histories) -> Floats:
+        """(dim,) of one user, unit."""
+        means, dense = pooled_one(histories)
+        codes = histories.profile.tolist()[0]
+        profile = [table[code] for table, code in zip(self.profile, codes, strict=True)]
+        x = self.layers[0](np.concatenate([means.ravel(), dense, *profile]))
+        for layer in self.layers[1:]:
+            x = layer(_gelu(x))
+        return x / np.maximum(np.sqrt(x @ x), np.float32(1e-12))
+
+
+def _gelu(x: Floats) -> Floats:
+    from scipy.special import erf
+
+    return np.float32(0.5) * x * (1 + erf(x * np.float32(0.5**0.5)))
 
 
 def seeded(config: TwoTowerConfig, content_dim: int, topics: Sequence[int], seed: int) -> TwoTower:
@@ -116,6 +158,8 @@ def pin_vectors(network: TwoTower, pins: PinFeatures, performance: Floats, *, ro
 
 def user_vectors(network: TwoTower, histories: Histories) -> Floats:
     """(b, dim) float32 unit rows."""
+    if network.served is not None and len(histories.items) == 1:
+        return network.served(histories)[None]
     with torch.inference_mode():
         return network.users(histories).numpy()
 

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models import light_kernels
 from training.models.light_ranking import (
+    Entries,
     LightRanker,
     LightSpec,
     SourceList,
     fetch,
     fetched_of,
+    fuse,
     keep,
     topic_match,
 )
@@ -235,6 +237,30 @@ def test_first_places_are_where_unique_finds_them() -> None:
         ids = rng.integers(1, max(2, n // 2), n)
         wanted = np.sort(np.unique(ids, return_index=True)[1])
         np.testing.assert_array_equal(light_kernels.first_places(ids), wanted)
+
+
+def test_fit_places_by_the_naive_rule() -> None:
+    rng = np.random.default_rng(0)
+    for n, most in ((0, 3), (7, 3), (500, 40), (500, 500)):
+        ids, scores = rng.integers(-1, max(2, n // 2), n), rng.random(n, np.float32)
+        scores[rng.random(n) < 0.2] = np.nan
+        fit = [i for i in range(n) if ids[i] > 0 and np.isfinite(scores[i])]
+        wanted = [i for nth, i in enumerate(fit) if ids[i] not in ids[fit[:nth]]][:most]
+        places, unfit = light_kernels.fit_places(ids, scores, most)
+        assert places.tolist() == wanted and unfit == n - len(fit)
+
+
+def test_lists_laid_one_after_the_other_are_entries() -> None:
+    given = [SourceList("pixie", np.array([3, 5]), np.ones(2, np.float32)), *lists()]
+    laid = Entries.laid(
+        [one.source for one in given],
+        [len(one.pin_ids) for one in given],
+        np.concatenate([one.pin_ids for one in given]),
+        np.concatenate([one.scores for one in given]),
+    )
+    for name in ("names", "pin_ids", "ranks", "scores", "offsets"):
+        np.testing.assert_array_equal(getattr(laid, name), getattr(Entries.of(given), name))
+    np.testing.assert_array_equal(fuse(laid, 4), fuse(given, 4))
 
 
 def test_rows_among_pins_that_stand_twice() -> None:

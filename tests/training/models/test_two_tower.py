@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from training.models.interests import PinFeatures, history
@@ -49,6 +50,17 @@ def test_users_without_actions_have_a_vector() -> None:
     network = seeded(CONFIG, 6, (), seed=1).eval()
     empty = history(np.empty((0, 6), np.float32), np.empty(0), np.empty(0, np.int64), 100, length=9)
     assert np.isfinite(user_vectors(network, empty)).all()
+
+
+@pytest.mark.parametrize("actions", [0, 1, 25])
+def test_a_served_tower_says_what_a_trained_one_says(actions: int) -> None:
+    rng = np.random.default_rng(actions)
+    made = seeded(TwoTowerConfig(), 16, (), 0)
+    vectors, signs = rng.normal(size=(actions, 16)).astype(np.float32), rng.integers(-1, 2, actions)
+    times = np.sort(rng.integers(1, 10**10, actions))[::-1]
+    seen = history(vectors, signs, times, 10**10, (3, 7), length=20)
+    trained = user_vectors(made, seen)
+    np.testing.assert_allclose(user_vectors(made.serving(), seen), trained, atol=1e-5)
 
 
 def test_saved_and_loaded_is_equal(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ network.py     the model; save and load
 loss.py        association, sampled softmax
 frequency.py   streaming logQ
 serving.py     the user tower on NumPy arrays, for one request
+one_user.py    what the tower crosses, likewise
 inference.py   vectors of all pins, one user's embeddings
 budgets.py     one search an embedding at the price of a single one
 """

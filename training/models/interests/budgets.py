@@ -28,26 +28,28 @@ def weighted_budgets(weights: Floats, total: int) -> Ints:
     weights = np.asarray(weights, np.float64)
     if not len(weights):
         return np.empty(0, np.int64)
-    if (weights < 0).any() or not np.isfinite(weights).all() or weights.sum() <= 0:
+    whole = float(weights.sum())
+    if not (weights.min() >= 0 and 0 < whole < np.inf):
         raise ValueError(
             f"weights {weights.tolist()} share nothing out; they must be non-negative, some above 0"
         )
-    exact = weights / weights.sum() * total
-    budgets = np.floor(exact).astype(np.int64)
-    left = total - int(budgets.sum())
-    budgets[np.argsort(-(exact - budgets), kind="stable")[:left]] += 1
-    for starved in np.flatnonzero((budgets == 0) & (weights > 0)):
-        richest = int(budgets.argmax())
+    exact = [weight / whole * total for weight in weights.tolist()]
+    budgets = [int(share) for share in exact]
+    by_rest = sorted(range(len(exact)), key=lambda i: budgets[i] - exact[i])
+    for i in by_rest[: total - sum(budgets)]:
+        budgets[i] += 1
+    for starved in [i for i, share in enumerate(exact) if budgets[i] == 0 and share > 0]:
+        richest = budgets.index(max(budgets))
         if budgets[richest] < 2:
             break
         budgets[richest] -= 1
         budgets[starved] += 1
-    return budgets
+    return np.array(budgets, np.int64)
 
 
 def equal_budgets(interests: int, total: int) -> Ints:
     """`total` results over `interests` as evenly as whole numbers allow, the earlier ones first."""
-    return weighted_budgets(np.ones(interests), total) if interests else np.empty(0, np.int64)
+    return np.array([total // interests + (i < total % interests) for i in range(interests)], np.int64)
 
 
 def sample_followed(followed: Ints, seed: Sequence[int], count: int = FOLLOWED) -> Ints:

@@ -53,13 +53,14 @@ def user_embeddings(network: InterestNetwork, histories: Histories) -> UserEmbed
     A user without positive actions has one, of the profile alone. Microseconds of routing and one small
     forward pass: fast enough for a request.
     """
-    found = embed_users(network, histories)
-    alive = found.mask[0]
-    weights = found.weights[0, alive].numpy()
+    if network.served is not None and network.served.routes:
+        vectors, weights = network.served.interests(histories)
+    else:
+        found = embed_users(network, histories)
+        alive = found.mask[0]
+        vectors, weights = found.vectors[0, alive].numpy(), found.weights[0, alive].numpy()
     order = np.argsort(-weights, kind="stable")
-    return UserEmbeddings(
-        found.vectors[0, alive].numpy()[order], weights[order], np.zeros(len(order), np.int64)
-    )
+    return UserEmbeddings(vectors[order], weights[order], np.zeros(len(order), np.int64))
 
 
 def topic_embeddings(network: InterestNetwork, histories: Histories, topics: Ints) -> UserEmbeddings:
@@ -74,7 +75,11 @@ def topic_embeddings(network: InterestNetwork, histories: Histories, topics: Int
         return UserEmbeddings(
             np.empty((0, network.config.dim), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
         )
+    known = places[places > 0]
+    if network.served is not None:
+        shares = np.full(len(kept), 1 / len(kept), np.float32)
+        return UserEmbeddings(network.served.under(histories, known), shares, kept)
     with torch.inference_mode():
         fields = network.user.fields(histories)
-        found = network.users_given_topics(fields, torch.from_numpy(places[places > 0])[None])
+        found = network.users_given_topics(fields, torch.from_numpy(known)[None])
     return UserEmbeddings(found.vectors[0].numpy(), found.weights[0].numpy(), kept)

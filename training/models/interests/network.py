@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from training.models.interests.conditions import Conditions, conditions_of, constructor
 from training.models.interests.config import Construction, InterestsConfig
 from training.models.interests.features import Histories, PinFeatures
-from training.models.interests.serving import ServedTower
+from training.models.interests.one_user import ServedUser
 from training.models.interests.towers import ItemTower, UserTower
 from training.models.weights import load_network, save_network
 
@@ -49,7 +49,7 @@ class InterestNetwork(nn.Module):
         self.topics = tuple(int(t) for t in topics)
         self.items = ItemTower(config.item_tower, content_dim, len(self.topics), config.dim)
         self.user = UserTower(config.user_tower, config.dim)
-        self._served: ServedTower | None = None
+        self.served: ServedUser | None = None
         self.construct = constructor(config)
         self.topic_condition = (
             nn.Embedding(len(self.topics) + 1, config.dim, padding_idx=0)
@@ -78,16 +78,12 @@ class InterestNetwork(nn.Module):
         return self._crossed(conditions_of(self.topic_condition(places), mask, mask.float()), fields)
 
     def _crossed(self, conditions: Conditions, fields: Tensor) -> Interests:
-        if self._served is not None and len(fields) == 1:
-            served = self._served(conditions.vectors[0].numpy(), fields[0].numpy())
-            vectors = torch.from_numpy(served)[None]
-        else:
-            vectors = self.user(conditions.vectors, fields)
+        vectors = self.user(conditions.vectors, fields)
         return Interests(vectors * conditions.mask[:, :, None], conditions.mask, conditions.weights)
 
     def serving(self) -> InterestNetwork:
-        """Itself, one user at a time crossed by NumPy from now on; not to be trained any more."""
-        self._served = ServedTower.of(self.user)
+        """Itself, one user at a time embedded by NumPy from now on; not to be trained any more."""
+        self.served = ServedUser.of(self.user, self.construct, self.topic_condition)
         return self
 
     def clusters(self, features: PinFeatures) -> NDArray[np.int64] | None:

@@ -27,7 +27,7 @@ class Affine:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor) -> Affine:
-        return cls(np.ascontiguousarray(_array(weight).T), _array(bias))
+        return cls(np.ascontiguousarray(array_of(weight).T), array_of(bias))
 
     def __call__(self, x: Floats) -> Floats:
         return x @ self.weight + self.bias
@@ -43,7 +43,7 @@ class Normed:
 
     @classmethod
     def of(cls, norm: nn.LayerNorm) -> Normed:
-        return cls(_array(norm.weight), _array(norm.bias), np.float32(norm.eps))
+        return cls(array_of(norm.weight), array_of(norm.bias), np.float32(norm.eps))
 
     def __call__(self, x: Floats) -> Floats:
         share = np.float32(1 / x.shape[-1])
@@ -170,7 +170,8 @@ class ServedTower:
         return out / np.maximum(np.sqrt(np.add.reduce(out * out, 1, keepdims=True)), np.float32(1e-12))
 
 
-def _array(values: Tensor) -> Floats:
+def array_of(values: Tensor) -> Floats:
+    """Weights as they are now, to be read only."""
     return values.detach().float().numpy()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.models.light_kernels import rows_among
 from training.models.pin_board_graph import TOPICS_PER_LANGUAGE, PinBoardGraph
 from training.models.pin_board_overlay import GraphView
 
@@ -112,7 +113,7 @@ def history_query(
     refused = np.unique(ids[known & (by_action < 0)])
     used = known & (by_action > 0)
     if len(refused):
-        used &= ~np.isin(ids, refused)
+        used[used] = rows_among(ids[used], refused) == len(refused)
     age_days = (now_ms - np.asarray(times_ms, np.int64)[used]) / MS_PER_DAY
     return Query.of(ids[used], by_action[used] * 0.5 ** (age_days / half_life_days), exclude=refused)
 
