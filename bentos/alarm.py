@@ -1,40 +1,33 @@
-"""A timer that one thread waits for and others put off without waking it (Linux, timerfd_create(2))."""
+"""A timer that one thread waits for and others put off without waking it."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-
-_LIBC = ctypes.PyDLL(None, use_errno=True)
-"""None of its calls here blocks: the interpreter's lock is kept through them."""
-_MONOTONIC = 1
-_NS = 1_000_000_000
-
-
-class _Timer(ctypes.Structure):
-    """`struct itimerspec`: how often it rings, and when next."""
-
-    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "after_s", "after_ns"))
+import math
+import threading
+import time
 
 
 class Alarm:
     """Rings once each time it was set, after the seconds it was set to last."""
 
     def __init__(self) -> None:
-        """Raises OSError where the process may open no more files."""
-        self._file = _LIBC.timerfd_create(_MONOTONIC, os.O_CLOEXEC)
-        if self._file < 0:
-            raise OSError(ctypes.get_errno(), "no timer can be made")
+        self._bell = threading.Condition(threading.Lock())
+        self._at = math.inf
+        """When it rings, by `time.perf_counter`."""
+        self._wakes = -math.inf
+        """When the thread that waits wakes by itself, to ring or to find that it was put off."""
 
     def set(self, seconds: float) -> None:
-        """Ring `seconds` from now, above 0, in place of what it was set to before."""
-        whole, rest = divmod(max(1, int(seconds * _NS)), _NS)
-        _LIBC.timerfd_settime(self._file, 0, ctypes.byref(_Timer(0, 0, whole, rest)), None)
+        """Ring `seconds` from now in place of what it was set to before."""
+        with self._bell:
+            self._at = time.perf_counter() + seconds
+            if self._at < self._wakes:
+                self._bell.notify()
 
     def wait(self) -> None:
         """Until it rings; for one thread."""
-        os.read(self._file, 8)
-
-    def close(self) -> None:
-        """For the thread that waits, once it does not any more."""
-        os.close(self._file)
+        with self._bell:
+            while (left := self._at - time.perf_counter()) > 0:
+                self._wakes = self._at
+                self._bell.wait(None if math.isinf(left) else left)
+            self._at, self._wakes = math.inf, -math.inf

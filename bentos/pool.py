@@ -292,25 +292,21 @@ class Pool:
         if self._alarm is None:
             try:
                 self._alarm = self._watched()
-            except (OSError, RuntimeError) as error:
+            except RuntimeError as error:
                 logger.error("no deadline is kept until a thread can be started: %s", error)
         now = time.perf_counter()
         if self._rings <= now:  # whoever arrives does not look, and so puts nothing off
             self._put_off(now)
 
     def _watched(self) -> Alarm:
-        """An alarm and the thread that waits for it. Raises OSError or RuntimeError where none is to be had."""
+        """An alarm and the thread that waits for it. Raises RuntimeError where none can be started."""
         alarm = Alarm()
-        try:
-            threading.Thread(target=self._look_on, args=(alarm,), name="looks", daemon=True).start()
-        except RuntimeError:
-            alarm.close()
-            raise
+        threading.Thread(target=self._look_on, args=(alarm,), name="looks", daemon=True).start()
         return alarm
 
     def _put_off(self, now: float) -> None:
         """Let the alarm ring once nobody has come by for WAITS_S; for those who look as they come by.
-        Half of that is near enough: to set it is a call of the machine's."""
+        Half of that is near enough, and set half as often."""
         if self._alarm is not None and not now + WAITS_S / 2 <= self._rings <= now + WAITS_S:
             self._rings = now + WAITS_S
             self._alarm.set(WAITS_S)
@@ -326,7 +322,7 @@ class Pool:
                     self._put_off(time.perf_counter())
                 elif self._closed:
                     self._alarm = None
-                    return alarm.close()
+                    return
             self._look()
 
     def _look(self) -> None:
