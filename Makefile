@@ -17,10 +17,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # What is not compiled beforehand: it is when somebody imports it. pip would compile all, one file after another.
 SELDOM := /tests?/|/transformers/models/|/torch/_inductor/|/torch/testing/|/databricks/|/mypyc?/|/pip/|/setuptools/
 
-# uv needs a tenth of pip's time, and is told what pip is: indexes, and folders of wheels.
-PIP_SAYS = $$($(BIN)/pip config list | sed -nE "s/^[^=]*\.$(1)='(.*)'$$/\1/p" | head -1)
-UV := UV_DEFAULT_INDEX="$(call PIP_SAYS,index-url)" UV_EXTRA_INDEX_URL="$(call PIP_SAYS,extra-index-url)" \
-  UV_FIND_LINKS="$(call PIP_SAYS,find-links)" UV_INDEX_STRATEGY=unsafe-best-match VIRTUAL_ENV=$(VENV) $(BIN)/uv
+# uv needs a tenth of pip's time. It is told which indexes, folders of wheels and certificates pip knows; where that
+# does not do, pip installs.
+PIP_SAYS = $$($(BIN)/pip config list | sed -nE "s/^[^=]*\.$(1)='(.*)'$$/\1/p" | head -1 | sed -E 's/(\\n| )+/ /g; s/^ //')
+UV := UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$(call PIP_SAYS,index-url)}" \
+  UV_EXTRA_INDEX_URL="$${UV_EXTRA_INDEX_URL:-$(call PIP_SAYS,extra-index-url)}" \
+  UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo "$(call PIP_SAYS,find-links)" | tr ' ' ,)}" \
+  SSL_CERT_FILE="$${SSL_CERT_FILE:-$(call PIP_SAYS,cert)}" \
+  UV_INDEX_STRATEGY=unsafe-best-match VIRTUAL_ENV=$(VENV) $(BIN)/uv
 
 .PHONY: help demo up down status test lint bench lock milvus-server rectools clean
 
@@ -32,8 +36,8 @@ $(VENV)/.installed: requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing $$(grep -c == requirements.lock) pinned packages (a minute or two)"
 	@$(BIN)/pip install --quiet --no-compile --no-deps "$$(grep ^uv== requirements.lock)"
-	@$(UV) pip install --quiet --no-deps --requirement requirements.lock || \
-	  $(BIN)/pip install --quiet --no-compile --no-deps --requirement requirements.lock || { \
+	@$(UV) pip install --quiet --no-deps --requirement requirements.lock || { echo "uv could not: pip installs" && \
+	  $(BIN)/pip install --quiet --no-compile --no-deps --requirement requirements.lock; } || { \
 	  echo; echo "If pip found no torch +cpu build: let it see PyTorch's CPU wheels, by PIP_EXTRA_INDEX_URL=<their index>"; \
 	  echo "or PIP_FIND_LINKS=<a folder that holds the wheel>, and run make again. The CUDA build is never installed."; exit 1; }
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .

@@ -14,10 +14,8 @@ T = TypeVar("T")
 
 WAITS_S = 0.02
 """How often calls in the air are looked at, by threads that come by or by one that waits until none has:
-beside a call that waits another may run, and nobody waits for those that are late."""
-
-LATE_S = 0.05
-"""Within which a deadline is kept: two looks, and what it takes to wake for them."""
+beside a call that waits another may run, and nobody waits for those that are late. A deadline is kept within
+two looks and what it takes to wake for them, 0.05 s."""
 
 WAITING = 0.1
 """A call whose thread has had less than this share of a core since it began waits for a store. Threads that

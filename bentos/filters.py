@@ -61,9 +61,10 @@ def distinct(feed: Feed) -> Flags:
         keep &= ~((vectors @ against.T) >= SAME_PIN).any(axis=1)
     first, second = np.divmod(np.flatnonzero(vectors @ vectors.T >= SAME_PIN), len(vectors))
     pairs = first < second  # most are of a pin with itself
-    for one, other in zip(first[pairs].tolist(), second[pairs].tolist(), strict=True):
+    ones, begins = np.unique(first[pairs], return_index=True)
+    for one, others in zip(ones.tolist(), np.split(second[pairs], begins[1:]), strict=False):
         if keep[one] and known[one]:
-            keep[other] = False
+            keep[others] = False
     return keep
 
 

@@ -43,8 +43,10 @@ def source_lists(parts: Sequence[Candidates]) -> list[SourceList]:
 
 
 def brought(parts: Sequence[Candidates]) -> Entries:
-    """The same list after list, as the merge and the trees read it; of parts that brought something."""
+    """The same list after list, as the merge and the trees read it."""
     some = [part for part in parts if len(part)]
+    if not some:
+        return Entries.of([])
     return Entries.laid(
         [part.source for part in some],
         [len(part) for part in some],

@@ -42,8 +42,8 @@ class ReleaseHolder:
 
     A release is served once the services behind this one (`elsewhere`) hold it too: they answer for the one
     before as well, so that no request meets two releases. Where one of them never does, the old one serves on.
-    What stays in memory behind a home feed is the release that it last asked for: when the alias goes back and
-    on again between two looks, that is an older one than the one before.
+    What stays in memory behind a home feed is the release that it last asked for, or whether it is held: when
+    the alias goes back and on again between two looks, that is an older one than the one before.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ReleaseHolder:
         self._loaded: ServingRelease | None = None
         """Checked, and waiting for the services behind this one."""
         self._asked: int | None = None
-        """The version that a home feed in front of this process was last answered by."""
+        """The version that a home feed in front of this process last asked for and was given."""
         self._rejected: int | None = None
         self._why = "no release was promoted yet; run `corkboard promote`"
         self._stop = threading.Event()
@@ -101,7 +101,7 @@ class ReleaseHolder:
         return self._current
 
     def at(self, version: int | None) -> ServingRelease:
-        """The release of `version` (any, if None), while it is current or was so until the last swap.
+        """The release of `version` (the current one, if None), while it is in memory.
 
         Raises ReleaseMismatch, NoRelease.
         """

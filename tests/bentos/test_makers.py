@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -261,7 +262,10 @@ async def test_what_makers_have_to_log_when_they_end_is_kept(folder: Path) -> No
     log = EventLog.open(folder, "candidates")
     async with running(script, Alias(), {"candidates": log}) as makers:
         await until(all_hold(script, 1))
-        await asyncio.to_thread(makers.close)
+        closing = asyncio.ensure_future(asyncio.to_thread(makers.close))
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # they end before the loop hears them
+        await closing
         log.close()
     assert list(read(folder, "candidates")) == [record]
 

@@ -265,6 +265,73 @@ def test_a_late_call_is_given_up_while_others_arrive(monkeypatch: pytest.MonkeyP
     pool.close()
 
 
+class Still:
+    """An alarm that never rings, but to close."""
+
+    def __init__(self) -> None:
+        self.times_set, self._closed = 0, threading.Event()
+
+    def set(self, seconds: float) -> None:
+        self.times_set += 1
+        if seconds == 0:
+            self._closed.set()
+
+    def wait(self) -> None:
+        self._closed.wait()
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> Still:
+    made = Still()
+    monkeypatch.setattr("bentos.pool.Alarm", lambda: made)
+    return made
+
+
+def test_threads_that_come_by_look_at_what_is_late(still: Still) -> None:
+    pool, hang, told = Pool(4, width=2), threading.Event(), queue.SimpleQueue[BaseException | None]()
+
+    async def late() -> None:
+        await pool.call("store", 50, hang.wait)
+
+    async def other() -> None:
+        await pool.call("other", 20_000, int)
+
+    pool.begin(late(), lambda _, error: told.put(error))
+    for _ in range(4_000):
+        pool.begin(other(), lambda _, error: None)
+        if not told.empty():
+            break
+        time.sleep(0.005)
+    hang.set()
+    assert isinstance(told.get_nowait(), TimeoutError)
+    pool.close()
+
+
+def test_calls_that_begin_put_the_alarm_off_and_those_that_arrive_do_not(
+    still: Still, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING", 0.0)
+    now = 5.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    pool, hang, begun = Pool(4, width=1), threading.Event(), threading.Event()
+
+    async def hanging() -> None:
+        await pool.call("store", 20_000, lambda: (begun.set(), hang.wait()))
+
+    async def other() -> None:
+        await pool.call("other", 20_000, int)
+
+    pool.begin(hanging(), lambda _, error: None)
+    assert begun.wait(20) and still.times_set == 1
+    ended = threading.Event()
+    now = 5.011
+    pool.begin(other(), lambda _, error: ended.set())  # in line: the first one's thread computes
+    assert still.times_set == 1
+    hang.set()
+    assert ended.wait(20) and still.times_set == 2
+    pool.close()
+
+
 def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     real, refused = threading.Thread.start, {"store": 3, "looks": 1}
 

@@ -145,7 +145,7 @@ def figure(rows: Sequence[CalibrationRow]) -> Figure:
     # Margins in inches: to lay out so many panels by what they hold takes as long as to draw them.
     width, height = PANEL_IN * len(slices) + 0.4, PANEL_IN * len(heads) + 0.4
     drawn = Figure(figsize=(width, height))
-    drawn.subplots_adjust(0.75 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.25, 0.25)
+    drawn.subplots_adjust(0.75 / width, 0.6 / height, 1 - 0.2 / width, 1 - 0.3 / height, 0.25, 0.25)
     panels = drawn.subplots(len(heads), len(slices), squeeze=False)
     for panel in panels.flat:
         panel.set_visible(False)

@@ -112,15 +112,18 @@ def fit_places(ids: Ints, scores: Floats, most: int) -> tuple[Ints, int]:
 
 @numba.njit(cache=True, nogil=True)
 def looked_up(topics: Ints, table: Floats) -> Floats:
-    """Sum of what `table` has for each pin's topics (n, t), (n,); it ends in 0, which stands for all beyond."""
+    """Sum of what `table` has for each pin's topics (n, t), (n,); it ends in 0, which stands for all that have
+    no place in it."""
     last, width = len(table) - 1, topics.shape[1]
     out = np.empty(len(topics), np.float32)
     for row in range(len(topics)):
         total = np.float32(0)
-        for t in range(0, width - 1, 2):  # by twos, as NumPy sums
-            total += table[min(topics[row, t], last)] + table[min(topics[row, t + 1], last)]
+        for t in range(0, width - 1, 2):  # by twos, as NumPy sums up to four
+            one, other = topics[row, t], topics[row, t + 1]
+            total += table[one if 0 <= one < last else last] + table[other if 0 <= other < last else last]
         if width % 2:
-            total += table[min(topics[row, width - 1], last)]
+            one = topics[row, width - 1]
+            total += table[one if 0 <= one < last else last]
         out[row] = total
     return out
 

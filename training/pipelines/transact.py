@@ -132,6 +132,10 @@ def train_transact(
     tune_cpu()
     known = _known(job, pins)
     start = _start(job, known)
+    if start is None and job.kept is not None:  # rows were chosen for a version that does not fit
+        return train_transact(
+            replace(ctx, keep_weights=False, warm_start=False), rows, content, pins, config, force=force
+        )
     if start is not None and ctx.keep_weights:
         ctx.progress(f"{MODEL}: the weights of {MODEL}@{start.kept.learned_at}, calibrated anew")
         ranker = TransActRanker(start.network, job.space if start.network.config.user_dim else None)

@@ -175,8 +175,10 @@ def config_of(
 
 
 def misfit(start: TransAct, spec: FeatureSpec, recipe: TransActRecipe, known: Known) -> str | None:
-    """Why a network's weights cannot be gone on from for these rows, None where they can."""
+    """Why a network's weights cannot be gone on from for these rows, None where they can. It keeps the pieces
+    that its features have."""
     asked = config_of(start.config.heads, spec, recipe, known)
+    asked = asked.model_copy(update={"pieces": start.config.pieces})
     differs = [n for n in type(asked).model_fields if getattr(asked, n) != getattr(start.config, n)]
     if start.content_dim != known.pins.content.shape[1]:
         differs.append("width of content vectors")

@@ -153,6 +153,7 @@ def test_topics_that_match():
     np.testing.assert_array_equal(topic_match(topics, np.array([8, 3])), [2, 0, 2, 0])
     np.testing.assert_allclose(topic_match(topics, np.array([9, 3]), np.array([0.25, 0.5])), [0.5, 0, 0.75, 0])
     np.testing.assert_array_equal(topic_match(topics, np.array([0])), [0, 0, 0, 0])
+    np.testing.assert_array_equal(topic_match(np.array([[3, -5], [-(2**40), 2**40]]), np.array([3, 4])), [1, 0])
     large = np.where(topics == 9, 10**12, topics)
     wanted, shares = np.array([10**12, 3]), np.array([0.25, 0.5])
     np.testing.assert_allclose(topic_match(large, wanted, shares), [0.5, 0, 0.75, 0])

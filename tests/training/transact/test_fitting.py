@@ -138,6 +138,12 @@ def test_a_warm_start_goes_on_from_the_weights_where_they_fit() -> None:
     assert "sequence" in (misfit(network, later, TransActRecipe(), beside) or "")
     wider = replace(beside, users=UserVectors(np.array([1]), np.array([0]), np.ones((1, 4), np.float32)))
     assert misfit(network, later, recipe, wider) == "it differs in user_dim"
+    more = recipe.model_copy(update={"wide": True, "pieces": 3})
+    without = more.model_copy(update={"pieces": 0})
+    plain = fit_transact(block, beside, ACTIONS, SPEC, without, seed=0).ranker.network
+    assert misfit(plain, SPEC, more, beside) is None
+    on = fit_transact(block, beside, ACTIONS, SPEC, more, seed=0, start=plain).ranker.network
+    assert on.config.pieces == 0, "it goes on as it is"
 
 
 def test_vectors_of_users_are_those_of_the_night_before() -> None:

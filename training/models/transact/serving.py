@@ -64,7 +64,7 @@ class Scorer:
             sequence = self._plain(request, candidates)
         else:
             sequence = self.encoder.candidates(self.encoder.user(self._tokens(request)), pins)
-        users = torch.from_numpy(request.user).expand(len(pins), -1)
+        users = torch.tensor(request.user).expand(len(pins), -1)
         return network.rank(network.features(torch.from_numpy(candidates.features)), pins, users, sequence)
 
     def _tokens(self, request: Request) -> Tensor:
