@@ -244,25 +244,30 @@ def test_one_that_has_begun_ends_after_the_pool_was_closed(pool: Pool) -> None:
     assert isinstance(hung, TimeoutError) and isinstance(refused, RuntimeError)
 
 
-def test_a_late_call_is_given_up_while_others_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING", 0.0)  # it counts as one that computes: nobody else begins beside it
-    pool, hang, told = Pool(4, width=1), threading.Event(), queue.SimpleQueue[BaseException | None]()
+def told_of_a_late_call(pool: Pool) -> BaseException | None:
+    """What came of a call that hangs, while others arrive; closes the pool."""
+    hang, told = threading.Event(), queue.SimpleQueue[BaseException | None]()
 
     async def late() -> None:
         await pool.call("store", 50, hang.wait)
 
-    async def patient() -> None:
+    async def other() -> None:
         await pool.call("other", 20_000, int)
 
     pool.begin(late(), lambda _, error: told.put(error))
     for _ in range(4_000):
-        pool.begin(patient(), lambda _, error: None)
+        pool.begin(other(), lambda _, error: None)
         if not told.empty():
             break
         time.sleep(0.005)
     hang.set()
-    assert isinstance(told.get_nowait(), TimeoutError)
     pool.close()
+    return told.get_nowait()
+
+
+def test_a_late_call_is_given_up_while_others_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING", 0.0)  # it counts as one that computes: nobody else begins beside it
+    assert isinstance(told_of_a_late_call(Pool(4, width=1)), TimeoutError)
 
 
 class Still:
@@ -288,23 +293,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> Still:
 
 
 def test_threads_that_come_by_look_at_what_is_late(still: Still) -> None:
-    pool, hang, told = Pool(4, width=2), threading.Event(), queue.SimpleQueue[BaseException | None]()
-
-    async def late() -> None:
-        await pool.call("store", 50, hang.wait)
-
-    async def other() -> None:
-        await pool.call("other", 20_000, int)
-
-    pool.begin(late(), lambda _, error: told.put(error))
-    for _ in range(4_000):
-        pool.begin(other(), lambda _, error: None)
-        if not told.empty():
-            break
-        time.sleep(0.005)
-    hang.set()
-    assert isinstance(told.get_nowait(), TimeoutError)
-    pool.close()
+    assert isinstance(told_of_a_late_call(Pool(4, width=2)), TimeoutError)
 
 
 def test_calls_that_begin_put_the_alarm_off_and_those_that_arrive_do_not(
