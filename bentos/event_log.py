@@ -67,12 +67,8 @@ class RecordLog(Protocol):
     @property
     def stream(self) -> str: ...
 
-    def append(self, records: Sequence[Record]) -> Future[Appended]:
-        """Raises LogFull, LogClosed."""
-        ...
-
     def append_lines(self, event_ids: tuple[int, ...], lines: tuple[bytes, ...]) -> Future[Appended]:
-        """`append` of records that were written as lines (`to_line`) elsewhere."""
+        """Raises LogFull, LogClosed."""
         ...
 
     def close(self) -> None: ...

@@ -22,7 +22,7 @@ class Interned:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
-        self._names, self._listed = np.empty(0, np.str_), list[str]()
+        self._names = np.empty(0, np.str_)
         self._door = threading.Lock()
 
     def code(self, name: str) -> int:
@@ -37,7 +37,7 @@ class Interned:
 
     def name(self, code: int) -> str:
         """Of a code."""
-        return self._listed[code]
+        return self._names.item(code)
 
     def names(self, codes: Codes) -> NDArray[np.str_]:
         """(n,) of codes."""
@@ -49,6 +49,5 @@ class Interned:
                 raise OverflowError(f"{name!r} would be name {MOST + 1}; names are few, and not a request's")
             if name not in self._codes:
                 self._names = np.append(self._names, name)
-                self._listed.append(name)
                 self._codes[name] = len(self._names) - 1  # last: who finds a code finds its name
             return self._codes[name]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bentos.breaker import PartAbsent
-from bentos.candidates import Candidates
+from bentos.candidates import Candidates, concatenate
 from bentos.features import Floats
 from bentos.networks import Learned
 from bentos.user_inputs import histories
@@ -42,17 +40,12 @@ def source_lists(parts: Sequence[Candidates]) -> list[SourceList]:
     return [SourceList(part.source, part.pin_ids, part.scores) for part in parts if len(part)]
 
 
-def brought(parts: Sequence[Candidates]) -> Entries:
-    """The same list after list, as the merge and the trees read it."""
+def brought(parts: Sequence[Candidates]) -> tuple[Candidates, Entries]:
+    """The same list after list, and as the merge and the trees read it."""
     some = [part for part in parts if len(part)]
-    if not some:
-        return Entries.of([])
-    return Entries.laid(
-        [part.source for part in some],
-        [len(part) for part in some],
-        np.concatenate([part.pin_ids for part in some]),
-        np.concatenate([part.scores for part in some]),
-    )
+    whole = concatenate(some)
+    lengths = [len(part) for part in some]
+    return whole, Entries.laid([part.source for part in some], lengths, whole.pin_ids, whole.scores)
 
 
 def rows(feed: Feed, spec: LightSpec) -> Floats:
@@ -63,7 +56,7 @@ def rows(feed: Feed, spec: LightSpec) -> Floats:
     stats = feed.pins.stats
     return request_rows(
         spec,
-        fetched_of(brought(feed.parts), spec.sources, ids),
+        fetched_of(brought(feed.parts)[1], spec.sources, ids),
         stats.scalars[at],
         stats.created_at_ms[at],
         stats.topics[at],

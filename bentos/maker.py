@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -35,7 +35,6 @@ from bentos.loader import WHOLE
 from bentos.parts import REQUESTS, HomefeedParts, feed_service, one_thread, open_holder
 from bentos.pool import Pool
 from bentos.settings import Settings
-from validation.events import AnyRecord, to_line
 from validation.lake import Lake
 
 logger = logging.getLogger("corkboard.maker")
@@ -135,9 +134,6 @@ class LinesTo:
     def __init__(self, stream: str, line: Line) -> None:
         self.stream = stream
         self._say = line.say_before if stream == impressions.STREAM else line.say
-
-    def append(self, records: Sequence[AnyRecord]) -> Future[Appended]:
-        return self.append_lines(tuple(r.event_id for r in records), tuple(map(to_line, records)))
 
     def append_lines(self, event_ids: tuple[int, ...], lines: tuple[bytes, ...]) -> Future[Appended]:
         """Sent, and done; whether it reached the disk, the service's log of errors says."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.candidates import Candidates, concatenate
+from bentos.candidates import Candidates
 from bentos.failing import why_missing
 from bentos.features import Floats, Ints, PinStats, PinTable, User, rising
 from bentos.feed import Surface
@@ -127,10 +127,8 @@ def merge(
 ) -> Candidates:
     """Every pin of `parts` once, those that many sources have high first; equal ones as sources in turns would
     bring them. `weights` and `damping` are those of `fuse`."""
-    whole = concatenate([part for part in parts if len(part)])
-    if len(whole) == 0:
-        return Candidates.none()
-    return whole.take(fuse(brought(parts), budget, weights, damping))
+    whole, entries = brought(parts)
+    return whole.take(fuse(entries, budget, weights, damping)) if len(whole) else whole
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def test_what_an_answer_showed_goes_with_it_and_samples_by_themselves() -> None:
     with ours, theirs:
         line, here = Line(theirs), ServedPins()
         Told(here, line).add(7, [3, 4])
-        LinesTo(STREAM, line).append([RECORD])
+        LinesTo(STREAM, line).append_lines((5,), (to_line(RECORD),))
         with pytest.raises(BlockingIOError):
             ours.recv(1, socket.MSG_DONTWAIT)
         line.say(Kind.ANSWER, b"{}", 9)
@@ -32,7 +32,7 @@ def test_what_an_answer_showed_goes_with_it_and_samples_by_themselves() -> None:
             assert lines and lines.kind is Kind.LINES
             assert lines.body == orjson.dumps([STREAM, [5]]) + b"\n" + to_line(RECORD)
             assert answer and (answer.kind, answer.number, answer.body) == (Kind.ANSWER, 9, b"{}")
-            LinesTo("rankings", line).append([RECORD])
+            LinesTo("rankings", line).append_lines((5,), (to_line(RECORD),))
             sample = frames.read_blocking(heard)
             assert sample and sample.kind is Kind.LINES
             assert here.of(7).tolist() == [3, 4]

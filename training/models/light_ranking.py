@@ -297,7 +297,7 @@ class Entries:
     def laid(cls, names: Sequence[str], lengths: Sequence[int], pin_ids: Ints, scores: Floats) -> Entries:
         """Of whole lists that stand one after the other already."""
         offsets = np.array([0, *accumulate(lengths)], np.int64)
-        ranks = np.arange(len(pin_ids)) - np.repeat(offsets[:-1], lengths)
+        ranks = np.arange(len(pin_ids)) - np.repeat(offsets[:-1], np.diff(offsets))
         return cls(tuple(names), pin_ids, ranks, scores, offsets)
 
     @classmethod

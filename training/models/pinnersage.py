@@ -169,11 +169,7 @@ def merge_interests(
     """
     scale = np.exp(-decay_per_day * max(batch_age_days, 0.0))
     if len(recent) == 0:
-        weights, unique = batch.importances * scale, batch.medoid_pin_ids
-        order = np.lexsort((unique, -weights))
-        return Interests(
-            unique[order], weights[order].astype(np.float32), batch.sizes[order], batch.vectors[order]
-        )
+        return _heaviest_first(batch.medoid_pin_ids, batch.importances * scale, batch.sizes, batch.vectors)
     ids = np.concatenate([recent.medoid_pin_ids, batch.medoid_pin_ids])
     weights = np.concatenate([recent.importances, batch.importances * scale])
     sizes = np.concatenate([recent.sizes, batch.sizes])
@@ -181,8 +177,12 @@ def merge_interests(
     unique, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     weights = np.bincount(inverse, weights=weights)
     sizes = np.bincount(inverse, weights=sizes).astype(np.int64)
-    order = np.lexsort((unique, -weights))
-    return Interests(unique[order], weights[order].astype(np.float32), sizes[order], vectors[first[order]])
+    return _heaviest_first(unique, weights, sizes, vectors[first])
+
+
+def _heaviest_first(medoids: Ints, weights: NDArray[np.float64], sizes: Ints, vectors: Floats) -> Interests:
+    order = np.lexsort((medoids, -weights))
+    return Interests(medoids[order], weights[order].astype(np.float32), sizes[order], vectors[order])
 
 
 def sample_medoids(interests: Interests, k: int = 3, *, seed: int) -> Ints:

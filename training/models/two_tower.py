@@ -29,7 +29,7 @@ from training.models.interests.features import (
     pooled,
 )
 from training.models.interests.one_user import pooled_one
-from training.models.interests.serving import Affine, array_of
+from training.models.interests.serving import Affine, array_of, unit
 from training.models.pin_performance import PERFORMANCE
 from training.models.weights import load_network, save_network
 
@@ -129,7 +129,7 @@ class ServedTower:
         x = self.layers[0](np.concatenate([means.ravel(), dense, *profile]))
         for layer in self.layers[1:]:
             x = layer(_gelu(x))
-        return x / np.maximum(np.sqrt(x @ x), np.float32(1e-12))
+        return unit(x)
 
 
 def _gelu(x: Floats) -> Floats:

@@ -15,7 +15,7 @@ from torch import nn
 from training.models.interests.conditions import Capsules
 from training.models.interests.features import DECAY_HOURS, POOLED, RECENT, Histories
 from training.models.interests.routing import assign
-from training.models.interests.serving import Affine, ServedTower, array_of
+from training.models.interests.serving import Affine, ServedTower, array_of, unit
 from training.models.interests.towers import UserFields, UserTower
 
 Floats = NDArray[np.float32]
@@ -69,24 +69,22 @@ class ServedFields:
 def routed_one(capsules: Capsules, histories: Histories) -> tuple[Floats, Floats]:
     """DCM's conditions of one user, the live ones alone: (K, dim) and their shares (K,), which sum to 1."""
     items, valid = histories.items.numpy()[0], histories.signs.numpy()[0] > 0
-    seen = items
-    if capsules.lasting < items.shape[1]:
-        seen = items[:, : capsules.lasting]
-        length = np.sqrt(np.add.reduce(seen * seen, 1, keepdims=True))
-        seen = seen / np.maximum(length, np.float32(1e-12))
+    seen = unit(items[:, : capsules.lasting]) if capsules.lasting < items.shape[1] else items
     rule = capsules.routing
     found = assign(
-        seen[None], valid[None], np.zeros(1, np.int64), capsules.interests, rule.iterations, rule.sharpness
+        seen[None],
+        valid[None],
+        np.zeros(1, np.int64),
+        capsules.interests,
+        rule.iterations,
+        rule.sharpness,
+        summed=items[None],
     )
     alive = int(found.counts[0])
     if alive == 0:  # the tower speaks from the profile alone
         return np.zeros((1, items.shape[1]), np.float32), np.ones(1, np.float32)
-    at = valid.nonzero()[0]
-    shares = np.zeros((alive, len(at)), np.float32)
-    shares[found.clusters[0, at], np.arange(len(at))] = found.weights[0, at]
-    sums = shares @ items[at]
+    sums, weights = found.sums[0, :alive], np.maximum(found.shares[0, :alive], np.float32(1e-12))
     square = np.add.reduce(sums * sums, 1, keepdims=True)
-    weights = np.maximum(np.add.reduce(shares, 1), np.float32(1e-12))
     return sums * (np.sqrt(square + np.float32(1e-12)) / (1 + square)), weights / np.add.reduce(weights)
 
 

@@ -167,7 +167,12 @@ class ServedTower:
         out = self.head(self.second_norm(crossed + self.second(x)))
         if self.residual:
             out = out + conditions
-        return out / np.maximum(np.sqrt(np.add.reduce(out * out, 1, keepdims=True)), np.float32(1e-12))
+        return unit(out)
+
+
+def unit(x: Floats) -> Floats:
+    """Of length 1 over the last axis; zero stays zero."""
+    return x / np.maximum(np.sqrt(np.add.reduce(x * x, -1, keepdims=True)), np.float32(1e-12))
 
 
 def array_of(values: Tensor) -> Floats:
