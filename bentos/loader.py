@@ -161,7 +161,7 @@ class ReleaseLoader:
         part = manifest.parts.get("pixie")
         if part is None:
             return None
-        released = ReleasedPixie.load(self.registry.files(part.model, part.version))
+        released = self._shared.of(part, ReleasedPixie.load)
         return Walker.open(released, contract.vocabulary, self.settings.events)
 
     def _light(self, manifest: ReleaseManifest) -> LightRanker | None:

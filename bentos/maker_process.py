@@ -19,7 +19,7 @@ from bentos.rotation import Seen
 from bentos.settings import Settings
 
 WAITING_FRAMES = 64
-"""Frames that may wait for one that wakes a maker: the one that stands by is asked nothing."""
+"""Frames that may wait for one that wakes a maker: the one that stands by is asked little."""
 
 LOAD_S = 600.0
 """Longest time in which a maker opens what it needs, or loads a release; then it is replaced."""
@@ -102,6 +102,11 @@ class Maker:
             waits.set_exception(refused)
         else:
             waits.set_exception(RuntimeError(f"maker {self.number}: {frame.body.decode()}"))
+
+    @property
+    def line(self) -> tuple[int, int]:
+        """Orders makers by when they are free: by how much they were asked, then by what was asked first."""
+        return len(self.asked), next(iter(self.asked), 0)
 
     @property
     def seen(self) -> Seen:

@@ -1,8 +1,8 @@
 """Makers behind a service: processes that make answers, so that no request's Python waits for another's.
 
-The service starts them, gives each request to the one with the fewest, and follows the releases' alias for all
-of them (`rotation.py`). A maker that ends is replaced, and what it was asked is asked of another. What it had
-logged of an answer that never came stays in the logs: somebody was nearly shown it.
+The service starts them, gives each request to the one that is free first, and follows the releases' alias for
+all of them (`rotation.py`). A maker that ends is replaced, and what it was asked is asked of another. What it
+had logged of an answer that never came stays in the logs: somebody was nearly shown it.
 """
 
 from __future__ import annotations
@@ -146,10 +146,13 @@ class Makers:
             chosen.asked.pop(number, None)
 
     def _choice(self) -> Maker:
-        able = self._answering()
+        able = [self._lives[number] for number in rotation.able(self._seen, self._to_serve)]
         if not able:
             raise NoRelease(f"no release is loaded: {self._why}")
-        return min(able, key=lambda each: len(each.asked))
+        chosen = min(able[: self._count], key=lambda each: each.line)
+        if len(chosen.asked) == 1:  # where there are lines the cores are full, and one more would share them
+            return next((each for each in able[self._count :] if not each.asked), chosen)
+        return chosen
 
     def _answering(self) -> list[Maker]:
         return [self._lives[number] for number in rotation.answering(self._seen, self._to_serve, self._count)]

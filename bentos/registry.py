@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ class ModelRegistry:
     """MLflow, read only. Importing it costs seconds, so it happens on the first question."""
 
     uri: str
+    _folders: dict[tuple[str, int], Path] = field(default_factory=dict, init=False, compare=False)
+    """Where versions are on this machine: a version's files never change, and asking takes many queries."""
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -64,5 +66,9 @@ class ModelRegistry:
     def _download(self, model: str, version: int) -> Path:
         import mlflow
 
-        uri = self.client.get_model_version_download_uri(model, str(version))
-        return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=self.uri))
+        held = self._folders.get((model, version))
+        if held is None or not held.exists():
+            uri = self.client.get_model_version_download_uri(model, str(version))
+            held = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=self.uri))
+            self._folders[model, version] = held
+        return held

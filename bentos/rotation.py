@@ -3,6 +3,9 @@
 There is one maker more than answer. A new release is loaded by the one that stands by, beside and not within
 those that answer; then it answers, one of the others stands by and loads, and so on until all hold it. So a
 swap costs no request its turn at an interpreter, and going back to the release before loads nothing.
+
+While it loads nothing, the one that stands by takes the request that finds all others at one each: it shares
+their cores, where it would have waited for one of them to end.
 """
 
 from __future__ import annotations
@@ -24,11 +27,16 @@ class Seen:
     loads: bool = False
 
 
+def able(makers: Sequence[Seen], wanted: int | None) -> list[int]:
+    """Numbers of the makers that can answer now, those of the wanted release first."""
+    found = [m for m in makers if m.release is not None and not m.loads]
+    found.sort(key=lambda m: (m.release != wanted, m.number))
+    return [m.number for m in found]
+
+
 def answering(makers: Sequence[Seen], wanted: int | None, count: int) -> list[int]:
-    """Numbers of the makers that answer now, `count` at most: those of the wanted release first."""
-    able = [m for m in makers if m.release is not None and not m.loads]
-    able.sort(key=lambda m: (m.release != wanted, m.number))
-    return sorted(m.number for m in able[:count])
+    """Numbers of the makers that answer now, `count` at most, by rising number."""
+    return sorted(able(makers, wanted)[:count])
 
 
 def next_to_load(makers: Sequence[Seen], wanted: int, count: int) -> int | None:

@@ -33,7 +33,7 @@ SPENT = 0.05
 class Walker:
     """Walks of one release. Thread-safe: one request takes in what is new while others walk the last view."""
 
-    settings: PixieSettings
+    released: ReleasedPixie
     vocabulary: Vocabulary
     _pixie: Pixie
     _saves: FreshSaves
@@ -56,7 +56,11 @@ class Walker:
         graph = released.graph
         log = Tail(events, STREAM, since_ms=graph.info.as_of_ms or 0)
         pixie = Pixie(graph, released.settings.walk)
-        return cls(released.settings, vocabulary, pixie, FreshSaves(graph), log, clock)
+        return cls(released, vocabulary, pixie, FreshSaves(graph), log, clock)
+
+    @property
+    def settings(self) -> PixieSettings:
+        return self.released.settings
 
     def now(self) -> Pixie:
         """The walker over the graph and every save that has been taken in."""

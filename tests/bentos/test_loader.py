@@ -122,6 +122,7 @@ def test_releases_share_what_they_have_in_common_and_let_it_go_with_the_last(
     second = loader.load(9)
     assert second.ranker is first.ranker and second.indexes[SPACE] is first.indexes[SPACE]
     assert second.walker is not first.walker, "a walker follows the log of its own release"
+    assert second.walker.released is first.walker.released
     gone = weakref.ref(first.ranker)
     del first, second
     gc.collect()

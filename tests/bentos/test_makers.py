@@ -109,6 +109,32 @@ async def test_requests_go_to_the_maker_with_the_fewest(_: Path) -> None:
 
 
 @on_a_loop
+async def test_a_request_that_finds_all_at_one_each_goes_to_who_stands_by_then_to_who_was_asked_first(
+    _: Path,
+) -> None:
+    script = Script()
+    async with running(script, Alias()) as makers:
+        await until(all_hold(script, 1))
+        script.hangs = {0, 1, 2}
+        waiting = []
+
+        async def lines_after_one_more() -> list[int]:
+            waiting.append(asyncio.ensure_future(makers.answer("homefeed", USER)))
+            await asyncio.sleep(0.01)
+            return [len(makers._lives[number].asked) for number in range(3)]
+
+        lines = [await lines_after_one_more() for _ in range(4)]
+        assert lines == [[1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1]]
+        waiting.pop(0).cancel()
+        waiting.pop(2).cancel()
+        await asyncio.sleep(0.01)
+        lines = [await lines_after_one_more() for _ in range(3)]
+        assert lines == [[1, 1, 1], [1, 2, 1], [2, 2, 1]], "with a line before each, who stands by keeps out"
+        for each in waiting:
+            each.cancel()
+
+
+@on_a_loop
 async def test_what_an_ended_maker_was_asked_is_asked_of_another(_: Path) -> None:
     script = Script()
     async with running(script, Alias()) as makers:
