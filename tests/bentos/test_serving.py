@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bentos.candidates import Candidates
 from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.loader import check_release
 from bentos.release import ServingRelease
@@ -206,7 +207,7 @@ def test_an_empty_answer_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyP
     features = planted_features()
     monkeypatch.setattr(features, "popular", lambda topic_ids: {})
     with pytest.raises(ReleaseRejected, match="no pins; materialize the features"):
-        check_release(planted_release(tmp_path, features))
+        check_release(planted_release(tmp_path, features, popular=Candidates.none()))
 
 
 def test_scores_that_are_not_numbers_are_rejected(tmp_path: Path, stack_of: Callable[..., Stack]) -> None:
