@@ -85,6 +85,10 @@ class ReleaseLoader:
         """The version the followed alias names."""
         return self.registry.version_of(self.settings.alias)
 
+    def served(self, release: ServingRelease) -> None:
+        """Note that `release` is served, for a start while the registry is down."""
+        self.registry.keep(self.settings.alias, release.manifest, release.version)
+
     def load(self, version: int) -> ServingRelease:
         """Everything of release `version` that this process's role needs.
 
