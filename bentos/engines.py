@@ -186,7 +186,7 @@ class RemoteRetrieval:
             with self.breakers.of("retrieval").guarded():
                 answer = await asyncio.wait_for(_twice(lambda: self.ask(request)), deadline_s)
         except Exception as error:
-            # A retrieval service that is down empties the feed; the answer says which service it was.
+            # A retrieval service that is down leaves what is popular; the answer says which service it was.
             feed.missing.append(f"retrieval: {why_missing(error)}")
             logger.warning("request %d has no candidates: %r", feed.request_id, error)
             return

@@ -26,15 +26,13 @@ def why_missing(error: BaseException) -> str:
     return "busy" if isinstance(error, Busy) else type(error).__name__
 
 
-async def needed(
-    pool: Pool, name: str, deadline_ms: float, work: Callable[[], T], *, at_once: bool = False
-) -> T:
-    """`pool.call` for what a request cannot do without; `at_once` does it here, where it asks no store.
+async def needed(pool: Pool, name: str, deadline_ms: float, work: Callable[[], T]) -> T:
+    """`pool.call` for what a request cannot do without.
 
     Raises StoreUnavailable in place of whatever the store raises; errors of the request pass through.
     """
     try:
-        return work() if at_once else await pool.call(name, deadline_ms, work)
+        return await pool.call(name, deadline_ms, work)
     except RequestError:
         raise
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,7 +13,14 @@ from bentos import why
 from bentos.candidate_log import CandidateLog
 from bentos.candidates import Candidates
 from bentos.engines import Engines
-from bentos.errors import BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
+from bentos.errors import (
+    BoardNotFound,
+    LimitOutOfRange,
+    OneSubject,
+    PinNotFound,
+    RequestError,
+    StoreUnavailable,
+)
 from bentos.failing import needed
 from bentos.features import Card, rising
 from bentos.feed import Feed, Surface
@@ -84,7 +91,7 @@ class FeedService:
     async def homefeed(self, request: FeedRequest) -> FeedAnswer:
         """A feed for a user; a stranger gets what is popular.
 
-        Raises LimitOutOfRange, BadId, Overloaded, NoRelease, StoreUnavailable (without the id map).
+        Raises LimitOutOfRange, BadId, Overloaded, NoRelease.
         """
         with self.load.request() as quality:
             return await self._homefeed(request, quality)
@@ -94,15 +101,9 @@ class FeedService:
         check_limit(request.limit)
         check_count("exclude", request.exclude)
 
-        def lookup() -> tuple[int, np.ndarray]:
-            user = release.ids.inside(EntityKind.USER, request.user_id)
-            return user, release.ids.all_inside(EntityKind.PIN, request.exclude)
-
-        counted = release.ids.counted(EntityKind.USER, EntityKind.PIN)
-        user_id, exclude = await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup, at_once=counted)
         feed = self._feed(release, Surface.HOMEFEED, request.limit, quality)
-        feed.user_id, feed.exclude = user_id, exclude
-        feed.served = self.impressions.served(user_id)
+        await self._whose(feed, request.user_id, request.exclude)
+        feed.served = self.impressions.served(feed.user_id)
         return await self._answer(feed, request.user_id)
 
     async def related(self, request: RelatedRequest) -> FeedAnswer:
@@ -123,15 +124,11 @@ class FeedService:
             )
         feed = self._feed(release, Surface.RELATED, request.limit, quality)
 
-        def lookup() -> None:
-            if request.user_id is not None:
-                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
-            if request.pin_id is not None:
-                feed.pin_id = known_pin(release, request.pin_id)
-            if request.board_id is not None:
-                feed.board_id = known_board(release, request.board_id)
-
-        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        await self._whose(feed, request.user_id)
+        if request.pin_id is not None:
+            feed.pin_id = await self._subject(feed, EntityKind.PIN, request.pin_id, known_pin)
+        if request.board_id is not None:
+            feed.board_id = await self._subject(feed, EntityKind.BOARD, request.board_id, known_board)
         return await self._answer(feed, request.user_id)
 
     async def related_ads(self, request: RelatedAdsRequest) -> FeedAnswer:
@@ -147,12 +144,8 @@ class FeedService:
         check_limit(request.limit)
         feed = self._feed(release, Surface.RELATED_ADS, request.limit, quality)
 
-        def lookup() -> None:
-            if request.user_id is not None:
-                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
-            feed.pin_id = known_pin(release, request.pin_id)
-
-        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        await self._whose(feed, request.user_id)
+        feed.pin_id = await self._subject(feed, EntityKind.PIN, request.pin_id, known_pin)
         return await self._answer(feed, request.user_id)
 
     async def search(self, request: SearchRequest) -> FeedAnswer:
@@ -170,13 +163,49 @@ class FeedService:
         feed = self._feed(release, Surface.SEARCH, request.limit, quality)
         feed.query = searchable(release, request.query)
 
-        def lookup() -> None:
-            if request.user_id is not None:
-                feed.user_id = release.ids.inside(EntityKind.USER, request.user_id)
-
-        await needed(self._pool, "ids", LOOKUP_DEADLINE_MS, lookup)
+        await self._whose(feed, request.user_id)
         feed.reading = await self._reading(feed)
         return await self._answer(feed, request.user_id)
+
+    async def _whose(self, feed: Feed, user_id: ExternalId | None, exclude: Sequence[ExternalId] = ()) -> None:
+        """Fill `feed.user_id` and `feed.exclude`; fails open to nobody, and nothing. Raises BadId."""
+        ids = feed.release.ids
+
+        def lookup() -> tuple[int, np.ndarray]:
+            user = 0 if user_id is None else ids.inside(EntityKind.USER, user_id)
+            return user, ids.all_inside(EntityKind.PIN, exclude)
+
+        try:
+            if ids.counted(EntityKind.USER, EntityKind.PIN):
+                feed.user_id, feed.exclude = lookup()
+            else:
+                feed.user_id, feed.exclude = await self._pool.call("ids", LOOKUP_DEADLINE_MS, lookup)
+        except RequestError:
+            raise
+        except Exception as error:
+            # Without the id map nobody can be told from a stranger, who is served too.
+            fail_open(feed, "ids", error)
+
+    async def _subject(
+        self,
+        feed: Feed,
+        kind: EntityKind,
+        given: ExternalId,
+        known: Callable[[ServingRelease, ExternalId], int],
+    ) -> int:
+        """The lake id of what is asked about, as `known` finds it. Where that cannot read its store, a number
+        is taken at its word: what is not there has no neighbours, and the answer is what is popular.
+
+        Raises what `known` raises of the request, and StoreUnavailable for a name that needs the id map.
+        """
+        release = feed.release
+        try:
+            return await needed(self._pool, "subject", LOOKUP_DEADLINE_MS, lambda: known(release, given))
+        except StoreUnavailable as error:
+            if not release.ids.counted(kind):
+                raise
+            fail_open(feed, "subject", error)
+            return release.ids.inside(kind, given)
 
     async def _reading(self, feed: Feed) -> Reading | None:
         """What the query's words are read as; None where that fails, which no other request may feel."""
@@ -293,9 +322,19 @@ class FeedService:
         except Exception as error:
             # Ids in the right order are still an answer; whoever asked may hold the cards.
             fail_open(feed, "cards", error)
+            feed.candidates = _nameable(feed)
             bare = {pin_id: Card(pin_id) for pin_id in feed.candidates.pin_ids.tolist()}
             return as_feed_pins(feed, feed.candidates, bare), []
         return pins, interests
+
+
+def _nameable(feed: Feed) -> Candidates:
+    """The candidates whose names are in memory, for reasons that name nothing which is not: asks no id map."""
+    ids, candidates = feed.release.ids, feed.candidates
+    if ids.counted(EntityKind.PIN, EntityKind.TOPIC):
+        return candidates
+    kept = candidates.take(ids.held(EntityKind.PIN, candidates.pin_ids))
+    return replace(kept, anchors=np.zeros_like(kept.anchors))
 
 
 async def run(feed: Feed, engines: Engines, stages: Sequence[Stage]) -> None:

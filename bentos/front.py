@@ -66,7 +66,7 @@ def open_front(settings: Settings, loop: asyncio.AbstractEventLoop) -> FrontPart
             opened.callback(log.close)
         taken = open_intake(settings, features, lake, pool)
         opened.pop_all()
-    registry = ModelRegistry(settings.mlflow_uri)
+    registry = ModelRegistry.of(settings, "homefeed")
     makers = Makers(
         forked(settings),
         lambda: registry.version_of(settings.alias),

@@ -1,9 +1,10 @@
 """The funnel, whole: what happens to a request, in order. Everything else in this folder serves these lists.
 
-features -> candidate sources -> merge -> filters -> light ranking -> shortlist -> vectors -> near-duplicates
-(last of the filters, since it costs the square of the candidates) -> heavy ranking -> calibration -> utility
--> diversity. The side effect, logging what was shown, follows in `feed_service.py`. Under load the quality
-factor (`load.py`) shrinks merge and shortlist, and leaves out the sources whose `quality` it has fallen below.
+features -> candidate sources, or what is popular -> merge -> filters -> light ranking -> shortlist -> vectors
+-> near-duplicates (last of the filters, since it costs the square of the candidates) -> heavy ranking ->
+calibration -> utility -> diversity. The side effect, logging what was shown, follows in `feed_service.py`.
+Under load the quality factor (`load.py`) shrinks merge and shortlist, and leaves out the sources whose
+`quality` it has fallen below.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 from bentos import filters
 from bentos.ads_stages import Price, Slots
 from bentos.feed import Surface
+from bentos.popular_stage import OrPopular
 from bentos.ranking_stages import Calibrate, Diversify, Rank, Value
-from bentos.search_stages import Blend, OrPopular, on_topic
+from bentos.search_stages import Blend, on_topic
 from bentos.sources import (
     conditional,
     dcm,
@@ -58,6 +60,7 @@ HOMEFEED: tuple[Stage, ...] = (
             Source(popular_by_topic.NAME, popular_by_topic.candidates, budget=240, deadline_ms=300),
         )
     ),
+    OrPopular(300, popular_by_topic.candidates, fallback="no source brought a pin: popular pins"),
     Merge(budget=2_000),
     Keep("not_hidden", filters.not_hidden),
     Keep("unseen", filters.unseen),
@@ -81,6 +84,7 @@ RELATED: tuple[Stage, ...] = (
             Source(saved_together.NAME, saved_together.candidates, budget=150, deadline_ms=400),
         )
     ),
+    OrPopular(300, similar_pins.popular_of_topics, fallback="nothing related is found: popular pins"),
     Merge(budget=300),
     Keep("not_hidden", filters.not_hidden),
     ReadPins(deadline_ms=500),
@@ -107,7 +111,7 @@ SEARCH: tuple[Stage, ...] = (
             Source(lexical.NAME, lexical.candidates, budget=300, deadline_ms=300),
         )
     ),
-    OrPopular(deadline_ms=300),
+    OrPopular(300, popular_by_topic.of_catalogue, fallback="nothing is found for this query: popular pins"),
     Blend(budget=400),
     Keep("not_hidden", filters.not_hidden),
     ReadPins(deadline_ms=500),

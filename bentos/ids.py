@@ -15,9 +15,16 @@ from validation.tables import EntityKind
 JSON_SAFE = 2**53 - 1
 """Largest whole number that every JSON reader keeps exactly."""
 
+NAMES = 100_000
+"""Names of one kind that stay in memory, about 200 bytes each."""
+
 
 class Ids:
-    """Translates ids of one data set; users who were forgotten are nobody. Thread-safe, as IdMap is."""
+    """Translates ids of one data set; users who were forgotten are nobody. Thread-safe, as IdMap is.
+
+    Names of pins and topics that were given back stay in memory, NAMES of a kind at most: they never change,
+    and are there where the id map is not.
+    """
 
     def __init__(
         self,
@@ -29,6 +36,7 @@ class Ids:
         self._map = id_map
         self._string_ids = string_ids
         self._forgotten = forgotten
+        self._names: dict[EntityKind, dict[int, ExternalId]] = {EntityKind.PIN: {}, EntityKind.TOPIC: {}}
 
     def inside(self, kind: EntityKind, value: ExternalId) -> int:
         """The lake id of `value`; 0 for a string never seen, and for a user who was forgotten.
@@ -62,8 +70,25 @@ class Ids:
 
     def outside(self, kind: EntityKind, ids: Sequence[int] | np.ndarray) -> list[ExternalId]:
         """The data set's own ids, in order; whole numbers past 2^53 as strings."""
-        values = self._map.decode(kind, ids) if kind in self._string_ids else [int(i) for i in ids]
+        values = self._named(kind, ids) if kind in self._string_ids else [int(i) for i in ids]
         return [str(v) if isinstance(v, int) and v > JSON_SAFE else v for v in values]
+
+    def _named(self, kind: EntityKind, ids: Sequence[int] | np.ndarray) -> list[ExternalId]:
+        """`outside` of strings: from memory where that has them all."""
+        wanted, kept = [int(i) for i in ids], self._names.get(kind, {})
+        names = [kept.get(number) for number in wanted]
+        if None in names:
+            names = self._map.decode(kind, wanted)
+            if kind in self._names and len(kept) < NAMES:
+                kept.update(zip(wanted, names, strict=True))
+        return names
+
+    def held(self, kind: EntityKind, ids: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of `ids` `outside` gives back without the id map."""
+        if kind not in self._string_ids:
+            return np.ones(len(ids), bool)
+        names = self._names.get(kind, {})
+        return np.array([number in names for number in ids.tolist()], bool)
 
     def all_inside(self, kind: EntityKind, values: Iterable[ExternalId]) -> np.ndarray:
         """(n,) int64 lake ids, 0 for strings never seen."""

@@ -30,6 +30,7 @@ from bentos.search_parts import query_vectors, with_fusion, with_words
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
 from bentos.shared_parts import SharedParts
+from bentos.sources import popular_by_topic
 from bentos.stages import Merge, ReadUser, Retrieve, Stage
 from bentos.tombstones import Tombstones
 from bentos.walker import Walker
@@ -43,7 +44,7 @@ from training.models.ranker import Ranker
 from validation.lake import Lake
 from validation.manifest import ADS, Part, ReleaseManifest
 from validation.queries import normal
-from validation.tables import Contract
+from validation.tables import Contract, EntityKind
 
 logger = logging.getLogger("corkboard.release")
 
@@ -84,6 +85,10 @@ class ReleaseLoader:
         """The version the followed alias names."""
         return self.registry.version_of(self.settings.alias)
 
+    def served(self, release: ServingRelease) -> None:
+        """Note that `release` is served, for a start while the registry is down."""
+        self.registry.keep(self.settings.alias, release.manifest, release.version)
+
     def load(self, version: int) -> ServingRelease:
         """Everything of release `version` that this process's role needs.
 
@@ -121,7 +126,7 @@ class ReleaseLoader:
         if self.role & Role.RANK:
             release = self._with_ranker(replace(release, light=self._light(manifest)))
         if self.role is not Role.RETRIEVE:
-            release = self._with_calibrator(release)
+            release = self._with_calibrator(self._with_popular(release))
         return self._with_ads(release, lake) if release.has_ads else release
 
     def _open_indexes(self, manifest: ReleaseManifest) -> dict[str, VectorIndex]:
@@ -183,6 +188,12 @@ class ReleaseLoader:
         release = replace(release, ranker=ranker)
         check_ranker(release)
         return ranker.fitted_to([probe(release)])
+
+    def _with_popular(self, release: ServingRelease) -> ServingRelease:
+        """What a feed holds where stores fail: what is popular, with the names of its pins in memory."""
+        popular = popular_by_topic.kept(self.features)
+        release.ids.outside(EntityKind.PIN, popular.pin_ids)
+        return replace(release, popular=popular)
 
     def _with_ads(self, release: ServingRelease, lake: Lake) -> ServingRelease:
         """Campaigns and their policy in every process; the model where this one ranks."""

@@ -189,8 +189,9 @@ def open_holder(
 ) -> ReleaseHolder:
     """What follows the settings' alias once it is started, loading what `role` needs; a lease in the home says
     what is held."""
-    loader = ReleaseLoader(settings, ModelRegistry(settings.mlflow_uri), features, role)
-    lease = Lease.take(leases_of(settings.home), "homefeed" if role is WHOLE else str(role.name).lower())
+    name = "homefeed" if role is WHOLE else str(role.name).lower()
+    loader = ReleaseLoader(settings, ModelRegistry.of(settings, name), features, role)
+    lease = Lease.take(leases_of(settings.home), name)
     return ReleaseHolder(
         loader.newest,
         loader.load,
@@ -198,6 +199,7 @@ def open_holder(
         poll_s=settings.poll_s,
         lease=lease,
         elsewhere=elsewhere,
+        served=loader.served,
     )
 
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bentos.kept_release import KeptRelease
+from bentos.settings import Settings
 from training.models import MODEL_FILES
 from validation.manifest import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+logger = logging.getLogger("corkboard.release")
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""How long a server that does not answer is asked, unless the environment says: MLflow's own are minutes a
+question, and a service that starts has a dozen."""
+
+
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How MLflow says that there is no such alias, or no such model."""
 
 
 class ManifestMissing(RuntimeError):
@@ -21,14 +35,27 @@ class ManifestMissing(RuntimeError):
 
 @dataclass(frozen=True)
 class ModelRegistry:
-    """MLflow, read only. Importing it costs seconds, so it happens on the first question."""
+    """MLflow, read only. Importing it costs seconds, so it happens on the first question.
+
+    Where it cannot be asked, the note at `kept` of what was served last answers in its place, of files that are
+    on this machine: a version's never change.
+    """
 
     uri: str
-    _folders: dict[tuple[str, int], Path] = field(default_factory=dict, init=False, compare=False)
-    """Where versions are on this machine: a version's files never change, and asking takes many queries."""
+    kept: Path | None = None
+    _folders: dict[str, Path] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Where versions are on this machine, by `model@version`: their files never change, and asking takes many
+    queries."""
+
+    @classmethod
+    def of(cls, settings: Settings, role: str) -> ModelRegistry:
+        """The settings' registry, with the note of the home's processes of one role."""
+        return cls(settings.mlflow_uri, settings.home / "run" / f"served-{role}.json")
 
     @cached_property
     def client(self) -> MlflowClient:
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         import mlflow
@@ -39,16 +66,26 @@ class ModelRegistry:
 
     def version_of(self, alias: str, model: str = RELEASE_MODEL) -> int | None:
         """The version `alias` points at, None where there is none yet."""
-        from mlflow.exceptions import MlflowException
-
         if self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists():
             return None  # asking would create an empty registry
         try:
             return int(self.client.get_model_version_by_alias(model, alias).version)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        except Exception as error:
+            if getattr(error, "error_code", None) in UNKNOWN:
                 return None
-            raise
+            # Drivers and servers fail in ways of their own; what was served last is served on.
+            note = self._note()
+            if note is None or note.alias != alias:
+                raise
+            logger.warning("release %d, served last, stands for the alias: %r", note.version, error)
+            return note.version
+
+    def keep(self, alias: str, manifest: ReleaseManifest, version: int) -> None:
+        """Note that `version` is served, for a start without the registry."""
+        made_of = {f"{RELEASE_MODEL}@{version}", *(f"{p.model}@{p.version}" for p in manifest.parts.values())}
+        if self.kept is not None:
+            folders = {name: str(path) for name, path in self._folders.items() if name in made_of}
+            KeptRelease(alias=alias, version=version, folders=folders).save(self.kept)
 
     def manifest(self, version: int) -> ReleaseManifest:
         """The manifest of a release. Raises ManifestMissing."""
@@ -66,9 +103,22 @@ class ModelRegistry:
     def _download(self, model: str, version: int) -> Path:
         import mlflow
 
-        held = self._folders.get((model, version))
-        if held is None or not held.exists():
+        name = f"{model}@{version}"
+        held = self._folders.get(name)
+        if held is not None and held.exists():
+            return held
+        try:
             uri = self.client.get_model_version_download_uri(model, str(version))
-            held = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=self.uri))
-            self._folders[model, version] = held
-        return held
+            folder = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=self.uri))
+        except Exception as error:
+            # As for the alias: what this machine has of a version is that version.
+            note = self._note()
+            if note is None or name not in note.folders or not Path(note.folders[name]).is_dir():
+                raise
+            folder = Path(note.folders[name])
+            logger.warning("%s is read where it was before: %r", name, error)
+        self._folders[name] = folder
+        return folder
+
+    def _note(self) -> KeptRelease | None:
+        return None if self.kept is None else KeptRelease.read(self.kept)

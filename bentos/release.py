@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.campaigns import Campaigns, SponsoredVectors
+from bentos.candidates import Candidates
 from bentos.features import Features, Flags, Floats, Ints
 from bentos.ids import Ids
 from bentos.networks import Learned, Networks
@@ -54,6 +55,8 @@ class ServingRelease:
     ids: Ids
     features: Features
     topics: Mapping[int, TopicName] = field(default_factory=dict)
+    popular: Candidates = field(default_factory=Candidates.none)
+    """What was popular in the whole catalogue as the release was loaded; none where it only retrieves."""
     space: str | None = None
     """The space that ranking and filters compare pins in, the content space; None where there is none."""
     pin_space: str | None = None

@@ -1,5 +1,4 @@
-"""What only search does: weigh meaning and words, answer where nothing is found, and leave out pins of topics
-it is not about."""
+"""What only search does: weigh meaning and words, and leave out pins of topics it is not about."""
 
 from __future__ import annotations
 
@@ -10,38 +9,17 @@ import numpy as np
 
 from bentos.candidates import Candidates
 from bentos.features import Flags, Floats, Ints
-from bentos.sources import lexical, popular_by_topic, searchsage
-from bentos.stages import Merge, fail_open, merge
+from bentos.sources import lexical, searchsage
+from bentos.stages import Merge, merge
 from training.models.light_ranking import DAMPING
 
 if TYPE_CHECKING:
-    from bentos.engines import Engines
     from bentos.feed import Feed
 
 TOP = 20
 """Best results whose topics are the query's."""
 COVERED = 0.9
 """Share of them, by reciprocal rank, that the query's topics explain: the rest may be chance."""
-
-
-@dataclass(frozen=True)
-class OrPopular:
-    """Where no source found anything, what is popular, and the answer says so."""
-
-    deadline_ms: float
-    name: str = "popular"
-
-    async def run(self, feed: Feed, engines: Engines) -> None:
-        if any(len(part) for part in feed.parts):
-            return
-        feed.fallback = "nothing is found for this query: popular pins"
-        try:
-            found = await engines.pool.call(self.name, self.deadline_ms, lambda: popular(feed))
-        except Exception as error:
-            # No pins are an answer too, and this one says what it lacks.
-            fail_open(feed, self.name, error)
-            return
-        feed.parts = [found]
 
 
 @dataclass(frozen=True)
@@ -52,11 +30,6 @@ class Blend(Merge):
         fusion = feed.release.fusion
         weights = {searchsage.NAME: fusion.meaning, lexical.NAME: 1 - fusion.meaning}
         return merge(feed.parts, budget, weights, fusion.damping)
-
-
-def popular(feed: Feed) -> Candidates:
-    """The catalogue's popular pins. Blocks."""
-    return popular_by_topic.from_topics(popular_by_topic.NAME, feed, [0], "popular")
 
 
 def on_topic(feed: Feed) -> Flags:

@@ -32,13 +32,17 @@ def nowhere(version: int) -> Sequence[str]:
     return ()
 
 
+def _nobody_notes(release: ServingRelease) -> None:
+    """`served` of a holder whose releases nobody notes down."""
+
+
 class ReleaseHolder:
     """Holds the release that requests are given; a thread follows the alias.
 
     `newest` gives the version the alias names, None for none; `load` builds that release; `check` answers
     requests with it, raising ReleaseRejected if it is not fit to serve. `lease` says which versions must not be
     cleared away: those in memory, and one that is about to be loaded. The release before stays in memory, and
-    going back to it loads nothing.
+    going back to it loads nothing. `served` is told of each release that is swapped in.
 
     A release is served once the services behind this one (`elsewhere`) hold it too: they answer for the one
     before as well, so that no request meets two releases. Where one of them never does, the old one serves on.
@@ -55,8 +59,10 @@ class ReleaseHolder:
         poll_s: float,
         lease: Lease | None = None,
         elsewhere: Elsewhere = nowhere,
+        served: Callable[[ServingRelease], None] = _nobody_notes,
     ) -> None:
         self._newest, self._load, self._check, self._lease = newest, load, check, lease
+        self._served = served
         self._elsewhere, self._started = elsewhere, time.monotonic()
         self._poll_s = poll_s
         self._current: ServingRelease | None = None
@@ -158,6 +164,10 @@ class ReleaseHolder:
         gc.collect()
         gc.freeze()
         logger.info("serving release %d (%s)", release.version, ", ".join(release.spaces))
+        try:
+            self._served(release)
+        except OSError as error:
+            logger.warning("what is served cannot be noted down: %s", error)
         return True
 
     def _kept(self, version: int) -> ServingRelease | None:

@@ -140,6 +140,7 @@ def _stores(home: Home, lake: Lake, person: Person) -> list[Store]:
             *_online(home, person),
             _rows("offline features", home.features, here),
             _rows("training sets and nightly vectors", home.training_sets, here),
+            _graphs(home.mlflow_artifacts, person),
         ]
     return [*stores, _names(ids, person)] if string_ids else stores
 
@@ -212,6 +213,22 @@ def _reports(home: Home, own: Wanted, named: re.Pattern[bytes]) -> Store:
             file.unlink()
 
     return Store("reports", lambda: len(files()), remove)
+
+
+def _graphs(artifacts: Path, person: Person) -> Store:
+    """Their boards in the graphs of released versions, where they would still be answered for."""
+    from infra.forget_graphs import named, unname
+    from training.models.pixie.released import SETTINGS
+
+    def versions() -> list[Path]:
+        return [file.parent for file in artifacts.rglob(SETTINGS)]
+
+    def remove() -> None:
+        for folder in versions():
+            if named(folder, person):
+                unname(folder, person)
+
+    return Store("released graphs", lambda: sum(named(folder, person) for folder in versions()), remove)
 
 
 def _names(ids: IdMap, person: Person) -> Store:

@@ -73,7 +73,7 @@ def remove_rows(file: Path, wanted: Wanted, *, empty: bool = True) -> None:
                 kept += rest.num_rows
                 writer.write_batch(rest)
         if kept or empty:
-            _take_place(staged, file)
+            take_place(staged, file)
         else:
             file.unlink()
     finally:
@@ -140,12 +140,13 @@ def _rewrite(file: Path, lines: Iterator[bytes], times: tuple[int, int] | None =
             out.writelines(lines)
         if times is not None:
             os.utime(staged, ns=times)
-        _take_place(staged, file)
+        take_place(staged, file)
     finally:
         staged.unlink(missing_ok=True)
 
 
-def _take_place(staged: Path, file: Path) -> None:
+def take_place(staged: Path, file: Path) -> None:
+    """Put `staged` where `file` is, once it is on disk."""
     with staged.open("rb") as written:
         os.fsync(written.fileno())
     staged.replace(file)

@@ -10,6 +10,7 @@ import numpy as np
 from bentos.candidates import Candidates
 
 if TYPE_CHECKING:
+    from bentos.features import Features
     from bentos.feed import Feed
 
 NAME = "popular_by_topic"
@@ -26,6 +27,17 @@ def candidates(feed: Feed) -> Candidates:
     """Popular pins of each topic in turns, the whole catalogue among them. Scores are popularity."""
     topics = own_topics(feed) or stranger_topics(feed)
     return from_topics(NAME, feed, [WHOLE_CATALOGUE, *topics], "popular")
+
+
+def of_catalogue(feed: Feed) -> Candidates:
+    """All that is popular in the whole catalogue, most popular first."""
+    return kept(feed.release.features)
+
+
+def kept(features: Features) -> Candidates:
+    """`of_catalogue` of no request, for a release to keep."""
+    ids, scores = features.popular([WHOLE_CATALOGUE]).get(WHOLE_CATALOGUE, ((), ()))
+    return Candidates.of(NAME, ids, scores, WHOLE_CATALOGUE, "popular")
 
 
 def own_topics(feed: Feed) -> list[int]:

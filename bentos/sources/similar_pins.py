@@ -36,13 +36,19 @@ def candidates(feed: Feed) -> Candidates:
     if index is None or not known.any():
         subject = "pin" if feed.pin_id else "board"
         feed.fallback = f"{subject} has no vector: popular pins of its topics"
-        topics = np.unique(release.features.pins(asked).topics) if len(asked) else np.zeros(1, np.int64)
-        return from_topics(NAME, feed, topics[topics > 0].tolist() or [0], "popular")
+        return popular_of_topics(feed)
     hits = index.search(vectors[known], min(NEIGHBOURS // int(known.sum()) + 1, max(index.rows, 1)))
     turns = np.arange(hits.ids.size).reshape(hits.ids.shape).T.ravel()  # every pin's nearest first
     anchors = np.repeat(asked[known], hits.ids.shape[1])
     found = Candidates.of(NAME, hits.ids.ravel()[turns], hits.scores.ravel()[turns], anchors[turns], "similar")
     return found.take(~np.isin(found.pin_ids, known_pins))
+
+
+def popular_of_topics(feed: Feed) -> Candidates:
+    """Popular pins of the topics of the pin, or of the board's newest; of the whole catalogue without any."""
+    asked = subject_pins(feed)[:BOARD_PINS]
+    topics = np.unique(feed.release.features.pins(asked).topics) if len(asked) else np.zeros(1, np.int64)
+    return from_topics(NAME, feed, topics[topics > 0].tolist() or [0], "popular")
 
 
 def subject_pins(feed: Feed) -> Ints:

@@ -23,6 +23,7 @@ from bentos.ids import Ids
 from bentos.impressions import STREAM, Impressions, ServedPins
 from bentos.pool import Pool
 from bentos.release import ServingRelease, TopicName
+from bentos.sources import popular_by_topic
 from bentos.walker import Walker
 from feature_repo.schema import PIN_SCALARS, PIN_TOPICS, USER_SCALARS
 from feature_repo.sequence import Event, Sequence, merge
@@ -298,6 +299,7 @@ def planted_release(
         "ids": Ids(IdMap(folder / "ids.sqlite"), string_ids),
         "features": features,
         "topics": {t: TopicName(t, f"Topic {t}") for t in range(1, TOPICS + 1)},
+        "popular": popular_by_topic.kept(FakeFeatures(features.matrix)),
         "space": SPACE,
         "pin_space": SPACE,
         "indexes": {SPACE: Replica.of("pins__content__1", rows)},

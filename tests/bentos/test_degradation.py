@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,18 +11,36 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bentos import light_scores
 from bentos.breaker import BreakerRules, Breakers
-from bentos.engines import Engines, LocalRanking, LocalRetrieval
+from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRetrieval
+from bentos.errors import StoreUnavailable
 from bentos.features import PinStats
+from bentos.feed_service import FeedService
 from bentos.funnel import FUNNELS
 from bentos.last_good import LastGoodUsers
-from bentos.messages import FeedAnswer, FeedRequest
+from bentos.messages import FeedAnswer, FeedRequest, RelatedRequest, RetrieveAnswer, RetrieveRequest
+from bentos.networks import Learned
 from bentos.pool import Pool
+from bentos.popular_stage import OrPopular
 from bentos.ranking_stages import Rank
 from bentos.stages import Keep, LightRank, ReadPins, ReadUser, ReadVectors, Retrieve
-from feature_repo.vectors.index import Hits
+from feature_repo.vectors.index import Fetched, Hits
 from tests.bentos.conftest import run, warmed
-from tests.bentos.fakes import COOK, FOLLOWER, GARDENER, Stack, planted_stack
+from tests.bentos.fakes import (
+    COOK,
+    DIM,
+    FOLLOWER,
+    GARDENER,
+    PINS,
+    SPACE,
+    STRANGER,
+    Stack,
+    pin_of,
+    planted_stack,
+    topic_of,
+)
+from validation.tables import EntityKind
 
 DEADLINE_MS = 150
 CURED = 60.0
@@ -77,15 +96,19 @@ def _wrong_hits(queries: np.ndarray, k: int, *_: Any) -> Hits:
     return Hits(np.full((len(queries), k), -7), np.full((len(queries), k), np.nan, np.float32))
 
 
+def _nan_vectors(ids: np.ndarray) -> Fetched:
+    return Fetched(np.full((len(ids), DIM), np.nan, np.float32), np.ones(len(ids), bool))
+
+
 class Site:
-    """A planted service whose dependencies can be broken one at a time, on a clock of its own."""
+    """A planted service whose dependencies can be broken one at a time, on a clock of its own. `close` it."""
 
     def __init__(self, stack: Stack) -> None:
         self.clock = Clock()
         rules = BreakerRules(least=2)
         self.pool = Pool(8, Breakers(rules, self.clock))
         features, release = stack.features, stack.release
-        index = next(iter(release.indexes.values()))
+        index = release.indexes[SPACE]
         ranker = release.ranker
         assert ranker is not None
         self.faults = {
@@ -97,20 +120,34 @@ class Site:
             "boards": Fault(features.boards, lambda boards: {b: np.array([-5]) for b in boards}),
             "cards": Fault(features.cards, lambda ids: {}),
             "milvus": Fault(index.search, _wrong_hits),
+            "vectors": Fault(index.fetch, _nan_vectors),
+            "light": Fault(light_scores.score, lambda feed: np.full(len(feed.candidates), np.nan)),
+            **{role.value: Fault(release.index_of(role).search, _wrong_hits) for role in Learned},  # type: ignore[union-attr]
             "pixie": Fault(release.walker.now, lambda: None),  # type: ignore[union-attr]
             "ranker": Fault(ranker.score_heads, lambda *_: np.full((1, 1), np.nan, np.float32)),
         }
         for read in ("user", "pins", "popular", "boards", "cards"):
             setattr(features, read, self.faults[read])
         object.__setattr__(index, "search", self.faults["milvus"])
+        object.__setattr__(index, "fetch", self.faults["vectors"])
+        for role in Learned:
+            object.__setattr__(release.index_of(role), "search", self.faults[role.value])
+        light_scores.score = self.faults["light"]
         object.__setattr__(release.walker, "now", self.faults["pixie"])
         object.__setattr__(ranker, "score_heads", self.faults["ranker"])
         last_good = LastGoodUsers(clock=self.clock)
         engines = Engines(self.pool, LocalRetrieval(self.pool), LocalRanking(self.pool), last_good)
         self.service = replace(stack.service, engines=engines)
 
+    def close(self) -> None:
+        light_scores.score = self.faults["light"].target
+        self.pool.close()
+
     def feed(self, user: int = COOK) -> FeedAnswer:
         return run(self.service.homefeed(FeedRequest(user_id=user, limit=10)))
+
+    def related(self) -> FeedAnswer:
+        return run(self.service.related(RelatedRequest(pin_id=pin_of(4, 3), limit=10)))
 
     def heals(self) -> FeedAnswer:
         """The faults go; feeds are asked for, a rest apart, until one is whole."""
@@ -129,7 +166,7 @@ def _hurried(stages: tuple[Any, ...]) -> tuple[Any, ...]:
     for stage in stages:
         if isinstance(stage, Retrieve):
             stage = Retrieve(tuple(replace(s, deadline_ms=DEADLINE_MS) for s in stage.sources))
-        elif isinstance(stage, ReadUser | ReadPins | ReadVectors | LightRank | Rank):
+        elif isinstance(stage, ReadUser | OrPopular | ReadPins | ReadVectors | LightRank | Rank):
             stage = replace(stage, deadline_ms=DEADLINE_MS)
         out.append(stage)
     return tuple(out)
@@ -143,13 +180,14 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         for surface, stages in FUNNELS.items():
             monkeypatch.setitem(FUNNELS, surface, _hurried(stages))
         monkeypatch.setattr("bentos.feed_service.CARDS_DEADLINE_MS", DEADLINE_MS)
+        monkeypatch.setattr("bentos.feed_service.LOOKUP_DEADLINE_MS", DEADLINE_MS)
 
     return shorten
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = warmed(planted_stack(tmp_path_factory.mktemp("degraded")))
+    stack = warmed(planted_stack(tmp_path_factory.mktemp("degraded"), learned=True))
     yield stack
     stack.close()
 
@@ -158,7 +196,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def whole(planted: Stack) -> Iterator[Site]:
     made = Site(planted)
     yield made
-    made.pool.close()
+    made.close()
 
 
 @pytest.fixture
@@ -168,6 +206,8 @@ def site(whole: Site) -> Iterator[Site]:
     whole.heals()
 
 
+LEARNED = [role.value for role in Learned]
+
 NAMES = {
     "user": {"user"},
     "pins": {"pins", "popular_by_topic", "rank", "light"},
@@ -175,12 +215,15 @@ NAMES = {
     "boards": {"followed_boards"},
     "cards": {"cards"},
     "milvus": {"pinnersage"},
+    "vectors": {"vectors", "pinnersage", "rank", "light", *LEARNED},
+    "light": {"light"},
+    **{name: {name} for name in LEARNED},
     "pixie": {"pixie"},
     "ranker": {"rank"},
 }
 """What an answer may say is missing while a dependency is broken."""
 
-ASKING = {"boards": FOLLOWER}
+ASKING = {"boards": FOLLOWER, "conditional": FOLLOWER}
 """Whose feed needs the dependency, where it is not everybody's."""
 
 SLOW = ("deadline", "breaker open")
@@ -205,8 +248,77 @@ def test_a_feed_through_every_single_fault(
     if kind != "garbage":
         assert any("breaker open" in part for part in answers[-1].missing), "nobody waits for it any more"
     assert sum(site.pool.hanging().values()) <= (8 if kind == "hanging" else 0)
+    assert len(site.feed(STRANGER).pins) == 10, "a stranger's feed stands on one source"
+    if (broken, kind) != ("cards", "garbage"):  # a store that denies every pin is believed: it is a 404
+        assert len(site.related().pins) == 10
     answer = site.heals()
     assert answer.missing == [] and len(answer.pins) == 10
+
+
+def test_without_what_is_popular_a_stranger_gets_what_was(site: Site, planted: Stack) -> None:
+    site.faults["popular"].breaks("raising")
+    answer = site.feed(STRANGER)
+    assert answer.missing == [
+        "popular_by_topic: ConnectionError",
+        "popular: ConnectionError, as of the release's loading",
+    ]
+    assert answer.fallback == "no source brought a pin: popular pins"
+    kept = planted.release.popular.pin_ids.tolist()
+    assert len(answer.pins) == 10 and {pin.pin_id for pin in answer.pins} <= set(kept)
+
+
+@pytest.fixture
+def alone(site: Site, planted: Stack) -> FeedService:
+    """The service of a home feed whose retrieval service is dead: no index and no graph are here."""
+
+    async def dead(_: RetrieveRequest) -> RetrieveAnswer:
+        raise ConnectionError("refused")
+
+    release = replace(planted.release, indexes={}, walker=None)
+    engines = replace(site.service.engines, retrieval=RemoteRetrieval(dead, Breakers(clock=site.clock)))
+    return replace(site.service, release=lambda: release, engines=engines)
+
+
+@pytest.mark.parametrize("popular", [True, False])
+def test_without_a_retrieval_service_what_is_popular(site: Site, alone: FeedService, popular: bool) -> None:
+    if not popular:
+        site.faults["popular"].breaks("raising")
+    for user in (COOK, STRANGER):
+        answer = run(alone.homefeed(FeedRequest(user_id=user, limit=10)))
+        assert len(answer.pins) == 10 and answer.missing[0] == "retrieval: ConnectionError"
+        assert answer.fallback == "no source brought a pin: popular pins"
+        assert len(answer.missing) == (1 if popular else 2)
+    related = run(alone.related(RelatedRequest(pin_id=pin_of(4, 3), limit=10)))
+    assert len(related.pins) == 10 and related.fallback == "nothing related is found: popular pins"
+    assert popular == ({topic_of(int(pin.pin_id)) for pin in related.pins} == {4}), "of the pin's own topic"
+
+
+@pytest.mark.parametrize("named", [{EntityKind.USER}, {EntityKind.USER, EntityKind.PIN}])
+def test_without_the_id_map_everybody_is_a_stranger(
+    stack_of: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch, named: set[EntityKind]
+) -> None:
+    """Pins are told by the names in memory: those of what was popular as the release was loaded, and of what
+    was shown since."""
+    stack = stack_of(string_ids=frozenset(named))
+    id_map = stack.release.ids._map
+    if EntityKind.PIN in named:
+        id_map.encode(EntityKind.PIN, [f"pin-{i}" for i in range(1, PINS + 1)])
+    id_map.encode(EntityKind.USER, ["ann", "bob"])
+    stack.release.ids.outside(EntityKind.PIN, stack.release.popular.pin_ids)
+
+    def down(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for read in ("lookup", "decode", "form"):
+        monkeypatch.setattr(id_map, read, down)
+    answer = run(stack.service.homefeed(FeedRequest(user_id="bob", limit=10)))
+    assert answer.missing[0] == "ids: OperationalError"
+    assert answer.fallback == "unknown user: popular by topic"
+    assert 5 <= len(answer.pins) <= 10 and len({pin.pin_id for pin in answer.pins}) == len(answer.pins)
+    if EntityKind.PIN in named:
+        assert all(str(pin.pin_id).startswith("pin-") for pin in answer.pins)
+        with pytest.raises(StoreUnavailable):
+            run(stack.service.related(RelatedRequest(pin_id="pin-1")))
 
 
 def test_an_open_breaker_is_not_waited_for(site: Site, hurry: Callable[[], None]) -> None:

@@ -109,6 +109,7 @@ def test_a_process_loads_no_more_than_its_role(
     assert bool(release.indexes) is retrieves and (release.pinnersage is not None) is retrieves
     assert (release.walker is not None) is retrieves
     assert (release.ranker is not None) is ranks
+    assert bool(len(release.popular)) is (role is not Role.RETRIEVE), "what a feed has where all else fails"
     assert release.space == SPACE, "vectors then come from the feature store"
     loader_of(role).check(release)
 

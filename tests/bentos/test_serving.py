@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bentos.candidates import Candidates
 from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.loader import check_release
 from bentos.release import ServingRelease
@@ -26,7 +27,10 @@ class World:
         self.bad: set[int] = set()
         self.down = False
         self.loads: list[int] = []
-        self.holder = ReleaseHolder(self.newest, self.load, self.check, poll_s=0.01)
+        self.served: list[int] = []
+        self.holder = ReleaseHolder(
+            self.newest, self.load, self.check, poll_s=0.01, served=lambda r: self.served.append(r.version)
+        )
 
     def newest(self) -> int | None:
         if self.down:
@@ -62,6 +66,7 @@ def test_the_alias_moves_and_the_reference_follows(world: World) -> None:
     assert world.holder.refresh() and world.holder.current().version == 2
     world.alias = 1  # rollback is the same move backwards
     assert world.holder.refresh() and world.holder.current().version == 1
+    assert world.served == [1, 2, 1], "a start without the registry goes by the last of them"
 
 
 def test_the_release_before_stays_and_going_back_loads_nothing(world: World, tmp_path: Path) -> None:
@@ -206,7 +211,7 @@ def test_an_empty_answer_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyP
     features = planted_features()
     monkeypatch.setattr(features, "popular", lambda topic_ids: {})
     with pytest.raises(ReleaseRejected, match="no pins; materialize the features"):
-        check_release(planted_release(tmp_path, features))
+        check_release(planted_release(tmp_path, features, popular=Candidates.none()))
 
 
 def test_scores_that_are_not_numbers_are_rejected(tmp_path: Path, stack_of: Callable[..., Stack]) -> None:

@@ -35,6 +35,7 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
     assert order == [
         "user",
         "retrieve",
+        "popular",
         "merge",
         "not_hidden",
         "unseen",
@@ -62,7 +63,7 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
     ]
     assert [s.name for s in sources_of(Surface.RELATED)] == ["similar_pins", "saved_together"]
     assert set(FUNNELS) == set(Surface)
-    assert [s.name for s in RELATED][:3] == ["user", "retrieve", "merge"]
+    assert [s.name for s in RELATED][:4] == ["user", "retrieve", "popular", "merge"]
 
 
 def test_merge_puts_first_what_many_sources_have_high_and_a_pin_counts_once() -> None:

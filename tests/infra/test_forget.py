@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from infra import forget, local
 from infra.cli import app
 from infra.home import Home
+from training.models.pin_board_graph import from_edges
+from training.models.pixie import PixieSettings, ReleasedPixie
 from validation.events import ActionRecord, ForgottenRecord, ImpressionRecord, from_line, to_line
 from validation.ingest import ingest, silent
 from validation.ingest_events import ingest_events
@@ -99,6 +101,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path]:
     rows.mkdir(parents=True)
     pd.DataFrame({"user_id": [ann, ben], "label": [1, 0]}).to_parquet(rows / "day=2026-03-02.parquet")
     home.run.mkdir()
+    for context, edges in (("board", boards_of(lake)), ("user", [ann, ben])):
+        graph = from_edges(np.array([1, 2]), np.array(edges), pin_ids=np.arange(1, 4))
+        ReleasedPixie(PixieSettings(context=context), graph).save(home.mlflow_artifacts / f"by {context}")
     (home.run / "homefeed.log").write_text(f"a line\nrequest of user {ANN} failed\n")
     return home, source
 
@@ -107,6 +112,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path]:
 def home(template: tuple[Home, Path], tmp_path: Path) -> Home:
     shutil.copytree(template[0].root, tmp_path / "home")
     return Home.at(tmp_path / "home")
+
+
+def boards_of(lake: Lake) -> list[int]:
+    """Lake ids of Ann's board and of Ben's."""
+    return lake.id_map().encode(EntityKind.BOARD, ["anns", "bens"], assign=False).tolist()
 
 
 def naming(home: Home, own_id: str) -> list[str]:
@@ -139,6 +149,7 @@ def stored(home: Home, user: int) -> int:
 
 def test_nothing_of_the_user_is_left_and_everybody_else_is(home: Home) -> None:
     ann, ben = lake_id(home, ANN), lake_id(home, BEN)
+    boards = boards_of(Lake(home.lake))
     before, sizes = rows_by_file(home, ben), {f.name: f.stat().st_size for f in home.events.iterdir()}
     bens = stored(home, ben)
     assert ann and sum(rows_by_file(home, ann).values()) > 8 and stored(home, ann) >= 3 and naming(home, ANN)
@@ -153,6 +164,10 @@ def test_nothing_of_the_user_is_left_and_everybody_else_is(home: Home) -> None:
     assert {f.name: f.stat().st_size for f in home.events.iterdir()} == sizes, "cursors stay right"
     lines = (home.events / "actions-00000001.jsonl").read_bytes().splitlines(keepends=True)
     assert [isinstance(from_line(line), ForgottenRecord) for line in lines] == [True, False, True]
+    for context, (hers, his) in (("board", boards), ("user", [ann, ben])):
+        graph = ReleasedPixie.load(home.mlflow_artifacts / f"by {context}").graph
+        assert graph.board_index_of([hers])[0] == -1 and hers not in graph.board_ids
+        assert graph.ids_of(graph.pins_of(graph.board_index_of([his])[0])).tolist() == [2]
 
 
 def test_rows_that_come_again_stay_out_unless_allowed(home: Home, template: tuple[Home, Path]) -> None:

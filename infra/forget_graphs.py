@@ -1,0 +1,54 @@
+"""Boards, or users, that a version's graph names at the other end of its edges: counted, and left unnamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.models.pixie.released import GRAPH, SETTINGS, PixieSettings
+from validation.forgetting import take_place
+from validation.forgotten import Person
+
+NOBODY = -1
+"""Below every id: stands where no other id comes before."""
+
+
+def named(folder: Path, person: Person) -> int:
+    """How many ids of the version in `folder` are the person's: their boards, or themselves where edges lead to
+    users."""
+    return int(_theirs(_ids(folder), folder, person).sum())
+
+
+def unname(folder: Path, person: Person) -> None:
+    """Take those ids out of the version; its edges stay, as counts that name nobody.
+
+    A row that loses its id gets the one before it in order, which a search finds at its own row: the order of
+    the ids is what it was, and one file is replaced, whole and durably. The digest in the graph's manifest
+    stays that of the graph as it was built.
+    """
+    ids, order = _ids(folder), np.load(folder / GRAPH / "board_order.npy")
+    rising = np.where(_theirs(ids, folder, person), NOBODY, ids)[order]
+    left = np.empty_like(ids)
+    left[order] = np.maximum.accumulate(rising)
+    file = _file(folder)
+    staged = file.with_name(f".{os.getpid()}.{file.name}")  # numpy wants the suffix
+    np.save(staged, left, allow_pickle=False)
+    take_place(staged, file)
+
+
+def _theirs(ids: NDArray[np.int64], folder: Path, person: Person) -> NDArray[np.bool_]:
+    """Which of `ids` (n,) name the person."""
+    context = PixieSettings.model_validate_json((folder / SETTINGS).read_text()).context
+    theirs = {"board": person.boards, "user": (person.lake_id,)}.get(context, ())
+    return np.isin(ids, np.array(theirs, np.int64))
+
+
+def _ids(folder: Path) -> NDArray[np.int64]:
+    return np.load(_file(folder), allow_pickle=False)
+
+
+def _file(folder: Path) -> Path:
+    return folder / GRAPH / "board_ids.npy"
