@@ -61,9 +61,18 @@ def lines_of(feed: Feed, cut: int) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     columns = (fetched.pin_ids, fetched.sources, rank, fetched.scores, reached[row], logged[row])
     rows = [column[kept].tolist() for column in columns]
     event_ids = tuple(candidate_id(feed.request_id, *pin) for pin in zip(*rows[:2], strict=True))
+    alike, stages = feed.recorded("candidate"), [stage.value for stage in _STAGES]
     records = [
-        feed.recorded("candidate", event_id, pin_id)
-        | {"source": source, "rank": place, "score": score, "stage": _STAGES[stage].value, "logged": chance}
+        alike
+        | {
+            "event_id": event_id,
+            "pin_id": pin_id,
+            "source": source,
+            "rank": place,
+            "score": score,
+            "stage": stages[stage],
+            "logged": chance,
+        }
         for event_id, pin_id, source, place, score, stage, chance in zip(event_ids, *rows, strict=True)
     ]
     return event_ids, to_lines(records)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bentos.interning import Codes, Interned
 from training.models.light_kernels import fit_places
-from training.models.light_ranking import falling
+from training.models.light_ranking import Entries, falling
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -130,6 +130,14 @@ def concatenate(parts: Sequence[Candidates]) -> Candidates:
         np.concatenate([part.anchors for part in parts]),
         np.concatenate([part.kind_codes for part in parts]),
     )
+
+
+def brought(parts: Sequence[Candidates]) -> tuple[Candidates, Entries]:
+    """What sources brought, list after list, and the same as the merge and the trees read it."""
+    some = [part for part in parts if len(part)]
+    whole = concatenate(some)
+    lengths = [len(part) for part in some]
+    return whole, Entries.laid([part.source for part in some], lengths, whole.pin_ids, whole.scores)
 
 
 def _each(values: Any, n: int, kind: type[np.integer]) -> Any:

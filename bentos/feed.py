@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 
 from bentos.campaigns import Ad, LiveAds
-from bentos.candidates import Candidates
+from bentos.candidates import Candidates, brought
 from bentos.features import Ints, PinTable, User
 from bentos.heads import Heads
 from bentos.messages import SourceReport, StageReport
 from bentos.release import ServingRelease
 from training.models.diversity import DiversityConfig
 from training.models.lexical import Reading
+from training.models.light_ranking import Entries
 from training.models.page_policy import PagePolicy
 from validation.events import Reached
 
@@ -98,6 +100,12 @@ class Feed:
         policy = self.page_policy
         return policy.search if self.surface is Surface.SEARCH else policy.diversity
 
+    @cached_property
+    def brought(self) -> tuple[Candidates, Entries]:
+        """`parts` list after list, and as the merge and the trees read them: made once, when all sources have
+        answered."""
+        return brought(self.parts)
+
     def foretold(self, pin_ids: Ints) -> list[dict[str, float]]:
         """The probability of each action on each of `pin_ids`, to six decimals; empty where unranked."""
         heads, last = self.heads, self._foretold
@@ -124,15 +132,16 @@ class Feed:
         """A generator of this request; each caller takes a `stream` number of its own."""
         return np.random.default_rng([self.seed, stream])
 
-    def recorded(self, kind: str, event_id: int, pin_id: int) -> dict[str, object]:
-        """How a record that is logged of one of this answer's pins begins, in the order of its fields."""
+    def recorded(self, kind: str) -> dict[str, object]:
+        """How records that are logged of this answer's pins begin, in the order of their fields; each gives its
+        `event_id` and `pin_id` for the zeros."""
         return {
-            "event_id": event_id,
+            "event_id": 0,
             "user_id": self.user_id,
             "timestamp_ms": self.now_ms,
             "surface": self.surface.value,
             "release": self.release.version,
-            "pin_id": pin_id,
+            "pin_id": 0,
             "kind": kind,
             "request_id": self.request_id,
         }

@@ -107,7 +107,8 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
 
     The propensity is 1: given the user's medoids drawn for this request, the policy has no choice left.
     """
-    columns, ranked, query = feed.candidates, _ranked(feed), logged(feed.query)
+    columns, alike, ranked = feed.candidates, feed.recorded("impression"), _ranked(feed)
+    query = logged(feed.query)
     pin_ids = columns.pin_ids.tolist()
     event_ids = tuple(impression_id(feed.request_id, pin_id) for pin_id in pin_ids)
     rows = zip(
@@ -123,8 +124,13 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     )
     records: list[Record] = []
     for nth, (event_id, pin_id, source, kind, anchor, score, heads, ad) in enumerate(rows):
-        record = feed.recorded("impression", event_id, pin_id)  # what is absent is left out
-        record |= {"position": feed.place(nth), "source": ad.source if ad else source}
+        record = {  # what is absent is left out
+            **alike,
+            "event_id": event_id,
+            "pin_id": pin_id,
+            "position": feed.place(nth),
+            "source": ad.source if ad else source,
+        }
         if anchor and (kind in TOPIC_KINDS or kind in PIN_KINDS):
             record["anchor" if kind in PIN_KINDS else "source_topic"] = anchor
         record |= {"propensity": 1.0, "stage": feed.ordered_by, "score": score, **ranked}

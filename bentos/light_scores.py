@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bentos.breaker import PartAbsent
-from bentos.candidates import Candidates, concatenate
+from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.networks import Learned
 from bentos.user_inputs import histories
-from training.models.light_ranking import Asker, Entries, LightSpec, SourceList, fetched_of, request_rows
+from training.models.light_ranking import Asker, LightSpec, SourceList, fetched_of, request_rows
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
@@ -40,27 +40,19 @@ def source_lists(parts: Sequence[Candidates]) -> list[SourceList]:
     return [SourceList(part.source, part.pin_ids, part.scores) for part in parts if len(part)]
 
 
-def brought(parts: Sequence[Candidates]) -> tuple[Candidates, Entries]:
-    """The same list after list, and as the merge and the trees read it."""
-    some = [part for part in parts if len(part)]
-    whole = concatenate(some)
-    lengths = [len(part) for part in some]
-    return whole, Entries.laid([part.source for part in some], lengths, whole.pin_ids, whole.scores)
-
-
 def rows(feed: Feed, spec: LightSpec) -> Floats:
     """The trees' rows for `feed.candidates`, (n, len(spec.names)) float32: what the sources said and what
     `ReadPins` read."""
     ids, sequence = feed.candidates.pin_ids, feed.user.sequence
-    at, acted = feed.pins.rows(ids), feed.pins.rows(sequence.pin_ids[feed.positive_rows()])
-    stats = feed.pins.stats
+    acted = feed.pins.rows(sequence.pin_ids[feed.positive_rows()])
+    stats = feed.pins.stats.take(feed.pins.rows(ids))
     return request_rows(
         spec,
-        fetched_of(brought(feed.parts)[1], spec.sources, ids),
-        stats.scalars[at],
-        stats.created_at_ms[at],
-        stats.topics[at],
-        Asker(feed.user.scalars, feed.user.followed_topics, stats.topics[acted]),
+        fetched_of(feed.brought[1], spec.sources, ids),
+        stats.scalars,
+        stats.created_at_ms,
+        stats.topics,
+        Asker(feed.user.scalars, feed.user.followed_topics, feed.pins.stats.topics[acted]),
         feed.now_ms,
     )
 

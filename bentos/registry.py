@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bentos.file_stamp import file_stamp
 from bentos.kept_release import KeptRelease
 from bentos.settings import Settings
 from training.models import MODEL_FILES
@@ -24,6 +26,8 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT
 """How long a server that does not answer is asked, unless the environment says: MLflow's own are minutes a
 question, and a service that starts has a dozen."""
 
+SETTLED_NS = 1_000_000_000
+"""A file that changed later than this before a look may change again and look the same: its time is coarse."""
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such alias, or no such model."""
@@ -46,6 +50,10 @@ class ModelRegistry:
     _folders: dict[str, Path] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Where versions are on this machine, by `model@version`: their files never change, and asking takes many
     queries."""
+    _seen: dict[tuple[str, str], tuple[object, int | None]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What each model's alias named when the registry's file was as it says."""
 
     @classmethod
     def of(cls, settings: Settings, role: str) -> ModelRegistry:
@@ -65,20 +73,39 @@ class ModelRegistry:
         return mlflow.MlflowClient(self.uri, self.uri)
 
     def version_of(self, alias: str, model: str = RELEASE_MODEL) -> int | None:
-        """The version `alias` points at, None where there is none yet."""
-        if self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists():
-            return None  # asking would create an empty registry
+        """The version `alias` points at, None where there is none yet.
+
+        A registry in a file is asked where the file has changed: the answer takes it milliseconds, and services
+        look every few seconds.
+        """
+        now, stamp = time.time_ns(), ()
+        if self.uri.startswith("sqlite:///"):
+            stamp = _stamp(Path(self.uri.removeprefix("sqlite:///")))
+            if not stamp:
+                return None  # asking would create an empty registry
+            seen = self._seen.get((alias, model))
+            if seen is not None and seen[0] == stamp:
+                return seen[1]
         try:
-            return int(self.client.get_model_version_by_alias(model, alias).version)
+            version = self._asked(alias, model)
         except Exception as error:
-            if getattr(error, "error_code", None) in UNKNOWN:
-                return None
             # Drivers and servers fail in ways of their own; what was served last is served on.
             note = self._note()
             if note is None or note.alias != alias:
                 raise
             logger.warning("release %d, served last, stands for the alias: %r", note.version, error)
             return note.version
+        if stamp and now - max(stamp[0], stamp[3]) > SETTLED_NS:
+            self._seen[alias, model] = stamp, version
+        return version
+
+    def _asked(self, alias: str, model: str) -> int | None:
+        try:
+            return int(self.client.get_model_version_by_alias(model, alias).version)
+        except Exception as error:
+            if getattr(error, "error_code", None) in UNKNOWN:
+                return None
+            raise
 
     def keep(self, alias: str, manifest: ReleaseManifest, version: int) -> None:
         """Note that `version` is served, for a start without the registry."""
@@ -122,3 +149,17 @@ class ModelRegistry:
 
     def _note(self) -> KeptRelease | None:
         return None if self.kept is None else KeptRelease.read(self.kept)
+
+
+def _stamp(database: Path) -> tuple[int, ...]:
+    """What changes with every write to an SQLite database, be it to the file or to its log; empty where there
+    is none."""
+    try:
+        main = file_stamp(database)
+    except FileNotFoundError:
+        return ()
+    try:
+        log = file_stamp(database.with_name(database.name + "-wal"))
+    except FileNotFoundError:
+        log = (0, 0, 0)
+    return *main, *log

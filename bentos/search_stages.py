@@ -29,7 +29,7 @@ class Blend(Merge):
     def merged(self, feed: Feed, budget: int) -> Candidates:
         fusion = feed.release.fusion
         weights = {searchsage.NAME: fusion.meaning, lexical.NAME: 1 - fusion.meaning}
-        return merge(feed.parts, budget, weights, fusion.damping)
+        return merge(*feed.brought, budget, weights, fusion.damping)
 
 
 def on_topic(feed: Feed) -> Flags:

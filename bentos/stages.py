@@ -19,10 +19,9 @@ from bentos.failing import why_missing
 from bentos.features import Floats, Ints, PinStats, PinTable, User, rising
 from bentos.feed import Surface
 from bentos.last_good import LastGoodUsers
-from bentos.light_scores import brought
 from bentos.load import scaled
 from bentos.pool import Pool
-from training.models.light_ranking import DAMPING, NO_WEIGHTS, fuse
+from training.models.light_ranking import DAMPING, NO_WEIGHTS, Entries, fuse
 from validation.events import Reached
 
 if TYPE_CHECKING:
@@ -119,15 +118,18 @@ class Merge:
 
     def merged(self, feed: Feed, budget: int) -> Candidates:
         """What goes on; every source counts alike."""
-        return merge(feed.parts, budget)
+        return merge(*feed.brought, budget)
 
 
 def merge(
-    parts: list[Candidates], budget: int, weights: Mapping[str, float] = NO_WEIGHTS, damping: int = DAMPING
+    whole: Candidates,
+    entries: Entries,
+    budget: int,
+    weights: Mapping[str, float] = NO_WEIGHTS,
+    damping: int = DAMPING,
 ) -> Candidates:
-    """Every pin of `parts` once, those that many sources have high first; equal ones as sources in turns would
-    bring them. `weights` and `damping` are those of `fuse`."""
-    whole, entries = brought(parts)
+    """Every pin that was `brought` once, those that many sources have high first; equal ones as sources in
+    turns would bring them. `weights` and `damping` are those of `fuse`."""
     return whole.take(fuse(entries, budget, weights, damping)) if len(whole) else whole
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentos import light_scores, ranking
-from bentos.candidates import Candidates, concatenate, interleave
+from bentos.candidates import Candidates, brought, concatenate, interleave
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking, answer_of, parts_of
 from bentos.errors import NoRelease
 from bentos.features import User
@@ -67,14 +67,14 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
 
 
 def test_merge_puts_first_what_many_sources_have_high_and_a_pin_counts_once() -> None:
-    merged = merge([part("a", 1, 2, 3, 4), part("b", 2, 9), part("c")], budget=10)
+    merged = merge(*brought([part("a", 1, 2, 3, 4), part("b", 2, 9), part("c")]), budget=10)
     assert merged.pin_ids.tolist() == [2, 1, 9, 3, 4]  # 1/62 + 1/61, 1/61, 1/62, 1/63, 1/64
     assert merged.sources.tolist() == ["b", "a", "b", "a", "a"], "the source that has it highest"
 
 
 def test_merge_keeps_its_budget_and_takes_nothing_for_an_answer() -> None:
-    assert merge([part("a", 1, 2, 3), part("b", 4, 5, 6)], budget=4).pin_ids.tolist() == [1, 4, 2, 5]
-    assert len(merge([], 5)) == len(merge([part("a")], 5)) == 0
+    assert merge(*brought([part("a", 1, 2, 3), part("b", 4, 5, 6)]), budget=4).pin_ids.tolist() == [1, 4, 2, 5]
+    assert len(merge(*brought([]), 5)) == len(merge(*brought([part("a")]), 5)) == 0
 
 
 @given(st.lists(st.lists(st.integers(1, 30), max_size=15, unique=True), max_size=4), st.integers(1, 40))
@@ -87,7 +87,7 @@ def test_merge_against_the_naive_rule(lists: list[list[int]], budget: int) -> No
             if turn < len(hand) and hand[turn] not in table:
                 table.append(hand[turn])
     table.sort(key=lambda pin: -np.float32(sum(1 / (61 + h.index(pin)) for h in lists if pin in h)))
-    merged = merge([part(f"s{i}", *hand) for i, hand in enumerate(lists)], budget)
+    merged = merge(*brought([part(f"s{i}", *hand) for i, hand in enumerate(lists)]), budget)
     assert merged.pin_ids.tolist() == table[:budget]
 
 
