@@ -104,10 +104,10 @@ def mlflow_server(home: Home) -> Process:
         name="mlflow",
         command=(
             *(_script("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", home.mlflow_uri),
             *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
         ),
-        environment=home.environment(),
+        # By the environment: the address of a database may carry a password, and every user sees arguments.
+        environment={**home.environment(), "MLFLOW_BACKEND_STORE_URI": home.mlflow_uri},
         ready=lambda: _http_ok(f"http://127.0.0.1:{port}/health"),
         address=f"http://127.0.0.1:{port}",
     )

@@ -93,3 +93,14 @@ def test_a_port_that_another_program_holds_is_named(home: Home, tmp_path: Path) 
     with pytest.raises(local.StartError, match=r"something else answers at nowhere.*ports\.json"):
         local.start(home, process)
     assert not (home.run / "sleeper.json").exists()
+
+
+def test_no_secret_is_among_the_arguments_that_every_user_sees(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = "postgresql://mlflow:hunter2@db/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    monkeypatch.setenv("CORKBOARD_REDIS", "redis://:hunter2@store:6379")
+    found = {process.name: process for process in local.processes(home, with_mlflow=True)}
+    assert not [name for name, process in found.items() if "hunter2" in " ".join(process.command)]
+    assert found["mlflow"].environment["MLFLOW_BACKEND_STORE_URI"] == database

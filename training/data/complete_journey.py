@@ -33,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.jobs.database import quote
 from training.data.complete_journey_impressions import impressions
 from training.data.complete_journey_queries import judgements
 from validation.source import write_contract
@@ -58,12 +59,12 @@ class TooFewHouseholds(ValueError):
 
 @dataclass(frozen=True)
 class _Files:
-    """The package's Parquet files."""
+    """The package's Parquet files, as they are named inside a SQL string."""
 
     folder: Path
 
     def __getattr__(self, table: str) -> str:
-        return str(self.folder / f"{table}.parquet")
+        return quote(self.folder / f"{table}.parquet")
 
 
 def write(

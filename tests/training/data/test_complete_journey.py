@@ -101,6 +101,11 @@ def tables(package: Path, tmp_path: Path) -> dict[str, pd.DataFrame]:
     return {p.stem: pd.read_parquet(p) for p in out.glob("*.parquet")}
 
 
+def test_the_data_may_lie_in_a_folder_with_a_quote_in_its_name(package: Path, tmp_path: Path) -> None:
+    made = write(tmp_path / "tables", data=package.rename(tmp_path / "it's"), shift_to=date(2026, 3, 1))
+    assert (made / "actions.parquet").exists()
+
+
 def test_departments_hold_categories(tables: dict[str, pd.DataFrame]) -> None:
     assert tables["topics"].fillna(0).values.tolist() == [
         [1, "Deli", 0],
