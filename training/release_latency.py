@@ -93,7 +93,7 @@ def made_up(ranker: Ranker) -> tuple[Request, Candidates]:
 
 
 def _pinnerformer(files: Path) -> Run:
-    from training.models.pinnerformer import ActionArrays, PinnerFormer, embed_users
+    from training.models.pinnerformer import ActionArrays, PinnerFormer, Precision, embed_users
 
     network = PinnerFormer.load(files)
     rows = np.arange(ACTIONS, dtype=np.int32)
@@ -106,7 +106,7 @@ def _pinnerformer(files: Path) -> Run:
     )
     content = _unit(np.random.default_rng(0), ACTIONS, network.content_dim)
     start, end = np.zeros(1, np.int64), np.array([ACTIONS])
-    return lambda: embed_users(network, arrays, start, end, content, bfloat16=False)
+    return lambda: embed_users(network, arrays, start, end, content, precision=Precision.FLOAT32)
 
 
 def _dcm(files: Path) -> Run:

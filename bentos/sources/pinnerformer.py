@@ -44,8 +44,8 @@ def user_vector(feed: Feed) -> Floats | None:
     # A network with an id embedding needs the catalogue it was trained on, which only the nightly run has.
     if network is None or network.id_embedding is not None or len(sequence) == 0:
         return stored.vector if stored is not None else None
-    from training.models.pinnerformer import embed_users
+    from training.models.pinnerformer import Precision, embed_users
 
     arrays, content = timeline(feed)
     ends = np.array([len(arrays)])
-    return embed_users(network, arrays, np.zeros(1, np.int64), ends, content, bfloat16=False)[0]
+    return embed_users(network, arrays, np.zeros(1, np.int64), ends, content, precision=Precision.FLOAT32)[0]

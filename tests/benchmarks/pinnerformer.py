@@ -9,7 +9,8 @@ side is the module as it reads: float32 products as torch ships them (`highest`)
 AdamW, every position of the full length through every layer. Ours is what the trainer and the batch inference
 run; choosing its precision (a probe of eight users, once a night) is not timed. `products_vs_eager` is what the
 trunk's matrix products alone gain by their precision on this CPU: what training gains beyond it is work left
-out. The last line is one JSON object.
+out. `infer_exact_vs_eager` is ours in float32, `infer_over_products` ours over the products that every token
+needs, in the same precision. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ import json
 import statistics
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.benchmarks.measuring import float32_products, in_turns, machine
 from training.cpu import tune_cpu
 from training.models.pinnerformer import ActionArrays, PinnerFormer, PinnerFormerConfig, collate
+from training.models.pinnerformer.attention import fused_attention
+from training.models.pinnerformer.eight_bits import PRODUCTS
 from training.models.pinnerformer.inference import fitting_precision, native_bfloat16, run
 from training.models.pinnerformer.network import Block, seeded
 from training.models.pinnerformer.sketch import CountMinSketch
@@ -56,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     settings = tune_cpu(threads=1)
-    print(machine(settings, f"ours {settings.matmul} and bfloat16 {native_bfloat16()}"))
+    print(machine(settings, f"ours {settings.matmul}, training in bfloat16 {native_bfloat16()}"))
     config = PinnerFormerConfig(dim=args.dim, hidden=args.hidden, layers=args.layers, heads=8)
     lines, content = world(args.users * 8, config.length, args.dim, args.seed)
     print(f"hidden {args.hidden}, {args.layers} layers, {config.length} tokens, dim {args.dim}\n")
@@ -271,22 +274,45 @@ def inference(
                 parts = [_plain(plain, lines, starts, ends, content, at) for at in range(0, users, 16)]
             return np.concatenate(parts)
 
-        def ours(ends: NDArray[np.int64] = ends) -> NDArray[np.float32]:
+        def ours(network: PinnerFormer, ends: NDArray[np.int64] = ends) -> NDArray[np.float32]:
             with float32_products("medium"):
-                return run(runner, lines.arrays, starts, ends, content)
+                return run(network, lines.arrays, starts, ends, content)
 
-        spent, made = in_turns({"ours": ours, "eager": eager}, rounds)
+        sides = {
+            "ours": partial(ours, runner),
+            "exact": partial(ours, network),
+            "products": partial(products_of_tokens, runner, int(lengths.sum())),
+            "eager": eager,
+        }
+        spent, made = in_turns(sides, rounds)
         cost = {name: statistics.median(times) for name, times in spent.items()}
         cosine = float((made["ours"] * made["eager"]).sum(axis=1).min())
         out[key] = round(cost["eager"] / cost["ours"], 2)
+        out[key.replace("_vs", "_exact_vs")] = round(cost["eager"] / cost["exact"], 2)
+        out[key.replace("_vs_eager", "_over_products")] = round(cost["ours"] / cost["products"], 2)
         out["infer_cosine"] = min(out.get("infer_cosine", 1.0), round(cosine, 5))
         _row(
             "inference, users a CPU second",
             users / cost["ours"],
             users / cost["eager"],
-            f"{note}; least cosine {cosine:.5f}",
+            f"{note}; least cosine {cosine:.5f}; in float32 {users / cost['exact']:,.1f}; products alone "
+            f"{users / cost['products']:,.1f}",
         )
     return out
+
+
+def products_of_tokens(runner: PinnerFormer, tokens: int) -> None:
+    """The products that every token goes through, whichever others are left out."""
+    config = runner.config
+    with float32_products("medium"), torch.inference_mode():
+        runner.token(torch.ones(tokens, runner.token.in_features, dtype=runner.token.weight.dtype))
+        inputs = {
+            width: torch.ones(tokens, width, dtype=runner.token.weight.dtype)
+            for width in (config.hidden, 4 * config.hidden)
+        }
+        for block in runner.blocks[:-1]:
+            for name in PRODUCTS:
+                getattr(block, name)(inputs[4 * config.hidden if name == "down" else config.hidden])
 
 
 def _plain(
@@ -310,8 +336,7 @@ class PlainBlock(Block):
         return self(x)[torch.arange(len(x))[:, None], places]
 
     def attend(self, qkv: Tensor) -> Tensor:
-        q, k, v = (part.transpose(1, 2) for part in qkv.unflatten(2, (3, self.heads, -1)).unbind(2))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        return fused_attention(qkv, self.heads)
 
 
 def eager_network(network: PinnerFormer) -> PinnerFormer:

@@ -32,7 +32,7 @@ from training.interests.engagements import ActionLog, Catalogue
 from training.models.interactions import Pins
 from training.models.interests import profile_codes, topic_places
 from training.models.interests.inference import embed_users
-from training.models.pinnerformer import ActionArrays
+from training.models.pinnerformer import ActionArrays, Precision
 from training.models.pinnerformer import embed_users as embed_timelines
 from training.models.two_tower import user_vectors
 
@@ -162,7 +162,9 @@ def test_pinnerformers_user_is_that_of_the_nightly_run(release: ServingRelease, 
     )
     ends = np.array([len(arrays)])
     content = catalogue.features.content
-    wanted = embed_timelines(network, arrays, np.zeros(1, np.int64), ends, content, bfloat16=False)[0]
+    wanted = embed_timelines(
+        network, arrays, np.zeros(1, np.int64), ends, content, precision=Precision.FLOAT32
+    )[0]
     found = pinnerformer.user_vector(online(release, events))
     assert found is not None
     np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.models.pinnerformer import ActionArrays, PinnerFormer, embed_users
+from training.models.pinnerformer import ActionArrays, PinnerFormer, Precision, embed_users
 
 
 class PinnerFormerModel(mlflow.pyfunc.PythonModel):
@@ -17,7 +17,7 @@ class PinnerFormerModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
         """A row a user: parallel lists, newest action first as the store keeps them; a pin without content is
-        a vector of zeros. A user without actions has the zero vector."""
+        a vector of zeros. A user without actions has the zero vector. In float32: calls are of a few users."""
         users = pd.DataFrame(model_input)
         lengths = np.array([len(row) for row in users["actions"]], np.int64)
         ends = np.cumsum(lengths)
@@ -35,7 +35,7 @@ class PinnerFormerModel(mlflow.pyfunc.PythonModel):
             flat("timestamps_ms", np.int64),
         )
         stacked = np.concatenate(content) if content else np.empty((0, width), np.float32)
-        return embed_users(self.network, arrays, ends - lengths, ends, stacked)
+        return embed_users(self.network, arrays, ends - lengths, ends, stacked, precision=Precision.FLOAT32)
 
 
 mlflow.models.set_model(PinnerFormerModel())

@@ -4,15 +4,17 @@ config.py         the network's shape; token features on and off
 time_encoding.py  when an action happened, as 155 numbers
 tokens.py         users' actions as arrays, and as one padded batch
 attention.py      attention written out, for CPUs
+packing.py        sequences of several lengths without their padding
 network.py        the causal transformer, the pin tower, the temperature; save and load
 sketch.py         how often a pin is a positive: count-min sketch
 loss.py           sampled softmax with logQ over mixed negatives
 objectives.py     what a position is asked to predict: next, SASRec, all action, dense all action
-inference.py      users and pins in batches: newest token only, buckets, bfloat16
+eight_bits.py     a copy whose blocks multiply integers
+inference.py      users and pins in batches: no padding, newest token only, fewer bits
 """
 
 from training.models.pinnerformer.config import PinnerFormerConfig, TokenFeatures
-from training.models.pinnerformer.inference import embed_pins, embed_users
+from training.models.pinnerformer.inference import Precision, embed_pins, embed_users
 from training.models.pinnerformer.loss import Negatives
 from training.models.pinnerformer.network import PinnerFormer
 from training.models.pinnerformer.objectives import Labels, Objective, targets
@@ -25,6 +27,7 @@ __all__ = [
     "Objective",
     "PinnerFormer",
     "PinnerFormerConfig",
+    "Precision",
     "TokenFeatures",
     "Tokens",
     "collate",

@@ -1,13 +1,15 @@
-"""Vectors of many users and pins: the newest token alone in the last block, buckets of like length, bfloat16.
+"""Vectors of many users and pins: padding left out, the newest token alone in the last block, fewer bits.
 
-bfloat16 is used where the CPU multiplies it natively, the network is wide enough to gain, and a probe of the
-very network says that its vectors stay what they are in float32 (cosine >= 0.999); else float32.
+Products are in bfloat16 where the CPU multiplies it natively, else in eight bits where torch can, if the
+network is wide enough to gain and a probe of the very network says that its vectors stay as they are in float32
+(cosine >= 0.999); else in float32.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.models.pinnerformer import eight_bits
 from training.models.pinnerformer.network import PinnerFormer
 from training.models.pinnerformer.tokens import ActionArrays, collate, window_starts
 
@@ -22,13 +25,21 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 BATCH_TOKENS = 16_384
-"""Tokens a batch, padding counted: what bounds memory."""
+"""Tokens a batch, padding left out: what bounds memory."""
 LEAST_COSINE = 0.999
 PROBE_USERS = 8
 WIDE = 256
-"""Hidden width from which bfloat16 gains more than its casts cost."""
-_STEP = 8
-"""Lengths are padded to a multiple of this within a batch of like lengths."""
+"""Hidden width from which fewer bits gain more than their casts cost."""
+SLACK = 8
+"""Places by which any sequence may be padded, beside a quarter of the shortest one's length."""
+
+
+class Precision(StrEnum):
+    """What products of users' tokens are computed in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    EIGHT_BITS = "eight bits"
 
 
 @lru_cache(maxsize=1)
@@ -48,34 +59,53 @@ def embed_users(
     ends: Ints,
     content: Floats,
     *,
-    bfloat16: bool | None = None,
+    precision: Precision | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Floats:
     """A vector for each slice [start, end) of `arrays`, as of its newest action, (n, D) float32, unit.
 
     `content` (pins, P) are the catalogue's vectors. A slice without actions has the zero vector. Only the
-    newest `length` actions of a year are read. `bfloat16` None decides by CPU and probe; True and False force.
+    newest `length` actions of a year are read. `precision` None decides by CPU and probe.
     """
     starts = window_starts(arrays.times_ms, starts, ends, network.config.length, network.config.days)
-    runner = lower_precision(network) if bfloat16 else network
-    if bfloat16 is None:
+    if precision is None:
         runner = fitting_precision(network, arrays, starts, ends, content)
+    else:
+        runner = in_precision(network, precision)
     return run(runner, arrays, starts, ends, content, batch_tokens)
 
 
 def fitting_precision(
     network: PinnerFormer, arrays: ActionArrays, starts: Ints, ends: Ints, content: Floats
 ) -> PinnerFormer:
-    """The network itself, or its bfloat16 copy where the CPU gains by it and a few of the slices agree.
+    """The network itself, or its copy in fewer bits where the CPU gains by it and a few of the slices agree.
 
     Slices are at most `length` long. One pass over eight of them in each precision: once a night, not a batch.
     """
-    some = np.flatnonzero(ends > starts)
-    if len(some) == 0 or not native_bfloat16() or network.config.hidden < WIDE:
+    some, fewest = np.flatnonzero(ends > starts), fewest_bits()
+    if len(some) == 0 or fewest is Precision.FLOAT32 or network.config.hidden < WIDE:
         return network
-    lower, probe = lower_precision(network), some[:: -(-len(some) // PROBE_USERS)]
+    lower, probe = in_precision(network, fewest), some[:: -(-len(some) // PROBE_USERS)]
     exact, rounded = (run(n, arrays, starts[probe], ends[probe], content) for n in (network, lower))
     return lower if (exact * rounded).sum(axis=1).min() >= LEAST_COSINE else network
+
+
+def fewest_bits() -> Precision:
+    """What this CPU multiplies fastest."""
+    if native_bfloat16():
+        return Precision.BFLOAT16
+    return Precision.EIGHT_BITS if eight_bits.available() else Precision.FLOAT32
+
+
+def in_precision(network: PinnerFormer, precision: Precision) -> PinnerFormer:
+    """The network itself in float32, else a copy."""
+    match precision:
+        case Precision.FLOAT32:
+            return network
+        case Precision.BFLOAT16:
+            return in_bfloat16(network)
+        case Precision.EIGHT_BITS:
+            return eight_bits.in_eight_bits(network)
 
 
 def run(
@@ -92,9 +122,9 @@ def run(
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
     with torch.inference_mode():
-        for batch, width in _buckets(order, lengths, batch_tokens, runner.config.length):
-            tokens = collate(arrays, starts[batch], ends[batch], content, width)
-            out[batch] = runner.newest(tokens).numpy()
+        for batch in _batches(order, lengths, batch_tokens):
+            buckets = [collate(arrays, starts[of], ends[of], content) for of in _buckets(batch, lengths)]
+            out[batch] = runner.newest(buckets).numpy()
     return out
 
 
@@ -109,7 +139,7 @@ def embed_pins(network: PinnerFormer, content: Floats, *, batch: int = 65_536) -
     return out
 
 
-def lower_precision(network: PinnerFormer) -> PinnerFormer:
+def in_bfloat16(network: PinnerFormer) -> PinnerFormer:
     """A copy with bfloat16 weights; time periods keep their float64."""
     made = copy.deepcopy(network)
     for parameter in made.parameters():
@@ -117,19 +147,20 @@ def lower_precision(network: PinnerFormer) -> PinnerFormer:
     return made.eval()
 
 
-def _buckets(order: Ints, lengths: Ints, tokens: int, longest: int) -> Iterator[tuple[Ints, int]]:
-    """(users, padded length) of each batch, shortest users first; `order` ascends in length.
-
-    A batch ends where it is full, or where its shortest user would be padded by more than a quarter.
-    """
-    start = 0
+def _batches(order: Ints, lengths: Ints, tokens: int) -> Iterator[Ints]:
+    """`order` in parts of at most so many tokens, of one user at least."""
+    start, ends = 0, lengths[order].cumsum()
     while start < len(order):
-        stop, width = start, 0
-        most = lengths[order[start]] * 5 // 4 + _STEP
-        while stop < len(order):
-            padded = min(-(-int(lengths[order[stop]]) // _STEP) * _STEP, longest)
-            if stop > start and (padded > most or padded * (stop + 1 - start) > tokens):
-                break
-            width, stop = padded, stop + 1
-        yield order[start:stop], width
+        known = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, known + tokens, side="right")))
+        yield order[start:stop]
+        start = stop
+
+
+def _buckets(batch: Ints, lengths: Ints) -> Iterator[Ints]:
+    """`batch`, ascending in length, in parts of like lengths: padded by a quarter and SLACK at most."""
+    start, of_users = 0, lengths[batch]
+    while start < len(batch):
+        stop = int(np.searchsorted(of_users, of_users[start] * 5 // 4 + SLACK, side="right"))
+        yield batch[start:stop]
         start = stop

@@ -11,14 +11,21 @@ mask alone keeps it out of everything that is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.pinnerformer.attention import causal_attention, chosen_attention
+from training.models.pinnerformer.attention import (
+    causal_attention,
+    chosen_attention,
+    fused_attention,
+    newest_attention,
+)
 from training.models.pinnerformer.config import PinnerFormerConfig
+from training.models.pinnerformer.packing import Packing
 from training.models.pinnerformer.time_encoding import WIDTH as TIME_WIDTH
 from training.models.pinnerformer.time_encoding import TimeEncoding
 from training.models.pinnerformer.tokens import Tokens
@@ -60,6 +67,19 @@ class Block(nn.Module):
         queries = F.linear(normed[rows, places], self.qkv.weight[:width])
         kv = F.linear(normed, self.qkv.weight[width:])
         return self._rest(x[rows, places], chosen_attention(queries, kv, places, self.heads))
+
+    def packed(self, x: Tensor, packing: Packing) -> Tensor:
+        """`forward` of packed tokens, (T, H) -> (T, H): only attention sees padding."""
+        qkv = packing.padded(self.qkv(self.before_attention(x)))
+        attend = fused_attention if x.dtype is torch.float32 else causal_attention
+        return self._rest(x, packing.rows(attend(part, self.heads) for part in qkv))
+
+    def newest(self, x: Tensor, packing: Packing) -> Tensor:
+        """`packed` at each sequence's newest token, (T, H) -> (U, H), no other one computed."""
+        normed, width, newest = self.before_attention(x), x.shape[1], packing.newest
+        queries = F.linear(normed[newest], self.qkv.weight[:width])
+        seen = newest_attention(queries, normed, packing, self.qkv.weight[width:], self.heads)
+        return self._rest(x[newest], seen)
 
     def _rest(self, x: Tensor, seen: Tensor) -> Tensor:
         x = x + self.drop(self.out(seen))
@@ -122,9 +142,13 @@ class PinnerFormer(nn.Module):
             x = block(x)
         return self.blocks[-1].at(x, places)
 
-    def newest(self, tokens: Tokens) -> Tensor:
-        """Users' vectors, (B, D), unit: `forward` at each row's newest token."""
-        return self.vectors(self.hidden_at(tokens, tokens.lengths[:, None] - 1)[:, 0])
+    def newest(self, buckets: Sequence[Tokens]) -> Tensor:
+        """Users' vectors, (U, D), unit: `forward` at each row's newest token, bucket after bucket."""
+        packing = Packing.of([tokens.lengths for tokens in buckets])
+        x = packing.rows(self.embed(tokens) for tokens in buckets)
+        for block in self.blocks[:-1]:
+            x = block.packed(x, packing)
+        return self.vectors(self.blocks[-1].newest(x, packing))
 
     def vectors(self, hidden: Tensor) -> Tensor:
         """The output layers, (..., H) -> (..., D) float32, unit."""

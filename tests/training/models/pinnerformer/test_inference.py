@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from tests.training.models.pinnerformer.histories import CONFIG, PINS, WIDTH, content, histories
-from training.models.pinnerformer import PinnerFormer, collate, embed_pins, embed_users, inference
+from training.models.pinnerformer import (
+    PinnerFormer,
+    Precision,
+    collate,
+    eight_bits,
+    embed_pins,
+    embed_users,
+    inference,
+)
 from training.models.pinnerformer.network import seeded
 from training.models.pinnerformer.tokens import MS_PER_DAY, window_starts
 
@@ -22,7 +30,9 @@ def network(**changes: object) -> PinnerFormer:
 def test_vectors_are_the_networks_own(batch_tokens: int) -> None:
     arrays, starts, ends = histories(LENGTHS)
     net = network()
-    made = embed_users(net, arrays, starts, ends, content(), bfloat16=False, batch_tokens=batch_tokens)
+    made = embed_users(
+        net, arrays, starts, ends, content(), precision=Precision.FLOAT32, batch_tokens=batch_tokens
+    )
     assert not made[0].any()
     for user in range(1, len(LENGTHS)):
         one = slice(user, user + 1)
@@ -30,33 +40,77 @@ def test_vectors_are_the_networks_own(batch_tokens: int) -> None:
         np.testing.assert_allclose(made[user], net(tokens)[0, -1].detach().numpy(), atol=1e-5)
 
 
-def test_bfloat16_keeps_the_direction() -> None:
+LOWER = [Precision.BFLOAT16, *([Precision.EIGHT_BITS] if eight_bits.available() else [])]
+
+
+@pytest.mark.parametrize("lower", LOWER)
+def test_fewer_bits_keep_the_direction(lower: Precision) -> None:
     arrays, starts, ends = histories(LENGTHS[1:])
     net = network(hidden=64, heads=4)
-    exact = embed_users(net, arrays, starts, ends, content(), bfloat16=False)
-    low = embed_users(net, arrays, starts, ends, content(), bfloat16=True)
+    exact = embed_users(net, arrays, starts, ends, content(), precision=Precision.FLOAT32)
+    low = embed_users(net, arrays, starts, ends, content(), precision=lower)
     assert not np.array_equal(exact, low)
     assert (exact * low).sum(axis=1).min() >= 0.999
 
 
-def test_a_network_that_bfloat16_bends_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def bent(net: PinnerFormer, lower: Precision) -> None:
+    """Give a network weights that `lower` says badly."""
+    if lower is Precision.EIGHT_BITS:  # inputs whose largest number counts for nothing
+        net.blocks[0].before_ffn.weight[0] = 1e4
+        net.blocks[0].up.weight[:, 0] = 0
+        return
+    net.norm.weight.mul_(30)  # a head whose output is the small difference of large numbers
+    net.user_head[0].bias.add_(1000)
+    last = net.user_head[2]
+    last.weight.sub_(last.weight.mean(dim=1, keepdim=True))
+    last.bias.zero_()
+
+
+@pytest.mark.parametrize("lower", LOWER)
+def test_a_network_that_fewer_bits_bend_stays_in_float32(
+    lower: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arrays, starts, ends = histories(LENGTHS[1:])
-    monkeypatch.setattr(inference, "native_bfloat16", lambda: True)
+    monkeypatch.setattr(inference, "fewest_bits", lambda: lower)
     monkeypatch.setattr(inference, "WIDE", 0)
     net = network(hidden=64, heads=4)
-    exact = embed_users(net, arrays, starts, ends, content(), bfloat16=False)
-    assert not np.array_equal(embed_users(net, arrays, starts, ends, content()), exact)
-    with torch.no_grad():  # a head whose output is the small difference of large numbers
-        last = net.user_head[2]
-        last.weight.mul_(1e-3)
-        last.bias.copy_(torch.tensor([1.0, 1 + 1e-3] * 4))
-        net.norm.weight.mul_(30)
-        net.user_head[0].bias.add_(1000)
-        last.weight.sub_(last.weight.mean(dim=1, keepdim=True))
-        last.bias.zero_()
-    exact = embed_users(net, arrays, starts, ends, content(), bfloat16=False)
-    assert (exact * embed_users(net, arrays, starts, ends, content(), bfloat16=True)).sum(axis=1).min() < 0.999
-    np.testing.assert_array_equal(embed_users(net, arrays, starts, ends, content()), exact)
+
+    def vectors(precision: Precision | None) -> np.ndarray:
+        return embed_users(net, arrays, starts, ends, content(), precision=precision)
+
+    assert not np.array_equal(vectors(None), vectors(Precision.FLOAT32))
+    with torch.no_grad():
+        bent(net, lower)
+    exact = vectors(Precision.FLOAT32)
+    assert (exact * vectors(lower)).sum(axis=1).min() < 0.999
+    np.testing.assert_array_equal(vectors(None), exact)
+
+
+@pytest.mark.parametrize(
+    ("native", "x86", "fewest"),
+    [(True, True, "bfloat16"), (False, True, "eight bits"), (False, False, "float32")],
+)
+def test_what_a_cpu_multiplies_fastest(
+    native: bool, x86: bool, fewest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "native_bfloat16", lambda: native)
+    monkeypatch.setattr(eight_bits, "available", lambda: x86)
+    assert inference.fewest_bits() == fewest
+
+
+@pytest.mark.skipif(not eight_bits.available(), reason="this torch multiplies no eight-bit integers")
+def test_a_token_in_eight_bits_does_not_depend_on_the_others() -> None:
+    exact = torch.nn.Linear(32, 8, bias=False)
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    x[2] *= 1e4
+    x[3] = 0
+    with torch.inference_mode():
+        layer = eight_bits.EightBits(exact)
+        made, own = layer(x), exact(x)
+        alone = torch.cat([layer(row[None]) for row in x])
+    torch.testing.assert_close(made, alone, rtol=0, atol=0)
+    assert not made[3].any()
+    assert torch.cosine_similarity(made, own)[[0, 1, 2, 4]].min() > 0.999
 
 
 def test_windows_keep_the_newest_of_a_year() -> None:

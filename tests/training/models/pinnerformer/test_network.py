@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tests.training.models.pinnerformer.histories import CONFIG, PINS, WIDTH, content, histories
 from training.models.pinnerformer import PinnerFormer, PinnerFormerConfig, TokenFeatures, Tokens, collate
-from training.models.pinnerformer.attention import causal_attention, chosen_attention
+from training.models.pinnerformer.attention import causal_attention, chosen_attention, fused_attention
 from training.models.pinnerformer.network import seeded
 
 
@@ -52,9 +51,11 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_newest_is_forward_at_the_newest() -> None:
-    tokens, net = batch([12, 1, 7, 2]), network()
-    every = net(tokens)[torch.arange(4), tokens.lengths - 1]
-    torch.testing.assert_close(net.newest(tokens), every, rtol=1e-5, atol=1e-6)
+    """Of every bucket, padded or not."""
+    net = network(CONFIG.model_copy(update={"layers": 3}))
+    buckets = [batch([12, 1, 7, 2]), batch([3, 3]), batch([1])]
+    every = [net(tokens)[torch.arange(len(tokens.lengths)), tokens.lengths - 1] for tokens in buckets]
+    torch.testing.assert_close(net.newest(buckets), torch.cat(every), rtol=1e-5, atol=1e-6)
 
 
 def test_the_last_block_for_some_tokens_is_forward_there() -> None:
@@ -76,8 +77,7 @@ def test_the_last_block_for_some_tokens_is_forward_there() -> None:
 @pytest.mark.parametrize("length", [1, 10, 70])
 def test_attention_is_torchs_own(length: int) -> None:
     qkv = torch.randn(3, length, 48, generator=torch.Generator().manual_seed(1))
-    q, k, v = (part.transpose(1, 2) for part in qkv.unflatten(2, (3, 4, 4)).unbind(2))
-    own = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+    own = fused_attention(qkv, 4)
     torch.testing.assert_close(causal_attention(qkv, 4), own)
     rows, places = torch.arange(3)[:, None], torch.tensor([[0, length - 1], [length // 2, 0], [length // 3, 0]])
     chosen = chosen_attention(qkv[rows, places, :16], qkv[:, :, 16:].contiguous(), places, 4)
