@@ -29,7 +29,8 @@ def anchor_pins(candidates: Candidates) -> list[int]:
 
 
 def reasons(release: ServingRelease, candidates: Candidates, cards: Mapping[int, Card]) -> list[Why]:
-    """One reason a candidate, in order, those of one anchor being one object. `cards` should hold `anchor_pins`; a title not there goes unnamed."""
+    """One reason a candidate, in order; candidates of one kind and anchor share it. `cards` should hold
+    `anchor_pins`; a title not there goes unnamed."""
     kinds, anchors = candidates.kinds.tolist(), candidates.anchors.tolist()
     pins = _outside(release.ids, EntityKind.PIN, PIN_KINDS, kinds, anchors)
     topics = _outside(release.ids, EntityKind.TOPIC, TOPIC_KINDS, kinds, anchors)
