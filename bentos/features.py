@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import PIN_SCALARS, PIN_TOPICS, USER_SCALARS
 from feature_repo.sequence import Sequence
+from training.models.light_kernels import rows_among
 from training.models.pinnersage import Interests
 
 Ints = NDArray[np.int64]
@@ -186,12 +187,13 @@ class PinTable:
         return asked[1]
 
     def _rows(self, ids: Ints) -> Ints:
-        places = self.ids.searchsorted(ids)
-        inside = np.minimum(places, max(len(self.ids) - 1, 0))
-        if len(ids) and (len(self.ids) == 0 or (self.ids[inside] != ids).any()):
-            missing = np.setdiff1d(ids, self.ids)[0]
+        if not ids.flags.writeable:
+            ids = ids.copy()  # numba compiles anew for a read-only array
+        rows = rows_among(ids, self.ids)
+        if len(rows) and rows.max() == len(self.ids):
+            missing = ids[rows == len(self.ids)].min()
             raise KeyError(f"pin {missing} was not read for this request")
-        return places
+        return rows
 
     @property
     def primary_topics(self) -> Ints:

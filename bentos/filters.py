@@ -54,17 +54,15 @@ def distinct(feed: Feed) -> Flags:
     """
     vectors = feed.pins.vectors[feed.pins.rows(feed.candidates.pin_ids)]  # (n, d)
     hidden = feed.user.sequence.pin_ids[feed.negative_rows()]
-    known = vectors.any(axis=1)
     keep = np.ones(len(vectors), bool)
     if len(hidden):
         against = feed.pins.vectors[feed.pins.rows(hidden)]
         keep &= ~((vectors @ against.T) >= SAME_PIN).any(axis=1)
-    first, second = np.divmod(np.flatnonzero(vectors @ vectors.T >= SAME_PIN), len(vectors))
-    pairs = first < second  # most are of a pin with itself
-    ones, begins = np.unique(first[pairs], return_index=True)
-    for one, others in zip(ones.tolist(), np.split(second[pairs], begins[1:]), strict=False):
-        if keep[one] and known[one]:
-            keep[others] = False
+    near = vectors @ vectors.T >= SAME_PIN  # (n, n)
+    np.fill_diagonal(near, False)
+    for one in np.flatnonzero(near.any(axis=1)).tolist():
+        if keep[one]:
+            keep[one + 1 :] &= ~near[one, one + 1 :]
     return keep
 
 

@@ -29,19 +29,21 @@ def anchor_pins(candidates: Candidates) -> list[int]:
 
 
 def reasons(release: ServingRelease, candidates: Candidates, cards: Mapping[int, Card]) -> list[Why]:
-    """One reason a candidate, in order. `cards` should hold `anchor_pins`; a title not there goes unnamed."""
+    """One reason a candidate, in order; candidates of one kind and anchor share it. `cards` should hold
+    `anchor_pins`; a title not there goes unnamed."""
     kinds, anchors = candidates.kinds.tolist(), candidates.anchors.tolist()
     pins = _outside(release.ids, EntityKind.PIN, PIN_KINDS, kinds, anchors)
     topics = _outside(release.ids, EntityKind.TOPIC, TOPIC_KINDS, kinds, anchors)
-    return [
-        Why(
+    said = {
+        (kind, anchor): Why(
             kind=kind,
             text=_text(kind, anchor, cards, release.topics, release.contract.board_name),
             pin_id=pins.get(anchor) if kind in PIN_KINDS else None,
             topic_id=topics.get(anchor) if kind in TOPIC_KINDS else None,
         )
-        for kind, anchor in zip(kinds, anchors, strict=True)
-    ]
+        for kind, anchor in set(zip(kinds, anchors, strict=True))
+    }
+    return [said[given] for given in zip(kinds, anchors, strict=True)]
 
 
 def _text(

@@ -163,6 +163,47 @@ def gather(
     return said, placed, brought, best, fused.astype(np.float32)
 
 
+@numba.njit(cache=True, nogil=True)
+def assembled(
+    said: Floats,
+    placed: Floats,
+    fetched: tuple[Floats, Floats, Floats],
+    scalars: Floats,
+    columns: Ints,
+    rate: tuple[int, int, float],
+    created_at_ms: Ints,
+    now_ms: Ints,
+    age_cap: float,
+    followed: Floats,
+    recent: Floats,
+    width: int,
+) -> Floats:
+    """The first columns of `LightSpec.assemble`'s rows, (n, width): all but the user's, which stay unset.
+
+    `fetched` are what `gather` gives after `said` and `placed`; `columns` those of `scalars` (n, p) that are
+    read as they are; `rate` is which are divided, one more by `rate[2]` more. `now_ms` is (n,) or (1,).
+    """
+    n, sources = said.shape
+    brought, best, fused = fetched
+    acted, shown, prior = rate
+    out = np.empty((n, width), np.float32)
+    for row in range(n):
+        for place in range(sources):
+            out[row, place] = said[row, place]
+            out[row, sources + place] = placed[row, place]
+        at = 2 * sources
+        out[row, at], out[row, at + 1], out[row, at + 2] = brought[row], best[row], fused[row]
+        at += 3
+        for place in range(len(columns)):
+            out[row, at + place] = scalars[row, columns[place]]
+        at += len(columns)
+        out[row, at] = (scalars[row, acted] + np.float32(1)) / (scalars[row, shown] + np.float32(prior))
+        age = (now_ms[min(row, len(now_ms) - 1)] - created_at_ms[row]) / 86_400_000.0
+        out[row, at + 1] = min(max(age, 0.0), age_cap) if created_at_ms[row] > 0 else age_cap
+        out[row, at + 2], out[row, at + 3] = followed[row], recent[row]
+    return out
+
+
 @numba.njit(inline="always")
 def _empty(keys: int) -> tuple[Ints, np.uint64]:
     """Free slots, at least twice as many as keys, and the shift that brings a hash among them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
@@ -37,13 +37,14 @@ SHORTLIST = 500
 """Candidates of a home feed that go on to heavy ranking, where nothing else is said (`docs/quality.md` has what
 fewer would lose)."""
 
-_MS_PER_DAY = 86_400_000.0
 _SHOWN, _ACTED = PIN_SCALARS.index("impressions_30d"), PIN_SCALARS.index("positives_30d")
 DAMPING = 60
 """Of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 _PRIOR_SHOWN = 20.0
 """Impressions that a pin is given in advance, with one positive action among them: new pins are no outliers."""
+_COMPILED = ("C", "W")
+"""What numba compiles a kernel once for: other arrays are copied."""
 
 
 @dataclass(frozen=True)
@@ -155,22 +156,23 @@ class LightSpec(BaseModel):
         ):
             if np.shape(block) != shape:
                 raise ValueError(f"{name} is {np.shape(block)}; {shape} is expected")
-        out = np.empty((n, len(self.names)), np.float32)
-        out[:, :sources] = fetched.scores
-        out[:, sources : 2 * sources] = fetched.ranks
-        at = 2 * sources
-        out[:, at], out[:, at + 1], out[:, at + 2] = fetched.brought, fetched.best_rank, fetched.fused
-        at += 3
-        for place, name in enumerate(self.pin):
-            out[:, at + place] = pin_scalars[:, PIN_SCALARS.index(name)]
-        at += len(self.pin)
-        out[:, at] = (pin_scalars[:, _ACTED] + 1) / (pin_scalars[:, _SHOWN] + _PRIOR_SHOWN)
-        age = np.clip((now_ms - created_at_ms) / _MS_PER_DAY, 0.0, AGE_CAP_DAYS)
-        out[:, at + 1] = np.where(created_at_ms > 0, age, AGE_CAP_DAYS)
-        out[:, at + 2], out[:, at + 3] = topic_followed, topic_recent
-        at += 4
-        for place, name in enumerate(self.user):
-            out[:, at + place] = user_scalars[..., USER_SCALARS.index(name)]
+        floats = partial(np.require, dtype=np.float32, requirements=_COMPILED)
+        out = light_kernels.assembled(
+            floats(fetched.scores),
+            floats(fetched.ranks),
+            (floats(fetched.brought), floats(fetched.best_rank), floats(fetched.fused)),
+            floats(pin_scalars),
+            np.array([PIN_SCALARS.index(name) for name in self.pin], np.int64),
+            (_ACTED, _SHOWN, _PRIOR_SHOWN),
+            np.require(created_at_ms, np.int64, _COMPILED),
+            np.require(np.atleast_1d(now_ms), np.int64, _COMPILED),
+            AGE_CAP_DAYS,
+            floats(topic_followed),
+            floats(topic_recent),
+            len(self.names),
+        )
+        for place, name in enumerate(self.user, len(self.names) - len(self.user)):
+            out[:, place] = user_scalars[..., USER_SCALARS.index(name)]
         return out
 
 
