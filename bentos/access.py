@@ -28,7 +28,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bentos.errors import RequestError, of_this_machine, refusal
+from bentos.errors import RequestError, refusal
 from bentos.metrics import metrics
 from bentos.settings import SettingsError
 
@@ -204,6 +204,12 @@ def guarded(environment: Mapping[str, str] | None = None) -> type[FrontDoor]:
     Tokens.from_environment(env)
     Rates.from_environment(env)
     return FrontDoor
+
+
+def of_this_machine(scope: Scope) -> bool:
+    """Whether a request came over a Unix socket: neither end has a port."""
+    server = scope.get("server")
+    return scope.get("client") is None and not (server and isinstance(server[1], int))
 
 
 class FrontDoor:

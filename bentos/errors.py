@@ -170,16 +170,9 @@ def named_errors(api: F) -> F:
     return answered  # type: ignore[return-value]
 
 
-PICKLED = "application/vnd.bentoml+pickle"
-BODIES = frozenset({"", "application/json", PICKLED})
-"""Content types of a POST. The last is how BentoML's services speak among themselves, over Unix sockets; from
-anywhere else it is refused. Any other BentoML would read as a form, and a malformed form is a traceback."""
-
-
-def of_this_machine(scope: Scope) -> bool:
-    """Whether a request came over a Unix socket: neither end has a port."""
-    server = scope.get("server")
-    return scope.get("client") is None and not (server and isinstance(server[1], int))
+BODIES = frozenset({"", "application/json"})
+"""Content types of a POST, wherever it comes from. BentoML would unpickle one of its own, and read any other as
+a form, and a malformed form is a traceback."""
 
 
 class NamedErrors:
@@ -199,7 +192,7 @@ class NamedErrors:
             await self.app(scope, receive, send)
             return
         kind = _content_type(scope["headers"]) if scope["method"] == "POST" else ""
-        if kind not in BODIES or (kind == PICKLED and not of_this_machine(scope)):
+        if kind not in BODIES:
             told = f"the body is sent as {kind!r}; send JSON, with Content-Type: application/json"
             content = body("UnsupportedMediaType", told)
             answer = Response(content, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, media_type="application/json")
@@ -248,7 +241,8 @@ ROUTING = {HTTPStatus.NOT_FOUND: "NotFound", HTTPStatus.METHOD_NOT_ALLOWED: "Met
 
 
 def _content_type(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    kind = dict(headers).get(b"content-type", b"").decode("latin-1")
+    """The first one given, which is what the framework goes by."""
+    kind = next((value for name, value in headers if name.lower() == b"content-type"), b"").decode("latin-1")
     return kind.partition(";")[0].strip().lower()
 
 

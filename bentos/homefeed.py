@@ -21,7 +21,7 @@ from bentos.engines import RemoteRanking, RemoteRetrieval
 from bentos.errors import LogUnavailable, NamedErrors, named_errors
 from bentos.events import Events
 from bentos.front import FrontParts, open_front
-from bentos.hop import holds, hop
+from bentos.hop import holds, hop, speak_json
 from bentos.loader import WHOLE, Role
 from bentos.messages import (
     EventsAnswer,
@@ -68,6 +68,13 @@ class Homefeed(OpenedService[HomefeedParts | FrontParts]):
         events_service = bentoml.depends(Events, url=service_url("events"))
         retrieval_service = bentoml.depends(Retrieval, url=service_url("retrieval"))
         ranking_service = bentoml.depends(Ranking, url=service_url("ranking"))
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        if SEPARATE:
+            for service in (self.events_service, self.retrieval_service, self.ranking_service):
+                speak_json(service)
+        super().start()
 
     def _open(self, settings: Settings) -> HomefeedParts | FrontParts:
         if settings.makers > 1:

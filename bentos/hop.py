@@ -41,6 +41,12 @@ class HopRefused(RequestError):
         return self._status
 
 
+def speak_json(service: Any) -> None:
+    """Have the proxy that `bentoml.depends` gives send JSON and ask for it. By itself it speaks pickle to
+    services that one `bentoml serve` started. To be called before its first request."""
+    service.to_async.media_type = "application/json"
+
+
 async def hop(call: Awaitable[Any], answer: type[A]) -> A:
     """Await a call through `bentoml.depends`.
 

@@ -17,7 +17,7 @@ import uvicorn
 
 from bentos import access
 from bentos.access import CLIENTS, MAX_BODY, FrontDoor, RateLimited, Rates, Tokens, main
-from bentos.errors import PICKLED, NamedErrors, RequestError
+from bentos.errors import NamedErrors, RequestError
 from bentos.messages import (
     MAX_EVENTS,
     MAX_TEXT,
@@ -167,11 +167,17 @@ def test_a_new_token_opens_what_its_line_says(capsys: pytest.CaptureFixture[str]
         main(["root"])
 
 
-def test_services_of_one_machine_need_no_token_and_the_network_sends_no_pickle(door: FrontDoor) -> None:
+def test_services_of_one_machine_need_no_token(door: FrontDoor) -> None:
     assert ask(door, "/retrieve", peers=UNIX)[0] == 200
     assert ask(door, "/retrieve", peers={"client": None, "server": ("127.0.0.1", 3000)})[0] == 401
-    for peers, status in ((UNIX, 200), (TCP, 415)):
-        assert ask(NamedErrors(echo), "/retrieve", peers=peers, content_type=PICKLED)[0] == status
+
+
+@pytest.mark.parametrize("peers", [TCP, UNIX])
+def test_a_pickle_is_refused_wherever_it_comes_from(peers: dict[str, Any]) -> None:
+    pickle = "application/vnd.bentoml+pickle"
+    for kinds, status in (((pickle,), 415), ((pickle, "application/json"), 415), (("application/json",), 200)):
+        given = {"headers": [(b"content-type", kind.encode()) for kind in kinds]}
+        assert ask(NamedErrors(echo), "/retrieve", peers=peers | given)[0] == status
 
 
 def test_bodies_are_bounded_whether_they_say_their_length_or_not() -> None:

@@ -208,35 +208,3 @@ def test_the_front_door_leads_to_the_page(server: Server) -> None:
         assert server.get(f"/ui/{asset}")[0] == 200
     docs = server.get("/docs")[1]
     assert "swagger" in docs and "googletagmanager" not in docs
-
-
-FUZZED = ("/homefeed", "/related", "/related_ads", "/pins", "/users", "/events", "/search", "/suggestions")
-
-
-@pytest.mark.parametrize("mode", ["positive", "negative"])
-@pytest.mark.parametrize("path", FUZZED)
-def test_no_request_that_the_openapi_allows_or_forbids_is_a_500(server: Server, path: str, mode: str) -> None:
-    """Requests made from the service's own OpenAPI, right and wrong ones, the same at every run."""
-    import schemathesis
-    from hypothesis import HealthCheck, Phase, given, settings
-
-    schema = schemathesis.openapi.from_url(f"{server.url}/docs.json")
-    made = schema[path]["POST"].as_strategy(generation_mode=schemathesis.GenerationMode(mode))
-
-    @given(case=made)
-    @settings(
-        max_examples=12,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    def fuzz(case: schemathesis.Case) -> None:
-        answer = case.call()
-        assert answer.status_code < 500, f"{case.as_curl_command()} -> {answer.status_code} {answer.text}"
-        if answer.status_code >= 400:
-            assert answer.json()["error"].keys() >= {"name", "message"}
-
-    fuzz()
-    assert "Traceback" not in server.log.read_text()
