@@ -33,6 +33,7 @@ app.add_typer(events_app, name="events")
 COMMANDS = (
     tables.ingest,
     learning.train,
+    learning.retrain,
     learning.tune,
     releasing.release,
     releasing.promote,

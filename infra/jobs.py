@@ -75,7 +75,7 @@ def train(
 
     if keep_weights and warm_start:
         raise JobError("--keep-weights learns nothing and --warm-start learns on; give one of the two")
-    _need_lake(home)
+    need_lake(home)
     local.ensure_milvus(home)
     given = replace(
         context(home, seed=seed),
@@ -90,7 +90,7 @@ def tune(home: Home, model: str, *, trials: int | None, minutes: float | None, s
     """Choose settings of a model under a budget, on the rows of the last training run."""
     from training.pipelines.ads_tuning import tune_ads
 
-    _need_lake(home)
+    need_lake(home)
     {"ads": tune_ads}[model](context(home, seed=seed), trials=trials, minutes=minutes)
 
 
@@ -98,7 +98,7 @@ def release(home: Home, *, seed: int = 0) -> int:
     """Compose and register a release of the newest versions; it becomes the challenger."""
     from training import release as releases
 
-    _need_lake(home)
+    need_lake(home)
     local.ensure_milvus(home)
     version = releases.release(context(home, seed=seed))
     say(f"release {version} is the challenger; `corkboard promote` puts it through its gates")
@@ -266,6 +266,12 @@ def aliases(home: Home) -> dict[str, int]:
     return {alias: version for alias, version in found.items() if version is not None}
 
 
+def need_lake(home: Home) -> None:
+    """Raises JobError where nothing was ingested."""
+    if not (home.lake / "contract.json").exists():
+        raise JobError(f"{home.root} has no tables yet; run `corkboard ingest FOLDER` or `corkboard demo`")
+
+
 def _demo_tables(home: Home, data: str, size: str, seed: int) -> Path:
     if data == WORLD:
         return write_world(home, out=None, size=size, seed=seed)
@@ -286,11 +292,6 @@ def _same_data(home: Home, data: str) -> None:
             f"{home.root} holds the data set {name!r}, not {data!r}; give another folder:"
             f" make demo DATA={data} HOME_DIR=.corkboard-{data}"
         )
-
-
-def _need_lake(home: Home) -> None:
-    if not (home.lake / "contract.json").exists():
-        raise JobError(f"{home.root} has no tables yet; run `corkboard ingest FOLDER` or `corkboard demo`")
 
 
 def _show_ingest(report: IngestReport) -> None:

@@ -60,7 +60,7 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
     for picture in (config.figure, config.trade):
         if picture is not None:
             check_format(picture)
-    put = _carded(home) if config.card else None
+    put = card_of(home) if config.card else None
     with live("evaluating rankers") as update:
 
         def progress(line: str) -> None:
@@ -75,13 +75,17 @@ def run(home: Home, config: RankingEvaluateConfig) -> RankingReport:
         config.json_file.write_text(report.to_json())
         say(f"everything measured: {config.json_file}")
     if put is not None:
-        put(report)
+        said = "Every ranker fitted anew on the same rows, by `corkboard evaluate --task ranking`."
+        put("Against other rankers", f"{said}\n\n```\n{report.table()}\n```")
     _draw(report, config)
     return report
 
 
-def _carded(home: Home) -> Callable[[RankingReport], None]:
-    """What puts a report into the card of the newest TransAct. Raises EvaluationError where there is none."""
+def card_of(home: Home) -> Callable[[str, str], None]:
+    """What puts a section, by title and Markdown, into the card of the newest TransAct.
+
+    Raises EvaluationError where there is none.
+    """
     from infra.jobs import context
     from training.pipelines.transact_card import MODEL
     from training.registry import Registry
@@ -92,9 +96,8 @@ def _carded(home: Home) -> Callable[[RankingReport], None]:
     if version is None:
         raise EvaluationError(f"--card: {home.root} holds no {MODEL}; run `corkboard train -m {MODEL}`")
 
-    def put(report: RankingReport) -> None:
-        said = "Every ranker fitted anew on the same rows, by `corkboard evaluate --task ranking`."
-        registry.add_to_card(MODEL, version, "Against other rankers", f"{said}\n\n```\n{report.table()}\n```")
+    def put(title: str, text: str) -> None:
+        registry.add_to_card(MODEL, version, title, text)
         say(f"the table is in the card of {MODEL}@{version}")
 
     return put

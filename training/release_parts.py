@@ -217,7 +217,7 @@ def space_of(part: Part) -> str:
 
 def calibrated_ranker(files: Path, part: Part) -> tuple[Ranker, Calibrator]:
     """A version's ranker and the calibrator fitted for it. Raises ReleaseError where there is none, or where
-    it was fitted for another version, other heads or other sampling."""
+    it was fitted for another version or other heads."""
     ranker = load_ranker(files)
     try:
         return ranker, load_calibrator(files, f"{part.model}@{part.version}", ranker.heads)

@@ -58,6 +58,24 @@ def train(
         )
 
 
+def retrain(
+    context: typer.Context,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Put the release through its gates and make it the champion.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Take in the event log, let TransAct learn on from its newest version, compose a release: twice a week.
+
+    Everything else keeps the version it has (`train --keep-weights` brings in new pins). Run again after it was
+    cut short, it finishes; where nothing new was logged it changes nothing.
+    """
+    from infra import retraining
+
+    with named_errors():
+        retraining.retrain(context.obj.home, promote=promote, seed=seed)
+
+
 def tune(
     context: typer.Context,
     model: Annotated[Tunable, typer.Argument(help="What is tuned.")],

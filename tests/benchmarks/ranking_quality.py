@@ -10,7 +10,8 @@ nothing answered are thinned in training alone. A difference is *shown* where it
 interval over users (paired) and the spread of its seeds. Sizes are smaller than the paper's, so that a run
 takes a minute of one core; they are printed. PinnerFormer's vectors come from a network that knew the days
 before the training rows, made anew as of the first row of each part. Finished runs are kept in `--runs`, so
-that a run cut short goes on. The last line is one JSON object.
+that a run cut short goes on. With `--surface` the same runs are measured on that surface's test rows alone, and
+with `--card` the tables go into the card of the home's newest TransAct. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from typing import Any
 import numpy as np
 
 from infra.home import Home
+from infra.ranking_evaluation import card_of
 from tests.benchmarks import ranking_variants as rv
 from tests.benchmarks.ranking_runs import Data, Run, Runs, load
 from training.cpu import tune_cpu
+from training.data.world_rows import HOMEFEED
 from training.evaluation import metrics
 from training.evaluation.spread import Spread, difference
 from training.transact.fitting import TransActRecipe
+from validation.tables import SEARCH
 
 K = 3
 MANY = 1_000
@@ -56,23 +60,26 @@ def main() -> None:
         "--pieces", type=int, default=usual.pieces, help="of a feature in the wide part; 0: none"
     )
     parser.add_argument("--attention", choices=["compares", "drawn"], default="compares", help="how it begins")
+    parser.add_argument("--surface", choices=[HOMEFEED, SEARCH], help="whose test rows are measured; all")
+    parser.add_argument("--card", action="store_true", help="put the tables into TransAct's card")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)
+    put = card_of(Home.at(args.home)) if args.card else None
     recipe = TransActRecipe(max_epochs=args.epochs, pieces=args.pieces)
     changed = {"batch_rows": args.batch_rows, "learning_rate": args.rate, "average": args.average}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
     if args.attention == "drawn":
         sequence = recipe.sequence.model_copy(update={"candidate_token": False})
         recipe = recipe.model_copy(update={"sequence": sequence, "attention_start": None})
-    long_term = "long and short term" in args.parts
-    data = load(Home.at(args.home), tuple(args.days), args.kept, args.requests, long_term)
+    with_users = "long and short term" in args.parts
+    data = load(Home.at(args.home), tuple(args.days), args.kept, args.requests, with_users)
     known = rv.variants(data.positives, recipe)
     print(f"{data.facts()}\n{recipe}\nutility {data.utility}\n", flush=True)
     if data.chances is not None:
         best = dict(zip(data.heads, data.best().round(3).tolist(), strict=True))
         print(f"planted HIT@{K} of the order by the world's own chances: {best}\n", flush=True)
-    runs = Runs(args.runs, data, recipe)
+    runs = Runs(args.runs, data, recipe, args.surface)
     names = list(dict.fromkeys(name for part in args.parts for name in rv.PARTS[part]))
     found: dict[str, list[Run]] = {name: [] for name in names}
     for seed in args.seeds:
@@ -81,16 +88,23 @@ def main() -> None:
     if "multi-task" in args.parts:
         found[LOGISTIC] = [runs.baseline(LOGISTIC, args.seeds[0])]
         found[GBDT] = [runs.baseline(GBDT, seed) for seed in args.seeds]
+    data = runs.shown[0]
     result: dict[str, Any] = {"facts": data.facts(), "recipe": recipe.model_dump(mode="json"), "tables": {}}
+    tables = []
     for part in args.parts:
         members = [*rv.PARTS[part], *([LOGISTIC, GBDT] if part == "multi-task" else [])]
         table = {name: measured(data, found[name], found[members[0]]) for name in members}
         result["tables"][part] = table
-        print(f"\n## {part}\n\n{markdown(data, table)}", flush=True)
+        tables.append(f"### {part}\n\n{markdown(data, table)}")
+        print(f"\n{tables[-1]}", flush=True)
     result["goals"] = goals(data, result["tables"])
     print("\n" + "\n".join(f"{met:<9} {name}" for name, met in result["goals"].items()))
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1))
+    if put is not None:
+        seeds = ", ".join(map(str, args.seeds))
+        said = f"By `tests.benchmarks.ranking_quality`, seeds {seeds}, `±` over users.\n\n{data.facts()}"
+        put("Published directions", "\n\n".join([said, *tables]))
     print(json.dumps({"goals": result["goals"]}))
 
 

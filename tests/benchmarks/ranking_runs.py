@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from infra.home import Home
 from infra.jobs import context
 from tests.benchmarks.ranking_planted import chances_of
 from tests.benchmarks.ranking_variants import WITHOUT_SEQUENCE, Variant
-from training.data.splits import DAY, TimeSplit, time_split
+from training.data.splits import DAY, time_split
 from training.data.training_rows import history_of
 from training.data.training_set import Block, TrainingSet
 from training.evaluation.hit_at_k import hit_at_k
@@ -42,7 +44,7 @@ from training.transact.fitting import TransActRecipe, config_of
 from training.transact.starting import begun
 from training.transact.trainer import predict, train_network
 from validation.lake import Lake
-from validation.tables import Polarity
+from validation.tables import SURFACE, Polarity
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -156,6 +158,14 @@ class Data:
         planted = None if self.chances is None else hit_at_k(*ids, score, self.chances, TOP).values
         return Run(test, made, hits, planted)
 
+    def on(self, surface: str | None) -> tuple[Data, Bools]:
+        """The same with the test rows of one surface alone (all of them for None), and which those are, bool
+        (n,)."""
+        test = self.blocks[2]
+        chosen = np.ones(len(test), bool) if surface is None else test.keys[SURFACE].to_numpy() == surface
+        chances = None if self.chances is None else self.chances[chosen]
+        return replace(self, blocks=(*self.blocks[:2], _of(test, chosen)), chances=chances), chosen
+
     def facts(self) -> str:
         sizes = "; ".join(f"{name} {len(b):,} rows" for name, b in zip(_PARTS, self.blocks, strict=True))
         counts = self.test_labels.sum(axis=0).tolist()
@@ -168,7 +178,7 @@ class Data:
 _PARTS = ("training", "validation", "test")
 
 
-def load(home: Home, days: tuple[int, int, int], kept: float, share: float, long_term: bool) -> Data:
+def load(home: Home, days: tuple[int, int, int], kept: float, share: float, with_users: bool) -> Data:
     """The home's training set: the last `days[2]` test, `days[1]` before them validate, `days[0]` train."""
     ctx, rows = context(home), TrainingSet(home.training_sets / SET)
     info, lake = rows.info, Lake(home.lake)
@@ -189,7 +199,8 @@ def load(home: Home, days: tuple[int, int, int], kept: float, share: float, long
     space = space_part(Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), str(info.space))
     pins = catalogue_of(ctx, space)
     table = PinTable(pins.ids, np.ascontiguousarray(pins.vectors, np.float32))
-    vectors = _long_term(lake, table, split) if long_term else None
+    nights = (split.train.start, split.validation.start, split.test.start)
+    vectors = long_term(lake, table, split.train.start, nights) if with_users else None
     positives = tuple(info.vocabulary.codes(Polarity.POSITIVE))
     chances = chances_of(home, data.heads, blocks[2], data.labels(blocks[2]))
     return Data(data, blocks, history_of(lake, info.end), table, vectors, positives, kept, chances)
@@ -202,6 +213,13 @@ class Runs:
     folder: Path
     data: Data
     recipe: TransActRecipe
+    surface: str | None = None
+    """Whose test rows are measured; None: all."""
+
+    @cached_property
+    def shown(self) -> tuple[Data, Bools]:
+        """What is measured, and which of the test rows it is, bool (n,)."""
+        return self.data.on(self.surface)
 
     def network(self, variant: Variant, seed: int) -> Run:
         def made() -> tuple[Floats, Floats]:
@@ -246,7 +264,8 @@ class Runs:
             np.savez(file, validation=validation, test=test)
             print(f"{name}, seed {seed}: {time.process_time() - started:.0f} CPU s", flush=True)
         found = np.load(file)
-        return self.data.run(found["validation"], found["test"], name)
+        shown, rows = self.shown
+        return shown.run(found["validation"], found["test"][rows], name)
 
 
 def _of(block: Block, chosen: Bools) -> Block:
@@ -254,14 +273,12 @@ def _of(block: Block, chosen: Bools) -> Block:
     return Block(**{f.name: getattr(block, f.name)[chosen] for f in fields(block)})
 
 
-def _long_term(lake: Lake, pins: PinTable, split: TimeSplit) -> UserVectors:
-    """PinnerFormer's vectors as of the first row of each part, by a network that knew what was before all."""
-    cut = split.train.start
+def long_term(lake: Lake, pins: PinTable, cut: datetime, nights: Sequence[datetime]) -> UserVectors:
+    """PinnerFormer's vectors as of each of `nights`, by a network that knew what was before `cut`."""
     config = PinnerFormerConfig(dim=USER_DIM, hidden=64, layers=2, heads=2, length=64)
     settings = PinnerFormerTraining(epochs=8, learning_rate=3e-3, sampling=Sampling())
     lines = read_timelines(lake, pins.ids, cut, rules_of(lake, cut))
     network = train_pinnerformer(config, lines, pins.content, settings).network
-    nights = (cut, split.validation.start, split.test.start)
     made = [user_vectors(network, lake, pins.ids, pins.content, night) for night in nights]
     ids = np.concatenate([part.users for part in made])
     times = np.repeat([int(night.timestamp() * 1000) for night in nights], [len(part) for part in made])

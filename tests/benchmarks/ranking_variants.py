@@ -20,6 +20,7 @@ TRANSACT_DRAWN = "transact, attention drawn"
 NO_TYPES, NO_POSITION = "transact, no action types", "transact, no position"
 EVERYTHING = "transact, all features"
 LONG_TERM, BOTH = "pinnerformer alone", "transact + pinnerformer"
+AS_PUBLISHED, MASKED = "transact, 100 actions, K 10, two layers", "transact, newest hours hidden (24 h)"
 NEXT, LIFELONG = "transact, next-action loss", "transact v2, lifelong"
 
 
@@ -73,6 +74,8 @@ def variants(positives: tuple[int, ...], recipe: TransActRecipe) -> dict[str, Va
         Variant(EVERYTHING, everything=True),
         Variant(LONG_TERM, {"fusion": Fusion.NONE}, long_term=True),
         Variant(BOTH, long_term=True),
+        Variant(AS_PUBLISHED, {"length": 100, "k": 10, "layers": 2}),
+        Variant(MASKED, {"mask_hours": 24.0}),
         Variant(NEXT, {"causal": True}, {"next_action": next_action}),
         Variant(LIFELONG, v2, {"next_action": next_action, "lifelong": lifelong}),
     ]
@@ -91,6 +94,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "multi-task": (EVERYTHING,),
     "long and short term": (NO_SEQUENCE, LONG_TERM, TRANSACT, BOTH),
     "position": (TRANSACT, NO_POSITION),
+    "sequence": (TRANSACT, AS_PUBLISHED, MASKED),
     "output": (TRANSACT, *OUTPUTS),
     "v2": (TRANSACT, NEXT, LIFELONG),
 }

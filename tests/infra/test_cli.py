@@ -17,8 +17,8 @@ HEAVY = (
     *("great_expectations", "duckdb", "sklearn", "xgboost", "faiss", "numba"),
 )
 COMMANDS = {
-    "": "ingest train tune release promote rollback history diff gc evaluate calibration replay forget up down"
-    " status demo datasets events",
+    "": "ingest train retrain tune release promote rollback history diff gc evaluate calibration replay forget"
+    " up down status demo datasets events",
     "datasets": "world complete-journey",
     "events": "replay compact",
 }

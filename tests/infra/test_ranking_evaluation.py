@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.infra.test_evaluation import run
 from tests.training.evaluation.planted_rows import planted
+from tests.training.test_registry import log_of
+from training.registry import Registry
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,20 @@ def test_fewer_rows_are_the_newest(home: Path, tmp_path: Path):
     assert run(home, "--task", "ranking", *options).exit_code == 0
     facts = json.loads((tmp_path / "few.json").read_text())["facts"]
     assert facts["training rows"] == 640 and facts["train"].startswith("2026-03-02")
+
+
+def test_the_table_goes_into_the_card_of_the_newest_transact(
+    tmp_path: Path, give_registry: Callable[[Path], Registry]
+):
+    planted(tmp_path / "training_sets" / "pinnability", days=3, requests=40)
+    registry = give_registry(tmp_path)
+    version = registry.log_model_version(log_of(tmp_path / "log", name="transact"))
+    result = run(tmp_path, "--task", "ranking", "--models", "pinnability_logistic", "--card")
+    assert result.exit_code == 0, result.output
+    assert f"the table is in the card of transact@{version}" in result.output
+    card = registry.version("transact", version).description
+    assert "Known limits." in card and "## Against other rankers" in card
+    assert "pinnability_logistic" in card and "HIT@3" in card
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ FIRST_ID = 1 << 40
 IMPRESSION_SCHEMA = pa.schema(
     [f for f in IMPRESSIONS.schema if f.name not in ("stage", "source_topic", PREDICTED, QUERY)]
 )
-_PAGE_MS = 1_500
+PAGE_MS = 1_500
 """From a closeup to its related pins."""
 _BID_SPREAD = 0.5
 
@@ -125,7 +125,7 @@ class Advertiser:
             return
         visit = opened.column("request_id").to_numpy()[chosen] - first_request
         anchor = opened.column("pin_id").to_numpy()[chosen] - 1
-        at_ms = opened.column("timestamp").cast(pa.int64()).to_numpy()[chosen] // 1000 + _PAGE_MS
+        at_ms = opened.column("timestamp").cast(pa.int64()).to_numpy()[chosen] // 1000 + PAGE_MS
         pages = Visits(
             who=visits.who[visit],
             at_ms=at_ms,

@@ -54,7 +54,7 @@ from training.pipelines import searchsage as searchsage_pipeline
 from training.pipelines import transact as transact_pipeline
 from training.pipelines.ads import build_ads_set, train_ads
 from training.pipelines.clock import run_interval
-from training.pipelines.content import load_catalogue, train_content
+from training.pipelines.content import content_part, load_catalogue, train_content
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.interests import train_conditional, train_dcm
 from training.pipelines.lexical import NoWords, train_lexical
@@ -204,7 +204,7 @@ class _Run:
         name = content_pipeline.MODEL
         if not self._may(name):
             return None
-        part = train_content(self.ctx, force=self._forced(name))
+        part = self._content_part()
         pins = load_catalogue(self.ctx, part)
         if not pins.vectors.any():
             self._skip(name, "no pin has a title, description, topic, link domain or embedding")
@@ -214,6 +214,15 @@ class _Run:
         if name in self.wanted:
             self.collections.append(publisher.vectors(part, self._forced(name)))
         return pins
+
+    def _content_part(self) -> Part:
+        """The content space: made anew where what it is made of changed, but for a warm start that does not ask
+        for it, which goes on in the space there is."""
+        name, registry = content_pipeline.MODEL, Registry(self.ctx.mlflow_uri, self.ctx.mlflow_artifacts)
+        version = registry.trained(name) if self.ctx.warm_start and name not in self.wanted else None
+        if version is not None:
+            return content_part(registry, version)
+        return train_content(self.ctx, force=self._forced(name))
 
     def _lexical(self) -> None:
         name = lexical_pipeline.MODEL

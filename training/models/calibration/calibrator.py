@@ -18,7 +18,7 @@ FILE = "calibration.json"
 
 
 class CalibrationMismatch(ValueError):
-    """A calibrator was fitted for another ranker, other sampling, other heads or other features."""
+    """A calibrator was fitted for another version of a ranker, other heads or other features."""
 
 
 class HeadCalibration(BaseModel):
@@ -87,8 +87,8 @@ class Calibrator(BaseModel):
     def check(self, ranker: str, heads: Sequence[str]) -> None:
         """Raise CalibrationMismatch unless this was fitted for `ranker` and its `heads`.
 
-        A calibrator outlives neither its ranker nor the sampling: both are refitted together, or the
-        probabilities mean nothing.
+        A calibrator does not outlive its ranker: other weights, or rows sampled otherwise, are another version,
+        which is calibrated anew.
         """
         if ranker != self.ranker:
             raise CalibrationMismatch(f"the calibrator is for {self.ranker}, not {ranker}; fit it again")
