@@ -209,7 +209,7 @@ def open_homefeed(
 def open_front(settings: Settings, loop: asyncio.AbstractEventLoop) -> FrontParts:
     home = settings.home
     own = home / "front"
-    own.mkdir()
+    own.mkdir(exist_ok=True)  # a front that was killed comes again
     stack = fakes.planted_stack(own)
     logs = open_streams(settings)
     makers = Makers(

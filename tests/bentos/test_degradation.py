@@ -24,6 +24,7 @@ from bentos.networks import Learned
 from bentos.pool import Pool
 from bentos.popular_stage import OrPopular
 from bentos.ranking_stages import Rank
+from bentos.release import ServingRelease
 from bentos.stages import Keep, LightRank, ReadPins, ReadUser, ReadVectors, Retrieve
 from feature_repo.vectors.index import Fetched, Hits
 from tests.bentos.conftest import run, warmed
@@ -121,8 +122,7 @@ class Site:
             "cards": Fault(features.cards, lambda ids: {}),
             "milvus": Fault(index.search, _wrong_hits),
             "vectors": Fault(index.fetch, _nan_vectors),
-            "light": Fault(light_scores.score, lambda feed: np.full(len(feed.candidates), np.nan)),
-            **{role.value: Fault(release.index_of(role).search, _wrong_hits) for role in Learned},  # type: ignore[union-attr]
+            **self._learned(release),
             "pixie": Fault(release.walker.now, lambda: None),  # type: ignore[union-attr]
             "ranker": Fault(ranker.score_heads, lambda *_: np.full((1, 1), np.nan, np.float32)),
         }
@@ -130,18 +130,20 @@ class Site:
             setattr(features, read, self.faults[read])
         object.__setattr__(index, "search", self.faults["milvus"])
         object.__setattr__(index, "fetch", self.faults["vectors"])
-        for role in Learned:
-            object.__setattr__(release.index_of(role), "search", self.faults[role.value])
-        light_scores.score = self.faults["light"]
         object.__setattr__(release.walker, "now", self.faults["pixie"])
         object.__setattr__(ranker, "score_heads", self.faults["ranker"])
         last_good = LastGoodUsers(clock=self.clock)
         engines = Engines(self.pool, LocalRetrieval(self.pool), LocalRanking(self.pool), last_good)
         self.service = replace(stack.service, engines=engines)
 
-    def close(self) -> None:
-        light_scores.score = self.faults["light"].target
-        self.pool.close()
+    @staticmethod
+    def _learned(release: ServingRelease) -> dict[str, Fault]:
+        """Faults before the index of each learned source, where the release has them."""
+        indexes = {role.value: index for role in Learned if (index := release.index_of(role)) is not None}
+        faults = {name: Fault(index.search, _wrong_hits) for name, index in indexes.items()}
+        for name, index in indexes.items():
+            object.__setattr__(index, "search", faults[name])
+        return faults
 
     def feed(self, user: int = COOK) -> FeedAnswer:
         return run(self.service.homefeed(FeedRequest(user_id=user, limit=10)))
@@ -187,7 +189,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = warmed(planted_stack(tmp_path_factory.mktemp("degraded"), learned=True))
+    stack = warmed(planted_stack(tmp_path_factory.mktemp("degraded")))
     yield stack
     stack.close()
 
@@ -196,7 +198,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def whole(planted: Stack) -> Iterator[Site]:
     made = Site(planted)
     yield made
-    made.close()
+    made.pool.close()
 
 
 @pytest.fixture
@@ -206,18 +208,14 @@ def site(whole: Site) -> Iterator[Site]:
     whole.heals()
 
 
-LEARNED = [role.value for role in Learned]
-
 NAMES = {
     "user": {"user"},
-    "pins": {"pins", "popular_by_topic", "rank", "light"},
+    "pins": {"pins", "popular_by_topic", "rank"},
+    "vectors": {"vectors", "pinnersage", "rank"},
     "popular": {"popular_by_topic", "followed_topics"},
     "boards": {"followed_boards"},
     "cards": {"cards"},
     "milvus": {"pinnersage"},
-    "vectors": {"vectors", "pinnersage", "rank", "light", *LEARNED},
-    "light": {"light"},
-    **{name: {name} for name in LEARNED},
     "pixie": {"pixie"},
     "ranker": {"rank"},
 }
@@ -230,21 +228,15 @@ SLOW = ("deadline", "breaker open")
 """What a busy machine may cost any part."""
 
 
-@pytest.mark.parametrize("kind", ["raising", "hanging", "garbage"])
-@pytest.mark.parametrize("broken", list(NAMES))
-def test_a_feed_through_every_single_fault(
-    site: Site, hurry: Callable[[], None], broken: str, kind: str
-) -> None:
-    if kind == "hanging":
-        hurry()
-    fault = site.faults[broken]
-    fault.breaks(kind)
+def served_through(site: Site, broken: str, kind: str, names: set[str]) -> None:
+    """Break it; feeds hold pins and name no more than `names`; it heals."""
+    site.faults[broken].breaks(kind)
     answers = [site.feed(ASKING.get(broken, COOK)) for _ in range(4)]
     for answer in answers:
         assert len(answer.pins) == 10, f"{broken} {kind}: {answer.missing}"
         named = {part.partition(":")[0] for part in answer.missing}
         late = {part.partition(":")[0] for part in answer.missing if part.endswith(SLOW)}
-        assert named & NAMES[broken] and named - late <= NAMES[broken], answer.missing
+        assert named & names and named - late <= names, answer.missing
     if kind != "garbage":
         assert any("breaker open" in part for part in answers[-1].missing), "nobody waits for it any more"
     assert sum(site.pool.hanging().values()) <= (8 if kind == "hanging" else 0)
@@ -253,6 +245,35 @@ def test_a_feed_through_every_single_fault(
         assert len(site.related().pins) == 10
     answer = site.heals()
     assert answer.missing == [] and len(answer.pins) == 10
+
+
+@pytest.mark.parametrize("kind", ["raising", "hanging", "garbage"])
+@pytest.mark.parametrize("broken", list(NAMES))
+def test_a_feed_through_every_single_fault(
+    site: Site, hurry: Callable[[], None], broken: str, kind: str
+) -> None:
+    if kind == "hanging":
+        hurry()
+    served_through(site, broken, kind, NAMES[broken])
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """With the learned sources, and light ranking by the two-tower."""
+    stack = warmed(planted_stack(tmp_path_factory.mktemp("learned"), learned=True))
+    made = Site(stack)
+    made.faults["light"] = Fault(light_scores.score, lambda feed: np.full(len(feed.candidates), np.nan))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(light_scores, "score", made.faults["light"])
+        yield made
+    made.pool.close()
+    stack.close()
+
+
+@pytest.mark.parametrize("kind", ["raising", "garbage"])
+@pytest.mark.parametrize("broken", ["light", *Learned])
+def test_a_feed_through_every_learned_part(learned: Site, broken: str, kind: str) -> None:
+    served_through(learned, broken, kind, {broken})
 
 
 def test_without_what_is_popular_a_stranger_gets_what_was(site: Site, planted: Stack) -> None:

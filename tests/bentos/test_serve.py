@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from bentos.event_log import read
+from tests.bentos.clients import Clients, kept_once, processes_of
 from tests.bentos.fakes import COOK, GARDENER, pin_of, topic_of
 from tests.bentos.servers import Server, bentoml, serving
 
@@ -101,116 +98,23 @@ def test_metrics_of_the_funnel(server: Server) -> None:
     assert 'stage="retrieve"' in text and "corkboard_answer_seconds_count" in text
 
 
-def processes_of(server: Server, *services: str) -> list[psutil.Process]:
-    """The processes that run these services."""
-    found = []
-    for process in psutil.Process(server.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            command = process.cmdline()
-            if "--service-name" in command and command[command.index("--service-name") + 1] in services:
-                found.append(process)
-    return found
-
-
-class Clients:
-    """Ask for feeds and send events without pause; an event is sent until it is acknowledged."""
-
-    def __init__(self, server: Server, first_event: int) -> None:
-        self.server, self.events = server, itertools.count(first_event)
-        self.feeds: list[tuple[int, list[str]]] = []
-        self.refused: set[tuple[int, str]] = set()
-        self.promised: list[int] = []
-        self.over = threading.Event()
-
-    def ask(self) -> None:
-        while not self.over.is_set():
-            status, answer = self.server.post("/homefeed", {"user_id": COOK, "limit": 10})
-            self.feeds.append((status, answer.get("missing", [answer])))
-
-    def send(self) -> None:
-        event_id = next(self.events)
-        while not self.over.is_set():
-            event = {"user_id": GARDENER, "pin_id": 9, "action": "save", "event_id": event_id}
-            status, answer = self.server.post("/events", {"events": [event]})
-            if status == 200:
-                self.promised.append(event_id)
-                event_id = next(self.events)
-            else:
-                self.refused.add((status, answer["error"]["name"]))
-
-    def __enter__(self) -> Clients:
-        self.pool = ThreadPoolExecutor(2)
-        self.running = [self.pool.submit(self.ask), self.pool.submit(self.send)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        for client in self.running:
-            client.result()
-        self.pool.shutdown()
-
-    def kill(self, *services: str) -> None:
-        """kill -9 in the middle of both; returns once feeds are whole again and events are kept."""
-        self.keeps_events()
-        doomed = processes_of(self.server, *services)
-        assert len(doomed) == len(services)
-        for process in doomed:
-            process.kill()
-        psutil.wait_procs(doomed, 10)
-        self.wait_for(lambda: len(processes_of(self.server, *services)) == len(services))
-        self.is_whole()
-        self.keeps_events()
-
-    def stall(self, *services: str) -> None:
-        """The processes stand still until an answer goes without them, and go on until one is whole."""
-        stalled = processes_of(self.server, *services)
-        for process in stalled:
-            process.suspend()
-        before = len(self.feeds)
-        try:
-            self.wait_for(lambda: any("deadline" in str(missing) for _, missing in self.feeds[before:]))
-        finally:
-            for process in stalled:
-                process.resume()
-        self.is_whole()
-
-    def is_whole(self) -> None:
-        before = len(self.feeds)
-        self.wait_for(lambda: (200, []) in self.feeds[before:])
-
-    def keeps_events(self) -> None:
-        after = len(self.promised) + 3
-        self.wait_for(lambda: len(self.promised) >= after)
-
-    def wait_for(self, condition: Callable[[], Any], patience_s: float = 240) -> None:
-        """Until it is true; a client that raised raises here."""
-        end = time.monotonic() + patience_s
-        while not condition():
-            for client in self.running:
-                if client.done():
-                    client.result()
-            assert time.monotonic() < end, (self.feeds[-1], self.refused, self.promised[-1])
-            time.sleep(0.05)
-
-
-def kept_once(server: Server, promised: list[int]) -> bool:
-    """Whether every acknowledged event is in the log, and none is there twice."""
-    logged = [record.event_id for record in read(server.home / "events", "actions")]
-    return set(promised) <= set(logged) and len(logged) == len(set(logged))
-
-
 def test_slow_and_killed_services_cost_what_they_bring_and_come_back(server: Server) -> None:
-    """Retrieval and ranking stand still; then both and events are killed."""
+    """Retrieval and ranking stand still; then both and events are killed, and then the home feed."""
     behind = ("Retrieval", "Ranking", "Events")
     if not processes_of(server, *behind):
         pytest.skip("the services behind are in the home feed's process")
     with Clients(server, 10_000) as clients:
         clients.stall("Retrieval", "Ranking")
         clients.kill(*behind)
-    assert {status for status, _ in clients.feeds} == {200}, "a feed all the while"
-    named = {part.partition(":")[0] for _, missing in clients.feeds for part in missing}
-    assert {"retrieval"} <= named, "and it says what it went without"
-    assert clients.refused <= {(503, "LogUnavailable"), (503, "NoRelease")}, "with a name that says: again"
+        assert {status for status, _ in clients.feeds} == {200}, "a feed all the while"
+        served = [answer for _, answer in clients.feeds]
+        assert {len(answer["pins"]) for answer in served} == {10}, "with all its pins"
+        popular = [answer for answer in served if answer["fallback"]]
+        assert popular and all("retrieval" in str(answer["missing"]) for answer in popular), "and says so"
+        clients.kill("Homefeed")
+    assert {status for status, _ in clients.feeds} <= {200, 0, 503}
+    names = {(503, "LogUnavailable"), (503, "NoRelease"), (0, "NoLine")}
+    assert clients.refused <= names, "with a name that says: again"
     assert kept_once(server, clients.promised)
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.bentos import fakes
+from tests.bentos.clients import Clients, kept_once
 from tests.bentos.servers import Server, bentoml, serving
 from tests.bentos.swapping_service import BY_VECTORS, CHAMPION, mixed
 from tests.bentos.swaps import swap_under_load
@@ -83,6 +84,23 @@ def asking(server: Server, seen: set[int]) -> Callable[[int], str | None]:
     return ask
 
 
+def killed_in_front_of_makers(server: Server, service: psutil.Process) -> None:
+    """kill -9 of the process that hears clients: its makers end with it, and another answers as it did."""
+    makers = service.children(recursive=True)
+    with Clients(server, 10_000) as clients:
+        clients.keeps_events()
+        before = len(clients.missing)
+        service.kill()
+        assert psutil.wait_procs(makers, 30)[1] == [], "makers end with their service, however it ends"
+        clients.wait_for(lambda: len(clients.missing) > before + 10)
+        clients.keeps_events()
+    answers = [answer for status, answer in clients.feeds if status == 200]
+    assert [wrong for answer in answers if (wrong := mixed(answer, is_ranked=True))] == []
+    assert {len(answer["pins"]) for answer in answers} == {10}
+    assert {status for status, _ in clients.feeds} <= {200, 0, 503}
+    assert kept_once(server, clients.promised)
+
+
 @pytest.mark.parametrize("profile", MOVES)
 def test_swaps_under_load(tmp_path: Path, profile: str) -> None:
     """Also where retrieval and ranking are processes of their own, which see each move later, and where makers
@@ -105,9 +123,7 @@ def test_swaps_under_load(tmp_path: Path, profile: str) -> None:
         print(f"\n{report}")
         until_held(home, set(versions[-2:]), alone=profile != "makers")  # the one before stays in memory
         if profile == "makers":
-            makers = service.children(recursive=True)
-            service.kill()
-            assert psutil.wait_procs(makers, 30)[1] == [], "makers end with their service, however it ends"
+            killed_in_front_of_makers(server, service)
     assert report.errors == () and report.mixed == ()
     assert seen == {1, *versions}
     assert len(versions) < MOVES["composed"] or report.rss_growth_mb < FLAT_MB
