@@ -20,8 +20,9 @@ from training.registry import Registry, git_commit
 from training.release import load_manifest
 from training.release_comparison import compare
 from training.release_parts import registry_of
+from validation.gate_bounds import GateBounds
 from validation.gate_results import GateFailed, GateResult
-from validation.gates import GateBounds, run_gates
+from validation.gates import run_gates
 from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, ReleaseManifest
 
 

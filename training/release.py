@@ -192,6 +192,7 @@ def _metrics(bench: Bench, parts: Mapping[str, Part], checks: Sequence[Collectio
     if SEARCHSAGE in parts:
         own = parts[SEARCHSAGE].metrics
         out |= {name: value for name, value in own.items() if name.startswith(f"{SEARCHSAGE}/")}
+        out[f"{SEARCHSAGE}/chance_at_10"] = own.get("chance/recall_at_10", math.nan)
     content = parts[CONTENT].metrics if CONTENT in parts else {}
     expected = content.get("pins", math.nan) * content.get("content_coverage", math.nan)
     for check in checks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy.special import ndtri
 
 from feature_repo.vectors.rows import PinRows
 from training import index
@@ -17,7 +19,7 @@ from training.data.splits import DAY, Interval, midnight
 from training.data.training_set import Block, TrainingSet
 from training.evaluation.histories import Histories
 from training.evaluation.measured import Measured, measure_baselines
-from training.evaluation.paired import paired
+from training.evaluation.paired import TAIL, paired
 from training.evaluation.retrieval import EVALUATED_USERS, NothingHeldOut, hold_out_last
 from training.evaluation.served import AtCut
 from training.models.calibration import Calibrator
@@ -63,7 +65,15 @@ from validation.gate_results import Comparison, Paired
 from validation.gates import RETRIEVERS
 from validation.lake import Lake
 from validation.manifest import ADS, Part, ReleaseManifest, Space
+from validation.surface_gates import CLICKS
 from validation.tables import TIMESTAMP
+
+REGISTERED = {
+    f"{SEARCHSAGE}/recall_at_10": f"{SEARCHSAGE}/queries",
+    f"{SEARCHSAGE}/judged_ndcg_at_10": f"{SEARCHSAGE}/judged_queries",
+    CLICKS: f"{ADS}/positives/click/all",
+}
+"""Metrics that are compared as two manifests hold them, and the metric of each that counts its sample."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,8 @@ def compare(
     """Both releases on the same users and the same rows of today's lake, pair by pair.
 
     What cannot be compared (a collection dropped, rows that differ) is named with the reason, and a gate will
-    fail on it. A part that the champion does not have needs no comparison.
+    fail on it. A part that the champion does not have needs no comparison. Search by meaning and ads are
+    compared by the metrics that both manifests hold, where those are of one evaluation.
     """
     bench = Bench.of(ctx, [*candidate.parts.values(), *champion.parts.values()])
     pairs: list[Paired] = []
@@ -220,9 +231,35 @@ def compare(
             pairs += _compared(bench, role, candidate.parts[role], champion.parts[role])
         except (ReleaseError, LookupError, index.VectorIndexError) as error:
             missing[role] = str(error)
+    beside, unlike = registered(candidate, champion)
     return Comparison(
-        champion=champion_version, evaluation=bench.evaluation, metrics=tuple(pairs), missing=missing
+        champion=champion_version,
+        evaluation=bench.evaluation,
+        metrics=(*pairs, *beside),
+        missing=missing,
+        unlike=unlike,
     )
+
+
+def registered(candidate: ReleaseManifest, champion: ReleaseManifest) -> tuple[list[Paired], dict[str, str]]:
+    """What both manifests say of search by meaning and of clicks on ads; and what of it is of two evaluations,
+    with the reason.
+
+    Manifests keep means alone, so the interval is one that holds for any two means of n values in [0, 1].
+    """
+    ours, theirs, pairs = candidate.metrics, champion.metrics, []
+    for name, sample in REGISTERED.items():
+        if all(name in metrics and sample in metrics for metrics in (ours, theirs)):
+            n, gain = int(min(ours[sample], theirs[sample])), ours[name] - theirs[name]
+            reach = float(ndtri(1 - TAIL)) * math.sqrt(2 * 0.25 / max(n, 1))
+            low, high = gain - reach, gain + reach
+            pairs.append(
+                Paired(metric=name, candidate=ours[name], champion=theirs[name], low=low, high=high, n=n)
+            )
+    if candidate.evaluation == champion.evaluation:
+        return pairs, {}
+    why = "the champion was measured on another evaluation; release it again to compare"
+    return [], {pair.metric: why for pair in pairs}
 
 
 def _compared(bench: Bench, role: str, candidate: Part, champion: Part) -> list[Paired]:

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from training.models.interactions import INTERACTION_FEATURES
 from training.models.light_ranking import SHORTLIST
 from training.models.ranker import Candidates, Ranker, Request, load_ranker
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER
-from training.release_parts import LEXICAL, LIGHT, RANKER, SEARCHSAGE
-from validation.manifest import Part
+from training.release_parts import LEXICAL, LIGHT, PIXIE, RANKER, SEARCHSAGE
+from validation.manifest import ADS, Part
 
 Floats = NDArray[np.float32]
 Run = Callable[[], object]
@@ -26,8 +28,8 @@ Run = Callable[[], object]
 ACTIONS, CANDIDATES = 100, SHORTLIST
 """Actions of the user, as many as the online sequence holds, and candidates ranked."""
 
-FETCHED = 2000
-"""Candidates that are ordered before these are chosen."""
+FETCHED, PRICED, WALKED = 2000, 100, 600
+"""Candidates that are ordered before these are chosen, ads that are priced, pins that a walk brings."""
 
 TYPED, MISTYPED, FOUND = 8, 8, 300
 """Words of a query, as many again that are mistyped, and pins found by them."""
@@ -38,8 +40,8 @@ _RUNS = 9
 
 
 def latency_metrics(parts: Mapping[str, Part], files: Callable[[Part], Path]) -> dict[str, float]:
-    """`latency/<role>_cpu_ms` of every part that works in the request but the walks: median of `latency/runs`
-    runs, one thread."""
+    """`latency/<role>_cpu_ms` of every part that works in the request: median of `latency/runs` runs, one
+    thread."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -133,6 +135,16 @@ def _two_tower(files: Path) -> Run:
     return lambda: user_vectors(network, seen)
 
 
+def _pixie(files: Path) -> Run:
+    from training.models.pixie import Pixie, Query, ReleasedPixie
+
+    released, seeds = ReleasedPixie.load(files), count()
+    graph = released.graph
+    last = np.linspace(0, graph.pins - 1, min(ACTIONS, graph.pins)).astype(np.int32)
+    pixie, query = Pixie(graph, released.settings.walk), Query.of(graph.ids_of(last))
+    return lambda: pixie.recommend(query, WALKED, seed=next(seeds))
+
+
 def _light(files: Path) -> Run:
     from training.models.light_ranking import LightRanker
 
@@ -158,6 +170,28 @@ def _lexical(files: Path) -> Run:
     return lambda: index.search(f"{query} {next(number)}", FOUND)  # no query is one it remembers
 
 
+def _ads(files: Path) -> Run:
+    from training.models.ads.model import AdsModel
+    from training.models.ads.rows import assemble
+
+    model, rng = AdsModel.load(files), np.random.default_rng(0)
+    dim, names = model.network.seen.vector_dim, [*model.network.config.sources, "another"]
+    topics, sources = np.ones((PRICED, 1), np.int64), np.resize(np.array(names), PRICED)
+    rows = assemble(
+        user_scalars=rng.random(len(USER_SCALARS), np.float32),
+        pin_scalars=rng.random((PRICED, len(PIN_SCALARS)), np.float32),
+        interactions=rng.random((PRICED, len(INTERACTION_FEATURES)), np.float32),
+        sources=sources,
+        user_ids=np.ones(PRICED, np.int64),
+        pin_ids=np.arange(1, PRICED + 1),
+        pin_topics=topics,
+        anchor_topics=topics,
+        pin_vectors=_unit(rng, PRICED, dim),
+        anchor_vectors=_unit(rng, PRICED, dim),
+    )
+    return lambda: model.score(rows, sources)
+
+
 def _history(dim: int, length: int):  # type: ignore[no-untyped-def]  # training.models.interests.Histories
     from training.models.interests import history
 
@@ -180,4 +214,6 @@ _RUNNERS: dict[str, Callable[[Path], Run]] = {
     LIGHT: _light,
     SEARCHSAGE: _searchsage,
     LEXICAL: _lexical,
+    PIXIE: _pixie,
+    ADS: _ads,
 }

@@ -47,6 +47,8 @@ class Inspection:
     """By table, rows that are about to enter, with the columns of `frame`."""
     flows: Mapping[str, Flow] = field(default_factory=dict)
     action_mix: Mapping[str, float] = field(default_factory=dict)
+    mix_stops: bool = False
+    """Whether a mix of actions far from `action_mix` is critical, beside being reported."""
     """Share of each action in the lake's last days; empty where it has none."""
 
 

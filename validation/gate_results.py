@@ -34,7 +34,9 @@ class Comparison(Frozen):
     evaluation: str
     metrics: tuple[Paired, ...] = ()
     missing: dict[str, str] = Field(default_factory=dict)
-    """Metrics that could not be compared, with the reason."""
+    """Metrics that could not be compared, with the reason; a gate fails on each."""
+    unlike: dict[str, str] = Field(default_factory=dict)
+    """Metrics that were measured on other questions than the champion's, with the reason; none decides."""
 
 
 class GateResult(Frozen):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from pydantic import Field
 from scipy.special import ndtri, pdtr
 
+from validation.gate_bounds import GateBounds
 from validation.gate_results import (
     Comparison,
     GateResult,
@@ -24,7 +24,8 @@ from validation.gate_results import (
     result_of,
     undecided,
 )
-from validation.manifest import Frozen, ReleaseManifest
+from validation.manifest import ReleaseManifest
+from validation.surface_gates import ads_floors, search_floors
 
 SLICES = ("new_users", "tail_topics")
 
@@ -34,62 +35,11 @@ SURFACES = "surfaces"
 RETRIEVERS = ("pinnersage", "pinnerformer", "dcm", "conditional", "two_tower", "pixie")
 """Roles of the parts that bring candidates by what a user did or follows, in funnel order."""
 
-COMPUTED = ("pinnerformer", "dcm", "conditional", "two_tower", "light", "searchsage", "lexical")
+COMPUTED = (
+    *("pinnerformer", "dcm", "conditional", "two_tower", "pixie"),
+    *("light", "searchsage", "lexical", "ads"),
+)
 """Roles beside the ranker's whose work is done in the request."""
-
-
-class GateBounds(Frozen):
-    """Every bound a release is held to. Defaults suit a data set of any size; set your own per product."""
-
-    min_sample: int = Field(30, ge=1)
-    """Fewer users (or rows) than this decide nothing: the gate says so and does not stop the release."""
-    surprise: float = Field(0.01, gt=0, lt=1)
-    """A recall below its bound fails where, at the bound, so few finds come by chance less often than this."""
-
-    min_recall_over_chance: float = Field(1.5, ge=0)
-    """Retrieval recall@100 over that of 100 pins drawn blindly from the catalogue."""
-    min_slice_recall_over_chance: float = Field(1.0, ge=0)
-    """The same for new users and tail topics."""
-    min_ranker_auc: float = Field(0.55, ge=0, le=1)
-    min_slice_ranker_auc: float = Field(0.5, ge=0, le=1)
-    """The same for new users and for each surface, where they have positives enough."""
-    max_normalized_entropy: float = Field(1.0, gt=0)
-    """Ranker log loss over that of always predicting the base rate."""
-    max_calibration_error: float = Field(0.05, gt=0)
-    """Expected calibration error of the ranker, in probability."""
-    max_head_calibration_error: float = Field(0.02, gt=0)
-    """The same of each of its heads."""
-    max_total_calibration_error: float = Field(0.25, gt=0)
-    """Sum of a head's probabilities over its positives, less 1, either way."""
-    min_head_positives: int = Field(1000, ge=1)
-    """A head with fewer decides nothing by its calibration."""
-
-    max_drift: float = Field(2.5, gt=0)
-    """Population stability index of a ranker's feature between its training rows and the newest days.
-
-    Counters over 30 days reach 1.6 while data is younger than that; a feature that broke (a third of it
-    missing, another unit) is beyond 2.5."""
-    min_drift_rows: int = Field(1000, ge=1)
-
-    margin: float = Field(0.1, ge=0)
-    """How much worse than the champion a release may measure, as a share of the champion's value."""
-    slice_margin: float = Field(0.2, ge=0)
-
-    min_index_recall: float = Field(0.9, ge=0, le=1)
-    min_filtered_recall: float = Field(0.9, ge=0, le=1)
-    min_filtered_fill: float = Field(0.99, ge=0, le=1)
-    min_coverage: float = Field(0.999, ge=0, le=1)
-    """Share of the catalogue's pins with content that the collection holds."""
-    max_collection_bytes: float = Field(16e9, gt=0)
-    """Raw vector bytes of one collection, rows x dimension x 4."""
-    max_model_bytes: float = Field(2e9, gt=0)
-    """Weights and configuration of one model version."""
-
-    max_ranker_cpu_ms: float = Field(200.0, gt=0)
-    """CPU of ranking 500 candidates of a user with a full history, on the machine that releases."""
-    max_network_cpu_ms: float = Field(100.0, gt=0)
-    """CPU of one learned retriever reading such a user, of the light ranker scoring 2,000 candidates, of
-    encoding a query as long as one is read, of reading and finding the words of one."""
 
 
 Gate = Callable[[ReleaseManifest, Comparison | None, GateBounds], Iterator[GateResult]]
@@ -113,8 +63,10 @@ def recall_floors(role: str, metrics: Metrics, bounds: GateBounds) -> Iterator[G
     floor = min(bounds.min_recall_over_chance * chance, (1 + chance) / 2)
     yield _recall_floor(metrics, role, "", floor, bounds)
     for part in SLICES:
-        if f"{role}/users/{part}" in metrics:
-            yield _recall_floor(metrics, role, f"/{part}", bounds.min_slice_recall_over_chance * chance, bounds)
+        bound = bounds.min_slice_recall_over_chance * chance
+        result = _recall_floor(metrics, role, f"/{part}", bound, bounds)
+        nobody = f"{role}/users/{part}" not in metrics
+        yield undecided(result, "no user is known to be in the slice") if nobody else result
 
 
 def _recall_floor(metrics: Metrics, role: str, part: str, bound: float, bounds: GateBounds) -> GateResult:
@@ -314,7 +266,11 @@ def non_inferiority_of(comparison: Comparison, bounds: GateBounds | None = None)
         )
         for name, why in comparison.missing.items()
     ]
-    return (*missing, *(_compared(pair, comparison.champion, held) for pair in comparison.metrics))
+    unlike = [
+        undecided(result_of(f"champion/{name}", None, math.nan, None, above=True), why)
+        for name, why in comparison.unlike.items()
+    ]
+    return (*missing, *unlike, *(_compared(pair, comparison.champion, held) for pair in comparison.metrics))
 
 
 GATES: tuple[Gate, ...] = (
@@ -323,6 +279,8 @@ GATES: tuple[Gate, ...] = (
     head_calibration,
     feature_drift,
     light_floor,
+    search_floors,
+    ads_floors,
     index_health,
     size,
     latency,

@@ -77,6 +77,9 @@ def ingest(
 ) -> IngestReport:
     """Brings the tables of `source` into `lake`; again with new rows adds just those.
 
+    Killed at any step it leaves a lake that can be read, each file of it whole, as before or as after; run
+    again on the same source, it leaves what an undisturbed run would have left.
+
     Parameters
     ----------
     source: folder of `<table>.parquet` files or `<table>/` folders, with an optional `contract.yaml`.

@@ -52,7 +52,7 @@ def check_lake(lake: Lake, start: datetime, end: datetime) -> DataChecks:
     expectations = list(outcome.expectations)
     if before and recent.num_rows:
         of_late = {ACTIONS.name: frame(recent, contract.vocabulary, known)}
-        again = run(Inspection(of_late, action_mix=before), contract, end, None).expectations
+        again = run(Inspection(of_late, action_mix=before, mix_stops=True), contract, end, None).expectations
         expectations += [e for e in again if "divergence" in e.expectation]
     return DataChecks(
         expectations=len(expectations),

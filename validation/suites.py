@@ -48,8 +48,9 @@ _SOME_SIZE = 1000
 FRESH = timedelta(days=7)
 """Actions older than this by the time of ingest are reported as stale."""
 
-DRIFT = 0.5
-"""Kullback-Leibler divergence (nats) of the incoming actions from the lake's last days; more is reported."""
+DRIFT, BROKEN = 0.5, 1.5
+"""Kullback-Leibler divergence (nats) of the newest actions from those of the days before. More than the first
+is reported; more than the second, a third of them of a kind never seen, stops a release."""
 
 _USUALLY_PRESENT = {
     PINS.name: {"title": 0.9},
@@ -148,17 +149,19 @@ def _health(table: str, inspection: Inspection, now: datetime) -> list[gxe.Expec
             gxe.ExpectColumnMeanToBeBetween(column=POSITIVE, min_value=0.01, severity=WARNING),
         ]
         if inspection.action_mix:
-            asked.append(_same_mix(inspection.action_mix))
+            asked.append(_same_mix(inspection.action_mix, DRIFT, WARNING))
+            if inspection.mix_stops:
+                asked.append(_same_mix(inspection.action_mix, BROKEN, CRITICAL))
     return asked
 
 
-def _same_mix(mix: Mapping[str, float]) -> gxe.Expectation:
-    """The share of each action stays near what the lake had."""
+def _same_mix(mix: Mapping[str, float], threshold: float, severity: str) -> gxe.Expectation:
+    """The share of each action stays near what the lake had, within `threshold` nats."""
     return gxe.ExpectColumnKLDivergenceToBeLessThan(
         column=ACTION,
         partition_object={"values": list(mix), "weights": list(mix.values())},
-        threshold=DRIFT,
+        threshold=threshold,
         # An action never seen before would be infinitely far away; this gives it a small share instead.
         tail_weight_holdout=0.001,
-        severity=WARNING,
+        severity=severity,
     )

@@ -8,6 +8,7 @@ job are drawn by seed; `CORKBOARD_CRASH_STEPS=all` kills at every one.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from training.ledger import Ledger
 from training.registry import Registry
 from training.release import load_manifest, register
 from training.release_parts import registry_of
+from validation.events import ActionRecord, segments_of, to_line
 from validation.lake import Lake
 from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL
 from validation.tables import TABLES, EntityKind
@@ -116,6 +118,37 @@ def test_an_ingest_that_was_killed_is_completed(lake_home: Path) -> None:
         found = rows_of(home)
         told = told or found
         assert found.keys() == told.keys() and len(found["pins"]) == 8, step
+        for name, rows in found.items():
+            pd.testing.assert_frame_equal(rows, told[name], obj=f"{name} after a crash at step {step}")
+
+
+def use_up_log(home: Path) -> None:
+    from validation.event_compaction import compact_events
+    from validation.ingest_events import ingest_events
+
+    log, lake = home / "events", home / "lake"
+    ingest_events(log, lake, home / "quarantine", home / "reports", now=NOW, checkpoint=False)
+    compact_events(log, lake, before_ms=int(NOW.timestamp() * 1000))
+
+
+def test_a_log_that_was_being_brought_in_or_compacted_when_killed_is_used_up_once(lake_home: Path) -> None:
+    base = lake_home.with_name("logged")
+    shutil.copytree(lake_home, base)
+    (base / "events").mkdir()
+    for number in range(1, 4):
+        at_ms = int((NOW - timedelta(minutes=number)).timestamp() * 1000)
+        saved = ActionRecord(event_id=number, user_id=1, pin_id=1, timestamp_ms=at_ms, action="save")
+        segment = base / "events" / f"actions-{number:08d}.jsonl"
+        segment.write_bytes(to_line(saved))
+        os.utime(segment, (0, 0))
+    told: dict[str, pd.DataFrame] = {}
+    for home, step in crashes(use_up_log, copies_of(base), seed=8):
+        if step:
+            use_up_log(home)
+        found = rows_of(home)
+        told = told or found
+        assert [s.stem for s in segments_of(home / "events", "actions")] == ["actions-00000003"], step
+        assert sorted(found["actions"]["event_id"])[:3] == [1, 2, 3] and len(found["actions"]) == 10 + 3, step
         for name, rows in found.items():
             pd.testing.assert_frame_equal(rows, told[name], obj=f"{name} after a crash at step {step}")
 

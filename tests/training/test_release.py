@@ -58,8 +58,9 @@ from training.release import card, compose, load_manifest
 from training.release_comparison import Bench, compare
 from training.release_evaluation import NothingTested
 from training.release_parts import LEVEL, RANKERS, ReleaseError, newest_parts, registry_of
+from validation.gate_bounds import GateBounds
 from validation.gate_results import GateFailed
-from validation.gates import GateBounds, run_gates
+from validation.gates import run_gates
 from validation.lake import Lake
 from validation.lake_check import check_lake
 from validation.leakage import LabelLeak

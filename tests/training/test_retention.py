@@ -14,6 +14,8 @@ from feature_repo.online.spaces import offline_spaces, online_spaces
 from feature_repo.store import apply, materialize, open_store
 from feature_repo.vectors.milvus import Milvus, connect
 from feature_repo.vectors.rows import PinRows
+from infra import releases
+from infra.home import Home
 from tests.feature_repo.vectors.servers import shared_lite
 from tests.training.planted_releases import BYTES, DIM, ROWS, context, ledger, plant, whole_manifest
 from training.context import TrainingContext
@@ -163,6 +165,30 @@ def test_releases_are_told_apart_even_where_one_is_gone(planted: TrainingContext
     assert facts["commit"] == (f"{1:040}", f"{3:040}")
     assert facts["promotions"][1].startswith("2026-03-01 00:00 by someone@somewhere")
     assert next(line for line in found.gates if line.what == "ranker/auc").a == "FAIL: was not measured, n = 0"
+
+
+def test_what_history_diff_and_gc_print(
+    planted: TrainingContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CORKBOARD_MILVUS_URI", planted.milvus_uri)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(releases.console, "width", 200)
+    home = Home.at(Path(planted.feast_home))
+
+    def said() -> str:
+        return " ".join(capsys.readouterr().out.split())
+
+    releases.history(home)
+    told = said()
+    assert "2026-03-01 00:00:00 promote 3 2 someone@somewhere" in told and " rollback 2 3 " in told
+    releases.diff(home, 1, 3)
+    told = said()
+    assert "pinnersage pinnersage@1, in content@1 pinnersage@3, in content@3" in told
+    assert "neither was promoted over the other" in told
+    releases.gc(home, releases=1, dry_run=True)
+    told = said()
+    assert "kept releases: 1 (previous), 2 (champion)" in told and "collection pins__content__4" in told
+    assert told.endswith("bytes would be cleared away")
 
 
 def test_a_home_without_releases_has_nothing_to_clear(

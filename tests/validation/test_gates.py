@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from validation.gate_bounds import GateBounds
 from validation.gate_results import Comparison, GateFailed, GateResult, Paired
-from validation.gates import RETRIEVERS, SLICES, GateBounds, run_gates
+from validation.gates import COMPUTED, RETRIEVERS, SLICES, run_gates
 from validation.manifest import CollectionCheck, DataChecks, Part, ReleaseManifest
 
 SPACE = "content@3"
@@ -26,6 +27,20 @@ METRICS = {
     "pixie/users": 800.0,
     **{f"{role}/recall_at_100": 0.35 for role in LEARNED},
     **{f"{role}/users": 800.0 for role in LEARNED},
+    **{f"{role}/recall_at_100/{part}": 0.2 for role in ("pixie", *LEARNED) for part in SLICES},
+    **{f"{role}/users/{part}": 60.0 for role in ("pixie", *LEARNED) for part in SLICES},
+    "searchsage/recall_at_10": 0.11,
+    "searchsage/chance_at_10": 0.01,
+    "searchsage/queries": 500.0,
+    "searchsage/judged_ndcg_at_10": 0.67,
+    "searchsage/judged_queries": 300.0,
+    "ads/auc/click/all": 0.7,
+    "ads/auc/click/shopping": 0.65,
+    "ads/auc/hide/all": 0.7,
+    "ads/error_after/click/all": 0.1,
+    "ads/positives/click/all": 5_000.0,
+    "ads/positives/click/shopping": 900.0,
+    "ads/positives/hide/all": 800.0,
     "ranker/auc": 0.71,
     "ranker/normalized_entropy": 0.9,
     "ranker/ece": 0.01,
@@ -37,10 +52,10 @@ METRICS = {
     "size/content": 4e6,
     "size/pinnersage": 200.0,
     "size/pixie": 2e6,
-    **{f"size/{role}": 1e6 for role in (*LEARNED, *SEARCH, "light")},
+    **{f"size/{role}": 1e6 for role in (*LEARNED, *SEARCH, "light", "ads")},
     "size/ranker": 3e5,
     "latency/ranker_cpu_ms": 12.0,
-    **{f"latency/{role}_cpu_ms": 3.0 for role in (*LEARNED, *SEARCH, "light")},
+    **{f"latency/{role}_cpu_ms": 3.0 for role in COMPUTED},
     "latency/runs": 9.0,
 }
 
@@ -59,7 +74,7 @@ def release(metrics: dict[str, float | None] | None = None, **changes: object) -
             "content": Part(model="content", version=3, space=SPACE, collection="pins__content__3"),
             "pinnersage": Part(model="pinnersage", version=2, space=SPACE, collection="pins__content__3"),
             "pixie": Part(model="pixie", version=1),
-            **{role: Part(model=role, version=1) for role in (*LEARNED, *SEARCH, "light")},
+            **{role: Part(model=role, version=1) for role in (*LEARNED, *SEARCH, "light", "ads")},
             "ranker": Part(model="pinnability_gbdt", version=5, space=SPACE),
         },
         "sources": ("pinnersage", "popular_by_topic"),
@@ -93,7 +108,7 @@ def test_a_good_release_passes_every_gate() -> None:
     assert not failed(results)
     assert all(r.decided for r in results)
     assert {r.name.split("/")[0] for r in results} == {
-        *(*RETRIEVERS, "ranker", "index", "size", "latency", "data")
+        *(*RETRIEVERS, "searchsage", "ads", "ranker", "index", "size", "latency", "data")
     }
     recall = next(r for r in results if r.name == "pinnersage/recall_at_100")
     assert (recall.value, recall.bound, recall.n) == (0.30, pytest.approx(0.075), 800)
@@ -112,7 +127,13 @@ def test_a_good_release_passes_every_gate() -> None:
         ("index/coverage/content@3", 0.99, 0.999, 12_000),
         *((f"size/{role}", 2.1e9, 2e9, None) for role in ("ranker", *SEARCH)),
         ("latency/ranker_cpu_ms", 201.0, 200.0, 9),
-        *((f"latency/{role}_cpu_ms", 101.0, 100.0, 9) for role in (*LEARNED, *SEARCH, "light")),
+        *((f"latency/{role}_cpu_ms", 101.0, 100.0, 9) for role in COMPUTED),
+        ("searchsage/recall_at_10", 0.0149, 0.015, 500),
+        ("searchsage/judged_ndcg_at_10", 0.29, 0.3, 300),
+        ("ads/auc/click/all", 0.53, 0.55, 5_000),
+        ("ads/auc/click/shopping", 0.47, 0.5, 900),
+        ("ads/auc/hide/all", 0.47, 0.5, 800),
+        ("ads/error_after/click/all", 0.26, 0.25, 5_000),
     ],
 )
 def test_each_bound_can_fail(metric: str, value: float, bound: float, n: int | None) -> None:
@@ -149,13 +170,45 @@ def test_a_space_without_a_checked_collection_fails() -> None:
         m
         for m in METRICS
         if m.partition("/")[2].partition("/")[0]
-        not in ("users", "rows", "runs", "max_drift", "drift_rows", "drift")
+        not in (
+            "users",
+            "rows",
+            "runs",
+            "max_drift",
+            "drift_rows",
+            "drift",
+            "queries",
+            "judged_queries",
+            "positives",
+        )
+        and m not in ("ads/auc/click/shopping", "ads/auc/hide/all", "ads/error_after/click/all")
     ],
 )
 def test_what_was_not_measured_does_not_pass(metric: str) -> None:
     bad = failed(run_gates(release({metric: None}), None))
     assert bad, f"{metric} is missing and nothing failed"
     assert all("not measured" in r.message for r in bad.values())
+
+
+def test_a_slice_that_was_not_measured_is_named() -> None:
+    gone = {"pixie/users/new_users": None, "pixie/recall_at_100/new_users": None}
+    gate = next(r for r in run_gates(release(gone), None) if r.name == "pixie/recall_at_100/new_users")
+    assert gate.passed and not gate.decided
+    assert "was not measured" in gate.message and "no user is known to be in the slice" in gate.message
+
+
+@pytest.mark.parametrize(
+    ("metrics", "gate"),
+    [
+        ({"ads/auc/hide/all": 0.47, "ads/positives/hide/all": 40.0}, "ads/auc/hide/all"),
+        ({"ads/auc/hide/all": 0.1, "ads/positives/hide/all": 29.0}, "ads/auc/hide/all"),
+        ({"ads/error_after/click/all": 0.4, "ads/positives/click/all": 999.0}, "ads/error_after/click/all"),
+        ({"searchsage/recall_at_10": 0.014, "searchsage/recall_error_at_10": 0.001}, "searchsage/recall_at_10"),
+    ],
+)
+def test_search_and_ads_miss_a_floor_only_beyond_chance(metrics: dict[str, float], gate: str) -> None:
+    result = next(r for r in run_gates(release(metrics), None) if r.name == gate)
+    assert result.passed and not result.decided
 
 
 def test_small_samples_decide_nothing_and_say_so() -> None:
@@ -255,6 +308,13 @@ def test_data_that_fails_an_expectation_stops_the_release() -> None:
     assert not failed(run_gates(release(data_checks=warned), None))
 
 
+def test_what_was_asked_of_another_evaluation_is_named_and_decides_nothing() -> None:
+    why = "the champion was measured on another evaluation"
+    result = compared(Comparison(champion=7, evaluation="e1", unlike={"ads/auc/click/all": why}))
+    assert result.name == "champion/ads/auc/click/all" and why in result.message
+    assert result.passed and not result.decided
+
+
 def test_what_cannot_be_compared_fails() -> None:
     comparison = Comparison(champion=7, evaluation="e1", missing={"pinnersage": "its collection is gone"})
     result = compared(comparison)
@@ -322,7 +382,7 @@ def test_a_recall_whose_finds_nobody_counted_is_held_to_its_bound() -> None:
 def test_a_small_catalogue_can_pass() -> None:
     """Of 120 pins a hundred are found in 83 % of cases by chance: 1.5 times that is more than everything."""
     few = {"chance/recall_at_100": 100 / 120} | {f"{role}/recall_at_100": 0.95 for role in RETRIEVERS}
-    few |= {f"pinnersage/recall_at_100/{s}": 0.95 for s in SLICES}
+    few |= {f"{role}/recall_at_100/{s}": 0.95 for role in RETRIEVERS for s in SLICES}
     assert not failed(run_gates(release(few), None))
 
 

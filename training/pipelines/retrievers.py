@@ -41,7 +41,8 @@ from training.registry import (
     digest_of,
     pinned,
 )
-from validation.gates import GateBounds, recall_floors
+from validation.gate_bounds import GateBounds
+from validation.gates import recall_floors
 from validation.lake import Lake
 from validation.manifest import Part, Space
 

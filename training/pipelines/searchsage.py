@@ -49,7 +49,7 @@ from training.searchsage.evaluation import nearest_pins, word_pins
 from training.searchsage.fusing import chosen_fusion
 from training.searchsage.pairs import SplitPairs
 from training.searchsage.trainer import train
-from validation.gates import GateBounds
+from validation.gate_bounds import GateBounds
 from validation.lake import Lake
 from validation.manifest import Part
 from validation.tables import QUERY_JUDGEMENTS
