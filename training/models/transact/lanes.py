@@ -25,7 +25,8 @@ LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 ROWS, VECTORS = 4, 3
 """A product's tile: so many rows by registers fill 12 registers with sums, and no CPU waits for one of them."""
 
-JIT = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+JIT = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
+"""Without numba's runtime: kernels make no array, and counting who holds which would cost them a fiftieth."""
 INNER = {**JIT, "inline": "always"}
 """Of what a kernel is made of: otherwise compiled once for itself and again within every caller."""
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
