@@ -11,6 +11,7 @@ import torch
 from training.models.transact import SequenceConfig
 from training.models.transact.bfloat16 import chunk
 from training.models.transact.columns import taken
+from training.models.transact.float32 import registers
 from training.models.transact.lanes import LANES, ROWS, VECTORS, product
 
 
@@ -49,7 +50,7 @@ def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype
 def column_products(length: int, count: int, config: SequenceConfig) -> Callable[[], None]:
     """The same products by `lanes.product`, a candidate after the other."""
     rng, panel, d = np.random.default_rng(0), VECTORS * LANES, -(-config.width // ROWS) * ROWS
-    wide, far, ffn = (-(-n // of) * of for n, of in ((length, LANES), (length, ROWS), (config.ffn, ROWS)))
+    wide, far, ffn = registers(length), *(-(-n // ROWS) * ROWS for n in (length, config.ffn))
     shapes = ((d, config.width), (ffn, config.width), (d, config.ffn), (d, wide), (d, wide))
     scratch = ((d, panel), (far, panel), (ffn, panel))
     arrays = [rng.standard_normal(shape, np.float32) for shape in (*shapes, *scratch)]

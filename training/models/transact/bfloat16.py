@@ -127,6 +127,7 @@ class RowEncoder:
             self._chunk(user, given.part(part), places, None if most is None else most[part], kept[part])
 
     def _given(self, user: RowUser, candidates: Tensor) -> CandidatePart:
+        candidates = F.pad(candidates, (user.keys.shape[1] - candidates.shape[1], 0))  # (C, d)
         lift = candidates @ user.keys.t()  # (C, T)
         weights = (lift - lift.amax(dim=1, keepdim=True)).exp().bfloat16().float()
         total = weights @ user.exponentials.float().t()  # (C, T)

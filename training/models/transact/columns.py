@@ -3,8 +3,10 @@
 Matrices are transposed, (d, T): a token is a column. Softmax and norms then run down columns that stand beside
 each other, no number of a register meets another of it, and whatever is multiplied has its tokens side by side.
 Behind the values of a layer no column needs its neighbours, so a few of them go through all of it while they
-are in the first cache. T is filled up to whole registers by the first token over again, which changes no
-maximum; rows are filled up to a multiple of ROWS.
+are in the first cache. What follows a product is done with each tile of it in registers: the largest score,
+the residual, the sums that a norm is made of, relu; `folding.centred` takes norms apart for that. T is filled
+up to whole registers by the first token over again, which changes no maximum; rows are filled up to a multiple
+of ROWS.
 
 The first layer's weights are products of what is the user's and what is the candidate's,
 
@@ -15,32 +17,44 @@ Where these lie so far apart that the products vanish in float32, the scores are
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
+from numpy.typing import NDArray
 
 from training.models.transact.lanes import (
     INNER,
     JIT,
     LANES,
     VECTORS,
+    highest,
     larger,
     largest,
     load,
+    loads,
     product,
     root,
     spread,
+    spreads,
     store,
+    stores,
+    tiled,
     times_power,
+    together,
 )
 
-ONE, ZERO = np.float32(1), np.float32(0)
+ONE, ZERO, NONE = np.float32(1), np.float32(0), np.float32(-np.inf)
 ROUND = np.float32(1.5 * 2**23)
 """Added and taken off again it leaves the nearest integer; added, that integer is in the last bits."""
 LEAST = np.float32(-100)
 """Powers of two below are nothing beside the largest, which is 1, and products of the others are normal."""
 _POWERS = Chebyshev.interpolate(lambda f: 2.0**f, 5, domain=[-0.5, 0.5]).convert(kind=Polynomial).coef
 C0, C1, C2, C3, C4, C5 = (np.float32(c) for c in _POWERS)  # 2^f, |f| <= 1/2, within 1e-7 of it
+SUMS = MOST, OVER, TOTAL, SQUARES, SCALE, LESS = range(6)
+"""Rows of a panel's `sums`, a number a column: the largest score; what makes weights sum to one; the sum of
+what is to be normed, and of its squares; what the norm multiplies by, and that times the mean."""
 LEAST_TOTAL = np.float32(1e-25)
 """Sums of weights below have lost digits to underflow."""
 
@@ -57,23 +71,20 @@ def power(x):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**JIT)
-def softmax(scores, length, over, vectors):  # type: ignore[no-untyped-def]
-    """scores[:length] = 2^(score - its column's largest), over[0] = 1 / the columns' sums."""
+def softmax(scores, length, sums, vectors):  # type: ignore[no-untyped-def]
+    """scores[:length] = 2^(score - sums[MOST]), sums[OVER] = 1 / the columns' sums."""
     for j in range(0, vectors * LANES, LANES):
-        most = load(scores, 0, j)
-        for i in range(1, length):
-            most = larger(load(scores, i, j), most)
-        total = spread(ZERO)
+        most, total = load(sums, MOST, j), spread(ZERO)
         for i in range(length):
             weight = power(load(scores, i, j) - most)
             store(scores, i, j, weight)
             total = total + weight
-        store(over, 0, j, spread(ONE) / total)
+        store(sums, OVER, j, spread(ONE) / total)
 
 
 @numba.njit(**JIT)
-def weighed(exponentials, at, weights, out, over, vectors):  # type: ignore[no-untyped-def]
-    """out[s, j] = exponentials[s, at + j] weights[s], over[0] = 1 / the columns' sums; returns the largest."""
+def weighed(exponentials, at, weights, out, sums, vectors):  # type: ignore[no-untyped-def]
+    """out[s, j] = exponentials[s, at + j] weights[s], sums[OVER] = 1 / its columns' sums; the largest."""
     most = spread(ZERO)
     for j in range(0, vectors * LANES, LANES):
         total = spread(ZERO)
@@ -81,62 +92,110 @@ def weighed(exponentials, at, weights, out, over, vectors):  # type: ignore[no-u
             weight = load(exponentials, i, at + j) * spread(weights[i])
             store(out, i, j, weight)
             total = total + weight
-        times = spread(ONE) / total
-        store(over, 0, j, times)
-        most = larger(most, times)
+        over = spread(ONE) / total
+        store(sums, OVER, j, over)
+        most = larger(most, over)
     return largest(most)
 
 
 @numba.njit(**JIT)
-def norm(x, at, more, over, gain, shift, eps, out, to, vectors):  # type: ignore[no-untyped-def]
-    """LayerNorm of the columns x[:d, at + j] + over[0, j] more[:d, j], d = len(gain), to out[:d, to + j].
+def added(scores, at, lift, out, sums, vectors):  # type: ignore[no-untyped-def]
+    """out[s, j] = scores[s, at + j] + lift[s], sums[MOST] = the columns' largest."""
+    for j in range(0, vectors * LANES, LANES):
+        most = spread(NONE)
+        for i in range(len(lift)):
+            score = load(scores, i, at + j) + spread(lift[i])
+            store(out, i, j, score)
+            most = larger(most, score)
+        store(sums, MOST, j, most)
 
-    `more` is spent.
 
-    Mean and variance are taken in one pass about the column's first number, which stands within (d - 1)^(1/2)
-    deviations of the mean: at most log2 d bits are lost.
+@numba.njit(**JIT)
+def with_most(rows, i, j, sums, out, to, more):  # type: ignore[no-untyped-def]
+    """What `scored` does with a tile."""
+    stores(out, i, to + j, rows)
+    store(sums, MOST, j, larger(load(sums, MOST, j), highest(rows)))
+
+
+@numba.njit(**INNER)
+def scored(panel, query, query_bias, keys, x, at, vectors):  # type: ignore[no-untyped-def]
+    """panel.weights = scores of x[:, at : at + w] with `keys` (S, d), sums[MOST] = the columns' largest."""
+    begin = panel.begin
+    product(panel.more, begin, query_bias, query, x, at, vectors)
+    for j in range(0, vectors * LANES, LANES):
+        store(panel.sums, MOST, j, spread(NONE))
+    tiled(with_most, panel.sums, panel.weights, begin, None, panel.none, keys, panel.more, begin, vectors)
+
+
+@numba.njit(**JIT)
+def summed(rows, j, sums):  # type: ignore[no-untyped-def]
+    store(sums, TOTAL, j, load(sums, TOTAL, j) + together(rows))
+    store(sums, SQUARES, j, load(sums, SQUARES, j) + together(rows * rows))
+
+
+@numba.njit(**JIT)
+def with_own(rows, i, j, panel, x, at, shift):  # type: ignore[no-untyped-def]
+    """What `attended` does with a tile."""
+    rows = rows * load(panel.sums, OVER, j) + (loads(x, i, at + j) + spreads(shift, i))
+    stores(panel.x, i, j, rows)
+    summed(rows, j, panel.sums)
+
+
+@numba.njit(**INNER)
+def attended(panel, values, x, at, shift, vectors):  # type: ignore[no-untyped-def]
+    """panel.x = x[:, at : at + w] + shift + `values` (D, T) by the panel's weights, summed for a norm."""
+    tiled(with_own, panel, x, at, shift, panel.none, values, panel.weights, panel.begin, vectors)
+
+
+@numba.njit(**JIT)
+def measured(sums, d, eps, vectors):  # type: ignore[no-untyped-def]
+    """sums[SCALE] and sums[LESS] of columns of `d` numbers by their sums, which begin anew.
+
+    All that is added up is centred but for what gains of the norm before make of it. The mean is then at most
+    the deviation of these gains, small beside the numbers: its square is taken off without loss.
     """
-    d = len(gain)
     share = spread(ONE / np.float32(d))
     for j in range(0, vectors * LANES, LANES):
-        times = load(over, 0, j)
-        first = load(x, 0, at + j) + load(more, 0, j) * times
-        store(more, 0, j, first)
-        even, odd, even2, odd2 = spread(ZERO), spread(ZERO), spread(ZERO), spread(ZERO)
-        for i in range(1, d - 1, 2):  # two chains of sums, that none waits for the other
-            a = load(x, i, at + j) + load(more, i, j) * times
-            b = load(x, i + 1, at + j) + load(more, i + 1, j) * times
-            store(more, i, j, a)
-            store(more, i + 1, j, b)
-            a, b = a - first, b - first
-            even, odd, even2, odd2 = even + a, odd + b, even2 + a * a, odd2 + b * b
-        if d % 2 == 0:
-            a = load(x, d - 1, at + j) + load(more, d - 1, j) * times
-            store(more, d - 1, j, a)
-            a = a - first
-            even, even2 = even + a, even2 + a * a
-        mean = (even + odd) * share
-        variance = larger((even2 + odd2) * share - mean * mean, spread(ZERO))
+        mean = load(sums, TOTAL, j) * share
+        variance = larger(load(sums, SQUARES, j) * share - mean * mean, spread(ZERO))
         scale = spread(ONE) / root(variance + spread(eps))
-        mean = (first + mean) * scale
-        for i in range(d):
-            store(out, i, to + j, (load(more, i, j) * scale - mean) * spread(gain[i]) + spread(shift[i]))
+        store(sums, SCALE, j, scale)
+        store(sums, LESS, j, mean * scale)
+        store(sums, TOTAL, j, spread(ZERO))
+        store(sums, SQUARES, j, spread(ZERO))
 
 
 @numba.njit(**JIT)
-def added(a, at, column, out, vectors):  # type: ignore[no-untyped-def]
-    """out[:n, :w] = a[:n, at : at + w] + column[:n, None], n = len(column), w = `vectors` registers."""
-    for i in range(len(column)):
-        plus = spread(column[i])
-        for j in range(0, vectors * LANES, LANES):
-            store(out, i, j, load(a, i, at + j) + plus)
+def bent(rows, i, j, sums, out, to, bias):  # type: ignore[no-untyped-def]
+    """What `forwarded` does with a tile of `up`."""
+    stores(out, i, to + j, larger(rows * load(sums, SCALE, j) + spreads(bias, i), spread(ZERO)))
 
 
 @numba.njit(**JIT)
-def relu(x, vectors):  # type: ignore[no-untyped-def]
-    for i in range(len(x)):
-        for j in range(0, vectors * LANES, LANES):
-            store(x, i, j, larger(load(x, i, j), spread(ZERO)))
+def with_normed(rows, i, j, panel, out, to, gain):  # type: ignore[no-untyped-def]
+    """What `forwarded` does with a tile of `down`."""
+    own = loads(panel.x, i, j) * load(panel.sums, SCALE, j) - load(panel.sums, LESS, j)
+    rows = rows + own * spreads(gain, i)
+    stores(out, i, to + j, rows)
+    summed(rows, j, panel.sums)
+
+
+@numba.njit(**INNER)
+def forwarded(panel, up, up_bias, down, gain, shift, out, at, vectors):  # type: ignore[no-untyped-def]
+    """out[:, at : at + w] = y + down relu(up z + up_bias), y = gain z + shift, z the normed panel.x; summed."""
+    begin, none, sums = panel.begin, panel.none, panel.sums
+    tiled(bent, sums, panel.hidden, begin, up_bias, none, up, panel.x, begin, vectors)
+    tiled(with_normed, panel, out, at, gain, shift, down, panel.hidden, begin, vectors)
+
+
+@numba.njit(**JIT)
+def normed(sums, gain, shift, out, at, vectors):  # type: ignore[no-untyped-def]
+    """out[:, at : at + w] as measured, times gain, plus shift."""
+    for j in range(0, vectors * LANES, LANES):
+        scale, less = load(sums, SCALE, j), load(sums, LESS, j)
+        for i in range(len(gain)):
+            z = load(out, i, at + j) * scale - less
+            store(out, i, at + j, z * spread(gain[i]) + spread(shift[i]))
 
 
 @numba.njit(**JIT)
@@ -156,49 +215,43 @@ def taken(wide, at):  # type: ignore[no-untyped-def]
     return 2 if left == VECTORS + 1 else min(left, VECTORS)
 
 
-@numba.njit(**INNER)
-def finished(layers, n, x, at, values, panel, out, vectors):  # type: ignore[no-untyped-def]
-    """Layer `n` behind its weights, which are in `panel`, for the columns of `x` from `at`: to `out`."""
-    d, ffn, begin = layers.query.shape[2], layers.down.shape[2], panel.begin
-    product(panel.more, begin, panel.none, values, panel.weights, begin, vectors)
-    gain, shift = layers.gain1[n, :d], layers.shift1[n, :d]
-    norm(x, at, panel.more, panel.over, gain, shift, layers.eps, panel.x, begin, vectors)
-    product(panel.hidden, begin, layers.up_bias[n], layers.up[n, :, :d], panel.x, begin, vectors)
-    relu(panel.hidden, vectors)
-    product(panel.more, begin, panel.none, layers.down[n, :, :ffn], panel.hidden, begin, vectors)
-    gain, shift = layers.gain2[n, :d], layers.shift2[n, :d]
-    norm(panel.x, begin, panel.more, panel.one, gain, shift, layers.eps, out, at, vectors)
+class Own(NamedTuple):
+    """What one candidate brings to the first layer: a row of each of `Given`'s."""
+
+    plus: NDArray[np.float32]  # (D,)
+    lift: NDArray[np.float32]  # (T,)
+    weights: NDArray[np.float32]  # (T,)
 
 
 @numba.njit(**INNER)
-def attended(layers, n, shared, lift, weights, keys, x, at, panel, vectors):  # type: ignore[no-untyped-def]
-    """The weights of layer `n` for the columns of `x` from `at`, to `panel.weights` and `panel.over`."""
-    d, rows, begin = layers.query.shape[2], len(panel.weights), panel.begin
-    if n == 0:
-        most = weighed(shared.exponentials, at, weights, panel.weights, panel.over, vectors)
-        if most < ONE / LEAST_TOTAL:
-            return
-        added(shared.scores, at, lift, panel.weights, vectors)
-    else:
-        product(panel.more, begin, layers.query_bias[n], layers.query[n, :, :d], x, at, vectors)
-        product(panel.weights, begin, panel.none, keys[:d, :rows].T, panel.more, begin, vectors)
-    softmax(panel.weights, len(lift), panel.over, vectors)
-
-
-@numba.njit(**INNER)
-def layer(layers, n, shared, lift, weights, keys, x, values, panel, out):  # type: ignore[no-untyped-def]
+def layer(layers, n, shared, own, keys, x, values, panel, out):  # type: ignore[no-untyped-def]
     """Layer `n` for the columns of `x` (D, w), out of those of `keys` (D, W); `values` (D, W) is scratch."""
-    d, at = layers.query.shape[2], panel.begin
+    d, length, begin, eps = layers.query.shape[2], len(own.lift), panel.begin, layers.eps
+    at = begin
     while n and at < keys.shape[1]:
         vectors = taken(keys.shape[1], at)
         product(values, at, layers.value_bias[n], layers.value[n, :, :d], keys, at, vectors)
         at += vectors * LANES
-    seen = (values if n else shared.values)[:, : len(lift)]
-    at = panel.begin
+    seen, shift = (values if n else shared.values)[:, :length], (panel.none if n else own.plus)
+    query, query_bias, asked = layers.query[n, :, :d], layers.query_bias[n], keys[:d, : len(panel.weights)].T
+    up, up_bias, down = layers.up[n, :, :d], layers.up_bias[n], layers.down[n, :, : layers.down.shape[2]]
+    gain1, shift1, gain2, shift2 = layers.gain1[n], layers.shift1[n], layers.gain2[n], layers.shift2[n]
+    at = begin
     while at < x.shape[1]:
         vectors = taken(x.shape[1], at)
-        attended(layers, n, shared, lift, weights, keys, x, at, panel, vectors)
-        finished(layers, n, x, at, seen, panel, out, vectors)
+        if n:
+            scored(panel, query, query_bias, asked, x, at, vectors)
+            softmax(panel.weights, length, panel.sums, vectors)
+        else:
+            most = weighed(shared.exponentials, at, own.weights, panel.weights, panel.sums, vectors)
+            if most > ONE / LEAST_TOTAL:
+                added(shared.scores, at, own.lift, panel.weights, panel.sums, vectors)
+                softmax(panel.weights, length, panel.sums, vectors)
+        attended(panel, seen, x, at, shift, vectors)
+        measured(panel.sums, d, eps, vectors)
+        forwarded(panel, up, up_bias, down, gain1, shift1, out, at, vectors)
+        measured(panel.sums, d, eps, vectors)
+        normed(panel.sums, gain2, shift2, out, at, vectors)
         at += vectors * LANES
 
 
@@ -217,22 +270,20 @@ def encode(layers, shared, given, asked, columns, tokens, panel, most, out):  # 
     layers answers for the columns `asked` (w,) alone, whole registers of them. Of what comes out, the columns
     `columns` (k,) go one behind the other to `out` (C, n), behind the place of the maximum if that is wanted.
     """
-    depth, d, everything = len(layers.query), given.plus.shape[1], len(most) > 0
+    depth, d, everything = len(layers.query), layers.query.shape[2], len(most) > 0
     begin = d if everything else 0
     for c in range(len(given.plus)):
-        lift, weights = given.lift[c], given.weights[c]
-        x, y = tokens.x, tokens.y
-        added(shared.tokens, panel.begin, given.plus[c], y, y.shape[1] // LANES)
+        own = Own(given.plus[c], given.lift[c], given.weights[c])
+        x, y, spare = shared.tokens, tokens.x, tokens.y
         for n in range(depth):
-            x, y = y, x
             few = not everything and 0 < n == depth - 1
             if few:
                 gathered(x, asked, tokens.few)
-            rows, to = (tokens.few, tokens.last) if few else (x, y)
-            layer(layers, n, shared, lift, weights, x, rows, tokens.values, panel, to)
-        made = y if everything or depth == 1 else tokens.last
+                y = tokens.last
+            layer(layers, n, shared, own, x, tokens.few if few else x, tokens.values, panel, y)
+            x, y, spare = y, spare, y
         if everything:
-            maxima(made, most[c])
-        for i in range(d):
-            for k in range(len(columns)):
-                out[c, begin + k * d + i] = made[i, columns[k]]
+            maxima(x, most[c])
+        for k in range(len(columns)):
+            for i in range(d):
+                out[c, begin + k * d + i] = x[i, columns[k]]

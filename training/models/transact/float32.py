@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.models.transact.columns import encode
-from training.models.transact.folding import FoldedLayer
+from training.models.transact.columns import SUMS, encode
+from training.models.transact.folding import FoldedLayer, centred
 from training.models.transact.lanes import LANES, ROWS, VECTORS
 
 Floats = NDArray[np.float32]
 
 
 class Layers(NamedTuple):
-    """What `FoldedLayer` has, a layer beside the other; scores are in powers of two."""
+    """What `FoldedLayer` has, a layer beside the other, centred; scores are in powers of two."""
 
     query: Floats  # (n, D, d), D and F the rows filled up
     query_bias: Floats  # (n, D)
@@ -40,16 +40,16 @@ class Layers(NamedTuple):
 class Shared(NamedTuple):
     """What all candidates of a request share."""
 
-    tokens: Floats  # (D, W) u_t
+    tokens: Floats  # (D, W) u_t, centred
     scores: Floats  # (T, W) A[t, s] at [s, t]
     exponentials: Floats  # (T, W) E
-    values: Floats  # (D, T) of the first layer
+    values: Floats  # (D, T) of the first layer, centred
 
 
 class Given(NamedTuple):
     """What candidates bring to the first layer."""
 
-    plus: Floats  # (C, d): c, and what it adds to every value; weights sum to one
+    plus: Floats  # (C, D): c, and what it adds to every value, centred; weights sum to one
     lift: Floats  # (C, T) b_c
     weights: Floats  # (C, T) w_c
 
@@ -57,21 +57,21 @@ class Given(NamedTuple):
 class Panel(NamedTuple):
     """Scratch for as many columns as go through a layer together, w = VECTORS LANES of them."""
 
-    x: Floats  # (D, w)
-    more: Floats  # (D, w) what is added to x
+    x: Floats  # (D, w) before a norm
+    more: Floats  # (D, w) queries
     weights: Floats  # (S, w), S at least T
     hidden: Floats  # (F, w)
-    over: Floats  # (1, w) by what weights are to be multiplied to sum to one
-    one: Floats  # (1, w) ones
-    none: Floats  # (max(D, S),) zeros
+    sums: Floats  # (6, w) `columns.SUMS`
+    none: Floats  # (max(D, S, F),) zeros
     begin: int  # 0, the first column; numba compiles anew for a number that stands in the code
 
     @classmethod
     def of(cls, layers: Layers, length: int) -> Panel:
-        wide, high, rows = VECTORS * LANES, layers.query.shape[1], -(-length // ROWS) * ROWS
-        x, more, weights, hidden = _zeros(wide, high, high, rows, layers.up.shape[1])
-        one = np.ones((1, wide), np.float32)
-        return cls(x, more, weights, hidden, one.copy(), one, np.zeros(max(high, rows), np.float32), 0)
+        heights = layers.query.shape[1], -(-length // ROWS) * ROWS, layers.up.shape[1]
+        x, more, weights, hidden, sums = (
+            _zeros(height, VECTORS * LANES) for height in (heights[0], *heights, len(SUMS))
+        )
+        return cls(x, more, weights, hidden, sums, _zeros(max(heights)), 0)
 
 
 class Tokens(NamedTuple):
@@ -85,11 +85,18 @@ class Tokens(NamedTuple):
 
     @classmethod
     def of(cls, high: int, wide: int, asked: int) -> Tokens:
-        return cls(*_zeros(wide, high, high, high), *_zeros(asked, high, high))
+        shapes = ((high, wide), (high, wide), (high, wide), (high, asked), (high, asked))
+        return cls(*(_zeros(*shape) for shape in shapes))
 
 
-def _zeros(wide: int, *heights: int) -> list[Floats]:
-    return [np.zeros((high, wide), np.float32) for high in heights]
+def registers(columns: int) -> int:
+    """So many columns, filled up to whole registers, at least two: one alone takes the time of two."""
+    return max(2, -(-columns // LANES)) * LANES
+
+
+def _zeros(*shape: int) -> Floats:
+    """torch's: they begin where a line of the cache does, as numpy's do not."""
+    return torch.zeros(shape).numpy()
 
 
 @dataclass(frozen=True)
@@ -105,45 +112,48 @@ class ColumnEncoder:
 
     def __init__(self, layers: Sequence[FoldedLayer]) -> None:
         log2e = math.log2(math.e)  # scores are powers of two here
-        self.query, self.query_bias = layers[0].query.float() * log2e, layers[0].query_bias.float() * log2e
-        self.value, self.value_bias = layers[0].value.float(), layers[0].value_bias.float()
+        layers = [
+            replace(layer, query=layer.query * log2e, query_bias=layer.query_bias * log2e)
+            for layer in centred(layers)
+        ]
+        first, d = layers[0], len(layers[0].query)
+        self.query, self.query_bias = first.query.float(), first.query_bias.float()
+        self.value, self.value_bias = first.value.float(), first.value_bias.float()
+        self.plus = (torch.eye(d) - 1 / d + first.value.t()).float()  # of a candidate: its own and its values
         self.layers = Layers(
-            _beside([layer.query * log2e for layer in layers]),
-            _beside([layer.query_bias * log2e for layer in layers]),
-            *(
-                _beside([getattr(layer, name) for layer in layers])
-                for name in Layers._fields[2:-1]  # named alike
-            ),
-            np.float32(layers[0].eps),
+            *(_beside([getattr(layer, name) for layer in layers]) for name in Layers._fields[:-1]),
+            np.float32(first.eps),
         )
 
     def user(self, tokens: Tensor) -> ColumnUser:
         """`tokens` (T, d) float32, at least one."""
         scores = tokens @ F.linear(tokens, self.query, self.query_bias).t()  # (s, t)
         values = F.linear(tokens, self.value, self.value_bias).t()
-        filled = torch.arange(-(-len(tokens) // LANES) * LANES)
-        filled[len(tokens) :] = 0
+        filled = F.pad(torch.arange(len(tokens)), (0, registers(len(tokens)) - len(tokens)))
         scores = scores[:, filled]
         exponentials = (scores - scores.amax(dim=0)).exp2()
-        shared = Shared(_rows(tokens.t()[:, filled]), scores.numpy(), exponentials.numpy(), _rows(values))
+        own = (tokens - tokens.mean(dim=1, keepdim=True)).t()[:, filled]
+        shared = Shared(_rows(own), scores.numpy(), exponentials.numpy(), _rows(values))
         return ColumnUser(tokens @ self.query, shared)
 
     def encode(
         self, user: ColumnUser, candidates: Tensor, places: Tensor, most: Tensor | None, out: Tensor
     ) -> None:
-        """Of `candidates` (C, d) float32, as they stand in a token.
+        """Of `candidates` (C, p) float32, as they stand in the last p numbers of a token.
 
         The maximum over tokens goes to `most` (C, d), the tokens `places` (k,) one behind the other to `out`
         (C, n) from number d on. Without `most` they go there from the first number on, and the last layer
         answers for them alone.
         """
-        lift = candidates @ user.keys.t()  # (C, T)
+        d, p = user.keys.shape[1], candidates.shape[1]
+        lift = candidates @ user.keys[:, d - p :].t()  # (C, T)
         weights = (lift - lift.amax(dim=1, keepdim=True)).exp2()
-        plus = torch.addmm(candidates, candidates, self.value.t())
+        plus = F.pad(candidates @ self.plus[d - p :], (0, -d % ROWS))
         shared, columns = user.shared, places
-        asked = F.pad(places, (0, -len(places) % LANES), value=int(places[0]) if len(places) else 0).numpy()
+        spare = registers(len(places)) - len(places)
+        asked = F.pad(places, (0, spare), value=int(places[0]) if len(places) else 0).numpy()
         if most is None:
-            most, columns = out.new_empty(0, plus.shape[1]), torch.arange(len(places))
+            most, columns = out.new_empty(0, d), torch.arange(len(places))
             if len(self.layers.query) == 1:
                 few = (np.ascontiguousarray(part[:, asked]) for part in shared[:3])
                 shared = Shared(*few, shared.values)

@@ -7,7 +7,8 @@ Nothing here is an approximation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -58,3 +59,37 @@ class FoldedLayer:
             shift2=state["norm2.bias"],
             eps=layer.norm1.eps,
         )
+
+
+def centred(layers: Sequence[FoldedLayer]) -> list[FoldedLayer]:
+    """The same layers of tokens without their mean, for kernels that take a norm apart.
+
+    A norm takes off the mean of what it is given, so whatever is added up before one may come without it:
+    values, `down` and shifts are centred. A token then lacks what norm2's shift adds to every number alike;
+    the next layer's biases have it, and the last layer's tokens are whole. `up` reads what norm1 is given,
+    and is scaled behind the product: up LN(y) + up_bias = scale(y) (`up` y) + `up_bias`.
+    """
+    made, mean = [], 0.0
+    for n, layer in enumerate(layers):
+        gained = layer.up * layer.gain1
+        last = n == len(layers) - 1
+        made.append(
+            replace(
+                layer,
+                query_bias=layer.query_bias + mean * layer.query.sum(dim=1),
+                value=_centred(layer.value),
+                value_bias=_centred(layer.value_bias + mean * layer.value.sum(dim=1)),
+                up=gained - gained.mean(dim=1, keepdim=True),
+                up_bias=layer.up_bias + layer.up @ layer.shift1,
+                down=_centred(layer.down),
+                shift1=_centred(layer.shift1),
+                shift2=layer.shift2 if last else _centred(layer.shift2),
+            )
+        )
+        mean = float(layer.shift2.mean())
+    return made
+
+
+def _centred(x: Tensor) -> Tensor:
+    """(d, ...) without its mean over d."""
+    return x - x.mean(dim=0)

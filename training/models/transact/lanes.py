@@ -8,7 +8,8 @@ C-contiguous float32 arrays, read and written LANES columns at a time.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import llvmlite.binding
@@ -24,36 +25,70 @@ LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 ROWS, VECTORS = 4, 3
 """A product's tile: so many rows by registers fill 12 registers with sums, and no CPU waits for one of them."""
 
-JIT = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+JIT = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
+"""Without numba's runtime: kernels make no array, and counting who holds which would cost them a fiftieth."""
 INNER = {**JIT, "inline": "always"}
 """Of what a kernel is made of: otherwise compiled once for itself and again within every caller."""
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _BITS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
+_COLUMN, _BYTES = ir.ArrayType(_VECTOR, ROWS), ir.IntType(8).as_pointer()
+_MAXIMUM = f"llvm.maxnum.v{LANES}f32"
 _FUSED = ("contract", "nnan", "nsz")
 
 
-class _Lanes(types.Type):
-    """The type of such a vector."""
+class _Registers(types.Type):
+    """The type of `count` of them."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.count = count
+        super().__init__(name)
 
 
-lanes = _Lanes("lanes")
+lanes, column = _Registers("lanes", 1), _Registers("column", ROWS)
+"""A register, and ROWS of them that stand below each other in an array."""
 
 
-@register_model(_Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: types.Type) -> None:
-        super().__init__(dmm, fe_type, _VECTOR)
+@register_model(_Registers)
+class _RegistersModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: _Registers) -> None:
+        super().__init__(dmm, fe_type, _VECTOR if fe_type.count == 1 else _COLUMN)
+
+
+def _vectors(builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> list[ir.Value]:
+    if kind == lanes:
+        return [value] * ROWS
+    return [builder.extract_value(value, n) for n in range(ROWS)]
+
+
+def _column(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
+    made = ir.Constant(_COLUMN, ir.Undefined)
+    for n, vector in enumerate(vectors):
+        made = builder.insert_value(made, vector, n)
+    return made
+
+
+def _each(
+    builder: ir.IRBuilder, sig: Any, args: Any, make: Callable[[ir.Value, ir.Value], ir.Value]
+) -> ir.Value:
+    """`make` of two registers, or of each of a column's and what stands beside it."""
+    if sig.return_type == lanes:
+        return make(*args)
+    left, right = (_vectors(builder, kind, value) for kind, value in zip(sig.args, args, strict=True))
+    return _column(builder, [make(*pair) for pair in zip(left, right, strict=True)])
 
 
 def _operator(function: Callable[..., Any], instruction: str) -> None:
+    kinds = [(lanes, lanes), (column, column), (column, lanes)]
+
     class Template(ConcreteTemplate):
-        cases = (signature(lanes, lanes, lanes),)
+        cases = tuple(signature(left, left, right) for left, right in kinds)
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return getattr(builder, instruction)(*args, flags=_FUSED)
+        return _each(builder, sig, args, lambda *pair: getattr(builder, instruction)(*pair, flags=_FUSED))
 
     infer_global(function)(Template)
-    lower_builtin(function, lanes, lanes)(lower)
+    for left, right in kinds:
+        lower_builtin(function, left, right)(lower)
 
 
 for _function, _instruction in (
@@ -81,26 +116,36 @@ class _Rows:
 
     def __init__(self, context: Any, builder: ir.IRBuilder, kind: types.Array, value: ir.Value) -> None:
         array = context.make_array(kind)(context, builder, value)
-        size = ir.Constant(_I64, 4)
-        self.builder, self.data = builder, array.data
+        self.builder, self.data = builder, builder.bitcast(array.data, _BYTES)
         self.shape = cgutils.unpack_tuple(builder, array.shape)
-        self.strides = [builder.sdiv(s, size) for s in cgutils.unpack_tuple(builder, array.strides)]
+        self.strides = cgutils.unpack_tuple(builder, array.strides)  # bytes
+        if kind.layout == "C":
+            self.strides[-1] = ir.Constant(_I64, 4)
 
-    def at(self, *place: ir.Value | int) -> ir.Value:
+    def at(self, *place: ir.Value) -> ir.Value:
         pointer = self.data
         for i, stride in zip(place, self.strides, strict=True):
-            i = ir.Constant(_I64, i) if isinstance(i, int) else i
             pointer = self.builder.gep(pointer, [self.builder.mul(i, stride)])
         return pointer
+
+    def rows(self, *place: ir.Value) -> list[ir.Value]:
+        """ROWS places below each other."""
+        pointers = [self.at(*place)]
+        for _ in range(1, ROWS):
+            pointers.append(self.builder.gep(pointers[-1], [self.strides[0]]))
+        return pointers
+
+    def number(self, pointer: ir.Value) -> ir.Value:
+        return self.builder.load(self.builder.bitcast(pointer, _F32.as_pointer()))
 
     def read(self, pointer: ir.Value, register: int = 0) -> ir.Value:
         return self.builder.load(self._vector(pointer, register), align=4)
 
-    def write(self, vector: ir.Value, pointer: ir.Value, register: int = 0) -> None:
-        self.builder.store(vector, self._vector(pointer, register), align=4)
+    def write(self, vector: ir.Value, pointer: ir.Value) -> None:
+        self.builder.store(vector, self._vector(pointer, 0), align=4)
 
     def _vector(self, pointer: ir.Value, register: int) -> ir.Value:
-        moved = self.builder.gep(pointer, [ir.Constant(_I64, register * LANES)])
+        moved = self.builder.gep(pointer, [ir.Constant(_I64, 4 * register * LANES)])
         return self.builder.bitcast(moved, _VECTOR.as_pointer())
 
 
@@ -128,6 +173,41 @@ def store(typing_context, array, i, j, vector):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def loads(typing_context, array, i, j):  # type: ignore[no-untyped-def]
+    """`load` of ROWS rows from `i`."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        rows = _Rows(context, builder, sig.args[0], args[0])
+        return _column(builder, [rows.read(pointer) for pointer in rows.rows(*args[1:])])
+
+    return column(array, types.intp, types.intp), lower
+
+
+@intrinsic
+def stores(typing_context, array, i, j, rows):  # type: ignore[no-untyped-def]
+    """`store` of ROWS rows from `i`."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        rows = _Rows(context, builder, sig.args[0], args[0])
+        for vector, pointer in zip(_vectors(builder, column, args[3]), rows.rows(*args[1:3]), strict=True):
+            rows.write(vector, pointer)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, column), lower
+
+
+@intrinsic
+def spreads(typing_context, array, i):  # type: ignore[no-untyped-def]
+    """`spread` of ROWS numbers from `i` of a vector."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        rows = _Rows(context, builder, sig.args[0], args[0])
+        return _column(builder, [_spread(builder, rows.number(pointer)) for pointer in rows.rows(args[1])])
+
+    return column(array, types.intp), lower
+
+
+@intrinsic
 def spread(typing_context, number):  # type: ignore[no-untyped-def]
     """A float32 in every lane."""
 
@@ -142,9 +222,31 @@ def larger(typing_context, a, b):  # type: ignore[no-untyped-def]
     """The larger of two, lane by lane."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _called(builder, f"llvm.maxnum.v{LANES}f32", _VECTOR, *args)
+        return _each(builder, sig, args, lambda *pair: _called(builder, _MAXIMUM, _VECTOR, *pair))
 
-    return lanes(lanes, lanes), lower
+    return a(a, b), lower
+
+
+@intrinsic
+def highest(typing_context, rows):  # type: ignore[no-untyped-def]
+    """The largest of a column's registers, lane by lane."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return reduce(
+            lambda *pair: _called(builder, _MAXIMUM, _VECTOR, *pair), _vectors(builder, column, args[0])
+        )
+
+    return lanes(column), lower
+
+
+@intrinsic
+def together(typing_context, rows):  # type: ignore[no-untyped-def]
+    """The sum of a column's registers."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return reduce(lambda *pair: builder.fadd(*pair, flags=_FUSED), _vectors(builder, column, args[0]))
+
+    return lanes(column), lower
 
 
 @intrinsic
@@ -181,58 +283,71 @@ def times_power(typing_context, vector, exponent):  # type: ignore[no-untyped-de
 
 
 def _tile(vectors: int) -> Any:
-    """ROWS rows from `i` of what `product` makes, their sums in registers."""
+    """ROWS rows from `i` of what `product` makes, a column of registers beside the other."""
 
     @intrinsic
-    def tile(typing_context, out, to, bias, a, b, at, i):  # type: ignore[no-untyped-def]
+    def tile(typing_context, bias, a, b, at, i):  # type: ignore[no-untyped-def]
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-            o, start, left, right = (_Rows(context, builder, sig.args[n], args[n]) for n in (0, 2, 3, 4))
-            to, at, i = args[1], args[5], args[6]
-            places = [builder.add(i, ir.Constant(_I64, row)) for row in range(ROWS)]
-            begin = [_spread(builder, builder.load(start.at(place))) for place in places]
+            start, left, right = (_Rows(context, builder, sig.args[n], args[n]) for n in (0, 1, 2))
+            at, i = args[3], args[4]
+            begin = [_spread(builder, start.number(pointer)) for pointer in start.rows(i)]
             before = builder.block
             body, end = builder.append_basic_block("depth"), builder.append_basic_block("done")
             builder.branch(body)
             builder.position_at_end(body)
             k = builder.phi(_I64)
-            sums = [[builder.phi(_VECTOR) for _ in range(vectors)] for _ in places]
+            sums = [[builder.phi(_VECTOR) for _ in range(vectors)] for _ in begin]
             row = right.at(k, at)
             beside = [right.read(row, n) for n in range(vectors)]
             after = builder.add(k, ir.Constant(_I64, 1))
             k.add_incoming(ir.Constant(_I64, 0), before)
             k.add_incoming(after, body)
-            for place, first, own in zip(places, begin, sums, strict=True):
-                factor = _spread(builder, builder.load(left.at(place, k)))
+            for pointer, first, own in zip(left.rows(i, k), begin, sums, strict=True):
+                factor = _spread(builder, left.number(pointer))
                 for n, one in enumerate(own):
                     product = builder.fmul(factor, beside[n], flags=_FUSED)
                     one.add_incoming(first, before)
                     one.add_incoming(builder.fadd(one, product, flags=_FUSED), body)
             builder.cbranch(builder.icmp_signed("<", after, left.shape[1]), body, end)
             builder.position_at_end(end)
-            for place, own in zip(places, sums, strict=True):
-                for n, one in enumerate(own):
-                    o.write(one.incomings[1][0], o.at(place, to), n)
-            return context.get_dummy_value()
+            made = [[own[n].incomings[1][0] for own in sums] for n in range(vectors)]
+            return context.make_tuple(builder, sig.return_type, [_column(builder, rows) for rows in made])
 
-        kinds = (out, types.intp, bias, a, b, types.intp, types.intp)
-        return types.void(*kinds), lower
+        return types.UniTuple(column, vectors)(bias, a, b, types.intp, types.intp), lower
 
     return tile
 
 
-_one, _two, _three = _tile(1), _tile(2), _tile(3)
+_two, _three = _tile(2), _tile(3)
+
+
+@numba.njit(**INNER)
+def tiled(ending, panel, out, to, more, bias, a, b, at, vectors):  # type: ignore[no-untyped-def]
+    """`ending` (rows, i, j, panel, out, to, more) for all that `product` makes, while it is in registers.
+
+    `rows` is a column, ROWS rows from i and LANES columns from j; the last four are handed on as they are.
+    """
+    for i in range(0, a.shape[0], ROWS):
+        if vectors == 3:
+            first, second, third = _three(bias, a, b, at, i)
+            ending(first, i, 0, panel, out, to, more)
+            ending(second, i, LANES, panel, out, to, more)
+            ending(third, i, 2 * LANES, panel, out, to, more)
+        else:
+            first, second = _two(bias, a, b, at, i)
+            ending(first, i, 0, panel, out, to, more)
+            ending(second, i, LANES, panel, out, to, more)
+
+
+@numba.njit(**JIT)
+def stored(rows, i, j, panel, out, to, more):  # type: ignore[no-untyped-def]
+    stores(out, i, to + j, rows)
 
 
 @numba.njit(**JIT)
 def product(out, to, bias, a, b, at, vectors):  # type: ignore[no-untyped-def]
     """out[:m, to : to + w] = bias[:m, None] + a @ b[:k, at : at + w], w = `vectors` LANES.
 
-    `a` is (m, k), strides as they are; m a multiple of ROWS, k > 0, 1 to VECTORS `vectors`.
+    `a` is (m, k), strides as they are; m a multiple of ROWS, k > 0, `vectors` 2 or VECTORS.
     """
-    for i in range(0, a.shape[0], ROWS):
-        if vectors == 3:
-            _three(out, to, bias, a, b, at, i)
-        elif vectors == 2:
-            _two(out, to, bias, a, b, at, i)
-        else:
-            _one(out, to, bias, a, b, at, i)
+    tiled(stored, None, out, to, None, bias, a, b, at, vectors)

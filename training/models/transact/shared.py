@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.models.transact.bfloat16 import RowEncoder
@@ -57,8 +56,7 @@ class SharedEncoder:
         out = torch.zeros(count, config.out)
         most = None if self.pool is None else torch.zeros(count, config.width)
         if user.length and count:
-            there = F.pad(vectors, (config.width - config.pin_dim, 0))  # (N, d)
-            self.encoder.encode(user.part, there, self._places(user.length), most, out)
+            self.encoder.encode(user.part, vectors, self._places(user.length), most, out)
         if self.pool is not None and most is not None:
             weight, bias = self.pool
             out[:, : config.width] = torch.addmm(bias, most, weight.t()) if user.length else bias

@@ -123,6 +123,19 @@ def test_parity_of_every_configuration(output: Output, settings: dict) -> None:
         np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_parity_of_shifts_far_from_nothing(layers: int) -> None:
+    """What norms add to every number of a token alike is in no residual, and queries and values know it."""
+    net = network(config(layers=layers))
+    with torch.no_grad():
+        for layer in net.sequence.layers:
+            layer.norm1.bias += 3
+            layer.norm2.bias -= 5
+    for length in (1, LENGTH):
+        asked, given = request(length), candidates(40)
+        np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
+
+
 @pytest.mark.parametrize("candidate_token", [True, False])
 def test_parity_of_attention_as_it_begins(candidate_token: bool) -> None:
     net = network(config(candidate_token=candidate_token))
