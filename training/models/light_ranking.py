@@ -148,11 +148,15 @@ class LightSpec(BaseModel):
         for name, block, shape in (
             ("scores", fetched.scores, (n, sources)),
             ("ranks", fetched.ranks, (n, sources)),
+            ("brought", fetched.brought, (n,)),
+            ("best_rank", fetched.best_rank, (n,)),
+            ("fused", fetched.fused, (n,)),
             ("pin_scalars", pin_scalars, (n, len(PIN_SCALARS))),
             ("created_at_ms", created_at_ms, (n,)),
             ("topic_followed", topic_followed, (n,)),
             ("topic_recent", topic_recent, (n,)),
             ("user_scalars", user_scalars, (len(USER_SCALARS),) if one_user else (n, len(USER_SCALARS))),
+            ("now_ms", now_ms, (n,) if np.ndim(now_ms) else ()),
         ):
             if np.shape(block) != shape:
                 raise ValueError(f"{name} is {np.shape(block)}; {shape} is expected")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -208,6 +210,10 @@ def test_blocks_that_do_not_belong_are_named():
         block(fetched, pin_scalars=np.zeros((3, len(PIN_SCALARS)), np.float32))
     with pytest.raises(ValueError, match=r"scores is \(4, 1\)"):
         block(fetch(lists(), ("pixie",)))
+    with pytest.raises(ValueError, match=r"fused is \(3,\)"):
+        block(replace(fetched, fused=fetched.fused[1:]))
+    with pytest.raises(ValueError, match=r"now_ms is \(2,\)"):
+        block(fetched, now_ms=np.zeros(2, np.int64))
 
 
 @pytest.mark.parametrize(

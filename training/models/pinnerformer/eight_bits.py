@@ -8,6 +8,7 @@ values, and it is 2 % of the work.
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,12 @@ _LEAST = 1e-30
 
 
 class EightBits(nn.Module):
-    """`nn.Linear` without a bias, by oneDNN, for inference."""
+    """`nn.Linear` without a bias, by oneDNN, for inference. Raises ValueError for a layer that has one."""
 
     def __init__(self, exact: nn.Linear) -> None:
         super().__init__()
+        if exact.bias is not None:
+            raise ValueError("a layer with a bias has no product of eight-bit integers here")
         weight = exact.weight.detach()
         self._steps = weight.abs().amax(dim=1).clamp(min=_LEAST) / 127
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
@@ -55,9 +58,17 @@ class EightBits(nn.Module):
         return made.mul_(step)
 
 
+@lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether torch multiplies such integers here: by oneDNN, on x86."""
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    """Whether torch multiplies such integers here: by oneDNN, on x86, as this torch is asked to."""
+    if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith(
+        "AVX"
+    ):
+        return False
+    try:
+        return EightBits(nn.Linear(1, 1, bias=False))(torch.ones(1, 1)).shape == (1, 1)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
 
 
 def in_eight_bits(network: PinnerFormer) -> PinnerFormer:

@@ -25,7 +25,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 BATCH_TOKENS = 16_384
-"""Tokens a batch, padding left out: what bounds memory."""
+"""Tokens a batch, padding left out: what bounds memory. A user counts as one a head at least, since that is how
+often the newest token asks."""
 LEAST_COSINE = 0.999
 PROBE_USERS = 8
 WIDE = 256
@@ -122,7 +123,8 @@ def run(
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
     with torch.inference_mode():
-        for batch in _batches(order, lengths, batch_tokens):
+        rows = np.maximum(lengths, runner.config.heads)
+        for batch in _batches(order, rows, batch_tokens):
             buckets = [collate(arrays, starts[of], ends[of], content) for of in _buckets(batch, lengths)]
             out[batch] = runner.newest(buckets).numpy()
     return out
@@ -147,12 +149,12 @@ def in_bfloat16(network: PinnerFormer) -> PinnerFormer:
     return made.eval()
 
 
-def _batches(order: Ints, lengths: Ints, tokens: int) -> Iterator[Ints]:
-    """`order` in parts of at most so many tokens, of one user at least."""
-    start, ends = 0, lengths[order].cumsum()
+def _batches(order: Ints, rows: Ints, most: int) -> Iterator[Ints]:
+    """`order` in parts of at most so many of the users' `rows`, of one user at least."""
+    start, ends = 0, rows[order].cumsum()
     while start < len(order):
         known = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, known + tokens, side="right")))
+        stop = max(start + 1, int(np.searchsorted(ends, known + most, side="right")))
         yield order[start:stop]
         start = stop
 

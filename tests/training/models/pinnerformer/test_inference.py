@@ -113,6 +113,28 @@ def test_a_token_in_eight_bits_does_not_depend_on_the_others() -> None:
     assert torch.cosine_similarity(made, own)[[0, 1, 2, 4]].min() > 0.999
 
 
+def test_a_torch_without_the_product_and_a_layer_with_a_bias_have_no_eight_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match="bias"):
+        eight_bits.EightBits(torch.nn.Linear(3, 2))
+
+    def absent(self: object, exact: object) -> None:
+        raise AttributeError("no such op")
+
+    monkeypatch.setattr(eight_bits.EightBits, "__init__", absent)
+    assert not eight_bits.available.__wrapped__()
+
+
+def test_a_batch_is_bounded_by_what_the_newest_token_asks() -> None:
+    arrays, starts, ends = histories([1] * 9)
+    net, seen = network(hidden=64, heads=4), []
+    newest = net.newest
+    net.newest = lambda buckets: seen.append(sum(len(b.lengths) for b in buckets)) or newest(buckets)
+    embed_users(net, arrays, starts, ends, content(), precision=Precision.FLOAT32, batch_tokens=16)
+    assert seen == [4, 4, 1]
+
+
 def test_windows_keep_the_newest_of_a_year() -> None:
     times = np.array([0, 10, 400, 401, 402]) * MS_PER_DAY
     starts, ends = np.array([0, 0, 2, 3]), np.array([5, 2, 2, 5])
