@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bentos.file_stamp import file_stamp
-from bentos.kept_release import KeptRelease
 from bentos.settings import Settings
 from training.models import MODEL_FILES
+from validation.kept_release import KeptRelease, note_of
 from validation.manifest import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ModelRegistry:
     @classmethod
     def of(cls, settings: Settings, role: str) -> ModelRegistry:
         """The settings' registry, with the note of the home's processes of one role."""
-        return cls(settings.mlflow_uri, settings.home / "run" / f"served-{role}.json")
+        return cls(settings.mlflow_uri, note_of(settings.home, role))
 
     @cached_property
     def client(self) -> MlflowClient:

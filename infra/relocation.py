@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlparse
 
 from infra.console import say
 from infra.home import Home
+from validation.kept_release import notes
 
 PLACES = (
     ("experiments", "artifact_location"),
@@ -44,6 +45,8 @@ def settle(home: Home) -> bool:
         ) from error
     if there is None:
         return False
+    for note in notes(home.root):  # of files that lie there
+        note.unlink()
     origin = Path(unquote(urlparse(there).path)).parents[1]
     say(f"this home came from {origin}; its models are read and written here from now on")
     return True

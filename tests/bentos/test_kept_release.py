@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bentos.kept_release import KeptRelease
 from bentos.registry import ModelRegistry
 from bentos.settings import Settings
 from tests.bentos.fakes import manifest
 from training.models import MODEL_FILES
+from validation.kept_release import KeptRelease
 from validation.manifest import MANIFEST_FILE
 
 

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from infra import local
+from infra import jobs, local
 from infra.home import Home
+from validation.kept_release import KeptRelease, note_of
 
 
 def _process(tmp_path: Path, code: str) -> local.Process:
@@ -104,3 +106,21 @@ def test_no_secret_is_among_the_arguments_that_every_user_sees(
     found = {process.name: process for process in local.processes(home, with_mlflow=True)}
     assert not [name for name, process in found.items() if "hunter2" in " ".join(process.command)]
     assert found["mlflow"].environment["MLFLOW_BACKEND_STORE_URI"] == database
+
+
+def test_a_home_that_served_a_release_comes_up_without_the_registry(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(_: Home) -> int:
+        raise ConnectionError("refused")
+
+    started: list[str] = []
+    process = replace(_process(tmp_path, SLEEPER), name="homefeed")
+    monkeypatch.setattr(jobs, "champion", down)
+    monkeypatch.setattr(local, "processes", lambda home, **_: [process])
+    monkeypatch.setattr(local, "start", lambda home, process: started.append(process.name))
+    with pytest.raises(ConnectionError):
+        jobs.up(home)
+    KeptRelease(alias="champion", version=1, folders={}).save(note_of(home.root, "homefeed"))
+    jobs.up(home)
+    assert started == ["homefeed"]

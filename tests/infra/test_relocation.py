@@ -16,6 +16,7 @@ from tests.training import planted_releases as planted
 from training.models import MODEL_FILES
 from training.registry import FLAVOURS, ModelLog, Registry, columns_signature
 from training.release import load_manifest, register
+from validation.kept_release import KeptRelease, note_of, notes
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -56,8 +57,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 def test_a_copied_home_reads_and_writes_its_own_files_alone(home: Home, tmp_path: Path) -> None:
+    note = KeptRelease(alias="champion", version=1, folders={"content@1": str(home.mlflow_artifacts)})
+    note.save(note_of(home.root, "homefeed"))
     copy = Home.at(shutil.copytree(home.root, tmp_path / "a copy, elsewhere"))
     assert settle(copy) and not settle(copy) and not settle(home)
+    assert [*notes(copy.root)] == [] and len([*notes(home.root)]) == 1, "a note names files of the original"
     for place in [row[0] for t, c in PLACES for row in rows(copy, f"SELECT {c} FROM {t}")]:
         assert not place.startswith(home.mlflow_artifacts.as_uri()), place
     kept = sorted(home.mlflow_artifacts.rglob("*"))

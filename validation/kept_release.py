@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+
+def note_of(home: Path, role: str) -> Path:
+    """Where the home's processes of one role note what they serve."""
+    return home / "run" / f"served-{role}.json"
+
+
+def notes(home: Path) -> Iterator[Path]:
+    """The notes that a home has; none before it served a release."""
+    return (home / "run").glob("served-*.json")
 
 
 class KeptRelease(BaseModel):
