@@ -1,6 +1,6 @@
 """The whole home feed under load: the real service process of a home, and requests over HTTP.
 
-    python -m tests.benchmarks.serving --home HOME                       about five minutes
+    python -m tests.benchmarks.serving --home HOME                       about five minutes with 4 swaps
     python -m tests.benchmarks.serving --home HOME --soak-minutes 10     then steady load with swaps
 
 HOME is a home with a champion that nothing else runs on: work on a copy. The service starts as `corkboard up`
@@ -12,12 +12,15 @@ starts it, following an alias of the benchmark's own. Load comes from this proce
     events      eight clients with batches of 20               events_per_s, each fsynced before its answer
     freshness   new users, one save each                       event_visible_ms, from the acknowledgement to the
                                                                answer that knows of it, 95th percentile
-    swaps       two clients while the alias moves              swap_p99_ratio, mixed_releases; to the
-                                                               home's challenger, or the champion before
+    swaps       two clients while the alias moves: feeds,      swap_p99_ratio; to the home's challenger, the
+                related pins, searches, events in turns        champion before, or a copy (`swapped` says)
 
 `over_kernels` is the service's CPU a request over that of the kernels alone (`serving_kernels.py`), which are
 recorded in this process from feeds of the same users and run again by themselves, in turns with the unloaded
-requests. The last line is one JSON object.
+requests. `errors` counts every request of every load that was not answered, refusals by overload too;
+`mixed_releases` every answer that names a space or a ranker that the manifest of its release does not.
+`rss_growth_mb` is from after the second swap on: the release before is kept in memory by policy, and what the
+first two swaps add is `rss_first_growth_mb`. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,22 +31,32 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
-import orjson
 
-from infra import local
+from infra import jobs, local
 from infra.home import Home
 from tests.benchmarks.serving_kernels import Kernels, kernels_of
+from tests.benchmarks.serving_load import (
+    LIMIT,
+    Asked,
+    Client,
+    Seen,
+    Service,
+    closed_loop,
+    lasting,
+    one_at_a_time,
+    open_loop,
+    post,
+)
+from training.release import load_manifest
 
-LIMIT = 50
 GOALS = {
     "over_kernels": 1.5,
     "p50_ms": 60.0,
@@ -55,167 +68,26 @@ GOALS = {
 EVENTS_GOAL = 500
 ALIAS = "serving-benchmark"
 RATE = 8.0
+BASE = 2
+"""Swaps after which memory is to stay as it is."""
 MAKERS = 2
 """Processes that make answers where the goals are held; `--makers 1` is what a home does by default."""
 SHORTLIST = 200
 """Candidates that are ranked where the goals are held; `--shortlist 500` is what a home does by default."""
 BATCH = 20
-TURNS = 6
-"""Of unloaded requests with the kernels alone."""
 
 
-@dataclass
-class Seen:
-    """What came back from one kind of load."""
-
-    ms: list[float] = field(default_factory=list)
-    """From when the request was due, in order of the answers."""
-    at: list[float] = field(default_factory=list)
-    """When each answer came, seconds of the loop's clock."""
-    stages: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)
-    qualities: list[float] = field(default_factory=list)
-    spaces: dict[int, set[tuple[str, ...]]] = field(default_factory=dict)
-    errors: Counter[str] = field(default_factory=Counter)
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-
-    def take(self, answer: dict[str, Any]) -> None:
-        for stage in answer["stages"]:
-            self.stages[stage["name"]] += stage["ms"]
-        self.missing.update(part.partition(":")[0] for part in answer["missing"])
-        self.qualities.append(answer["quality"])
-        self.spaces.setdefault(answer["release"], set()).add(tuple(answer["spaces"]))
-
-    def percentile(self, q: float) -> float:
-        return round(float(np.percentile(self.ms, q)), 2) if self.ms else float("nan")
-
-
-class Client:
-    """Asks one service for feeds of the home's active users."""
-
-    def __init__(self, url: str, users: list[Any], session: aiohttp.ClientSession) -> None:
-        self.url, self.users, self.session = url, users, session
-        self.rng = np.random.default_rng(0)
-
-    def user(self) -> Any:
-        return self.users[int(self.rng.integers(len(self.users)))]
-
-    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        async with self.session.post(self.url + path, json=body) as answer:
-            return answer.status, await answer.json(content_type=None, loads=orjson.loads)
-
-    async def feed(self, seen: Seen, due: float | None = None) -> None:
-        """One feed; its time counts from `due`."""
-        clock = asyncio.get_running_loop().time
-        begun = clock() if due is None else due
-        try:
-            status, answer = await self.post("/homefeed", {"user_id": self.user(), "limit": LIMIT})
-        except (aiohttp.ClientError, TimeoutError) as error:
-            seen.errors[type(error).__name__] += 1
-            return
-        if status != 200:
-            seen.errors[answer["error"]["name"]] += 1
-            return
-        seen.ms.append((clock() - begun) * 1000)
-        seen.at.append(clock())
-        seen.take(answer)
-
-
-@dataclass(frozen=True)
-class Service:
-    """The running service, seen from outside."""
-
-    pid: int
-
-    def _family(self) -> list[Any]:
-        import psutil
-
-        parent = psutil.Process(self.pid)
-        return [parent, *parent.children(recursive=True)]
-
-    def cpu_s(self) -> float:
-        return sum(t.user + t.system for t in (p.cpu_times() for p in self._family()))
-
-    def rss_mb(self) -> float:
-        return sum(p.memory_info().rss for p in self._family()) / 2**20
-
-    async def settled(self, busy: float = 0.1, patience_s: float = 120.0) -> None:
-        """Wait until a second costs it less than `busy` of a core: all that starts beside requests is done."""
-        end = time.monotonic() + patience_s
-        before = self.cpu_s()
-        while time.monotonic() < end:
-            await asyncio.sleep(1)
-            now = self.cpu_s()
-            if now - before < busy:
-                return
-            before = now
-
-    @contextmanager
-    def spending(self, seen: Seen) -> Iterator[None]:
-        """Add the wall time and the service's CPU time of the block."""
-        cpu, wall = self.cpu_s(), time.perf_counter()
-        yield
-        seen.cpu_s += self.cpu_s() - cpu
-        seen.wall_s += time.perf_counter() - wall
-
-
-async def one_at_a_time(
-    client: Client, service: Service, requests: int, between: Callable[[], None] = lambda: None
-) -> Seen:
-    """One request after another, in TURNS between which something else is done."""
-    seen = Seen()
-    for turn in range(TURNS):
-        between()
-        with service.spending(seen):
-            for _ in range(turn, requests, TURNS):
-                await client.feed(seen)
-    return seen
-
-
-async def open_loop(client: Client, service: Service, rate: float, seconds: float) -> Seen:
-    """Arrivals at random, `rate` a second: a service that is late does not slow them down."""
-    seen, loop = Seen(), asyncio.get_running_loop()
-    due = loop.time() + np.cumsum(np.random.default_rng(1).exponential(1 / rate, int(rate * seconds)))
-    with service.spending(seen):
-        tasks = []
-        for moment in due.tolist():
-            await asyncio.sleep(max(0.0, moment - loop.time()))
-            tasks.append(asyncio.ensure_future(client.feed(seen, moment)))
-        await asyncio.gather(*tasks)
-    return seen
-
-
-async def closed_loop(client: Client, service: Service, clients: int, until: Callable[[], bool]) -> Seen:
-    seen = Seen()
-
-    async def one() -> None:
-        while not until():
-            await client.feed(seen)
-
-    with service.spending(seen):
-        await asyncio.gather(*(one() for _ in range(clients)))
-    return seen
-
-
-def lasting(seconds: float) -> Callable[[], bool]:
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() >= end
-
-
-async def events(client: Client, pins: list[Any], action: str, seconds: float) -> tuple[float, Counter[str]]:
+async def events(client: Client, seconds: float) -> tuple[float, Counter[str]]:
     """Acknowledged events a second, and refusals by name."""
-    done, refused, over = 0, Counter[str](), lasting(seconds)
+    done, refused, over, asked = 0, Counter[str](), lasting(seconds), client.asked
     began = time.perf_counter()
 
     async def one(number: int) -> None:
         nonlocal done
         rng = np.random.default_rng(number)
         while not over():
-            batch = [
-                {"user_id": client.user(), "pin_id": pins[int(rng.integers(len(pins)))], "action": action}
-                for _ in range(BATCH)
-            ]
+            pins = [asked.pins[i] for i in rng.integers(len(asked.pins), size=BATCH)]
+            batch = [{"user_id": client.user(), "pin_id": pin, "action": asked.action} for pin in pins]
             status, answer = await client.post("/events", {"events": batch})
             if status == 200:
                 done += answer["accepted"]
@@ -226,11 +98,12 @@ async def events(client: Client, pins: list[Any], action: str, seconds: float) -
     return done / (time.perf_counter() - began), refused
 
 
-async def visible_ms(client: Client, pins: list[Any], action: str, users: list[Any]) -> float:
+async def visible_ms(client: Client, users: list[Any]) -> float:
     """From an acknowledgement to the first answer that knows of it: a new user is a stranger until then."""
-    found = []
+    found, asked = [], client.asked
     for user in users:
-        await client.post("/events", {"events": [{"user_id": user, "pin_id": pins[0], "action": action}]})
+        event = {"user_id": user, "pin_id": asked.pins[0], "action": asked.action}
+        await client.post("/events", {"events": [event]})
         began = time.perf_counter()
         while True:
             _, answer = await client.post("/homefeed", {"user_id": user, "limit": LIMIT})
@@ -243,52 +116,60 @@ async def visible_ms(client: Client, pins: list[Any], action: str, users: list[A
     return round(float(np.percentile(found, 95)), 2)
 
 
-async def swapping(client: Client, service: Service, move: Callable[[], Any], swaps: int) -> dict[str, Any]:
-    """Steady load, then the same while the alias moves; each move waits until the service answers with it."""
-    steady = await closed_loop(client, service, 2, lasting(10))
-    done, seen_release = False, -1
+@dataclass(frozen=True)
+class Swapped:
+    """Mixed requests of two clients, steady, and while the alias moved."""
+
+    steady: Seen
+    loaded: Seen
+    rss_mb: list[float]
+    """Memory of the service after each move."""
+
+
+async def swapping(client: Client, service: Service, move: Callable[[], Any], swaps: int) -> Swapped:
+    """Each move waits until the service answers with it."""
+    steady = await closed_loop(service, client.mixed, 2, lasting(10))
+    done, seen_release, sizes = False, -1, list[float]()
 
     async def moving() -> None:
         nonlocal done, seen_release
-        for _ in range(swaps):
-            wanted = await asyncio.to_thread(move)
-            end = time.monotonic() + 240
-            while seen_release != wanted and time.monotonic() < end:
-                await asyncio.sleep(0.2)
-                _, answer = await client.post("/homefeed", {"user_id": client.user(), "limit": 1})
-                seen_release = answer.get("release", -1)
-            if seen_release != wanted:
-                raise RuntimeError(f"release {wanted} is not served four minutes after the alias moved")
-        done = True
+        try:
+            for _ in range(swaps):
+                wanted = await asyncio.to_thread(move)
+                end = time.monotonic() + 240
+                while seen_release != wanted and time.monotonic() < end:
+                    await asyncio.sleep(0.2)
+                    _, answer = await client.post("/homefeed", {"user_id": client.user(), "limit": 1})
+                    seen_release = answer.get("release", -1)
+                if seen_release != wanted:
+                    raise RuntimeError(f"release {wanted} is not served four minutes after the alias moved")
+                sizes.append(service.rss_mb())
+        finally:
+            done = True
 
-    loaded, _ = await asyncio.gather(closed_loop(client, service, 2, lambda: done), moving())
-    mixed = sum(len(spaces) - 1 for spaces in loaded.spaces.values())
-    return {
-        "swaps": swaps,
-        "swap_p99_ratio": round(loaded.percentile(99) / steady.percentile(99), 3),
-        "mixed_releases": mixed,
-        "swap_errors": sum(loaded.errors.values()),
-    }
+    loaded, _ = await asyncio.gather(closed_loop(service, client.mixed, 2, lambda: done), moving())
+    return Swapped(steady, loaded, sizes)
 
 
 async def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str, Any]:
     """Every load in turn on the running service."""
-    users, pins = kernels.users, kernels.pins
     pid = json.loads((home.run / "homefeed.json").read_text())["pid"]
     service = Service(pid)
     url = f"http://127.0.0.1:{home.ports()['homefeed']}"
     timeout = aiohttp.ClientTimeout(total=30)
+    _, _, versions = _releases(home)
+    manifests = {version: load_manifest(jobs.context(home), version) for version in versions}
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        client = Client(url, users, session)
-        action = await _positive_action(client)
+        action, queries = await _positive_action(session, url), await _queries(session, url)
+        client = Client(url, Asked(kernels.users, kernels.pins, action, queries), manifests, session)
         await one_at_a_time(client, service, 30)  # what is compiled or cached at first use
         await service.settled()
         rss = service.rss_mb()
         alone = await one_at_a_time(client, service, args.requests, kernels.run)
         opened = await open_loop(client, service, RATE, args.seconds)
-        full = await closed_loop(client, service, 8, lasting(args.seconds))
-        rate, refused = await events(client, pins, action, args.seconds / 2)
-        fresh = await visible_ms(client, pins, action, _new_users(users, 20))
+        full = await closed_loop(service, client.feed, 8, lasting(args.seconds))
+        rate, refused = await events(client, args.seconds / 2)
+        fresh = await visible_ms(client, _new_users(kernels.users, 20))
         found = {
             "p50_ms": alone.percentile(50),
             "p95_ms": alone.percentile(95),
@@ -303,36 +184,59 @@ async def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> di
             "quality_saturated": round(float(np.mean(full.qualities)), 3),
             "events_per_s": round(rate, 1),
             "event_visible_ms": fresh,
-            "errors": sum(s.errors.total() - s.errors["Overloaded"] for s in (alone, opened, full)),
-            "overloaded": sum(s.errors["Overloaded"] for s in (alone, opened, full)),
-            "missing": dict(sum((s.missing for s in (alone, opened, full)), Counter())),
             "refused_events": dict(refused),
         }
         _print_stages(alone)
+        every = [alone, opened, full]
+        sizes = [rss]
         if args.swaps:
-            found |= await swapping(client, service, partial(_move, home), args.swaps)
+            swapped = await swapping(client, service, partial(_move, home), args.swaps)
+            every += [swapped.steady, swapped.loaded]
+            sizes += swapped.rss_mb
+            ratio = swapped.loaded.percentile(99) / swapped.steady.percentile(99)
+            copies = len({m.model_dump_json() for m in manifests.values()}) == 1
+            found |= {"swaps": args.swaps, "swapped": "copies" if copies else "releases"}
+            found |= {"swap_p99_ratio": round(ratio, 3)}
         if args.soak_minutes:
-            found |= await soak(client, service, home, args.soak_minutes)
-        found["rss_growth_mb"] = round(service.rss_mb() - rss, 1)
-        return found
+            soaked, soak_sizes = await soak(client, service, home, args.soak_minutes)
+            every += soaked
+            found["soak_rss_mb"] = [round(size) for size in soak_sizes]
+        errors = sum((seen.errors for seen in every), Counter[str]())
+        mixed = [told for seen in every for told in seen.mixed]
+        for told, times in Counter(mixed).most_common(5):
+            print(f"{times} times: {told}")
+        base = sizes[min(BASE, len(sizes) - 1)]
+        return found | {
+            "errors": errors.total(),
+            "error_rate": round(errors.total() / sum(seen.asked for seen in every), 5),
+            "errors_by_name": dict(errors),
+            "missing": dict(sum((seen.missing for seen in every), Counter[str]())),
+            "mixed_releases": len(mixed),
+            "rss_first_growth_mb": round(base - rss, 1),
+            "rss_growth_mb": round(service.rss_mb() - base, 1),
+        }
 
 
-async def soak(client: Client, service: Service, home: Home, minutes: float) -> dict[str, Any]:
-    """Four requests a second and a swap every two minutes; memory at each quarter."""
-    sizes = [service.rss_mb()]
-    errors: Counter[str] = Counter()
+async def soak(client: Client, service: Service, home: Home, minutes: float) -> tuple[list[Seen], list[float]]:
+    """Four requests a second and a swap after each quarter but the last; what was seen, and memory, at each."""
+    seen, sizes = [], [service.rss_mb()]
     for quarter in range(4):
-        seen = await open_loop(client, service, 4.0, minutes * 15)
+        seen.append(await open_loop(client, service, 4.0, minutes * 15))
         if quarter < 3:
             await asyncio.to_thread(_move, home)
-        errors += seen.errors
         sizes.append(service.rss_mb())
-    return {"soak_rss_mb": [round(size) for size in sizes], "soak_errors": sum(errors.values())}
+    return seen, sizes
 
 
-async def _positive_action(client: Client) -> str:
-    _, told = await client.post("/users", {"limit": 1})
+async def _positive_action(session: aiohttp.ClientSession, url: str) -> str:
+    _, told = await post(session, f"{url}/users", {"limit": 1})
     return next(name for name, polarity in told["actions"].items() if polarity == "positive")
+
+
+async def _queries(session: aiohttp.ClientSession, url: str) -> list[str]:
+    """What is searched for most; nothing where the home has no search."""
+    status, told = await post(session, f"{url}/suggestions", {"limit": LIMIT})
+    return list(told["queries"]) if status == 200 else []
 
 
 def _new_users(users: list[Any], count: int) -> list[Any]:
