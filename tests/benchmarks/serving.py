@@ -20,7 +20,8 @@ recorded in this process from feeds of the same users and run again by themselve
 requests. `errors` counts every request of every load that was not answered, refusals by overload too;
 `mixed_releases` every answer that names a space or a ranker that the manifest of its release does not.
 `rss_growth_mb` is from after the second swap on: the release before is kept in memory by policy, and what the
-first two swaps add is `rss_first_growth_mb`. The last line is one JSON object.
+first two swaps add is `rss_first_growth_mb`. A soak tells memory in the end of each quarter, before its swap, as
+`soak_rss_mb` and, pages that processes share counted once, `soak_pss_mb`. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -198,9 +199,10 @@ async def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> di
             found |= {"swaps": args.swaps, "swapped": "copies" if copies else "releases"}
             found |= {"swap_p99_ratio": round(ratio, 3)}
         if args.soak_minutes:
-            soaked, soak_sizes = await soak(client, service, home, args.soak_minutes)
+            soaked, memory = await soak(client, service, home, args.soak_minutes)
             every += soaked
-            found["soak_rss_mb"] = [round(size) for size in soak_sizes]
+            found |= {"soak_rss_mb": [round(rss) for rss, _ in memory]}
+            found |= {"soak_pss_mb": [round(pss) for _, pss in memory]}
         errors = sum((seen.errors for seen in every), Counter[str]())
         mixed = [told for seen in every for told in seen.mixed]
         for told, times in Counter(mixed).most_common(5):
@@ -217,14 +219,17 @@ async def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> di
         }
 
 
-async def soak(client: Client, service: Service, home: Home, minutes: float) -> tuple[list[Seen], list[float]]:
-    """Four requests a second and a swap after each quarter but the last; what was seen, and memory, at each."""
-    seen, sizes = [], [service.rss_mb()]
+async def soak(
+    client: Client, service: Service, home: Home, minutes: float
+) -> tuple[list[Seen], list[tuple[float, float]]]:
+    """Four requests a second and a swap after each quarter but the last; what was seen, and memory at each as
+    its processes' sum and with shared pages once."""
+    seen, sizes = [], [(service.rss_mb(), service.pss_mb())]
     for quarter in range(4):
         seen.append(await open_loop(client, service, 4.0, minutes * 15))
+        sizes.append((service.rss_mb(), service.pss_mb()))
         if quarter < 3:
             await asyncio.to_thread(_move, home)
-        sizes.append(service.rss_mb())
     return seen, sizes
 
 

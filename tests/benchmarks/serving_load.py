@@ -164,7 +164,12 @@ class Service:
         return sum(t.user + t.system for t in (p.cpu_times() for p in self._family()))
 
     def rss_mb(self) -> float:
+        """Pages that processes share count once for each."""
         return sum(p.memory_info().rss for p in self._family()) / 2**20
+
+    def pss_mb(self) -> float:
+        """What the family takes of the machine: shared pages count once. Read from every mapping, so it costs."""
+        return sum(p.memory_full_info().pss for p in self._family()) / 2**20
 
     async def settled(self, busy: float = 0.1, patience_s: float = 120.0) -> None:
         """Wait until a second costs it less than `busy` of a core: all that starts beside requests is done."""
