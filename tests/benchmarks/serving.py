@@ -20,7 +20,7 @@ recorded in this process from feeds of the same users and run again by themselve
 requests. `errors` counts every request of every load that was not answered, refusals by overload too;
 `mixed_releases` every answer that names a space or a ranker that the manifest of its release does not.
 `rss_growth_mb` is from after the second swap on: the release before is kept in memory by policy, and what the
-first two swaps add is `rss_first_growth_mb`. A soak tells memory in the end of each quarter, before its swap, as
+first two swaps add is `rss_first_growth_mb`. A soak tells memory at the end of each quarter, before its swap:
 `soak_rss_mb` and, pages that processes share counted once, `soak_pss_mb`. The last line is one JSON object.
 """
 

@@ -168,7 +168,7 @@ class Service:
         return sum(p.memory_info().rss for p in self._family()) / 2**20
 
     def pss_mb(self) -> float:
-        """What the family takes of the machine: shared pages count once. Read from every mapping, so it costs."""
+        """What the family takes of the machine: shared pages count once. It is slow to read."""
         return sum(p.memory_full_info().pss for p in self._family()) / 2**20
 
     async def settled(self, busy: float = 0.1, patience_s: float = 120.0) -> None:
