@@ -33,20 +33,24 @@ def compact(home: Home) -> None:
 
     lake = Lake(home.lake)
     lake.contract()
-    before = needed_from_ms(lake, datetime.now(UTC), _learned_until(home))
+    before = needed_from_ms(lake, datetime.now(UTC), walked_until(home))
     done = compact_events(home.events, home.lake, before_ms=before)
     say(f"{len(done.removed)} segments removed, {done.freed_bytes / 1e6:.1f} MB")
     if done.uningested:
         say(f"{', '.join(done.uningested)}: not all in the lake yet; run `corkboard ingest --events` first")
 
 
-def _learned_until(home: Home) -> datetime | None:
-    """The end of the oldest data that a release under an alias was made of; None where there is none."""
+def walked_until(home: Home) -> datetime | None:
+    """The end of the oldest data that the graph of a release under an alias was built of; None for none."""
     from infra.jobs import aliases, context
 
     versions = sorted(set(aliases(home).values()))
     if not versions:
         return None
     from training.release import load_manifest
+    from training.release_parts import PIXIE, registry_of
 
-    return min(load_manifest(context(home), version).data_end for version in versions)
+    ctx = context(home)
+    registry = registry_of(ctx)
+    released = [load_manifest(ctx, version).parts.get(PIXIE) for version in versions]
+    return min((registry.data_end(p.model, p.version) for p in released if p is not None), default=None)

@@ -35,8 +35,11 @@ def unname(folder: Path, person: Person) -> None:
     left[order] = np.maximum.accumulate(rising)
     file = _file(folder)
     staged = file.with_name(f".{os.getpid()}.{file.name}")  # numpy wants the suffix
-    np.save(staged, left, allow_pickle=False)
-    take_place(staged, file)
+    try:
+        np.save(staged, left, allow_pickle=False)
+        take_place(staged, file)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def _theirs(ids: NDArray[np.int64], folder: Path, person: Person) -> NDArray[np.bool_]:

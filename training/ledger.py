@@ -111,6 +111,15 @@ class Ledger:
                 line.pop()
         return tuple(line)
 
+    def rolled_back(self) -> frozenset[int]:
+        """The versions that a rollback left and that no promotion has put out again."""
+        left: set[int] = set()
+        for entry in self.entries():
+            if entry.move is Move.ROLLBACK and entry.replaced is not None:
+                left.add(entry.replaced)
+            left.discard(entry.champion)
+        return frozenset(left)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One promotion at a time among the processes that share this ledger's file."""

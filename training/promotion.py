@@ -17,9 +17,9 @@ from feature_repo.vectors.milvus import connect
 from training.context import TrainingContext
 from training.ledger import Ledger, LedgerEntry, Move
 from training.registry import Registry, git_commit
-from training.release import load_manifest
+from training.release import load_manifest, served_parts, versions_of
 from training.release_comparison import compare
-from training.release_parts import registry_of
+from training.release_parts import newest_parts, registry_of
 from validation.gate_bounds import GateBounds
 from validation.gate_results import GateFailed, GateResult
 from validation.gates import run_gates
@@ -104,6 +104,22 @@ def rollback(ctx: TrainingContext, ledger: Path) -> int:
         _move(registry, entry)
     ctx.progress(f"release {target} is the champion again, instead of {leaving}")
     return target
+
+
+def settled(ctx: TrainingContext, ledger: Path) -> int | None:
+    """The release of exactly the newest parts that is the champion or was rolled back; None for none.
+
+    The champion is that of the alias, so that a promotion that was killed before it moved is not settled.
+    Raises ReleaseError as `newest_parts` does.
+    """
+    parts, skipped = newest_parts(ctx)
+    newest, _ = served_parts(parts, skipped)
+    registry = registry_of(ctx)
+    decided = {registry.alias(RELEASE_MODEL, CHAMPION), *Ledger(ledger).rolled_back()}
+    for version in reversed(registry.versions(RELEASE_MODEL)):
+        if version in decided and versions_of(load_manifest(ctx, version).parts) == versions_of(newest):
+            return version
+    return None
 
 
 def history(ledger: Path) -> tuple[LedgerEntry, ...]:

@@ -227,6 +227,10 @@ class Registry:
         said = self.version(name, version).tags.get(LEARNED_UNTIL_TAG)
         return None if said is None else datetime.fromisoformat(said)
 
+    def data_end(self, name: str, version: int) -> datetime:
+        """The UTC end, exclusive, of the data that a version was made of."""
+        return datetime.fromisoformat(self.version(name, version).tags["data_end"])
+
     def metrics(self, name: str, version: int) -> dict[str, float]:
         """Metrics of the run that made a version."""
         run_id = self.version(name, version).run_id

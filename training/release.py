@@ -66,14 +66,8 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
     skipped: dict[str, str] = {}
     if parts is None:
         parts, skipped = newest_parts(ctx)
-    light = parts.get(LIGHT)
-    light_by, measured = chosen(parts, light), {} if light is None else dict(light.metrics)
-    if light is not None and light_by != LIGHT:
-        skipped[LIGHT] = (
-            f"{light.model}@{light.version} keeps {measured[f'{LIGHT}/kept']:.3f} of engaged pins, "
-            f"{light_by} {measured[f'{light_by}/kept']:.3f}"
-        )
-        parts = {role: part for role, part in parts.items() if role != LIGHT}
+    measured = dict(parts[LIGHT].metrics) if LIGHT in parts else {}
+    parts, light_by = served_parts(parts, skipped)
     lake, bench = Lake(ctx.lake), Bench.of(ctx, parts.values())
     spaces = _spaces(bench.registry, parts)
     if RANKER in parts:
@@ -100,6 +94,26 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
         data_checks=check_lake(lake, start, end),
         evaluation=bench.evaluation,
     )
+
+
+def served_parts(parts: Mapping[str, Part], skipped: dict[str, str]) -> tuple[dict[str, Part], str]:
+    """(the parts that a release of these holds, who orders its candidates): a light ranker that keeps fewer
+    engaged pins than what it stands in for is left out, and why goes to `skipped`."""
+    light = parts.get(LIGHT)
+    light_by = chosen(parts, light)
+    if light is not None and light_by != LIGHT:
+        kept = {by: light.metrics[f"{by}/kept"] for by in (LIGHT, light_by)}
+        skipped[LIGHT] = (
+            f"{light.model}@{light.version} keeps {kept[LIGHT]:.3f} of engaged pins, "
+            f"{light_by} {kept[light_by]:.3f}"
+        )
+        return {role: part for role, part in parts.items() if role != LIGHT}, light_by
+    return dict(parts), light_by
+
+
+def versions_of(parts: Mapping[str, Part]) -> dict[str, tuple[str, int]]:
+    """(model, version) by role."""
+    return {role: (part.model, part.version) for role, part in parts.items()}
 
 
 def register(ctx: TrainingContext, manifest: ReleaseManifest) -> int:
@@ -261,8 +275,7 @@ def _same(a: ReleaseManifest, b: ReleaseManifest) -> bool:
     return (
         all(getattr(a, name) == getattr(b, name) for name in said)
         and a.metrics.keys() == b.metrics.keys()
-        and {r: (p.model, p.version) for r, p in a.parts.items()}
-        == {r: (p.model, p.version) for r, p in b.parts.items()}
+        and versions_of(a.parts) == versions_of(b.parts)
         and {(c.collection, c.rows) for c in a.collections} == {(c.collection, c.rows) for c in b.collections}
     )
 

@@ -76,15 +76,15 @@ def compact_events(
     return Compacted(tuple(s.name for s in going), freed, tuple(s.name for s in waiting))
 
 
-def needed_from_ms(lake: Lake, now: datetime, learned_until: datetime | None = None) -> int:
+def needed_from_ms(lake: Lake, now: datetime, walked_until: datetime | None = None) -> int:
     """The oldest time, Unix ms, of which a service reads the log when it opens.
 
-    `learned_until` is the end of the oldest data that a release in use was made of: walks take in the saves
-    since. Raises LakeError.
+    `walked_until` is the end of the oldest data that the graph of a release in use was built of: walks take in
+    the saves since. Raises LakeError.
     """
     needed = [sequences_from_ms(lake, now), shown_from_ms(lake)]
-    if learned_until is not None:
-        needed.append(int(learned_until.timestamp() * 1000))
+    if walked_until is not None:
+        needed.append(int(walked_until.timestamp() * 1000))
     return min(needed)
 
 

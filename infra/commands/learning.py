@@ -68,7 +68,8 @@ def retrain(
     """Take in the event log, let TransAct learn on from its newest version, compose a release: twice a week.
 
     Everything else keeps the version it has (`train --keep-weights` brings in new pins). Run again after it was
-    cut short, it finishes; where nothing new was logged it changes nothing.
+    cut short, it finishes. Where nothing new was learned since the champion, or since a release that was rolled
+    back, nothing is released.
     """
     from infra import retraining
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from infra import events, jobs
+from infra import events, jobs, local
 from infra.cli import app
 from infra.home import Home
+from tests.training import planted_releases as planted
+from training import promotion
+from training.registry import Registry
+from training.release import register
+from training.release_parts import LEXICAL, PIXIE, RANKER
+from validation.manifest import CHAMPION, RELEASE_MODEL, Part, ReleaseManifest
 
 
 class Steps:
@@ -21,6 +29,7 @@ class Steps:
         patch.setattr(jobs, "ingest_events", lambda home: self._run("ingest"))
         patch.setattr(events, "compact", lambda home: self._run("compact"))
         patch.setattr(jobs, "train", lambda home, **how: self._run("train", how))
+        patch.setattr(promotion, "settled", lambda ctx, ledger: None)
         patch.setattr(jobs, "release", lambda home, seed: self._run("release", seed))
         patch.setattr(jobs, "promote", lambda home, version: self._run("promote", version))
 
@@ -76,3 +85,64 @@ def test_without_tables_the_first_step_is_named(tmp_path: Path, steps: Steps):
     answer = run(tmp_path)
     assert answer.exit_code == 1 and "corkboard ingest FOLDER" in answer.output
     assert steps.ran == []
+
+
+def words(number: int) -> ReleaseManifest:
+    """A release of one index of words, which passes every gate."""
+    parts = {LEXICAL: Part(model="lexical", version=number)}
+    return planted.manifest(number, parts=parts, metrics={"size/lexical": 1.0, "latency/lexical_cpu_ms": 1.0})
+
+
+@pytest.fixture
+def two_releases(
+    home: Path, monkeypatch: pytest.MonkeyPatch, give_registry: Callable[[Path], Registry]
+) -> tuple[Registry, list[int]]:
+    """(a home's registry, the releases made from here on): release 2 followed release 1 as champion, and holds
+    the newest versions, which training and release find as they are."""
+    registry, ctx, made = give_registry(home), planted.context(home), list[int]()
+
+    def release(home: Home, seed: int) -> int:
+        made.append(register(ctx, words(2)))
+        return made[-1]
+
+    for step in ("ingest_events", "train"):
+        monkeypatch.setattr(jobs, step, lambda home, **how: None)
+    monkeypatch.setattr(events, "compact", lambda home: None)
+    monkeypatch.setattr(jobs, "release", release)
+    monkeypatch.setattr(local, "ensure_milvus", lambda home: None)
+    monkeypatch.setattr(promotion, "compare", lambda *_: None)
+    monkeypatch.setattr(promotion, "newest_parts", lambda ctx: (dict(words(2).parts), {}))
+    for number in (1, 2):
+        planted.version(registry, "lexical", {})
+        register(ctx, words(number))
+        promotion.promote(ctx, planted.ledger(home), number)
+    return registry, made
+
+
+def test_what_was_rolled_back_goes_out_by_hand_alone(
+    home: Path, two_releases: tuple[Registry, list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    (registry, made), ctx, ledger = two_releases, planted.context(home), planted.ledger(home)
+    assert "release 2, which is the champion" in run(home, "--promote").output
+    promotion.rollback(ctx, ledger)
+    answer = run(home, "--promote")
+    assert answer.exit_code == 0 and "release 2, which was rolled back" in answer.output
+    assert (registry.alias(RELEASE_MODEL, CHAMPION), made) == (1, [])
+    assert promotion.promote(ctx, ledger, 2) == 2 and promotion.settled(ctx, ledger) == 2
+    monkeypatch.setattr(promotion, "newest_parts", lambda ctx: (dict(words(3).parts), {}))
+    assert promotion.settled(ctx, ledger) is None
+
+
+def test_the_log_is_kept_from_when_the_oldest_graph_was_built(
+    home: Path, give_registry: Callable[[Path], Registry]
+):
+    """Each ranker learned on until later days than any graph was built of."""
+    registry, built = give_registry(home), [planted.WHEN - timedelta(days=days) for days in (9, 4)]
+    for number, end in enumerate(built, start=1):
+        graph = planted.version(registry, PIXIE, {"data_end": end.isoformat()})
+        ranker = planted.version(registry, "transact", {"data_end": planted.WHEN.isoformat()})
+        parts = {PIXIE: Part(model=PIXIE, version=graph), RANKER: Part(model="transact", version=ranker)}
+        register(planted.context(home), planted.manifest(number, parts=parts))
+    assert events.walked_until(Home.at(home)) == built[1], "the challenger's"
+    registry.set_alias(RELEASE_MODEL, CHAMPION, 1)
+    assert events.walked_until(Home.at(home)) == built[0]

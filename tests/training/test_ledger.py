@@ -77,15 +77,26 @@ def test_champions_are_a_stack(tmp_path_factory: pytest.TempPathFactory, moves: 
     """Against a plain list: promotions push, rollbacks pop (never the last one)."""
     ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
     line: list[int] = []
+    left: set[int] = set()
     for at, move in enumerate(moves, start=1):
         if move == 0 and len(line) > 1:
             leaving = line.pop()
+            left.add(leaving)
             ledger.append(entry(line[-1], replaced=leaving, move=Move.ROLLBACK))
         else:
             ledger.append(entry(at, replaced=line[-1] if line else None))
             line.append(at)
-    assert ledger.champions() == tuple(line)
+    assert ledger.champions() == tuple(line) and ledger.rolled_back() == left
     assert (ledger.last().champion if line else None) == (line[-1] if line else None)  # type: ignore[union-attr]
+
+
+def test_what_is_put_out_again_is_no_longer_rolled_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for made in (entry(1), entry(2, replaced=1), entry(1, replaced=2, move=Move.ROLLBACK)):
+        ledger.append(made)
+    assert ledger.rolled_back() == {2}
+    ledger.append(entry(2, replaced=1))
+    assert ledger.rolled_back() == frozenset()
 
 
 def test_a_champion_older_than_the_ledger_can_be_returned_to(tmp_path: Path) -> None:
