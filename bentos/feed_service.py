@@ -110,7 +110,8 @@ class FeedService:
         """Pins related to a pin, or to the pins of a board.
 
         Raises PinNotFound or BoardNotFound for what the data set does not hold, OneSubject unless one of the
-        two is named, LimitOutOfRange, BadId, NoRelease.
+        two is named, LimitOutOfRange, BadId, NoRelease, and StoreUnavailable where a name cannot be looked up
+        in the id map.
         """
         with self.load.request() as quality:
             return await self._related(request, quality)
@@ -134,7 +135,8 @@ class FeedService:
     async def related_ads(self, request: RelatedAdsRequest) -> FeedAnswer:
         """Ads for the page of pins related to a pin: by expected value, each at its place of the page.
 
-        Raises PinNotFound for what the data set does not hold, LimitOutOfRange, BadId, NoRelease.
+        Raises PinNotFound for what the data set does not hold, LimitOutOfRange, BadId, NoRelease, and
+        StoreUnavailable where a name cannot be looked up in the id map.
         """
         with self.load.request() as quality:
             return await self._related_ads(request, quality)
@@ -168,23 +170,29 @@ class FeedService:
         return await self._answer(feed, request.user_id)
 
     async def _whose(self, feed: Feed, user_id: ExternalId | None, exclude: Sequence[ExternalId] = ()) -> None:
-        """Fill `feed.user_id` and `feed.exclude`; fails open to nobody, and nothing. Raises BadId."""
+        """Fill `feed.user_id` and `feed.exclude`; those that need the id map fail open to nobody, and nothing.
+        Raises BadId."""
         ids = feed.release.ids
+        given = {EntityKind.PIN: exclude, EntityKind.USER: () if user_id is None else (user_id,)}
 
-        def lookup() -> tuple[int, np.ndarray]:
-            user = 0 if user_id is None else ids.inside(EntityKind.USER, user_id)
-            return user, ids.all_inside(EntityKind.PIN, exclude)
+        def inside(kinds: Sequence[EntityKind]) -> dict[EntityKind, np.ndarray]:
+            return {kind: ids.all_inside(kind, given[kind]) for kind in kinds}
 
+        counted = [kind for kind in given if ids.counted(kind)]
+        named = [kind for kind in given if kind not in counted]
+        found: dict[EntityKind, np.ndarray] = {}
         try:
-            if ids.counted(EntityKind.USER, EntityKind.PIN):
-                feed.user_id, feed.exclude = lookup()
-            else:
-                feed.user_id, feed.exclude = await self._pool.call("ids", LOOKUP_DEADLINE_MS, lookup)
+            found = inside(counted)
+            if named:
+                found |= await self._pool.call("ids", LOOKUP_DEADLINE_MS, lambda: inside(named))
         except RequestError:
             raise
         except Exception as error:
             # Without the id map nobody can be told from a stranger, who is served too.
             fail_open(feed, "ids", error)
+        feed.exclude = found.get(EntityKind.PIN, feed.exclude)
+        who = found.get(EntityKind.USER, ())
+        feed.user_id = int(who[0]) if len(who) else 0
 
     async def _subject(
         self,
@@ -322,18 +330,30 @@ class FeedService:
         except Exception as error:
             # Ids in the right order are still an answer; whoever asked may hold the cards.
             fail_open(feed, "cards", error)
-            feed.candidates = _nameable(feed)
-            bare = {pin_id: Card(pin_id) for pin_id in feed.candidates.pin_ids.tolist()}
-            return as_feed_pins(feed, feed.candidates, bare), []
+            return await self._bare(feed), []
         return pins, interests
+
+    async def _bare(self, feed: Feed) -> list[FeedPin]:
+        """The answer's pins without cards; where the id map fails too, those whose names are in memory."""
+        if feed.release.ids.counted(EntityKind.PIN, EntityKind.TOPIC):
+            return _bare(feed, feed.candidates)
+        try:
+            return await self._pool.call("ids", CARDS_DEADLINE_MS, lambda: _bare(feed, feed.candidates))
+        except Exception as error:
+            # The cards may have failed by the names that are on them.
+            fail_open(feed, "names", error)
+            feed.candidates = _nameable(feed)
+            return _bare(feed, feed.candidates)
+
+
+def _bare(feed: Feed, candidates: Candidates) -> list[FeedPin]:
+    return as_feed_pins(feed, candidates, {pin_id: Card(pin_id) for pin_id in candidates.pin_ids.tolist()})
 
 
 def _nameable(feed: Feed) -> Candidates:
     """The candidates whose names are in memory, for reasons that name nothing which is not: asks no id map."""
-    ids, candidates = feed.release.ids, feed.candidates
-    if ids.counted(EntityKind.PIN, EntityKind.TOPIC):
-        return candidates
-    kept = candidates.take(ids.held(EntityKind.PIN, candidates.pin_ids))
+    candidates = feed.candidates
+    kept = candidates.take(feed.release.ids.held(EntityKind.PIN, candidates.pin_ids))
     return replace(kept, anchors=np.zeros_like(kept.anchors))
 
 

@@ -73,6 +73,7 @@ def open_front(settings: Settings, loop: asyncio.AbstractEventLoop) -> FrontPart
         {log.stream: log for log in streams},
         count=settings.makers,
         poll_s=settings.poll_s,
+        served_last=lambda: registry.served_last(settings.alias),
     )
     asyncio.run_coroutine_threadsafe(makers.run(), loop)
     return FrontParts(pool, makers, streams, taken)

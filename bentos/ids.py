@@ -22,7 +22,7 @@ NAMES = 100_000
 class Ids:
     """Translates ids of one data set; users who were forgotten are nobody. Thread-safe, as IdMap is.
 
-    Names of pins and topics that were given back stay in memory, NAMES of a kind at most: they never change,
+    Names of pins and topics that were given back stay in memory, the first NAMES of a kind: they never change,
     and are there where the id map is not.
     """
 

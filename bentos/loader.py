@@ -85,6 +85,10 @@ class ReleaseLoader:
         """The version the followed alias names."""
         return self.registry.version_of(self.settings.alias)
 
+    def served_last(self) -> int | None:
+        """The version noted last as served for that alias."""
+        return self.registry.served_last(self.settings.alias)
+
     def served(self, release: ServingRelease) -> None:
         """Note that `release` is served, for a start while the registry is down."""
         self.registry.keep(self.settings.alias, release.manifest, release.version)

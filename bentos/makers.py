@@ -28,6 +28,7 @@ from bentos.frames import Kind
 from bentos.maker_process import LOAD_S, Ended, Maker, Process, Start
 from bentos.metrics import forget_process, metrics
 from bentos.rotation import STAND_BY, Seen
+from validation.kept_release import nothing_noted
 
 logger = logging.getLogger("corkboard.makers")
 
@@ -55,9 +56,11 @@ class Makers:
         count: int,
         poll_s: float,
         ask_s: float = ASK_S,
+        served_last: Callable[[], int | None] = nothing_noted,
     ) -> None:
-        """`newest` gives the version that the alias names, and blocks; `logs`, those of answers, by stream."""
-        self._start, self._newest, self._logs = start, newest, logs
+        """`newest` gives the version that the alias names, and blocks; `logs`, those of answers, by stream.
+        `served_last` gives the version that was served last, for a start while the alias cannot be read."""
+        self._start, self._newest, self._logs, self._served_last = start, newest, logs, served_last
         self._count, self._poll_s, self._ask_s = count, poll_s, ask_s
         self._lives: dict[int, Maker] = {}
         """Those there is a line to, by number."""
@@ -83,19 +86,26 @@ class Makers:
         for number in range(self._count + STAND_BY):
             self._spawn(self._live(number))
         while not self._closing:
-            try:
-                newest = await asyncio.to_thread(self._newest)
-            except Exception as error:
-                # What is served is served on, whatever the registry's trouble.
-                logger.error("the alias cannot be read: %r", error)
-            else:
-                if newest != self._wanted:
-                    self._wanted, self._rejected, self._deaths = newest, None, 0
+            newest = await self._look()
+            if newest != self._wanted:
+                self._wanted, self._rejected, self._deaths = newest, None, 0
             for each in [each for each in self._lives.values() if each.late]:
                 logger.error("maker %d is not done in %.0f s and is replaced", each.number, LOAD_S)
                 each.replace()
             self._rotate()
             await asyncio.sleep(self._poll_s)
+
+    async def _look(self) -> int | None:
+        """What the alias names. Where it cannot be read, what it named before; while no maker holds a release,
+        what was served last, if that is known."""
+        try:
+            return await asyncio.to_thread(self._newest)
+        except Exception as error:
+            # What is served is served on, whatever the registry's trouble.
+            logger.error("the alias cannot be read: %r", error)
+        held = any(each.release is not None for each in self._opened)
+        last = None if held else await asyncio.to_thread(self._served_last)
+        return self._wanted if last is None else last
 
     @property
     def ready(self) -> bool:

@@ -199,6 +199,7 @@ def open_holder(
         poll_s=settings.poll_s,
         lease=lease,
         elsewhere=elsewhere,
+        served_last=loader.served_last,
         served=loader.served,
     )
 

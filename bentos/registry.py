@@ -24,7 +24,8 @@ logger = logging.getLogger("corkboard.release")
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """How long a server that does not answer is asked, unless the environment says: MLflow's own are minutes a
-question, and a service that starts has a dozen."""
+question, and a service that starts has a dozen. Whoever asks first writes it into the environment of the whole
+process."""
 
 SETTLED_NS = 1_000_000_000
 """A file that changed later than this before a look may change again and look the same: its time is coarse."""
@@ -41,8 +42,8 @@ class ManifestMissing(RuntimeError):
 class ModelRegistry:
     """MLflow, read only. Importing it costs seconds, so it happens on the first question.
 
-    Where it cannot be asked, the note at `kept` of what was served last answers in its place, of files that are
-    on this machine: a version's never change.
+    Where it cannot be asked, `version_of` raises, and the note at `kept` says what was served last and where
+    its files are on this machine: a version's never change.
     """
 
     uri: str
@@ -50,10 +51,10 @@ class ModelRegistry:
     _folders: dict[str, Path] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Where versions are on this machine, by `model@version`: their files never change, and asking takes many
     queries."""
-    _seen: dict[tuple[str, str], tuple[object, int | None]] = field(
+    _seen: dict[str, tuple[object, int | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """What each model's alias named when the registry's file was as it says."""
+    """What each alias named when the registry's file was as it says."""
 
     @classmethod
     def of(cls, settings: Settings, role: str) -> ModelRegistry:
@@ -72,36 +73,33 @@ class ModelRegistry:
         mlflow.set_registry_uri(self.uri)
         return mlflow.MlflowClient(self.uri, self.uri)
 
-    def version_of(self, alias: str, model: str = RELEASE_MODEL) -> int | None:
-        """The version `alias` points at, None where there is none yet.
+    def version_of(self, alias: str) -> int | None:
+        """The release that `alias` points at, None where there is none yet.
 
         A registry in a file is asked where the file has changed: the answer takes it milliseconds, and services
-        look every few seconds.
+        look every few seconds. Raises whatever MLflow's client raises where it cannot be asked.
         """
         now, stamp = time.time_ns(), ()
         if self.uri.startswith("sqlite:///"):
             stamp = _stamp(Path(self.uri.removeprefix("sqlite:///")))
             if not stamp:
                 return None  # asking would create an empty registry
-            seen = self._seen.get((alias, model))
+            seen = self._seen.get(alias)
             if seen is not None and seen[0] == stamp:
                 return seen[1]
-        try:
-            version = self._asked(alias, model)
-        except Exception as error:
-            # Drivers and servers fail in ways of their own; what was served last is served on.
-            note = self._note()
-            if note is None or note.alias != alias:
-                raise
-            logger.warning("release %d, served last, stands for the alias: %r", note.version, error)
-            return note.version
+        version = self._asked(alias)
         if stamp and now - max(stamp[0], stamp[3]) > SETTLED_NS:
-            self._seen[alias, model] = stamp, version
+            self._seen[alias] = stamp, version
         return version
 
-    def _asked(self, alias: str, model: str) -> int | None:
+    def served_last(self, alias: str) -> int | None:
+        """The release that was noted last as served for `alias`, None where no note says; asks no registry."""
+        note = self._note()
+        return note.version if note is not None and note.alias == alias else None
+
+    def _asked(self, alias: str) -> int | None:
         try:
-            return int(self.client.get_model_version_by_alias(model, alias).version)
+            return int(self.client.get_model_version_by_alias(RELEASE_MODEL, alias).version)
         except Exception as error:
             if getattr(error, "error_code", None) in UNKNOWN:
                 return None
@@ -138,7 +136,7 @@ class ModelRegistry:
             uri = self.client.get_model_version_download_uri(model, str(version))
             folder = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=self.uri))
         except Exception as error:
-            # As for the alias: what this machine has of a version is that version.
+            # Drivers and servers fail in ways of their own; what this machine has of a version is that version.
             note = self._note()
             if note is None or name not in note.folders or not Path(note.folders[name]).is_dir():
                 raise

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.metrics import metrics
 from bentos.release import ServingRelease
+from validation.kept_release import nothing_noted
 from validation.lease import Lease
 
 logger = logging.getLogger("corkboard.release")
@@ -42,7 +43,9 @@ class ReleaseHolder:
     `newest` gives the version the alias names, None for none; `load` builds that release; `check` answers
     requests with it, raising ReleaseRejected if it is not fit to serve. `lease` says which versions must not be
     cleared away: those in memory, and one that is about to be loaded. The release before stays in memory, and
-    going back to it loads nothing. `served` is told of each release that is swapped in.
+    going back to it loads nothing. `served` is told of each release that is swapped in; `served_last` gives the
+    last it was told of, in this process or one before, and is asked where the alias cannot be read and there
+    is no release to serve on.
 
     A release is served once the services behind this one (`elsewhere`) hold it too: they answer for the one
     before as well, so that no request meets two releases. Where one of them never does, the old one serves on.
@@ -59,10 +62,11 @@ class ReleaseHolder:
         poll_s: float,
         lease: Lease | None = None,
         elsewhere: Elsewhere = nowhere,
+        served_last: Callable[[], int | None] = nothing_noted,
         served: Callable[[ServingRelease], None] = _nobody_notes,
     ) -> None:
         self._newest, self._load, self._check, self._lease = newest, load, check, lease
-        self._served = served
+        self._served_last, self._served = served_last, served
         self._elsewhere, self._started = elsewhere, time.monotonic()
         self._poll_s = poll_s
         self._current: ServingRelease | None = None
@@ -132,7 +136,7 @@ class ReleaseHolder:
         store that is down, is tried again.
         """
         try:
-            version = self._newest()
+            version = self._wanted()
             if version is None or version in (self._rejected, self._current and self._current.version):
                 self._let_go()
                 return False
@@ -169,6 +173,17 @@ class ReleaseHolder:
         except OSError as error:
             logger.warning("what is served cannot be noted down: %s", error)
         return True
+
+    def _wanted(self) -> int | None:
+        """What the alias names. Raises what `newest` does, while a release is held or none is noted."""
+        try:
+            return self._newest()
+        except Exception as error:
+            last = self._served_last() if self._current is None else None
+            if last is None:
+                raise
+            logger.warning("release %d, served last, stands for the alias: %r", last, error)
+            return last
 
     def _kept(self, version: int) -> ServingRelease | None:
         """The release of `version` if it is in memory: it was checked when it was loaded."""

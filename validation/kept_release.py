@@ -43,3 +43,8 @@ class KeptRelease(BaseModel):
         staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         staged.write_text(self.model_dump_json(indent=2))
         staged.replace(path)
+
+
+def nothing_noted() -> int | None:
+    """`served_last` of a process that has no note to go by."""
+    return None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -318,28 +319,73 @@ def test_without_a_retrieval_service_what_is_popular(site: Site, alone: FeedServ
 def test_without_the_id_map_everybody_is_a_stranger(
     stack_of: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch, named: set[EntityKind]
 ) -> None:
-    """Pins are told by the names in memory: those of what was popular as the release was loaded, and of what
-    was shown since."""
+    """Pins are told by the names in memory: those of what was popular as the release was loaded (here every
+    other one), and of what was shown since."""
     stack = stack_of(string_ids=frozenset(named))
     id_map = stack.release.ids._map
     if EntityKind.PIN in named:
         id_map.encode(EntityKind.PIN, [f"pin-{i}" for i in range(1, PINS + 1)])
     id_map.encode(EntityKind.USER, ["ann", "bob"])
-    stack.release.ids.outside(EntityKind.PIN, stack.release.popular.pin_ids)
+    told = stack.release.popular.pin_ids[::2].tolist()
+    stack.release.ids.outside(EntityKind.PIN, told)
 
     def down(*_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     for read in ("lookup", "decode", "form"):
         monkeypatch.setattr(id_map, read, down)
+    cards = Mock(wraps=stack.features.cards)
+    monkeypatch.setattr(stack.features, "cards", cards)
     answer = run(stack.service.homefeed(FeedRequest(user_id="bob", limit=10)))
     assert answer.missing[0] == "ids: OperationalError"
     assert answer.fallback == "unknown user: popular by topic"
-    assert 5 <= len(answer.pins) <= 10 and len({pin.pin_id for pin in answer.pins}) == len(answer.pins)
-    if EntityKind.PIN in named:
-        assert all(str(pin.pin_id).startswith("pin-") for pin in answer.pins)
-        with pytest.raises(StoreUnavailable):
-            run(stack.service.related(RelatedRequest(pin_id="pin-1")))
+    if EntityKind.PIN not in named:
+        assert len(answer.pins) == 10
+        return
+    page = cards.call_args.args[0].tolist()
+    assert len(page) == 10
+    assert sorted(str(pin.pin_id) for pin in answer.pins) == sorted(f"pin-{i}" for i in page if i in told)
+    with pytest.raises(StoreUnavailable):
+        run(stack.service.related(RelatedRequest(pin_id="pin-1")))
+
+
+@pytest.fixture
+def named_pins(stack_of: Callable[..., Stack]) -> Stack:
+    """A stack whose pins have names, and its users numbers."""
+    stack = stack_of(string_ids=frozenset({EntityKind.PIN}))
+    stack.release.ids._map.encode(EntityKind.PIN, [f"pin-{i}" for i in range(1, PINS + 1)])
+    return stack
+
+
+def test_without_cards_pins_are_told_by_the_id_map(named_pins: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named_pins.features, "cards", Mock(side_effect=ConnectionError("down")))
+    answer = run(named_pins.service.homefeed(FeedRequest(user_id=COOK, limit=10)))
+    assert answer.missing == ["cards: ConnectionError"]
+    assert len(answer.pins) == 10 and all(str(pin.pin_id).startswith("pin-") for pin in answer.pins)
+    assert any(str(pin.why.pin_id).startswith("pin-") for pin in answer.pins), "reasons are named too"
+
+
+def test_without_the_id_map_users_who_are_numbers_are_known(
+    named_pins: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_map = named_pins.release.ids._map
+    monkeypatch.setattr(id_map, "lookup", Mock(side_effect=sqlite3.OperationalError("disk I/O error")))
+    answer = run(named_pins.service.homefeed(FeedRequest(user_id=COOK, limit=10, exclude=["pin-1"])))
+    assert answer.missing == ["ids: OperationalError"] and answer.fallback is None
+
+
+def test_without_the_id_map_pins_that_are_numbers_stay_excluded(
+    stack_of: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = stack_of(string_ids=frozenset({EntityKind.USER}))
+    id_map = stack.release.ids._map
+    monkeypatch.setattr(id_map, "lookup", Mock(side_effect=sqlite3.OperationalError("disk I/O error")))
+    seen: list[int] = []
+    for _ in range(3):
+        answer = run(stack.service.homefeed(FeedRequest(user_id="bob", limit=10, exclude=seen)))
+        assert answer.missing == ["ids: OperationalError"]
+        seen += [int(pin.pin_id) for pin in answer.pins]
+    assert len(set(seen)) == 30
 
 
 def test_an_open_breaker_is_not_waited_for(site: Site, hurry: Callable[[], None]) -> None:

@@ -34,12 +34,18 @@ USER = FeedRequest(user_id=7)
 
 
 class Alias:
-    """What the registry says."""
+    """What the registry says, and the home's note of what was served last."""
 
     def __init__(self) -> None:
         self.version: int | None = 1
+        self.noted: int | None = None
+        self.down = False
+        self.looks = 0
 
     def __call__(self) -> int | None:
+        self.looks += 1
+        if self.down:
+            raise ConnectionError("the registry is down")
         return self.version
 
 
@@ -47,7 +53,9 @@ class Alias:
 async def running(
     script: Script, alias: Alias, logs: dict[str, EventLog] | None = None, ask_s: float = 10.0
 ) -> AsyncIterator[Makers]:
-    makers = Makers(script.start, alias, logs or {}, count=2, poll_s=0.02, ask_s=ask_s)
+    makers = Makers(
+        script.start, alias, logs or {}, count=2, poll_s=0.02, ask_s=ask_s, served_last=lambda: alias.noted
+    )
     following = asyncio.ensure_future(makers.run())
     try:
         yield makers
@@ -118,18 +126,21 @@ async def test_a_request_that_finds_all_at_one_each_goes_to_who_stands_by_then_t
         script.hangs = {0, 1, 2}
         waiting = []
 
-        async def lines_after_one_more() -> list[int]:
-            waiting.append(asyncio.ensure_future(makers.answer("homefeed", USER)))
-            await asyncio.sleep(0.01)
+        def lines() -> list[int]:
             return [len(makers._lives[number].asked) for number in range(3)]
 
-        lines = [await lines_after_one_more() for _ in range(4)]
-        assert lines == [[1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1]]
+        async def lines_after_one_more() -> list[int]:
+            waiting.append(asyncio.ensure_future(makers.answer("homefeed", USER)))
+            await until(lambda: sum(lines()) == len(waiting))
+            return lines()
+
+        seen = [await lines_after_one_more() for _ in range(4)]
+        assert seen == [[1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1]]
         waiting.pop(0).cancel()
         waiting.pop(2).cancel()
-        await asyncio.sleep(0.01)
-        lines = [await lines_after_one_more() for _ in range(3)]
-        assert lines == [[1, 1, 1], [1, 2, 1], [2, 2, 1]], "with a line before each, who stands by keeps out"
+        await until(lambda: sum(lines()) == len(waiting))
+        seen = [await lines_after_one_more() for _ in range(3)]
+        assert seen == [[1, 1, 1], [1, 2, 1], [2, 2, 1]], "with a line before each, who stands by keeps out"
         for each in waiting:
             each.cancel()
 
@@ -211,6 +222,39 @@ async def test_a_release_that_ends_whoever_loads_it_is_given_up(_: Path) -> None
         assert (await asked(makers))["release"] == 1
         alias.version = 3
         await until(all_hold(script, 3))
+
+
+@on_a_loop
+async def test_a_start_while_the_registry_is_down_serves_what_was_served_last(_: Path) -> None:
+    script, alias = Script(), Alias()
+    alias.version, alias.noted, alias.down = 2, 1, True
+    async with running(script, alias):
+        await until(all_hold(script, 1))
+        alias.down = False
+        await until(all_hold(script, 2))
+
+
+@pytest.mark.parametrize("unfit", [{"rejects": {2}}, {"kills": {2}}])
+def test_a_look_while_the_registry_is_down_brings_no_rejected_release_back(unfit: dict[str, set[int]]) -> None:
+    async def scenario() -> None:
+        script, alias = Script(**unfit), Alias()
+        alias.noted = 1
+
+        async def looks() -> None:
+            enough = alias.looks + 3
+            await until(lambda: alias.looks >= enough)
+
+        async with running(script, alias) as makers:
+            await until(all_hold(script, 1))
+            alias.version = 2
+            await until(lambda: makers._rejected == 2 and all_hold(script, 1)())
+            starts, loads = list(script.starts), {n: len(told) for n, told in script.told.items()}
+            for alias.down in (True, False):
+                await looks()
+            assert makers._rejected == 2 and script.starts == starts
+            assert {n: len(told) for n, told in script.told.items()} == loads
+
+    asyncio.run(asyncio.wait_for(scenario(), 150))
 
 
 @on_a_loop

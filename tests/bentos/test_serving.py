@@ -28,8 +28,20 @@ class World:
         self.down = False
         self.loads: list[int] = []
         self.served: list[int] = []
-        self.holder = ReleaseHolder(
-            self.newest, self.load, self.check, poll_s=0.01, served=lambda r: self.served.append(r.version)
+        self.late: list[str] = []
+        """Services behind that do not hold what is asked of them."""
+        self.holder = self.started()
+
+    def started(self) -> ReleaseHolder:
+        """The holder of a process that has just started."""
+        return ReleaseHolder(
+            self.newest,
+            self.load,
+            self.check,
+            poll_s=0.01,
+            elsewhere=lambda _: self.late,
+            served_last=lambda: self.served[-1] if self.served else None,
+            served=lambda r: self.served.append(r.version),
         )
 
     def newest(self) -> int | None:
@@ -155,6 +167,38 @@ def test_a_registry_that_is_down_leaves_the_old_release_serving(world: World) ->
     assert "registry is down" in world.holder.why
     world.down, world.alias = False, 2
     assert world.holder.refresh()
+
+
+def test_a_start_while_the_registry_is_down_serves_what_was_served_last(world: World) -> None:
+    world.down = True
+    assert not world.holder.refresh() and "registry is down" in world.holder.why, "nothing is noted"
+    world.down, world.alias = False, 7
+    world.holder.refresh()
+    world.down, world.alias, world.holder = True, 8, world.started()
+    assert world.holder.refresh() and world.holder.current().version == 7
+    assert not world.holder.refresh() and "registry is down" in world.holder.why
+    world.down = False
+    assert world.holder.refresh() and world.holder.current().version == 8
+
+
+def test_a_look_while_the_registry_is_down_brings_no_rejected_release_back(world: World) -> None:
+    world.alias, world.bad = 7, {8}
+    world.holder.refresh()
+    world.alias = 8
+    for world.down in (False, True, False):
+        assert not world.holder.refresh() and world.holder.rejected == 8
+        assert not world.down or "registry is down" in world.holder.why
+    assert world.loads == [7, 8] and world.holder.current().version == 7
+
+
+def test_a_look_while_the_registry_is_down_keeps_the_release_that_waits(world: World) -> None:
+    world.alias = 7
+    world.holder.refresh()
+    world.alias, world.late = 8, ["ranking"]
+    for world.down in (False, True, False):
+        assert not world.holder.refresh()
+    world.late = []
+    assert world.holder.refresh() and world.loads == [7, 8]
 
 
 def test_a_registry_that_hangs_holds_no_request_up_and_is_followed_when_it_answers(world: World) -> None:
