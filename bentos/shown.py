@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from bentos import why
 from bentos.candidates import Candidates
 from bentos.features import Card
 from bentos.feed import Feed
-from bentos.messages import ExternalId, FeedPin, InterestReport, Pin, Topic, UtilityReport
+from bentos.messages import FeedPin, InterestReport, Pin, Topic, UtilityReport
 from bentos.ranking_stages import RANKED
 from bentos.release import ServingRelease
 from bentos.sources import pinnersage
@@ -19,25 +20,24 @@ from validation.tables import EntityKind
 
 def as_pins(release: ServingRelease, cards: Sequence[Card]) -> list[Pin]:
     """Cards as the outside sees them, in order."""
-    return [
-        Pin(
-            pin_id=pin_id,
-            title=card.title,
-            description=card.description,
-            link_domain=card.link_domain,
-            image=card.image,
-            topics=topics,
-        )
-        for pin_id, card, topics in _told(release, cards)
-    ]
+    return [Pin(**told) for told in _told(release, cards)]
 
 
-def _told(release: ServingRelease, cards: Sequence[Card]) -> Iterator[tuple[ExternalId, Card, list[Topic]]]:
-    """Each of `cards` with the data set's id of the pin, and its topics."""
+def _told(release: ServingRelease, cards: Sequence[Card]) -> list[dict[str, Any]]:
+    """The fields of a `Pin` for each of `cards`."""
     outside = release.ids.outside(EntityKind.PIN, [card.pin_id for card in cards])
     topics = topics_of(release, cards)
-    named = [[topics[t] for t in card.topics if t in topics] for card in cards]
-    return zip(outside, cards, named, strict=True)
+    return [
+        {
+            "pin_id": pin_id,
+            "title": card.title,
+            "description": card.description,
+            "link_domain": card.link_domain,
+            "image": card.image,
+            "topics": [topics[t] for t in card.topics if t in topics],
+        }
+        for pin_id, card in zip(outside, cards, strict=True)
+    ]
 
 
 def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> list[FeedPin]:
@@ -54,12 +54,7 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
     )
     return [
         FeedPin(
-            pin_id=pin_id,
-            title=card.title,
-            description=card.description,
-            link_domain=card.link_domain,
-            image=card.image,
-            topics=topics,
+            **told,
             position=feed.place(nth),
             source=source,
             score=score,
@@ -67,7 +62,7 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
             why=reason,
             sponsored=ad.source if ad else None,
         )
-        for nth, ((pin_id, card, topics), source, score, heads, reason, ad) in enumerate(columns)
+        for nth, (told, source, score, heads, reason, ad) in enumerate(columns)
     ]
 
 
