@@ -24,6 +24,8 @@ class RequestError(Exception):
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
     retry_after_s: int | None = None
     """Seconds after which the same request may be answered; None where it will not be."""
+    why: str | None = None
+    """What a feed that does without says in place of the name: `deadline`, `busy`."""
 
     @property
     def name(self) -> str:
@@ -117,6 +119,10 @@ class StoreUnavailable(RequestError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after_s = 1
 
+    def __init__(self, message: str, why: str | None = None) -> None:
+        super().__init__(message)
+        self.why = why
+
 
 class LogUnavailable(RequestError):
     """The event log cannot take records, or is out of reach; the message says what was kept."""
@@ -147,7 +153,7 @@ def body(name: str, message: str, **more: Any) -> bytes:
 def refusal(error: RequestError) -> Response:
     """The error as its answer: name, sentence, status, and when to come again."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    content = body(error.name, error.message)
+    content = body(error.name, error.message, **({"why": error.why} if error.why else {}))
     return Response(content, error.http_status, headers, media_type="application/json")
 
 

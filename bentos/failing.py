@@ -20,7 +20,7 @@ def why_missing(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "deadline"
     if isinstance(error, RequestError):
-        return error.name
+        return error.why or error.name
     if isinstance(error, BreakerOpen):
         return "breaker open"
     return "busy" if isinstance(error, Busy) else type(error).__name__
@@ -40,4 +40,5 @@ async def needed(pool: Pool, name: str, deadline_ms: float, work: Callable[[], T
         logger.error(
             "%s could not be read: %r", name, error, exc_info=not isinstance(error, BreakerOpen | Busy)
         )
-        raise StoreUnavailable(f"{name} could not be read: {why_missing(error)}; try again") from error
+        why = why_missing(error)
+        raise StoreUnavailable(f"{name} could not be read: {why}; try again", why) from error

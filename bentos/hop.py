@@ -24,11 +24,11 @@ AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class HopRefused(RequestError):
-    """A refusal of the other service, with its name, sentence and status."""
+    """A refusal of the other service, with its name, sentence, status, and why."""
 
-    def __init__(self, name: str, message: str, status: HTTPStatus) -> None:
+    def __init__(self, name: str, message: str, status: HTTPStatus, why: str | None = None) -> None:
         super().__init__(message)
-        self._name, self._status = name, status
+        self._name, self._status, self.why = name, status, why
         if status in AGAIN:
             self.retry_after_s = 1
 
@@ -77,6 +77,6 @@ def refusal(text: str, status: HTTPStatus) -> HopRefused:
     """The other service's error body as an exception."""
     try:
         told = json.loads(text)["error"]
-        return HopRefused(told["name"], told["message"], status)
+        return HopRefused(told["name"], told["message"], status, told.get("why"))
     except (ValueError, KeyError, TypeError):  # not one of ours: a proxy's page, a dead process
         return HopRefused(status.phrase.replace(" ", ""), text[:500], status)

@@ -202,8 +202,9 @@ def test_a_ranker_past_its_deadline_is_unavailable_by_name(
     assert len(run(ranking.rank(parts, RankRequest(pin_ids=[1, 2]))).probabilities[0]) == 2
     monkeypatch.setattr(ranking, "RANK_DEADLINE_MS", 1)
     monkeypatch.setattr(ranking, "heads_of", lambda feed: time.sleep(0.3))
-    with pytest.raises(StoreUnavailable, match="rank could not be read: deadline"):
+    with pytest.raises(StoreUnavailable, match="rank could not be read: deadline") as refused:
         run(ranking.rank(parts, RankRequest(pin_ids=[1, 2])))
+    assert refused.value.why == "deadline"
 
 
 def test_opening_tries_until_it_can() -> None:

@@ -9,7 +9,8 @@ import pytest
 from bentoml.exceptions import BentoMLException
 
 from bentos.engines import _twice
-from bentos.errors import body
+from bentos.errors import StoreUnavailable, body, refusal
+from bentos.failing import why_missing
 from bentos.hop import HopRefused, holds, hop
 from bentos.messages import HeldAnswer
 from tests.bentos.conftest import run
@@ -58,6 +59,17 @@ def test_a_refusal_keeps_its_name_and_is_not_repeated() -> None:
     with pytest.raises(HopRefused, match="not served here") as refused:
         run(_twice(lambda: hop(service.call(), HeldAnswer)))
     assert (refused.value.name, refused.value.http_status, service.asked) == ("ReleaseMismatch", 409, 1)
+
+
+def test_a_part_that_is_missing_says_why_across_the_hop() -> None:
+    slow = refusal(StoreUnavailable("light could not be read: deadline; try again", "deadline"))
+    service = Service(Refused(bytes(slow.body).decode()))
+    with pytest.raises(HopRefused) as refused:
+        run(hop(service.call(), HeldAnswer))
+    assert (refused.value.name, why_missing(refused.value)) == ("StoreUnavailable", "deadline")
+    with pytest.raises(HopRefused) as refused:
+        run(hop(Service(REFUSAL).call(), HeldAnswer))
+    assert why_missing(refused.value) == "ReleaseMismatch"
 
 
 @pytest.mark.parametrize(
