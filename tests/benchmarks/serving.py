@@ -4,7 +4,8 @@
     python -m tests.benchmarks.serving --home HOME --soak-minutes 10     then steady load with swaps
 
 HOME is a home with a champion that nothing else runs on: work on a copy. The service starts as `corkboard up`
-starts it, following an alias of the benchmark's own. Load comes from this process, on the same machine:
+starts it, following an alias of the benchmark's own. Load comes from locust, in a process of its own on
+the same machine; single requests from this process:
 
     unloaded    one request at a time                          p50_ms, request_cpu_ms
     open loop   8 a second at random, whatever the answers do  p99_ms_at_8rps, from when a request was due
@@ -27,18 +28,15 @@ first two swaps add is `rss_first_growth_mb`. A soak tells memory at the end of 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 
 from infra import jobs, local
@@ -48,14 +46,14 @@ from tests.benchmarks.serving_load import (
     LIMIT,
     Asked,
     Client,
+    Kind,
+    Load,
+    Named,
     Seen,
-    Service,
-    closed_loop,
-    lasting,
+    loaded,
     one_at_a_time,
-    open_loop,
-    post,
 )
+from tests.benchmarks.serving_process import Service
 from training.release import load_manifest
 
 GOALS = {
@@ -75,39 +73,19 @@ MAKERS = 2
 """Processes that make answers where the goals are held; `--makers 1` is what a home does by default."""
 SHORTLIST = 200
 """Candidates that are ranked where the goals are held; `--shortlist 500` is what a home does by default."""
-BATCH = 20
+UNDER_WAY = 64
+"""Requests of an open load at a time; one that is due later waits, and its time counts."""
 
 
-async def events(client: Client, seconds: float) -> tuple[float, Counter[str]]:
-    """Acknowledged events a second, and refusals by name."""
-    done, refused, over, asked = 0, Counter[str](), lasting(seconds), client.asked
-    began = time.perf_counter()
-
-    async def one(number: int) -> None:
-        nonlocal done
-        rng = np.random.default_rng(number)
-        while not over():
-            pins = [asked.pins[i] for i in rng.integers(len(asked.pins), size=BATCH)]
-            batch = [{"user_id": client.user(), "pin_id": pin, "action": asked.action} for pin in pins]
-            status, answer = await client.post("/events", {"events": batch})
-            if status == 200:
-                done += answer["accepted"]
-            else:
-                refused[answer["error"]["name"]] += 1
-
-    await asyncio.gather(*(one(number) for number in range(8)))
-    return done / (time.perf_counter() - began), refused
-
-
-async def visible_ms(client: Client, users: list[Any]) -> float:
+def visible_ms(client: Client, asked: Asked, users: list[Any]) -> float:
     """From an acknowledgement to the first answer that knows of it: a new user is a stranger until then."""
-    found, asked = [], client.asked
+    found = []
     for user in users:
         event = {"user_id": user, "pin_id": asked.pins[0], "action": asked.action}
-        await client.post("/events", {"events": [event]})
+        client.post("/events", {"events": [event]})
         began = time.perf_counter()
         while True:
-            _, answer = await client.post("/homefeed", {"user_id": user, "limit": LIMIT})
+            _, answer = client.post("/homefeed", {"user_id": user, "limit": LIMIT})
             took = (time.perf_counter() - began) * 1000
             if answer.get("fallback") is None:
                 break
@@ -115,6 +93,81 @@ async def visible_ms(client: Client, users: list[Any]) -> float:
                 raise RuntimeError(f"a save of user {user} is not in the feed after 10 s")
         found.append(took)
     return round(float(np.percentile(found, 95)), 2)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The running service of a home, and the loads that are sent to it."""
+
+    home: Home
+    client: Client
+    service: Service
+    asked: Asked
+    releases: dict[int, Named]
+
+    @classmethod
+    def of(cls, home: Home, kernels: Kernels) -> Bench:
+        """Raises FileNotFoundError where the service does not run."""
+        pid = json.loads((home.run / "homefeed.json").read_text())["pid"]
+        client = Client(f"http://127.0.0.1:{home.ports()['homefeed']}")
+        asked = Asked(
+            users=kernels.users, pins=kernels.pins, action=_positive_action(client), queries=_queries(client)
+        )
+        _, _, versions = _releases(home)
+        releases = {version: Named.of(load_manifest(jobs.context(home), version)) for version in versions}
+        return cls(home, client, Service(pid), asked, releases)
+
+    def load(self, kind: Kind, clients: int, seconds: float | None = None, rate: float | None = None) -> Load:
+        return Load(
+            url=self.client.url,
+            pid=self.service.pid,
+            kind=kind,
+            clients=clients,
+            seconds=seconds,
+            rate=rate,
+            asked=self.asked,
+            releases=self.releases,
+        )
+
+    def alone(self, requests: int, between: Callable[[], None] = lambda: None) -> Seen:
+        """Feeds one at a time, in turns with something else."""
+        return one_at_a_time(self.client, self.service, self.asked, self.releases, requests, between)
+
+    def arriving(self, rate: float, seconds: float) -> Seen:
+        return loaded(self.load(Kind.OPEN, UNDER_WAY, seconds, rate))
+
+    def swapping(self, swaps: int) -> Swapped:
+        """Two clients, steady and then while the alias moves; each move waits until the service answers
+        with it."""
+        steady = loaded(self.load(Kind.MIXED, 2, 10))
+        sizes = list[float]()
+
+        def moving() -> None:
+            for _ in range(swaps):
+                self._follow(_move(self.home))
+                sizes.append(self.service.rss_mb())
+
+        return Swapped(steady, loaded(self.load(Kind.MIXED, 2), moving), sizes)
+
+    def _follow(self, wanted: int) -> None:
+        end = time.monotonic() + 240
+        while time.monotonic() < end:
+            time.sleep(0.2)
+            _, answer = self.client.post("/homefeed", {"user_id": self.asked.users[0], "limit": 1})
+            if answer.get("release") == wanted:
+                return
+        raise RuntimeError(f"release {wanted} is not served four minutes after the alias moved")
+
+    def soak(self, minutes: float) -> tuple[list[Seen], list[tuple[float, float]]]:
+        """Four requests a second and a swap after each quarter but the last; what was seen, and memory at each
+        as its processes' sum and with shared pages once."""
+        seen, sizes = [], [(self.service.rss_mb(), self.service.pss_mb())]
+        for quarter in range(4):
+            seen.append(self.arriving(4.0, minutes * 15))
+            sizes.append((self.service.rss_mb(), self.service.pss_mb()))
+            if quarter < 3:
+                _move(self.home)
+        return seen, sizes
 
 
 @dataclass(frozen=True)
@@ -127,120 +180,74 @@ class Swapped:
     """Memory of the service after each move."""
 
 
-async def swapping(client: Client, service: Service, move: Callable[[], Any], swaps: int) -> Swapped:
-    """Each move waits until the service answers with it."""
-    steady = await closed_loop(service, client.mixed, 2, lasting(10))
-    done, seen_release, sizes = False, -1, list[float]()
-
-    async def moving() -> None:
-        nonlocal done, seen_release
-        try:
-            for _ in range(swaps):
-                wanted = await asyncio.to_thread(move)
-                end = time.monotonic() + 240
-                while seen_release != wanted and time.monotonic() < end:
-                    await asyncio.sleep(0.2)
-                    _, answer = await client.post("/homefeed", {"user_id": client.user(), "limit": 1})
-                    seen_release = answer.get("release", -1)
-                if seen_release != wanted:
-                    raise RuntimeError(f"release {wanted} is not served four minutes after the alias moved")
-                sizes.append(service.rss_mb())
-        finally:
-            done = True
-
-    loaded, _ = await asyncio.gather(closed_loop(service, client.mixed, 2, lambda: done), moving())
-    return Swapped(steady, loaded, sizes)
-
-
-async def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str, Any]:
+def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str, Any]:
     """Every load in turn on the running service."""
-    pid = json.loads((home.run / "homefeed.json").read_text())["pid"]
-    service = Service(pid)
-    url = f"http://127.0.0.1:{home.ports()['homefeed']}"
-    timeout = aiohttp.ClientTimeout(total=30)
-    _, _, versions = _releases(home)
-    manifests = {version: load_manifest(jobs.context(home), version) for version in versions}
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        action, queries = await _positive_action(session, url), await _queries(session, url)
-        client = Client(url, Asked(kernels.users, kernels.pins, action, queries), manifests, session)
-        await one_at_a_time(client, service, 30)  # what is compiled or cached at first use
-        await service.settled()
-        rss = service.rss_mb()
-        alone = await one_at_a_time(client, service, args.requests, kernels.run)
-        opened = await open_loop(client, service, RATE, args.seconds)
-        full = await closed_loop(service, client.feed, 8, lasting(args.seconds))
-        rate, refused = await events(client, args.seconds / 2)
-        fresh = await visible_ms(client, _new_users(kernels.users, 20))
-        found = {
-            "p50_ms": alone.percentile(50),
-            "p95_ms": alone.percentile(95),
-            "p99_ms": alone.percentile(99),
-            "request_cpu_ms": round(1000 * alone.cpu_s / args.requests, 2),
-            "p50_ms_at_8rps": opened.percentile(50),
-            "p99_ms_at_8rps": opened.percentile(99),
-            "quality_at_8rps": round(float(np.mean(opened.qualities)), 3),
-            "rps_saturated": round(len(full.ms) / full.wall_s, 2),
-            "rps_per_core": round(len(full.ms) / full.cpu_s, 2),
-            "p99_ms_saturated": full.percentile(99),
-            "quality_saturated": round(float(np.mean(full.qualities)), 3),
-            "events_per_s": round(rate, 1),
-            "event_visible_ms": fresh,
-            "refused_events": dict(refused),
-        }
-        _print_stages(alone)
-        every = [alone, opened, full]
-        sizes = [rss]
-        if args.swaps:
-            swapped = await swapping(client, service, partial(_move, home), args.swaps)
-            every += [swapped.steady, swapped.loaded]
-            sizes += swapped.rss_mb
-            ratio = swapped.loaded.percentile(99) / swapped.steady.percentile(99)
-            copies = len({m.model_dump_json() for m in manifests.values()}) == 1
-            found |= {"swaps": args.swaps, "swapped": "copies" if copies else "releases"}
-            found |= {"swap_p99_ratio": round(ratio, 3)}
-        if args.soak_minutes:
-            soaked, memory = await soak(client, service, home, args.soak_minutes)
-            every += soaked
-            found |= {"soak_rss_mb": [round(rss) for rss, _ in memory]}
-            found |= {"soak_pss_mb": [round(pss) for _, pss in memory]}
-        errors = sum((seen.errors for seen in every), Counter[str]())
-        mixed = [told for seen in every for told in seen.mixed]
-        for told, times in Counter(mixed).most_common(5):
-            print(f"{times} times: {told}")
-        base = sizes[min(BASE, len(sizes) - 1)]
-        return found | {
-            "errors": errors.total(),
-            "error_rate": round(errors.total() / sum(seen.asked for seen in every), 5),
-            "errors_by_name": dict(errors),
-            "missing": dict(sum((seen.missing for seen in every), Counter[str]())),
-            "mixed_releases": len(mixed),
-            "rss_first_growth_mb": round(base - rss, 1),
-            "rss_growth_mb": round(service.rss_mb() - base, 1),
-        }
+    bench = Bench.of(home, kernels)
+    service, seconds = bench.service, args.seconds
+    bench.alone(30)  # what is compiled or cached at first use
+    service.settle()
+    rss = service.rss_mb()
+    alone = bench.alone(args.requests, kernels.run)
+    opened = bench.arriving(RATE, seconds)
+    full = loaded(bench.load(Kind.CLOSED, 8, seconds))
+    events = loaded(bench.load(Kind.EVENTS, 8, seconds / 2))
+    fresh = visible_ms(bench.client, bench.asked, _new_users(kernels.users, 20))
+    found = {
+        "p50_ms": alone.percentile(50),
+        "p95_ms": alone.percentile(95),
+        "p99_ms": alone.percentile(99),
+        "request_cpu_ms": round(1000 * alone.cpu_s / args.requests, 2),
+        "p50_ms_at_8rps": opened.percentile(50),
+        "p99_ms_at_8rps": opened.percentile(99),
+        "quality_at_8rps": round(float(np.mean(opened.qualities)), 3),
+        "rps_saturated": round(len(full.ms) / full.wall_s, 2),
+        "rps_per_core": round(len(full.ms) / full.cpu_s, 2),
+        "p99_ms_saturated": full.percentile(99),
+        "quality_saturated": round(float(np.mean(full.qualities)), 3),
+        "events_per_s": round(events.accepted / events.wall_s, 1),
+        "event_visible_ms": fresh,
+        "refused_events": dict(events.errors),
+    }
+    _print_stages(alone)
+    every = [alone, opened, full]
+    sizes = [rss]
+    if args.swaps:
+        swapped = bench.swapping(args.swaps)
+        every += [swapped.steady, swapped.loaded]
+        sizes += swapped.rss_mb
+        ratio = swapped.loaded.percentile(99) / swapped.steady.percentile(99)
+        copies = len({named.model_dump_json() for named in bench.releases.values()}) == 1
+        found |= {"swaps": args.swaps, "swapped": "copies" if copies else "releases"}
+        found |= {"swap_p99_ratio": round(ratio, 3)}
+    if args.soak_minutes:
+        soaked, memory = bench.soak(args.soak_minutes)
+        every += soaked
+        found |= {"soak_rss_mb": [round(rss) for rss, _ in memory]}
+        found |= {"soak_pss_mb": [round(pss) for _, pss in memory]}
+    errors = sum((seen.errors for seen in every), Counter[str]())
+    mixed = [told for seen in every for told in seen.mixed]
+    for told, times in Counter(mixed).most_common(5):
+        print(f"{times} times: {told}")
+    base = sizes[min(BASE, len(sizes) - 1)]
+    return found | {
+        "errors": errors.total(),
+        "error_rate": round(errors.total() / sum(seen.asked for seen in every), 5),
+        "errors_by_name": dict(errors),
+        "missing": dict(sum((seen.missing for seen in every), Counter[str]())),
+        "mixed_releases": len(mixed),
+        "rss_first_growth_mb": round(base - rss, 1),
+        "rss_growth_mb": round(service.rss_mb() - base, 1),
+    }
 
 
-async def soak(
-    client: Client, service: Service, home: Home, minutes: float
-) -> tuple[list[Seen], list[tuple[float, float]]]:
-    """Four requests a second and a swap after each quarter but the last; what was seen, and memory at each as
-    its processes' sum and with shared pages once."""
-    seen, sizes = [], [(service.rss_mb(), service.pss_mb())]
-    for quarter in range(4):
-        seen.append(await open_loop(client, service, 4.0, minutes * 15))
-        sizes.append((service.rss_mb(), service.pss_mb()))
-        if quarter < 3:
-            await asyncio.to_thread(_move, home)
-    return seen, sizes
-
-
-async def _positive_action(session: aiohttp.ClientSession, url: str) -> str:
-    _, told = await post(session, f"{url}/users", {"limit": 1})
+def _positive_action(client: Client) -> str:
+    _, told = client.post("/users", {"limit": 1})
     return next(name for name, polarity in told["actions"].items() if polarity == "positive")
 
 
-async def _queries(session: aiohttp.ClientSession, url: str) -> list[str]:
+def _queries(client: Client) -> list[str]:
     """What is searched for most; nothing where the home has no search."""
-    status, told = await post(session, f"{url}/suggestions", {"limit": LIMIT})
+    status, told = client.post("/suggestions", {"limit": LIMIT})
     return list(told["queries"]) if status == 200 else []
 
 
@@ -253,7 +260,7 @@ def _new_users(users: list[Any], count: int) -> list[Any]:
 def _print_stages(seen: Seen) -> None:
     total = sum(seen.stages.values())
     print("\n| stage, unloaded | wall ms | share |\n|---|---|---|")
-    for name, ms in seen.stages.most_common():
+    for name, ms in sorted(seen.stages.items(), key=lambda stage: -stage[1]):
         print(f"| {name} | {ms / len(seen.ms):.2f} | {100 * ms / total:.1f} % |")
 
 
@@ -313,7 +320,7 @@ def main() -> None:
     try:
         kernels = kernels_of(home, versions[0], LIMIT)
         local.start(home, local.homefeed(home))
-        found = asyncio.run(measured(home, args, kernels))
+        found = measured(home, args, kernels)
     finally:
         local.stop(home, "homefeed")
         local.stop(home, "milvus")

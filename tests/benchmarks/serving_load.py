@@ -1,45 +1,49 @@
-"""Requests over HTTP to a running service: one at a time, at random times, or each when the last was answered.
+"""Requests over HTTP to a running service: one at a time from here, and loads that locust sends.
 
-The loops are the benchmark's own: locust would put gevent's sockets and threads into the process in which the
-kernels run, and has no open loop, since each of its users waits for an answer.
+A load is a process of its own (`serving_users.py`): at random times, whatever the answers do, or each request
+when the last was answered.
 """
 
 from __future__ import annotations
 
-import asyncio
+import subprocess
+import sys
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
-import aiohttp
 import numpy as np
 import orjson
+import urllib3
+from pydantic import BaseModel, ConfigDict, Field
 
+from tests.benchmarks.serving_process import Service
 from validation.manifest import ReleaseManifest
 
 LIMIT = 50
+BATCH = 20
+"""Events of one request of a load of events."""
+TIMEOUT_S = 30.0
 TURNS = 6
 """Of unloaded requests with the kernels alone."""
 
 
-@dataclass
-class Seen:
+class Seen(BaseModel):
     """What came back from one kind of load."""
 
-    ms: list[float] = field(default_factory=list)
+    ms: list[float] = Field(default_factory=list)
     """From when the request was due, in order of the answers."""
-    at: list[float] = field(default_factory=list)
-    """When each answer came, seconds of the loop's clock."""
-    stages: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)
-    qualities: list[float] = field(default_factory=list)
-    mixed: list[str] = field(default_factory=list)
+    stages: defaultdict[str, float] = Field(default_factory=lambda: defaultdict(float))
+    """Milliseconds of each, of all answers."""
+    missing: Counter[str] = Field(default_factory=Counter)
+    qualities: list[float] = Field(default_factory=list)
+    mixed: list[str] = Field(default_factory=list)
     """What answers named that is not of the release that they name."""
-    errors: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = Field(default_factory=Counter)
+    accepted: int = 0
+    """Events."""
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
@@ -59,9 +63,10 @@ class Seen:
         return round(float(np.percentile(self.ms, q)), 2) if self.ms else float("nan")
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(BaseModel):
     """What requests are made of."""
+
+    model_config = ConfigDict(frozen=True)
 
     users: list[Any]
     """Active ones, as the outside names them."""
@@ -71,165 +76,111 @@ class Asked:
     queries: list[str]
 
 
-class Client:
-    """Asks one service for what the home's active users would."""
+class Named(BaseModel):
+    """What answers of a release may name."""
 
-    def __init__(
-        self, url: str, asked: Asked, manifests: Mapping[int, ReleaseManifest], session: aiohttp.ClientSession
-    ) -> None:
-        self.url, self.asked, self.manifests, self.session = url, asked, manifests, session
-        self.rng = np.random.default_rng(0)
-        self.turn = count()
+    model_config = ConfigDict(frozen=True)
 
-    def user(self) -> Any:
-        return self.one_of(self.asked.users)
+    spaces: frozenset[str]
+    ranker: str | None
 
-    def one_of(self, things: list[Any]) -> Any:
-        return things[int(self.rng.integers(len(things)))]
-
-    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        return await post(self.session, self.url + path, body)
-
-    async def feed(self, seen: Seen, due: float | None = None) -> None:
-        """One feed; its time counts from `due`."""
-        await self.ask(seen, "/homefeed", {"user_id": self.user(), "limit": LIMIT}, due)
-
-    async def mixed(self, seen: Seen) -> None:
-        """Two feeds, related pins, a search and an event in turns."""
-        user, turn = self.user(), next(self.turn) % 5
-        if turn == 0:
-            event = {"user_id": user, "pin_id": self.one_of(self.asked.pins), "action": self.asked.action}
-            await self.ask(seen, "/events", {"events": [event]})
-        elif turn == 1:
-            await self.ask(seen, "/related", {"pin_id": self.one_of(self.asked.pins), "user_id": user})
-        elif turn == 2 and self.asked.queries:
-            query = self.one_of(self.asked.queries)
-            await self.ask(seen, "/search", {"query": query, "user_id": user, "limit": LIMIT})
-        else:
-            await self.feed(seen)
-
-    async def ask(self, seen: Seen, path: str, body: dict[str, Any], due: float | None = None) -> None:
-        """One request; its time counts from `due`."""
-        clock = asyncio.get_running_loop().time
-        begun = clock() if due is None else due
-        try:
-            status, answer = await self.post(path, body)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            seen.errors[type(error).__name__] += 1
-            return
-        if status != 200:
-            seen.errors[answer["error"]["name"]] += 1
-            return
-        seen.ms.append((clock() - begun) * 1000)
-        seen.at.append(clock())
-        if "stages" in answer:
-            seen.take(answer, foreign(answer, self.manifests))
+    @classmethod
+    def of(cls, manifest: ReleaseManifest) -> Named:
+        part = manifest.parts.get("ranker")
+        ranker = None if part is None else f"{part.model}@{part.version}"
+        return cls(spaces=frozenset(manifest.spaces()), ranker=ranker)
 
 
-async def post(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of an answer."""
-    async with session.post(url, json=body) as answer:
-        return answer.status, await answer.json(content_type=None, loads=orjson.loads)
-
-
-Ask = Callable[[Seen], Awaitable[None]]
-
-
-def foreign(answer: Mapping[str, Any], manifests: Mapping[int, ReleaseManifest]) -> str | None:
+def foreign(answer: Mapping[str, Any], releases: Mapping[int, Named]) -> str | None:
     """What an answer names that is not of the release that it names; None where all is."""
-    manifest = manifests.get(answer["release"])
-    if manifest is None:
-        return f"release {answer['release']} is none of {sorted(manifests)}"
-    if strange := set(answer["spaces"]) - set(manifest.spaces()):
+    named = releases.get(answer["release"])
+    if named is None:
+        return f"release {answer['release']} is none of {sorted(releases)}"
+    if strange := set(answer["spaces"]) - named.spaces:
         return f"release {answer['release']} answers with spaces {sorted(strange)}"
-    ranker, part = (answer["utility"] or {}).get("ranker"), manifest.parts.get("ranker")
-    if ranker is not None and (part is None or ranker != f"{part.model}@{part.version}"):
+    ranker = (answer["utility"] or {}).get("ranker")
+    if ranker is not None and ranker != named.ranker:
         return f"release {answer['release']} is ranked by {ranker}"
     return None
 
 
-@dataclass(frozen=True)
-class Service:
-    """The running service, seen from outside."""
+class Kind(StrEnum):
+    """What a load asks for, and when."""
 
+    CLOSED = "closed"
+    OPEN = "open"
+    MIXED = "mixed"
+    EVENTS = "events"
+
+
+class Load(BaseModel):
+    """One load: `clients` that each ask again at once, or feeds that arrive `rate` a second."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
     pid: int
-
-    def _family(self) -> list[Any]:
-        import psutil
-
-        parent = psutil.Process(self.pid)
-        return [parent, *parent.children(recursive=True)]
-
-    def cpu_s(self) -> float:
-        return sum(t.user + t.system for t in (p.cpu_times() for p in self._family()))
-
-    def rss_mb(self) -> float:
-        """Pages that processes share count once for each."""
-        return sum(p.memory_info().rss for p in self._family()) / 2**20
-
-    def pss_mb(self) -> float:
-        """What the family takes of the machine: shared pages count once. It is slow to read."""
-        return sum(p.memory_full_info().pss for p in self._family()) / 2**20
-
-    async def settled(self, busy: float = 0.1, patience_s: float = 120.0) -> None:
-        """Wait until a second costs it less than `busy` of a core: all that starts beside requests is done."""
-        end = time.monotonic() + patience_s
-        before = self.cpu_s()
-        while time.monotonic() < end:
-            await asyncio.sleep(1)
-            now = self.cpu_s()
-            if now - before < busy:
-                return
-            before = now
-
-    @contextmanager
-    def spending(self, seen: Seen) -> Iterator[None]:
-        """Add the wall time and the service's CPU time of the block."""
-        cpu, wall = self.cpu_s(), time.perf_counter()
-        yield
-        seen.cpu_s += self.cpu_s() - cpu
-        seen.wall_s += time.perf_counter() - wall
+    """Of the service, whose CPU time is told."""
+    kind: Kind
+    clients: int
+    """Of an open load: how many requests may be under way."""
+    seconds: float | None
+    """None where it lasts as long as something else does."""
+    rate: float | None = None
+    asked: Asked
+    releases: dict[int, Named]
 
 
-async def one_at_a_time(
-    client: Client, service: Service, requests: int, between: Callable[[], None] = lambda: None
+def loaded(load: Load, during: Callable[[], None] | None = None) -> Seen:
+    """Send `load`, for its seconds or until `during` returns. Raises CalledProcessError where locust fails."""
+    command = [sys.executable, "-m", "tests.benchmarks.serving_users"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(load.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
+        try:
+            if during is not None:
+                during()
+        finally:
+            out, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Seen.model_validate_json(out.splitlines()[-1])
+
+
+class Client:
+    """Asks one service, one request at a time."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.pool = urllib3.PoolManager(timeout=TIMEOUT_S, retries=False)
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of an answer."""
+        answer = self.pool.request("POST", self.url + path, json=body)
+        return answer.status, orjson.loads(answer.data)
+
+
+def one_at_a_time(
+    client: Client,
+    service: Service,
+    asked: Asked,
+    releases: Mapping[int, Named],
+    requests: int,
+    between: Callable[[], None] = lambda: None,
 ) -> Seen:
-    """One request after another, in TURNS between which something else is done."""
-    seen = Seen()
+    """One feed after another, in TURNS between which something else is done."""
+    seen, rng = Seen(), np.random.default_rng(0)
     for turn in range(TURNS):
         between()
         with service.spending(seen):
             for _ in range(turn, requests, TURNS):
-                await client.feed(seen)
+                user = asked.users[int(rng.integers(len(asked.users)))]
+                begun = time.perf_counter()
+                status, answer = client.post("/homefeed", {"user_id": user, "limit": LIMIT})
+                if status != 200:
+                    seen.errors[answer["error"]["name"]] += 1
+                    continue
+                seen.ms.append((time.perf_counter() - begun) * 1000)
+                seen.take(answer, foreign(answer, releases))
     return seen
-
-
-async def open_loop(client: Client, service: Service, rate: float, seconds: float) -> Seen:
-    """Arrivals at random, `rate` a second: a service that is late does not slow them down."""
-    seen, loop = Seen(), asyncio.get_running_loop()
-    due = loop.time() + np.cumsum(np.random.default_rng(1).exponential(1 / rate, int(rate * seconds)))
-    with service.spending(seen):
-        tasks = []
-        for moment in due.tolist():
-            await asyncio.sleep(max(0.0, moment - loop.time()))
-            tasks.append(asyncio.ensure_future(client.feed(seen, moment)))
-        await asyncio.gather(*tasks)
-    return seen
-
-
-async def closed_loop(service: Service, ask: Ask, clients: int, until: Callable[[], bool]) -> Seen:
-    """`clients` that each ask again at once."""
-    seen = Seen()
-
-    async def one() -> None:
-        while not until():
-            await ask(seen)
-
-    with service.spending(seen):
-        await asyncio.gather(*(one() for _ in range(clients)))
-    return seen
-
-
-def lasting(seconds: float) -> Callable[[], bool]:
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() >= end

@@ -17,6 +17,7 @@ from functools import partial
 from itertools import count
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
@@ -28,12 +29,14 @@ from infra.home import Home
 from tests.training.small_networks import SMALL_TRANSACT
 from training.data.world_truth import WorldTruth
 from training.evaluation.planted import interest_share
+from training.models.pinnability import PIN_PREFIX
 from training.pipelines import pinsage
 from training.pipelines import train as train_module
 from training.pipelines.retrievers import LEARNED
 from training.pipelines.transact import train_transact
 from training.registry import Registry
 from training.release import load_manifest
+from training.replay import ReplayConfig, replay
 from validation.gates import RETRIEVERS
 from validation.lake import Lake
 from validation.manifest import RELEASE_MODEL, ReleaseManifest
@@ -44,6 +47,9 @@ STRANGER = 987_654
 
 SENT = 5
 """Events that the tests send before the log is taken in."""
+
+WRONG = "impressions_30d"
+"""The scalar of pins whose history is falsified."""
 
 SECOND = ("content", "pinsage", "pixie", "two_tower", "pinnersage", "pinnability_gbdt")
 """What the second release is made of, in a content space of its own; every other part is left out."""
@@ -59,6 +65,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         home = Home.at(tmp_path_factory.mktemp("job") / "home")
         for name, value in home.environment().items():
             patch.setenv(name, value)
+        patch.setenv("CORKBOARD_RANKINGS_RATE", "1")
         try:
             jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
             yield home
@@ -191,6 +198,24 @@ def test_hidden_and_saved_pins_stay_out(home: Home) -> None:
     left = set(shown)
     while left:
         left -= {pin["pin_id"] for pin in _feed(home, next(strangers), 100)["pins"]}
+
+
+def test_what_was_ranked_is_what_training_would_see(home: Home) -> None:
+    """Every feature and score of the feeds so far, and the one feature whose history is then falsified."""
+    config = ReplayConfig(max_requests=40)
+    found = replay(jobs.context(home), home.events, config)
+    assert found.requests == 40 and found.releases == (jobs.champion(home),)
+    assert found.below(0.999) == (), found.examples
+    newest = max((home.features / "pin_stats").glob("20*.parquet"))
+    kept = newest.read_bytes()
+    stats = pd.read_parquet(newest)
+    stats[WRONG] = stats[WRONG] * 2 + 1
+    stats.to_parquet(newest, index=False)
+    try:
+        found = replay(jobs.context(home), home.events, config)
+    finally:
+        newest.write_bytes(kept)
+    assert PIN_PREFIX + WRONG in [one.name for one in found.below(0.999)]
 
 
 def test_events_become_the_next_tables_once(home: Home) -> None:
