@@ -27,6 +27,7 @@ from bentos.event_log import EventLog, LogClosed, LogFull
 from bentos.frames import Kind
 from bentos.maker_process import LOAD_S, Ended, Maker, Process, Start
 from bentos.metrics import forget_process, metrics
+from bentos.rejected import Rejected
 from bentos.rotation import STAND_BY, Seen
 from validation.kept_release import nothing_noted
 
@@ -67,8 +68,8 @@ class Makers:
         self._started: dict[int, tuple[Process, socket.socket]] = {}
         """All there are, with the service's end of the line, which can be shut without the event loop."""
         self._wanted: int | None = None
-        self._rejected: int | None = None
-        """What the alias names, where it is not to be tried again before the alias moves."""
+        self._rejected = Rejected()
+        """What the alias names, where it is left alone."""
         self._deaths = 0
         """Makers that ended while they loaded what the alias names."""
         self._last: int | None = None
@@ -88,7 +89,8 @@ class Makers:
         while not self._closing:
             newest = await self._look()
             if newest != self._wanted:
-                self._wanted, self._rejected, self._deaths = newest, None, 0
+                self._wanted, self._deaths = newest, 0
+                self._rejected.put(None)
             for each in [each for each in self._lives.values() if each.late]:
                 logger.error("maker %d is not done in %.0f s and is replaced", each.number, LOAD_S)
                 each.replace()
@@ -178,7 +180,7 @@ class Makers:
     @property
     def _to_serve(self) -> int | None:
         """What the alias names; where that was rejected, what is served: a maker that comes anew needs it."""
-        if self._wanted != self._rejected:
+        if self._wanted != self._rejected.version:
             return self._wanted
         held = Counter(each.release for each in self._opened if each.release is not None)
         return held.most_common(1)[0][0] if held else None
@@ -263,12 +265,13 @@ class Makers:
             self._why = told["why"]
             others = any(each.release == asked for each in self._opened)
             if told["rejected"] and asked == self._wanted and not others:
-                self._rejected = asked
+                self._rejected.put(asked)
             return  # what failed, and what only this maker rejects, is tried again at the next look
         if asked is not None:
             metrics().release.set(asked)
             if asked == self._wanted:
-                self._rejected, self._deaths = None, 0
+                self._rejected.put(None)
+                self._deaths = 0
         self._rotate()
 
     def _lost(self, lives: Maker) -> None:
@@ -283,7 +286,7 @@ class Makers:
         if lives.loads is not None and lives.loads == self._wanted and not self._closing:
             self._deaths += 1
             if self._deaths >= DEATHS and not any(each.release == lives.loads for each in self._opened):
-                self._rejected = lives.loads
+                self._rejected.put(lives.loads)
                 logger.error("release %d is rejected: makers end while they load it", lives.loads)
 
     def _keep(self, body: bytes) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.metrics import metrics
+from bentos.rejected import Rejected
 from bentos.release import ServingRelease
 from validation.kept_release import nothing_noted
 from validation.lease import Lease
@@ -75,7 +76,7 @@ class ReleaseHolder:
         """Checked, and waiting for the services behind this one."""
         self._asked: int | None = None
         """The version that a home feed in front of this process last asked for and was given."""
-        self._rejected: int | None = None
+        self._rejected = Rejected()
         self._why = "no release was promoted yet; run `corkboard promote`"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="release", daemon=True)
@@ -101,8 +102,8 @@ class ReleaseHolder:
 
     @property
     def rejected(self) -> int | None:
-        """The version that was loaded last and is not fit to serve."""
-        return self._rejected
+        """The version that was loaded last and is not fit to serve, until it is tried again."""
+        return self._rejected.version
 
     def current(self) -> ServingRelease:
         """The release being served. Raises NoRelease, saying why there is none."""
@@ -126,19 +127,23 @@ class ReleaseHolder:
 
     def serve(self, version: int) -> bool:
         """`refresh` to `version`, in place of what an alias names, though it was rejected before."""
-        self._newest, self._rejected = lambda: version, None
+        self._newest = lambda: version
+        self._rejected.put(None)
         return self.refresh()
 
     def refresh(self) -> bool:
         """Look at the alias once; True if another release is served now.
 
-        A release that fails is not tried again until the alias moves; an alias that cannot be read, or a
-        store that is down, is tried again.
+        A release that is rejected is left alone until the alias moves, or for AGAIN_S; an alias that cannot be
+        read, or files that cannot be loaded, are tried again at the next look.
         """
         try:
             version = self._wanted()
-            if version is None or version in (self._rejected, self._current and self._current.version):
+            served = self._current.version if self._current is not None else None
+            if version is None or version in (self._rejected.version, served):
                 self._let_go()
+                if version is not None and version == served:
+                    self._why = ""
                 return False
             release = self._kept(version)
             if release is None:
@@ -149,7 +154,8 @@ class ReleaseHolder:
             if self._waits(version):
                 return False
         except ReleaseRejected as error:
-            self._rejected, self._why = version, str(error)
+            self._rejected.put(version)
+            self._why = str(error)
             metrics().swaps.labels("rejected").inc()
             logger.error("release %s is rejected: %s", version, error)
             return False
@@ -160,7 +166,8 @@ class ReleaseHolder:
             logger.error("the release cannot be loaded: %s", self._why, exc_info=True)
             return False
         self._previous, self._current, self._loaded = self._beside(release), release, None
-        self._rejected, self._why = None, ""
+        self._rejected.put(None)
+        self._why = ""
         self._hold()
         metrics().release.set(release.version)
         metrics().swaps.labels("served").inc()

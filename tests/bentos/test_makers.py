@@ -211,6 +211,21 @@ async def test_a_rejected_release_stops_where_it_was_tried(_: Path) -> None:
         await until(all_hold(script, 2))  # the alias has moved since: it is tried again
 
 
+@pytest.mark.parametrize("unfit", ["rejects", "kills"])
+def test_a_rejected_release_is_tried_again_after_a_while(unfit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        script, alias = Script(**{unfit: {2}}), Alias()
+        async with running(script, alias) as makers:
+            await until(all_hold(script, 1))
+            alias.version = 2
+            await until(lambda: makers._rejected.version == 2 and all_hold(script, 1)())
+            setattr(script, unfit, set())
+            monkeypatch.setattr("bentos.rejected.AGAIN_S", 0.0)
+            await until(all_hold(script, 2))
+
+    asyncio.run(asyncio.wait_for(scenario(), 150))
+
+
 @on_a_loop
 async def test_a_release_that_ends_whoever_loads_it_is_given_up(_: Path) -> None:
     script, alias = Script(kills={2}), Alias()
@@ -247,11 +262,11 @@ def test_a_look_while_the_registry_is_down_brings_no_rejected_release_back(unfit
         async with running(script, alias) as makers:
             await until(all_hold(script, 1))
             alias.version = 2
-            await until(lambda: makers._rejected == 2 and all_hold(script, 1)())
+            await until(lambda: makers._rejected.version == 2 and all_hold(script, 1)())
             starts, loads = list(script.starts), {n: len(told) for n, told in script.told.items()}
             for alias.down in (True, False):
                 await looks()
-            assert makers._rejected == 2 and script.starts == starts
+            assert makers._rejected.version == 2 and script.starts == starts
             assert {n: len(told) for n, told in script.told.items()} == loads
 
     asyncio.run(asyncio.wait_for(scenario(), 150))

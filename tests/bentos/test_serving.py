@@ -159,13 +159,26 @@ def test_a_release_that_fails_its_check_never_serves_and_is_not_tried_again(worl
     assert world.holder.refresh() and world.holder.why == ""
 
 
+def test_a_release_whose_stores_were_down_is_tried_again_after_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.alias, world.bad = 1, {1}
+    assert not world.holder.refresh() and world.holder.rejected == 1
+    world.bad = set()
+    assert not world.holder.refresh(), "not at once: a load takes a core"
+    monkeypatch.setattr("bentos.rejected.AGAIN_S", 0.0)
+    assert world.holder.refresh() and world.holder.current().version == 1
+
+
 def test_a_registry_that_is_down_leaves_the_old_release_serving(world: World) -> None:
     world.alias = 1
     world.holder.refresh()
     world.down = True
     assert not world.holder.refresh() and world.holder.current().version == 1
     assert "registry is down" in world.holder.why
-    world.down, world.alias = False, 2
+    world.down = False
+    assert not world.holder.refresh() and world.holder.why == "", "what is served is what the alias names"
+    world.alias = 2
     assert world.holder.refresh()
 
 
