@@ -302,7 +302,7 @@ def _move(home: Home) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--requests", type=int, default=150)
+    parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--swaps", type=int, default=4)
     parser.add_argument("--soak-minutes", type=float, default=0.0)

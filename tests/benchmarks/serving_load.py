@@ -26,7 +26,7 @@ LIMIT = 50
 BATCH = 20
 """Events of one request of a load of events."""
 TIMEOUT_S = 30.0
-TURNS = 6
+TURNS = 12
 """Of unloaded requests with the kernels alone."""
 
 
