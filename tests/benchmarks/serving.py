@@ -22,7 +22,8 @@ requests. `errors` counts every request of every load that was not answered, ref
 `mixed_releases` every answer that names a space or a ranker that the manifest of its release does not.
 `rss_growth_mb` is from after the second swap on: the release before is kept in memory by policy, and what the
 first two swaps add is `rss_first_growth_mb`. A soak tells memory at the end of each quarter, before its swap:
-`soak_rss_mb` and, pages that processes share counted once, `soak_pss_mb`. The last line is one JSON object.
+`soak_rss_mb`; pages that processes share counted once, `soak_pss_mb`; and of these what is no file's,
+`soak_anonymous_mb`. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from tests.benchmarks.serving_load import (
     loaded,
     one_at_a_time,
 )
-from tests.benchmarks.serving_process import Service
+from tests.benchmarks.serving_process import Memory, Service
 from training.release import load_manifest
 
 GOALS = {
@@ -158,13 +159,13 @@ class Bench:
                 return
         raise RuntimeError(f"release {wanted} is not served four minutes after the alias moved")
 
-    def soak(self, minutes: float) -> tuple[list[Seen], list[tuple[float, float]]]:
-        """Four requests a second and a swap after each quarter but the last; what was seen, and memory at each
-        as its processes' sum and with shared pages once."""
-        seen, sizes = [], [(self.service.rss_mb(), self.service.pss_mb())]
+    def soak(self, minutes: float) -> tuple[list[Seen], list[Memory]]:
+        """Four requests a second and a swap after each quarter but the last; what was seen, and memory before
+        and after each."""
+        seen, sizes = [], [Memory.of(self.service)]
         for quarter in range(4):
             seen.append(self.arriving(4.0, minutes * 15))
-            sizes.append((self.service.rss_mb(), self.service.pss_mb()))
+            sizes.append(Memory.of(self.service))
             if quarter < 3:
                 _move(self.home)
         return seen, sizes
@@ -222,8 +223,7 @@ def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str
     if args.soak_minutes:
         soaked, memory = bench.soak(args.soak_minutes)
         every += soaked
-        found |= {"soak_rss_mb": [round(rss) for rss, _ in memory]}
-        found |= {"soak_pss_mb": [round(pss) for _, pss in memory]}
+        found |= {f"soak_{kind}_mb": [round(getattr(each, kind)) for each in memory] for kind in Memory.KINDS}
     errors = sum((seen.errors for seen in every), Counter[str]())
     mixed = [told for seen in every for told in seen.mixed]
     for told, times in Counter(mixed).most_common(5):

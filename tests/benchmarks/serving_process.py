@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import psutil
 
@@ -39,6 +41,11 @@ class Service:
         """What the family takes of the machine: shared pages count once. It is slow to read."""
         return sum(p.memory_full_info().pss for p in self._family()) / 2**20
 
+    def anonymous_mb(self) -> float:
+        """The part of `pss_mb` that is no file's: what the kernel cannot take back by itself."""
+        rollups = (Path(f"/proc/{p.pid}/smaps_rollup").read_text() for p in self._family())
+        return sum(int(re.findall(r"^Pss_Anon:\s+(\d+) kB", text, re.M)[0]) for text in rollups) / 2**10
+
     def settle(self, busy: float = 0.1, patience_s: float = 120.0) -> None:
         """Wait until a second costs it less than `busy` of a core: all that starts beside requests is done."""
         end = time.monotonic() + patience_s
@@ -57,3 +64,17 @@ class Service:
         yield
         seen.cpu_s += self.cpu_s() - cpu
         seen.wall_s += time.perf_counter() - wall
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a service takes, in MB."""
+
+    KINDS: ClassVar = ("rss", "pss", "anonymous")
+    rss: float
+    pss: float
+    anonymous: float
+
+    @classmethod
+    def of(cls, service: Service) -> Memory:
+        return cls(service.rss_mb(), service.pss_mb(), service.anonymous_mb())
