@@ -79,8 +79,9 @@ def medoids(vectors: Floats, labels: Ints) -> Ints:
     That argmin is the row nearest the centroid, so it costs O(m d); ties go to the earlier row. Sums are
     float64.
     """
-    clusters = int(labels.max()) + 1 if len(labels) else 0
-    return kernels.medoids_of(np.ascontiguousarray(vectors, np.float32), labels, clusters)
+    x, sizes = np.ascontiguousarray(vectors, np.float32), np.bincount(labels)
+    means = kernels.means_of(x, labels, len(sizes))
+    return kernels.medoids_of(x, labels, sizes, means, np.arange(len(sizes)))
 
 
 @dataclass(frozen=True)

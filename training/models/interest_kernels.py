@@ -129,29 +129,34 @@ def distances(x: Floats, out: Floats, syrk: int) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
-def _block_minima(bits: Bits, top: int, absent: Bits, minima: Bits) -> int:
-    """Minimum of the present columns of a row, by block and of all; bits of floats >= 0 order as floats do."""
+def _block_minima(bits: Bits, top: int, absent: Bits, minima: Bits) -> np.int32:
+    """Minimum of the present columns of a row, by block and of all; bits of floats >= 0 order as floats do.
+
+    numba widens integers to 64 bits where nobody says otherwise, at half the speed.
+    """
     row = bits[top]
     least = INFINITY
     for b in range(minima.shape[0]):
         part, gone = row[b * BLOCK : (b + 1) * BLOCK], absent[b * BLOCK : (b + 1) * BLOCK]
         low = INFINITY
         for k in range(BLOCK):
-            low = min(low, part[k] | gone[k])
+            value = np.int32(part[k] | gone[k])
+            low = value if value < low else low
         minima[b] = low
-        least = min(least, low)
+        least = low if low < least else least
     return least
 
 
 @numba.njit(cache=True, nogil=True)
-def _search(bits: Bits, top: int, absent: Bits, start: int, near: int) -> tuple[int, int]:
+def _search(bits: Bits, top: int, absent: Bits, start: int, near: np.int32) -> tuple[int, int]:
     """Last column of the block at `start` that is at most `near`, and how many are."""
     part, gone = bits[top, start : start + BLOCK], absent[start : start + BLOCK]
     last, hits = np.int32(-1), np.int32(0)
     for k in range(BLOCK):
-        hit = (part[k] | gone[k]) <= near
-        last = max(last, np.int32(k) if hit else np.int32(-1))
-        hits += np.int32(1) if hit else np.int32(0)
+        hit = np.int32(part[k] | gone[k]) <= near
+        place = np.int32(k) if hit else np.int32(-1)
+        last = place if place > last else last
+        hits = np.int32(hits + np.int32(hit))
     return start + last, hits
 
 
@@ -258,8 +263,9 @@ def _catch_up(distance: Floats, cluster: int, made: Ints, older: Ints, seen: int
 
 
 @numba.njit(cache=True, nogil=True)
-def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: int) -> tuple[Ints, int]:
-    """Nearest-neighbour chain: labels of the merges of height <= `alpha`, and how many choices float64 made.
+def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: int) -> tuple[Ints, Ints]:
+    """Nearest-neighbour chain: labels of the merges of height <= `alpha`, and the rows of `centroids` that hold
+    the centroids of the clusters; a cluster of one has none there.
 
     Errors of the float32 distances stay below `slack * 2ab / (a + b)` for clusters of a and b points. The
     recursion hands on the leaves' errors (a dot product of d terms: sqrt(d) roundings, by chance; Higham and
@@ -269,7 +275,7 @@ def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: in
     labels = np.full(m, -1, np.int64)
     largest = distances(x, distance, syrk)
     if not largest < np.inf:
-        return labels, 0
+        return labels, labels[:0]
     width = (m + BLOCK - 1) // BLOCK * BLOCK
     bits = distance.view(np.int32)
     minima = np.empty(width // BLOCK, np.int32)
@@ -280,7 +286,7 @@ def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: in
     absent[m:] = INFINITY
     parent = np.arange(m)
     depth = np.zeros(m, np.int64)
-    deepest, chosen = 0, 0
+    deepest = 0
     made = np.zeros(m, np.int64)  # when a cluster was last changed
     seen = np.zeros(m, np.int64)  # up to when its row is right
     newer = np.full(m + 1, m, np.int64)  # changed clusters in a ring through m, newest last
@@ -313,7 +319,6 @@ def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: in
                     nearest = at
                     found += hits
             if found > 1:
-                chosen += 1
                 nearest, height = _nearest(x, centroids, size, bits, absent, top, before, near)
         if length == m and before >= 0:
             nearest, height = before, _exact(x, centroids, size, top, before)
@@ -347,15 +352,14 @@ def ward(x: Floats, alpha: float, distance: Floats, centroids: Doubles, syrk: in
         else:
             chain[length] = nearest
             length += 1
-    _number(parent, labels)
-    return labels, chosen
+    return labels, _number(parent, labels)
 
 
 @numba.njit(cache=True, nogil=True)
-def _number(parent: Ints, labels: Ints) -> None:
-    """Clusters of a merge forest, numbered in order of their first member."""
+def _number(parent: Ints, labels: Ints) -> Ints:
+    """Clusters of a merge forest, numbered in order of their first member; the root of each."""
     m = parent.shape[0]
-    names = np.full(m, -1, np.int64)
+    names, roots = np.full(m, -1, np.int64), np.empty(m, np.int64)
     count = 0
     for i in range(m):
         root = i
@@ -364,31 +368,39 @@ def _number(parent: Ints, labels: Ints) -> None:
             root = parent[root]
         if names[root] < 0:
             names[root] = count
+            roots[count] = root
             count += 1
         labels[i] = names[root]
+    return roots[:count]
 
 
 @numba.njit(cache=True, nogil=True)
-def medoids_of(x: Floats, labels: Ints, clusters: int) -> Ints:
+def means_of(x: Floats, labels: Ints, clusters: int) -> Doubles:
+    """Mean vector of each cluster."""
     m, d = x.shape
-    total = np.zeros((clusters, d))
-    count = np.zeros(clusters, np.int64)
-    medoid = np.zeros(clusters, np.int64)
+    means, sizes = np.zeros((clusters, d)), np.zeros(clusters, np.int64)
     for i in range(m):
         c = labels[i]
-        if count[c] == 0:
-            medoid[c] = i
-        count[c] += 1
+        sizes[c] += 1
         for j in range(d):
-            total[c, j] += x[i, j]
+            means[c, j] += x[i, j]
     for c in range(clusters):
         for j in range(d):
-            total[c, j] /= count[c]
-    best = np.full(clusters, np.inf)
-    for i in range(m):
+            means[c, j] /= sizes[c]
+    return means
+
+
+@numba.njit(cache=True, nogil=True)
+def medoids_of(x: Floats, labels: Ints, sizes: Ints, centroids: Doubles, roots: Ints) -> Ints:
+    """Member of each cluster nearest its centroid, which is row `roots[cluster]`; the earlier of equals."""
+    clusters = sizes.shape[0]
+    medoid, best = np.full(clusters, -1, np.int64), np.full(clusters, np.inf)
+    for i in range(x.shape[0]):
         c = labels[i]
-        if count[c] > 2:  # both of two are as near
-            gap = _gap(x, i, total, c)
+        if medoid[c] < 0:
+            medoid[c] = i
+        if sizes[c] > 2:  # both of two are as near
+            gap = _gap(x, i, centroids, roots[c])
             if gap < best[c]:
                 best[c] = gap
                 medoid[c] = i
@@ -434,11 +446,11 @@ def cluster_slice(
             continue
         x = points[:m]
         if m == 1:
-            labels = np.zeros(1, np.int64)
+            labels, roots = np.zeros(1, np.int64), np.zeros(1, np.int64)
         else:
             wide = (m + BLOCK - 1) // BLOCK * BLOCK + 16
-            labels, _ = ward(x, alpha, distances[: m * wide].reshape(m, wide), centroids, syrk)
-        clusters = labels.max() + 1
+            labels, roots = ward(x, alpha, distances[: m * wide].reshape(m, wide), centroids, syrk)
+        clusters = roots.shape[0]
         weights = np.zeros(clusters)
         for a in range(end - begin - 1, -1, -1):
             if owner[a] >= 0:
@@ -447,7 +459,7 @@ def cluster_slice(
         sizes = np.zeros(clusters, np.int64)
         for i in range(m):
             sizes[labels[i]] += 1
-        medoid = medoids_of(x, labels, clusters)
+        medoid = medoids_of(x, labels, sizes, centroids, roots)
         kept = min(clusters, out[1].shape[1])
         for place in range(kept):
             best = -1

@@ -213,3 +213,17 @@ def test_importances_sizes_and_medoids_of_one_user_by_hand():
     )
     assert found.sizes[0].tolist() == [2, 1, 0, 0]
     assert found.actions[0, :2].tolist() == [4, 2]
+
+
+def test_a_users_medoids_are_those_of_its_labels():
+    m = 120
+    vectors, _ = planted(np.random.default_rng(12), m)
+    rows, now = np.arange(m), m * 1000
+    limits = Limits(0, now, now, 0.01, 1.0, m, m, m)
+    found = cluster_users(rows + 1, vectors, rows, rows * 1000, np.array([0, m]), limits)
+    newest_first = vectors[::-1]
+    labels = ward_labels(newest_first, 1.0)
+    expected = m - 1 - medoids(newest_first, labels)
+    kept = found.counts[0]
+    assert kept == len(expected) and found.sizes[0].max() > 2
+    np.testing.assert_array_equal(np.sort(found.actions[0, :kept]), np.sort(expected))

@@ -163,38 +163,50 @@ def _farthest(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _higher(row: Floats, j: np.int32, top: Floats, home: NDArray[np.int32]) -> None:
+    """`top` and `home` become `row` and `j` where the row is higher."""
+    for i in range(top.shape[0]):
+        higher = row[i] > top[i]
+        top[i] = row[i] if higher else top[i]
+        home[i] = j if higher else home[i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _add_powers(row: Floats, top: Floats, scale: np.float32, total: Floats) -> None:
+    """Add 2^(scale * (row - top)), no exponent above 0.
+
+    2^x = 2^(whole) * 2^(rest), the rest by its Taylor polynomial of degree 6 (relative error 2e-7), in a plain
+    loop over items that the compiler vectorises.
+    """
+    for i in range(top.shape[0]):
+        x = scale * (row[i] - top[i])
+        x = x if x > np.float32(-120.0) else np.float32(-120.0)
+        whole = np.floor(x + np.float32(0.5))
+        r = (x - whole) * np.float32(0.69314718)
+        tail = np.float32(1 / 6) + r * (
+            np.float32(1 / 24) + r * (np.float32(1 / 120) + r * np.float32(1 / 720))
+        )
+        rest = np.float32(1) + r * (np.float32(1) + r * (np.float32(0.5) + r * tail))
+        power = np.int32((whole + np.float32(127)) * np.float32(2**23)).view(np.float32)
+        total[i] += rest * power
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def _nearest(
     logits: Floats, k: int, sharpness: np.float32, home: NDArray[np.int32], top: Floats, weight: Floats
 ) -> None:
     """Argmax over the first k rows of `logits`, first of equals, and its softmax weight; `top` is scratch.
 
-    exp(x) = 2^(whole) * 2^(rest), the rest by its Taylor polynomial of degree 6 (relative error 2e-7), in
-    plain loops over items that the compiler vectorises.
+    A call a row, of arrays of one dimension: the compiler then sees that they are apart.
     """
-    n = top.shape[0]
-    for i in range(n):
+    for i in range(top.shape[0]):
         top[i], home[i], weight[i] = logits[0, i], 0, 0
     for j in range(1, k):
-        row = logits[j]
-        for i in range(n):
-            higher = row[i] > top[i]
-            top[i] = row[i] if higher else top[i]
-            home[i] = np.int32(j) if higher else home[i]
+        _higher(logits[j], np.int32(j), top, home)
     scale = sharpness * np.float32(1.44269504)
     for j in range(k):
-        row = logits[j]
-        for i in range(n):
-            x = scale * (row[i] - top[i])
-            x = x if x > np.float32(-120.0) else np.float32(-120.0)
-            whole = np.floor(x + np.float32(0.5))
-            r = (x - whole) * np.float32(0.69314718)
-            tail = np.float32(1 / 6) + r * (
-                np.float32(1 / 24) + r * (np.float32(1 / 120) + r * np.float32(1 / 720))
-            )
-            rest = np.float32(1) + r * (np.float32(1) + r * (np.float32(0.5) + r * tail))
-            power = np.int32((whole + np.float32(127)) * np.float32(2**23)).view(np.float32)
-            weight[i] += rest * power
-    for i in range(n):
+        _add_powers(logits[j], top, scale, weight)
+    for i in range(top.shape[0]):
         weight[i] = np.float32(1) / weight[i]
 
 
