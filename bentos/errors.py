@@ -146,7 +146,7 @@ class Overloaded(RequestError):
 
 
 def body(name: str, message: str, **more: Any) -> bytes:
-    """The JSON body of every refusal: `{"error": {"name": ..., "message": ...}}`."""
+    """The JSON body of every refusal: `{"error": {"name": ..., "message": ...}}`, `why` where that is known."""
     return orjson.dumps({"error": {"name": name, "message": message, **more}})
 
 

@@ -166,7 +166,7 @@ async def _answer(parts: HomefeedParts, frame: Frame, line: Line) -> None:
     try:
         answer = await parts.answer(api, REQUESTS[api].model_validate_json(body))
     except RequestError as error:
-        told = [error.name, error.message, int(error.http_status), error.retry_after_s]
+        told = [error.name, error.message, int(error.http_status), error.retry_after_s, error.why]
         line.say(Kind.REFUSAL, orjson.dumps(told), frame.number)
     except Exception as error:
         # The service says that it failed; what and where is for this process's log.

@@ -96,8 +96,8 @@ class Maker:
         if frame.kind is Kind.ANSWER:
             waits.set_result(frame.body)
         elif frame.kind is Kind.REFUSAL:
-            name, message, status, again = frame.told
-            refused = HopRefused(name, message, HTTPStatus(status))
+            name, message, status, again, why = frame.told
+            refused = HopRefused(name, message, HTTPStatus(status), why)
             refused.retry_after_s = again
             waits.set_exception(refused)
         else:

@@ -287,6 +287,7 @@ class Makers:
             self._deaths += 1
             if self._deaths >= DEATHS and not any(each.release == lives.loads for each in self._opened):
                 self._rejected.put(lives.loads)
+                self._deaths = 0
                 logger.error("release %d is rejected: makers end while they load it", lives.loads)
 
     def _keep(self, body: bytes) -> None:

@@ -139,6 +139,8 @@ class ReleaseHolder:
         """
         try:
             version = self._wanted()
+            if version != self._rejected.version:
+                self._rejected.put(None)
             served = self._current.version if self._current is not None else None
             if version is None or version in (self._rejected.version, served):
                 self._let_go()

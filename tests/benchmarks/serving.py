@@ -50,6 +50,7 @@ from tests.benchmarks.serving_load import (
     Kind,
     Load,
     Named,
+    Refused,
     Seen,
     loaded,
     one_at_a_time,
@@ -63,8 +64,10 @@ GOALS = {
     "p99_ms_at_8rps": 150.0,
     "swap_p99_ratio": 2.0,
     "event_visible_ms": 100.0,
+    "errors": 0.0,
+    "mixed_releases": 0.0,
 }
-"""At most; `events_per_s` at least EVENTS_GOAL, `errors` and `mixed_releases` none."""
+"""At most; `events_per_s` at least EVENTS_GOAL."""
 EVENTS_GOAL = 500
 ALIAS = "serving-benchmark"
 RATE = 8.0
@@ -74,19 +77,22 @@ MAKERS = 2
 """Processes that make answers where the goals are held; `--makers 1` is what a home does by default."""
 SHORTLIST = 200
 """Candidates that are ranked where the goals are held; `--shortlist 500` is what a home does by default."""
+STEADY_S = 40.0
+"""Mixed requests without a swap: some thousand, for their 99th percentile."""
 UNDER_WAY = 64
 """Requests of an open load at a time; one that is due later waits, and its time counts."""
 
 
 def visible_ms(client: Client, asked: Asked, users: list[Any]) -> float:
-    """From an acknowledgement to the first answer that knows of it: a new user is a stranger until then."""
+    """From an acknowledgement to the first answer that knows of it: a new user is a stranger until then.
+    Raises Refused."""
     found = []
     for user in users:
         event = {"user_id": user, "pin_id": asked.pins[0], "action": asked.action}
         client.post("/events", {"events": [event]})
         began = time.perf_counter()
         while True:
-            _, answer = client.post("/homefeed", {"user_id": user, "limit": LIMIT})
+            answer = client.post("/homefeed", {"user_id": user, "limit": LIMIT})
             took = (time.perf_counter() - began) * 1000
             if answer.get("fallback") is None:
                 break
@@ -140,7 +146,7 @@ class Bench:
     def swapping(self, swaps: int) -> Swapped:
         """Two clients, steady and then while the alias moves; each move waits until the service answers
         with it."""
-        steady = loaded(self.load(Kind.MIXED, 2, 10))
+        steady = loaded(self.load(Kind.MIXED, 2, STEADY_S))
         sizes = list[float]()
 
         def moving() -> None:
@@ -154,7 +160,7 @@ class Bench:
         end = time.monotonic() + 240
         while time.monotonic() < end:
             time.sleep(0.2)
-            _, answer = self.client.post("/homefeed", {"user_id": self.asked.users[0], "limit": 1})
+            answer = self.client.post("/homefeed", {"user_id": self.asked.users[0], "limit": 1})
             if answer.get("release") == wanted:
                 return
         raise RuntimeError(f"release {wanted} is not served four minutes after the alias moved")
@@ -185,7 +191,7 @@ def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str
     """Every load in turn on the running service."""
     bench = Bench.of(home, kernels)
     service, seconds = bench.service, args.seconds
-    bench.alone(30)  # what is compiled or cached at first use
+    first = bench.alone(30)  # what is compiled or cached at first use
     service.settle()
     rss = service.rss_mb()
     alone = bench.alone(args.requests, kernels.run)
@@ -207,10 +213,9 @@ def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str
         "quality_saturated": round(float(np.mean(full.qualities)), 3),
         "events_per_s": round(events.accepted / events.wall_s, 1),
         "event_visible_ms": fresh,
-        "refused_events": dict(events.errors),
     }
     _print_stages(alone)
-    every = [alone, opened, full]
+    every = [first, alone, opened, full, events]
     sizes = [rss]
     if args.swaps:
         swapped = bench.swapping(args.swaps)
@@ -241,14 +246,16 @@ def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str
 
 
 def _positive_action(client: Client) -> str:
-    _, told = client.post("/users", {"limit": 1})
+    told = client.post("/users", {"limit": 1})
     return next(name for name, polarity in told["actions"].items() if polarity == "positive")
 
 
 def _queries(client: Client) -> list[str]:
     """What is searched for most; nothing where the home has no search."""
-    status, told = client.post("/suggestions", {"limit": LIMIT})
-    return list(told["queries"]) if status == 200 else []
+    try:
+        return list(client.post("/suggestions", {"limit": LIMIT})["queries"])
+    except Refused:
+        return []
 
 
 def _new_users(users: list[Any], count: int) -> list[Any]:
@@ -311,13 +318,15 @@ def main() -> None:
     args = parser.parse_args()
     home = Home.at(args.home)
     os.environ.update(home.environment())
+    if any(each.state != "stopped" for each in local.status(home)):
+        raise SystemExit(f"{home.root} is up; measure a copy of it, or run `corkboard down` in it first")
     client, model, versions = _releases(home)
-    client.set_registered_model_alias(model, ALIAS, str(versions[0]))
     os.environ["CORKBOARD_RELEASE"] = ALIAS
     os.environ["CORKBOARD_SHORTLIST"] = str(args.shortlist)
     os.environ["CORKBOARD_MAKERS"] = str(args.makers)
-    local.ensure_milvus(home)
     try:
+        client.set_registered_model_alias(model, ALIAS, str(versions[0]))
+        local.ensure_milvus(home)
         kernels = kernels_of(home, versions[0], LIMIT)
         local.start(home, local.homefeed(home))
         found = measured(home, args, kernels)
@@ -332,7 +341,8 @@ def main() -> None:
     for name, goal in GOALS.items():
         if name in found:
             print(f"{name} {found[name]:.2f}, goal <= {goal:g}: {'met' if found[name] <= goal else 'MISSED'}")
-    print(f"events_per_s {found['events_per_s']}, goal >= {EVENTS_GOAL}")
+    enough = "met" if found["events_per_s"] >= EVENTS_GOAL else "MISSED"
+    print(f"events_per_s {found['events_per_s']}, goal >= {EVENTS_GOAL}: {enough}")
     print(json.dumps(found))
 
 

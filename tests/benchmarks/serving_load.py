@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -136,9 +137,10 @@ def loaded(load: Load, during: Callable[[], None] | None = None) -> Seen:
     command = [sys.executable, "-m", "tests.benchmarks.serving_users"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
-        process.stdin.write(load.model_dump_json().encode() + b"\n")
-        process.stdin.flush()
         try:
+            with suppress(BrokenPipeError):  # it has died, as its return code says
+                process.stdin.write(load.model_dump_json().encode() + b"\n")
+                process.stdin.flush()
             if during is not None:
                 during()
         finally:
@@ -148,6 +150,10 @@ def loaded(load: Load, during: Callable[[], None] | None = None) -> Seen:
     return Seen.model_validate_json(out.splitlines()[-1])
 
 
+class Refused(RuntimeError):
+    """An answer that is none; named as the service named it."""
+
+
 class Client:
     """Asks one service, one request at a time."""
 
@@ -155,10 +161,13 @@ class Client:
         self.url = url
         self.pool = urllib3.PoolManager(timeout=TIMEOUT_S, retries=False)
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Status and JSON of an answer."""
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON of an answer. Raises Refused."""
         answer = self.pool.request("POST", self.url + path, json=body)
-        return answer.status, orjson.loads(answer.data)
+        told: dict[str, Any] = orjson.loads(answer.data)
+        if answer.status != 200:
+            raise Refused(told["error"]["name"])
+        return told
 
 
 def one_at_a_time(
@@ -177,9 +186,10 @@ def one_at_a_time(
             for _ in range(turn, requests, TURNS):
                 user = asked.users[int(rng.integers(len(asked.users)))]
                 begun = time.perf_counter()
-                status, answer = client.post("/homefeed", {"user_id": user, "limit": LIMIT})
-                if status != 200:
-                    seen.errors[answer["error"]["name"]] += 1
+                try:
+                    answer = client.post("/homefeed", {"user_id": user, "limit": LIMIT})
+                except Refused as error:
+                    seen.errors[str(error)] += 1
                     continue
                 seen.ms.append((time.perf_counter() - begun) * 1000)
                 seen.take(answer, foreign(answer, releases))

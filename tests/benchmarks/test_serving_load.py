@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.serving_load import Asked, Kind, Load, Named, foreign, loaded
+from tests.benchmarks.serving_load import Asked, Client, Kind, Load, Named, Refused, foreign, loaded
 
 RELEASES = {3: Named(spaces=frozenset({"content@1", "dcm@1"}), ranker="transact@2")}
 GOOD = {
@@ -66,21 +66,32 @@ def load(url: str, kind: Kind, clients: int, seconds: float | None, rate: float 
     )
 
 
-def test_arrivals_do_not_wait_for_answers_and_their_time_counts_from_when_they_were_due(
+def test_arrivals_come_when_they_are_due_and_their_time_counts_from_then(
     planted: tuple[str, list[Answer]],
 ) -> None:
     url, answers = planted
-    slow = threading.Lock()
+    came: list[float] = []
 
-    def one_at_a_time(path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        with slow:
-            time.sleep(0.05)
+    def slow(path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        came.append(time.perf_counter())
+        time.sleep(0.1)
         return 200, GOOD
 
-    answers.append(one_at_a_time)
+    answers.append(slow)
     seen = loaded(load(url, Kind.OPEN, 64, 1.0, rate=40.0))
     assert len(seen.ms) == 40 and not seen.errors and seen.stages["rank"] == 100.0
-    assert max(seen.ms) > 500, "twice as many arrive as are answered: the last wait for those before"
+    assert came[-1] - came[0] > 0.5 and min(seen.ms) >= 100, "spread over the second, none before it was due"
+    seen = loaded(load(url, Kind.OPEN, 2, 1.0, rate=40.0))
+    assert max(seen.ms) > 500, "where only two may be under way, what waits for them waits in its time"
+
+
+def test_what_goes_wrong_with_an_answer_is_an_error_by_name(planted: tuple[str, list[Answer]]) -> None:
+    url, answers = planted
+    answers.append(lambda path, body: (200, {"no": "release"}))
+    assert set(loaded(load(url, Kind.CLOSED, 2, 0.3)).errors) == {"KeyError"}
+    with pytest.raises(Refused, match="Overloaded"):
+        answers[0] = lambda path, body: (503, {"error": {"name": "Overloaded", "message": "again"}})
+        Client(url).post("/homefeed", {})
 
 
 def test_mixed_requests_last_as_long_as_something_else_and_every_fault_is_counted(
@@ -113,7 +124,7 @@ def test_mixed_requests_last_as_long_as_something_else_and_every_fault_is_counte
 
 def test_a_service_that_is_not_there_is_an_error_of_each_request() -> None:
     seen = loaded(load("http://127.0.0.1:9", Kind.CLOSED, 2, 0.3))
-    assert seen.ms == [] and seen.errors.total() > 0
+    assert seen.ms == [] and set(seen.errors) == {"ConnectionRefusedError"}
 
 
 def test_what_is_of_another_release_is_told() -> None:

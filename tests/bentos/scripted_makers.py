@@ -112,7 +112,7 @@ class Scripted:
         api, _, body = frame.body.partition(b"\n")
         asked = orjson.loads(body)
         if asked.get("user_id") == "nobody":
-            self.say(Kind.REFUSAL, orjson.dumps(["BadId", "no such form", 400, None]), frame.number)
+            self.say(Kind.REFUSAL, orjson.dumps(["BadId", "no such form", 400, None, "deadline"]), frame.number)
         elif asked.get("user_id") == "broken":
             self.say(Kind.FAILURE, b"KeyError('pins')", frame.number)
         else:

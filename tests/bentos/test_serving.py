@@ -159,6 +159,14 @@ def test_a_release_that_fails_its_check_never_serves_and_is_not_tried_again(worl
     assert world.holder.refresh() and world.holder.why == ""
 
 
+def test_an_alias_that_comes_back_to_a_rejected_release_has_it_tried_again(world: World) -> None:
+    world.bad = {2}
+    for world.alias in (1, 2, 1):
+        world.holder.refresh()
+    world.alias, world.bad = 2, set()
+    assert world.holder.refresh() and world.holder.current().version == 2
+
+
 def test_a_release_whose_stores_were_down_is_tried_again_after_a_while(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
