@@ -1,7 +1,7 @@
 """A point-in-time training set at size: how long it takes, how much memory, and whether every sum is right.
 
     python -m tests.benchmarks.training_set                    2M impressions
-    python -m tests.benchmarks.training_set --rows 20e6        twenty million: a quarter of an hour of a core, 5 GB of disk
+    python -m tests.benchmarks.training_set --rows 20e6       20M: a quarter of an hour of a core, 5 GB
 
 Plants a lake of impressions and the actions that answer them (nobody's taste: only their number matters),
 builds its features, and then the training set, in processes of their own whose peak memory is theirs alone. The
