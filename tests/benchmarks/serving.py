@@ -34,7 +34,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,8 @@ def measured(home: Home, args: argparse.Namespace, kernels: Kernels) -> dict[str
     if args.soak_minutes:
         soaked, memory = bench.soak(args.soak_minutes)
         every += soaked
-        found |= {f"soak_{kind}_mb": [round(getattr(each, kind)) for each in memory] for kind in Memory.KINDS}
+        for kind in fields(Memory):
+            found[f"soak_{kind.name}_mb"] = [round(getattr(each, kind.name)) for each in memory]
     errors = sum((seen.errors for seen in every), Counter[str]())
     mixed = [told for seen in every for told in seen.mixed]
     for told, times in Counter(mixed).most_common(5):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -70,7 +70,6 @@ class Service:
 class Memory:
     """What a service takes, in MB."""
 
-    KINDS: ClassVar = ("rss", "pss", "anonymous")
     rss: float
     pss: float
     anonymous: float
