@@ -18,6 +18,10 @@ from validation.lake import Lake
 
 STREAMS = (impressions.STREAM, candidate_log.STREAM, ranking_log.STREAM)
 
+GATHER_S = 0.2
+"""Lines of answers wait so long for those of others: nobody waits for them, and to sync a file for each answer
+takes more CPU than its lines."""
+
 
 @dataclass(frozen=True)
 class Logs:
@@ -38,7 +42,7 @@ def open_streams(settings: Settings) -> list[EventLog]:
     with contextlib.ExitStack() as opened:
         logs = []
         for stream in STREAMS:
-            logs.append(EventLog.open(settings.events, stream))
+            logs.append(EventLog.open(settings.events, stream, gather_s=GATHER_S))
             opened.callback(logs[-1].close)
         opened.pop_all()
     return logs

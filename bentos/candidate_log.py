@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from bentos.candidates import concatenate
+from bentos.candidates import SOURCES, concatenate
 from bentos.digests import record_id
 from bentos.event_log import RecordLog
 from bentos.features import Floats, Ints
@@ -58,8 +58,9 @@ def lines_of(feed: Feed, cut: int) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     rank = np.concatenate([np.arange(len(part)) for part in feed.parts]) if len(pins) else pins
     row = np.searchsorted(pins, fetched.pin_ids)
     kept = np.flatnonzero(logged[row] > 0)
-    columns = (fetched.pin_ids, fetched.sources, rank, fetched.scores, reached[row], logged[row])
-    rows = [column[kept].tolist() for column in columns]
+    columns = (fetched.pin_ids, fetched.source_codes, rank, fetched.scores, reached[row], logged[row])
+    pin_ids, codes, *others = (column[kept] for column in columns)
+    rows = [pin_ids.tolist(), SOURCES.names(codes), *(column.tolist() for column in others)]
     event_ids = tuple(candidate_id(feed.request_id, *pin) for pin in zip(*rows[:2], strict=True))
     alike, stages = feed.recorded("candidate"), [stage.value for stage in _STAGES]
     records = [

@@ -35,13 +35,13 @@ class Candidates:
         return len(self.pin_ids)
 
     @property
-    def sources(self) -> NDArray[np.str_]:
-        """(n,) names of the sources."""
+    def sources(self) -> list[str]:
+        """Names of the n sources."""
         return SOURCES.names(self.source_codes)
 
     @property
-    def kinds(self) -> NDArray[np.str_]:
-        """(n,) names of the kinds."""
+    def kinds(self) -> list[str]:
+        """Names of the n kinds."""
         return KINDS.names(self.kind_codes)
 
     @property
@@ -79,17 +79,13 @@ class Candidates:
         cls, source: str, lists: Sequence[tuple[Ints, Floats]], anchors: Sequence[int], kind: str
     ) -> Candidates:
         """Candidates of one source from lists of pins and scores, in turns; `anchors` has one a list."""
-        lists = [(ids[ids != 0], scores[ids != 0]) for ids, scores in lists]
-        lengths = [len(ids) for ids, _ in lists]
-        group = np.repeat(np.arange(len(lists)), lengths)
-        order = interleave(np.concatenate([np.arange(length) for length in lengths]), group)
-        return cls.of(
-            source,
-            np.concatenate([ids for ids, _ in lists])[order],
-            np.concatenate([scores for _, scores in lists])[order],
-            np.array(anchors, np.int64)[group[order]],
-            kind,
-        )
+        ids, scores = (np.concatenate(column) for column in zip(*lists, strict=True))
+        group = np.repeat(np.arange(len(lists)), [len(one) for one, _ in lists])
+        if not ids.all():
+            ids, scores, group = ids[ids != 0], scores[ids != 0], group[ids != 0]
+        place = np.arange(len(group)) - np.searchsorted(group, group)  # of each in its own list
+        order = np.argsort(place, kind="stable")
+        return cls.of(source, ids[order], scores[order], np.array(anchors, np.int64)[group[order]], kind)
 
     def take(self, index: NDArray[np.bool_] | Ints | slice) -> Candidates:
         """The candidates a mask, positions or a slice names, in that order."""
@@ -147,11 +143,6 @@ def _each(values: Any, n: int, kind: type[np.integer]) -> Any:
     out = np.empty(n, kind)
     out.fill(values)
     return out
-
-
-def interleave(rank: Ints, group: Ints) -> Ints:
-    """Positions in round-robin order: every group's first, then every group's second, and so on."""
-    return np.lexsort((group, rank))
 
 
 _NONE = Candidates(

@@ -268,9 +268,9 @@ def answer_of(feed: Feed) -> RetrieveAnswer:
         release=feed.release.version,
         pin_ids=[i for part in feed.parts for i in part.pin_ids.tolist()],
         scores=[s for part in feed.parts for s in part.scores.tolist()],
-        sources=[s for part in feed.parts for s in part.sources.tolist()],
+        sources=[s for part in feed.parts for s in part.sources],
         anchors=[a for part in feed.parts for a in part.anchors.tolist()],
-        kinds=[k for part in feed.parts for k in part.kinds.tolist()],
+        kinds=[k for part in feed.parts for k in part.kinds],
         reports=feed.sources,
         fallback=feed.fallback,
     )

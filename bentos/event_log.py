@@ -3,7 +3,8 @@
 Contract. A log is one *stream* of records (`validation.events`) as JSON lines in numbered segments,
 `<stream>-00000001.jsonl`, written by one process (a lock says so). `append` returns a future that is done only
 after the records, and those of every other caller that came meanwhile (group commit), were written and
-fsynced. A record whose event id is among the last `remembered` ids is not written again and is acknowledged
+fsynced. A stream that nobody waits for may `gather_s`: so long its records wait for others, in memory, and a
+process that is killed loses them. A record whose event id is among the last `remembered` ids is not written again and is acknowledged
 with the batch that made it durable; older repeats are dropped by the ingest, which keys on the event id.
 
 Recovery. Only bytes written after the last fsync can be damaged by a crash, and they are the end of the
@@ -95,17 +96,18 @@ class EventLog:
         segment_bytes: int,
         remembered: int,
         waiting: int,
+        gather_s: float,
         sync: Callable[[int], None],
     ) -> None:
         self.folder, self.stream = folder, stream
         self._lock, self._segment = lock, segment
         self._recent, self._remembered = recent, remembered
-        self._segment_bytes, self._sync = segment_bytes, sync
+        self._segment_bytes, self._gather_s, self._sync = segment_bytes, gather_s, sync
         self._waiting, self._most_waiting = 0, waiting
         self._file = -1
         self._size = 0
         self._failed: Exception | None = None
-        self._closed = False
+        self._closed = threading.Event()
         self._door = threading.Lock()
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"event-log-{stream}", daemon=True)
@@ -119,6 +121,7 @@ class EventLog:
         segment_bytes: int = SEGMENT_BYTES,
         remembered: int = REMEMBERED_IDS,
         waiting: int = WAITING,
+        gather_s: float = 0.0,
         sync: Callable[[int], None] = os.fsync,
     ) -> EventLog:
         """Lock the stream, recover its last segment and start writing after it.
@@ -144,6 +147,7 @@ class EventLog:
             segment_bytes=segment_bytes,
             remembered=remembered,
             waiting=waiting,
+            gather_s=gather_s,
             sync=sync,
         )
         log._open_segment(log._segment)
@@ -162,7 +166,7 @@ class EventLog:
         """`append` of records that were written as lines (`to_line`) elsewhere."""
         entry = _Entry(event_ids, lines, Future())
         with self._door:
-            if self._closed or self._failed:
+            if self._closed.is_set() or self._failed:
                 why = f": {self._failed}" if self._failed else ""
                 raise LogClosed(
                     f"the event log {self.stream!r} takes no more records{why}; restart the service"
@@ -181,9 +185,9 @@ class EventLog:
     def close(self) -> None:
         """Write what is queued, then release the stream. Safe to call twice."""
         with self._door:
-            if self._closed:
+            if self._closed.is_set():
                 return
-            self._closed = True
+            self._closed.set()
             self._queue.put(None)
         self._thread.join()
         os.close(self._file)
@@ -193,6 +197,8 @@ class EventLog:
         closing = False
         while not closing:
             batch = [self._queue.get()]
+            if self._gather_s:
+                self._closed.wait(self._gather_s)
             with contextlib.suppress(queue.Empty):
                 while True:
                     batch.append(self._queue.get_nowait())

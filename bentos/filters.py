@@ -53,10 +53,10 @@ def distinct(feed: Feed) -> Flags:
     Near is a cosine of SAME_PIN in the content space; pins without a vector are distinct.
     """
     vectors = feed.pins.vectors[feed.pins.rows(feed.candidates.pin_ids)]  # (n, d)
-    hidden = feed.user.sequence.pin_ids[feed.negative_rows()]
+    hidden = feed.pins.rows(feed.user.sequence.pin_ids)[feed.negative_rows()]
     keep = np.ones(len(vectors), bool)
     if len(hidden):
-        against = feed.pins.vectors[feed.pins.rows(hidden)]
+        against = feed.pins.vectors[hidden]
         keep &= ~((vectors @ against.T) >= SAME_PIN).any(axis=1)
     near = vectors @ vectors.T >= SAME_PIN  # (n, n)
     np.fill_diagonal(near, False)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.features import Flags, Floats, Ints
+from training.models.light_kernels import rows_among
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Heads:
     @property
     def sound(self) -> Flags:
         """Which pins have a probability for every head, (n,)."""
-        return ((self.p >= 0) & (self.p <= 1)).all(axis=1)  # NaN is neither
+        if self.p.min(initial=0) >= 0 and self.p.max(initial=0) <= 1:  # neither, where one is NaN
+            return np.ones(len(self.p), bool)
+        return ((self.p >= 0) & (self.p <= 1)).all(axis=1)
 
     def take(self, index: NDArray[np.bool_]) -> Heads:
         """Those of the pins that a mask names."""
@@ -46,5 +49,4 @@ class Heads:
         """Rows of `pin_ids`, (m, H), all of them ranked here."""
         if pin_ids is self.pin_ids:
             return self.p
-        order = np.argsort(self.pin_ids)
-        return self.p[order[np.searchsorted(self.pin_ids, pin_ids, sorter=order)]]
+        return self.p[rows_among(pin_ids, self.pin_ids)]

@@ -114,8 +114,8 @@ def lines_of(feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     rows = zip(
         event_ids,
         pin_ids,
-        columns.sources.tolist(),
-        columns.kinds.tolist(),
+        columns.sources,
+        columns.kinds,
         columns.anchors.tolist(),
         columns.scores.tolist(),
         feed.foretold(columns.pin_ids),

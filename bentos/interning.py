@@ -22,7 +22,7 @@ class Interned:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
-        self._names = np.empty(0, np.str_)
+        self._names: list[str] = []
         self._door = threading.Lock()
 
     def code(self, name: str) -> int:
@@ -37,17 +37,17 @@ class Interned:
 
     def name(self, code: int) -> str:
         """Of a code."""
-        return self._names.item(code)
+        return self._names[code]
 
-    def names(self, codes: Codes) -> NDArray[np.str_]:
-        """(n,) of codes."""
-        return self._names[codes]
+    def names(self, codes: Codes) -> list[str]:
+        """Of n codes."""
+        return [self._names[code] for code in codes.tolist()]
 
     def _added(self, name: str) -> int:
         with self._door:
             if len(self._names) == MOST:
                 raise OverflowError(f"{name!r} would be name {MOST + 1}; names are few, and not a request's")
             if name not in self._codes:
-                self._names = np.append(self._names, name)
+                self._names.append(name)
                 self._codes[name] = len(self._names) - 1  # last: who finds a code finds its name
             return self._codes[name]

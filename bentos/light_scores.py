@@ -44,7 +44,7 @@ def rows(feed: Feed, spec: LightSpec) -> Floats:
     """The trees' rows for `feed.candidates`, (n, len(spec.names)) float32: what the sources said and what
     `ReadPins` read."""
     ids, sequence = feed.candidates.pin_ids, feed.user.sequence
-    acted = feed.pins.rows(sequence.pin_ids[feed.positive_rows()])
+    acted = feed.pins.rows(sequence.pin_ids)[feed.positive_rows()]
     stats = feed.pins.stats.take(feed.pins.rows(ids))
     return request_rows(
         spec,

@@ -87,7 +87,7 @@ def observe(feed: Feed, seconds: float) -> None:
         _child("source_seconds", source.name).observe(source.ms / 1000)
     for part in feed.missing:
         metrics().missing.labels(surface, part.partition(":")[0]).inc()
-    for name, count in Counted(feed.candidates.sources.tolist()).items():
+    for name, count in Counted(feed.candidates.sources).items():
         _child("shown", surface, name).inc(count)
 
 

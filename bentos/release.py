@@ -159,7 +159,11 @@ class ServingRelease:
 
     def dim(self, space: str | None) -> int:
         """Dimension of a space of the release, 0 of any other."""
-        return next((c.dim for c in self.manifest.collections if c.space == space), 0)
+        return self._dims.get(space or "", 0)
+
+    @cached_property
+    def _dims(self) -> dict[str, int]:
+        return {collection.space: collection.dim for collection in reversed(self.manifest.collections)}
 
     @cached_property
     def signs(self) -> NDArray[np.int8]:

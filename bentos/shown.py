@@ -45,7 +45,7 @@ def as_feed_pins(feed: Feed, candidates: Candidates, cards: dict[int, Card]) -> 
     release = feed.release
     columns = zip(
         _told(release, [cards[i] for i in candidates.pin_ids.tolist()]),
-        candidates.sources.tolist(),
+        candidates.sources,
         candidates.scores.tolist(),
         feed.foretold(candidates.pin_ids),
         why.reasons(release, candidates, cards),

@@ -69,8 +69,9 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float, last_good: LastG
     """Fill `feed.user`; fails open to the user as last read, and says how long ago, else to an unknown one."""
     release = feed.release
     spaces = (release.pin_space, *release.user_spaces)
-    feed.user = User.unknown(feed.user_id, release.dim(release.pin_space))
-    if feed.user_id:
+    if not feed.user_id:
+        feed.user = User.unknown(0, release.dim(release.pin_space))
+    else:
         try:
             feed.user = await pool.call(
                 "user",
@@ -81,6 +82,7 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float, last_good: LastG
             # A stranger's feed is better than none, and one of the user an hour ago better still.
             kept = last_good.of(feed.user_id, spaces)
             if kept is None:
+                feed.user = User.unknown(feed.user_id, release.dim(release.pin_space))
                 fail_open(feed, "user", error)
                 return
             feed.user, age_s = kept

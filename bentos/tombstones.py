@@ -13,7 +13,7 @@ class Tombstones:
     """Gives each request those of the lake at `lake`. A stat where nothing has changed. Thread-safe."""
 
     def __init__(self, lake: Path) -> None:
-        self._lake = lake
+        self._lake, self._file = lake, str(lake / FILE)
         self._stamp: tuple[int, ...] = ()
         self._forgotten = Forgotten()
         self._door = threading.Lock()
@@ -21,7 +21,7 @@ class Tombstones:
     def __call__(self) -> Forgotten:
         """The tombstones of now; nobody's where there is no file. Raises ValueError for a damaged one."""
         try:
-            stamp = file_stamp(self._lake / FILE)
+            stamp = file_stamp(self._file)
         except FileNotFoundError:
             stamp = ()
         with self._door:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bentos.features import Floats, Ints
 from feature_repo.vectors.index import Hits
-from training.models.light_kernels import first_places
+from training.models.light_kernels import COMPILED, dealt
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,5 @@ class Found:
 
 def in_turns(hits: Hits, shares: Ints) -> Found:
     """The first `shares[q]` hits of each query q, dealt in turns; padding is dropped."""
-    turn = np.flatnonzero(((np.arange(hits.ids.shape[1]) < shares[:, None]) & (hits.ids != 0)).T)
-    ids = hits.ids.T.ravel()
-    turn = turn[first_places(ids[turn])]
-    return Found(ids[turn], hits.scores.T.ravel()[turn], turn % len(hits.ids))
+    ids, scores = np.require(hits.ids, np.int64, COMPILED), np.require(hits.scores, np.float32, COMPILED)
+    return Found(*dealt(ids, scores, shares))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,11 @@ class Walker:
     @property
     def settings(self) -> PixieSettings:
         return self.released.settings
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """Weight of each action code in a walk, (CODES,)."""
+        return self.settings.weights(self.vocabulary)
 
     def now(self) -> Pixie:
         """The walker over the graph and every save that has been taken in."""

@@ -24,14 +24,14 @@ _TITLE_LENGTH = 42
 
 def anchor_pins(candidates: Candidates) -> list[int]:
     """Pins that the reasons name; their titles have to be read."""
-    named = [k in PIN_KINDS for k in candidates.kinds.tolist()]
+    named = [k in PIN_KINDS for k in candidates.kinds]
     return sorted({a for a, pin in zip(candidates.anchors.tolist(), named, strict=True) if pin and a})
 
 
 def reasons(release: ServingRelease, candidates: Candidates, cards: Mapping[int, Card]) -> list[Why]:
     """One reason a candidate, in order; candidates of one kind and anchor share it. `cards` should hold
     `anchor_pins`; a title not there goes unnamed."""
-    kinds, anchors = candidates.kinds.tolist(), candidates.anchors.tolist()
+    kinds, anchors = candidates.kinds, candidates.anchors.tolist()
     pins = _outside(release.ids, EntityKind.PIN, PIN_KINDS, kinds, anchors)
     topics = _outside(release.ids, EntityKind.TOPIC, TOPIC_KINDS, kinds, anchors)
     said = {

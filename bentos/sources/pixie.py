@@ -22,8 +22,7 @@ def candidates(feed: Feed) -> Candidates:
     if walker is None:
         return Candidates.none()
     pixie, done = walker.now(), feed.user.sequence
-    weights = walker.settings.weights(walker.vocabulary)
-    query = walker.settings.query(done.pin_ids, done.actions, done.timestamps_ms, feed.now_ms, weights)
+    query = walker.settings.query(done.pin_ids, done.actions, done.timestamps_ms, feed.now_ms, walker.weights)
     if len(query) == 0:
         return Candidates.none()
     bias = walker.settings.bias(pixie.graph, feed.user.language)

@@ -77,6 +77,16 @@ def test_callers_that_come_during_a_sync_share_the_next_one(tmp_path: Path) -> N
     log.close()
 
 
+def test_a_stream_that_nobody_waits_for_gathers_before_it_syncs(tmp_path: Path) -> None:
+    syncs: list[int] = []
+    log = EventLog.open(tmp_path, "actions", gather_s=600, sync=syncs.append)
+    gathered = [log.append([record(i)]) for i in range(1, 4)]
+    assert not syncs and not any(done.done() for done in gathered)
+    log.close()  # at once, whatever is left of the time
+    assert [done.result(0).fresh for done in gathered] == [(True,)] * 3 and len(syncs) == 1
+    assert ids_in(tmp_path) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("reopened", [False, True])
 def test_a_known_id_is_acknowledged_and_not_written_again(tmp_path: Path, reopened: bool) -> None:
     log = EventLog.open(tmp_path, "actions")

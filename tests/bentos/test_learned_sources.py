@@ -74,7 +74,7 @@ def test_pinnerformer_brings_what_is_nearest_to_last_nights_vector(learned: Stac
     feed = feed_for(learned, COOK, vectors={space_of(Learned.PINNERFORMER): stored})
     found = pinnerformer.candidates(feed)
     assert found.pin_ids.tolist() == nearest(stored.vector, rows, len(found)) and len(found) == PINS
-    assert set(found.kinds.tolist()) == {"next"} and not found.anchors.any()
+    assert set(found.kinds) == {"next"} and not found.anchors.any()
 
 
 def test_what_was_done_since_last_night_makes_a_new_vector(learned: Stack) -> None:
@@ -121,8 +121,8 @@ def test_an_interest_names_the_liked_pin_it_stands_by(learned: Stack) -> None:
     found = dcm.candidates(feed)
     named = found.take(found.anchors > 0)
     assert len(named) and set(named.anchors.tolist()) <= set(likes)
-    assert set(named.kinds.tolist()) == {"interest"}
-    assert set(found.kinds[found.anchors == 0].tolist()) <= {"taste"}
+    assert set(named.kinds) == {"interest"}
+    assert set(found.take(found.anchors == 0).kinds) <= {"taste"}
     interests, rows = dcm.user_interests(feed), vectors_of(learned, Learned.DCM)
     assert interests is not None
     liked = rows[np.array(likes) - 1]
@@ -142,7 +142,7 @@ def test_topics_share_one_budget_equally_and_bring_only_their_own(learned: Stack
         "a topic has fewer pins than its share, and the last one the model never met"
     )
     assert found.anchors.tolist() == [topic_of(p) for p in found.pin_ids.tolist()]
-    assert set(found.kinds.tolist()) == {"topic"} and found.anchors[:4].tolist() == [1, 3, 1, 3]
+    assert set(found.kinds) == {"topic"} and found.anchors[:4].tolist() == [1, 3, 1, 3]
     user, rows = conditional.under_topics(feed), vectors_of(learned, Learned.CONDITIONAL)
     assert user is not None
     of_topic = np.arange(pin_of(3), pin_of(3) + PER_TOPIC)
@@ -175,7 +175,7 @@ def test_the_two_tower_brings_its_largest_products(learned: Stack) -> None:
     found = two_tower.candidates(feed)
     user, rows = light_scores.user_vector(feed), vectors_of(learned, Learned.TWO_TOWER)
     assert found.pin_ids.tolist() == nearest(user, rows, PINS)
-    assert set(found.kinds.tolist()) == {"taste"} and not found.anchors.any()
+    assert set(found.kinds) == {"taste"} and not found.anchors.any()
     np.testing.assert_allclose(found.scores[:5], (rows @ user)[found.pin_ids[:5] - 1], rtol=1e-5)
 
 

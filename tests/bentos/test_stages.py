@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentos import light_scores, ranking
-from bentos.candidates import Candidates, brought, concatenate, interleave
+from bentos.candidates import Candidates, brought, concatenate
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking, answer_of, parts_of
 from bentos.errors import NoRelease
 from bentos.features import User
@@ -69,7 +69,7 @@ def test_the_funnel_reads_in_the_order_of_the_design() -> None:
 def test_merge_puts_first_what_many_sources_have_high_and_a_pin_counts_once() -> None:
     merged = merge(*brought([part("a", 1, 2, 3, 4), part("b", 2, 9), part("c")]), budget=10)
     assert merged.pin_ids.tolist() == [2, 1, 9, 3, 4]  # 1/62 + 1/61, 1/61, 1/62, 1/63, 1/64
-    assert merged.sources.tolist() == ["b", "a", "b", "a", "a"], "the source that has it highest"
+    assert merged.sources == ["b", "a", "b", "a", "a"], "the source that has it highest"
 
 
 def test_merge_keeps_its_budget_and_takes_nothing_for_an_answer() -> None:
@@ -96,12 +96,17 @@ def test_padding_never_becomes_a_candidate() -> None:
     assert made.pin_ids.tolist() == [5, 7] and made.anchors.tolist() == [1, 3]
 
 
-def test_concatenate_and_interleave() -> None:
+def test_parts_are_laid_one_after_the_other() -> None:
     both = concatenate([part("long name", 1, 2), part("b", 3)])
-    order = interleave(np.array([0, 1, 0]), np.array([0, 0, 1]))
-    assert both.take(order).pin_ids.tolist() == [1, 3, 2]
-    assert both.take(order).sources.tolist() == ["long name", "b", "long name"]
+    assert both.pin_ids.tolist() == [1, 2, 3] and both.sources == ["long name", "long name", "b"]
     assert concatenate([]).pin_ids.tolist() == []
+
+
+def test_lists_are_dealt_in_turns_without_their_padding() -> None:
+    lists = [(np.array(ids), np.float32(ids) / 10) for ids in ([1, 0, 2, 3], [], [0, 4, 5])]
+    made = Candidates.dealt("boards", lists, [70, 80, 90], "board")
+    assert made.pin_ids.tolist() == [1, 4, 2, 5, 3] and made.anchors.tolist() == [70, 90, 70, 90, 70]
+    np.testing.assert_allclose(made.scores, made.pin_ids / 10)
 
 
 def feed_of(stack: Stack, **changes: object) -> Feed:
@@ -247,7 +252,7 @@ def test_candidates_cross_the_wire_unchanged(stack: Stack) -> None:
     names = [s.name for s in sources_of(Surface.HOMEFEED)]
     for here, there in zip(feed.parts, parts_of(sent, names), strict=True):
         assert here.pin_ids.tolist() == there.pin_ids.tolist()
-        assert here.anchors.tolist() == there.anchors.tolist() and here.kinds.tolist() == there.kinds.tolist()
+        assert here.anchors.tolist() == there.anchors.tolist() and here.kinds == there.kinds
         np.testing.assert_allclose(here.scores, there.scores, rtol=1e-6)
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_repo.sequence import SequenceLog
 from training.data.graph import Context, GraphConfig, build_graph
@@ -25,7 +26,7 @@ from training.models import baselines
 from training.models.baselines import Scorer
 from training.models.interests import Method
 from training.models.pinnerformer import PinnerFormerConfig
-from training.models.pixie import Pixie, PixieConfig, history_query
+from training.models.pixie import Pixie, PixieConfig, by_code, history_query
 from training.pinnerformer.timelines import LabelRules
 from training.pipelines.interests import InterestsPipeline
 from training.pipelines.two_tower import TwoTowerPipeline
@@ -103,10 +104,10 @@ def pixie(
     return recommend
 
 
-def action_weights(vocabulary: Vocabulary) -> dict[int, float]:
-    """Every positive action weighs 1, every negative one -1, neutral ones nothing."""
+def action_weights(vocabulary: Vocabulary) -> NDArray[np.float64]:
+    """(CODES,) for Pixie: every positive action weighs 1, every negative one -1, neutral ones nothing."""
     signs = {Polarity.POSITIVE: 1.0, Polarity.NEGATIVE: -1.0, Polarity.NEUTRAL: 0.0}
-    return {code: signs[p] for code, p in enumerate(vocabulary.actions.values(), start=1)}
+    return by_code({code: signs[p] for code, p in enumerate(vocabulary.actions.values(), start=1)})
 
 
 SOURCE = PixieConfig()

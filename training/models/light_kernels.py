@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+COMPILED = ("C", "W")
+"""`np.require` of arrays that a kernel here is compiled once for: others are copied."""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -77,18 +80,37 @@ def rows_among(ids: Ints, pin_ids: Ints) -> Ints:
 
 
 @numba.njit(cache=True, nogil=True)
-def first_places(ids: Ints) -> Ints:
-    """Where each of `ids` first stands, rising, (distinct,): `np.unique` sorts them for it."""
-    slots, shift = _empty(len(ids))
+def dealt(ids: Ints, scores: Floats, shares: Ints) -> tuple[Ints, Floats, Ints]:
+    """(ids, scores, rows that brought them), (n,) each: the first `shares[r]` entries of each row r of `ids`
+    (q, k), in turns, every id once and none that is 0."""
+    most = min(shares.sum(), ids.size)
+    slots, shift = _empty(most)
     keys = np.empty(len(slots), np.int64)
-    places, count = np.empty(len(ids), np.int64), 0
-    for place in range(len(ids)):
-        slot = _slot(slots, keys, ids[place], shift)
-        if slots[slot] == 0:
-            slots[slot], keys[slot] = 1, ids[place]
-            places[count] = place
-            count += 1
-    return places[:count].copy()
+    found, said, owners = np.empty(most, np.int64), np.empty(most, np.float32), np.empty(most, np.int64)
+    count = 0
+    for place in range(min(shares.max(), ids.shape[1])):
+        for row in range(len(ids)):
+            if place >= shares[row] or ids[row, place] == 0:
+                continue
+            slot = _slot(slots, keys, ids[row, place], shift)
+            if slots[slot] == 0:
+                slots[slot], keys[slot] = 1, ids[row, place]
+                found[count], said[count], owners[count] = ids[row, place], scores[row, place], row
+                count += 1
+    return found[:count].copy(), said[:count].copy(), owners[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def falling_keys(bits: NDArray[np.int32]) -> Ints:
+    """(n,) keys that rise as the floats of these bits fall, equal floats in their order: the place of each is
+    the key's lower half."""
+    keys = np.empty(len(bits), np.int64)
+    for place in range(len(bits)):
+        bit = np.int64(bits[place])
+        # A float's bits order as it does, those of negative ones the other way round, and 0 is -0.
+        order = -1 - bit if bit > 0 else (0 if bit & 0x7FFFFFFF == 0 else bit & 0x7FFFFFFF)
+        keys[place] = (order << 32) | place
+    return keys
 
 
 @numba.njit(cache=True, nogil=True)

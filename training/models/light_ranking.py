@@ -43,8 +43,6 @@ DAMPING = 60
 NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 _PRIOR_SHOWN = 20.0
 """Impressions that a pin is given in advance, with one positive action among them: new pins are no outliers."""
-_COMPILED = ("C", "W")
-"""What numba compiles a kernel once for: other arrays are copied."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class LightSpec(BaseModel):
                 raise ValueError(f"{group} named twice in {names}")
         return self
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Column names of the assembled row."""
         return (
@@ -126,6 +124,10 @@ class LightSpec(BaseModel):
             "topic_recent",
             *(f"user_{name}" for name in self.user),
         )
+
+    @cached_property
+    def _pin_columns(self) -> Ints:
+        return np.array([PIN_SCALARS.index(name) for name in self.pin], np.int64)
 
     def assemble(
         self,
@@ -160,16 +162,16 @@ class LightSpec(BaseModel):
         ):
             if np.shape(block) != shape:
                 raise ValueError(f"{name} is {np.shape(block)}; {shape} is expected")
-        floats = partial(np.require, dtype=np.float32, requirements=_COMPILED)
+        floats = partial(np.require, dtype=np.float32, requirements=light_kernels.COMPILED)
         out = light_kernels.assembled(
             floats(fetched.scores),
             floats(fetched.ranks),
             (floats(fetched.brought), floats(fetched.best_rank), floats(fetched.fused)),
             floats(pin_scalars),
-            np.array([PIN_SCALARS.index(name) for name in self.pin], np.int64),
+            self._pin_columns,
             (_ACTED, _SHOWN, _PRIOR_SHOWN),
-            np.require(created_at_ms, np.int64, _COMPILED),
-            np.require(np.atleast_1d(now_ms), np.int64, _COMPILED),
+            np.require(created_at_ms, np.int64, light_kernels.COMPILED),
+            np.require(np.atleast_1d(now_ms), np.int64, light_kernels.COMPILED),
             AGE_CAP_DAYS,
             floats(topic_followed),
             floats(topic_recent),
@@ -412,8 +414,6 @@ def falling(scores: Floats) -> Ints:
     One sort of int64 keys, the bits of a float (which order as it does) above its position: a stable argsort of
     floats takes four times as long.
     """
-    bits = (np.float32(0) - np.asarray(scores, np.float32)).view(np.int32)
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    keys = (bits.astype(np.int64) << 32) | np.arange(len(bits))
+    keys = light_kernels.falling_keys(np.require(scores, np.float32, light_kernels.COMPILED).view(np.int32))
     keys.sort()
     return keys & 0xFFFFFFFF

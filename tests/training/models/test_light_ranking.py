@@ -238,12 +238,19 @@ def test_rows_of_some_pins_are_those_of_all():
         np.testing.assert_array_equal(getattr(some, name), getattr(whole.take(rows), name))
 
 
-def test_first_places_are_where_unique_finds_them() -> None:
+def test_rows_are_dealt_by_the_naive_rule() -> None:
     rng = np.random.default_rng(0)
-    for n in (0, 1, 7, 500):
-        ids = rng.integers(1, max(2, n // 2), n)
-        wanted = np.sort(np.unique(ids, return_index=True)[1])
-        np.testing.assert_array_equal(light_kernels.first_places(ids), wanted)
+    for rows, width in ((1, 1), (3, 7), (5, 200)):
+        ids = rng.integers(0, rows * width, (rows, width))
+        scores, shares = rng.random((rows, width), np.float32), rng.integers(0, 2 * width, rows)
+        wanted: dict[int, tuple[np.float32, int]] = {}
+        for place in range(width):
+            for row in range(rows):
+                if place < shares[row] and ids[row, place]:
+                    wanted.setdefault(ids[row, place], (scores[row, place], row))
+        found, said, owners = light_kernels.dealt(ids, scores, shares)
+        assert dict(zip(found, zip(said, owners, strict=True), strict=True)) == wanted
+        assert found.tolist() == list(wanted)
 
 
 def test_fit_places_by_the_naive_rule() -> None:

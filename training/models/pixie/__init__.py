@@ -9,7 +9,7 @@ neighbours.py  importance neighbourhoods for PinSage, from the same engine
 
 from training.models.pixie.config import PixieConfig
 from training.models.pixie.neighbours import importance_neighbours
-from training.models.pixie.query import Query, board_query, history_query, pin_query
+from training.models.pixie.query import Query, board_query, by_code, history_query, pin_query
 from training.models.pixie.recommend import Pixie, Recommendations
 from training.models.pixie.released import PixieSettings, ReleasedPixie
 
@@ -21,6 +21,7 @@ __all__ = [
     "Recommendations",
     "ReleasedPixie",
     "board_query",
+    "by_code",
     "history_query",
     "importance_neighbours",
     "pin_query",

@@ -93,23 +93,23 @@ def history_query(
     actions: NDArray[np.integer],
     times_ms: Ids,
     now_ms: int,
-    action_weights: Mapping[int, float],
+    action_weights: Floats,
     *,
     half_life_days: float = 7.0,
 ) -> Query:
     """A user's actions as query pins: weight = the action's weight, halved every `half_life_days` of age,
     summed.
 
-    `actions` are codes of the vocabulary. A code without a weight counts nothing; a pin with any action of
-    negative weight (hide, report) is no query pin and may not be answered. Actions after `now_ms` are
-    ignored, so that a replay sees what was known. An empty history is an empty query. Raises ValueError for a
-    weight that is no number.
+    `actions` are codes of the vocabulary, `action_weights` (CODES,) what each weighs (`by_code`). A code
+    without a weight counts nothing; a pin with any action of negative weight (hide, report) is no query pin and
+    may not be answered. Actions after `now_ms` are ignored, so that a replay sees what was known. An empty
+    history is an empty query.
     """
     if half_life_days <= 0:
         raise ValueError(f"half_life_days is {half_life_days}; it must be above 0")
     ids = np.asarray(pin_ids, np.int64)
     known = np.asarray(times_ms, np.int64) <= now_ms
-    by_action = _weights(action_weights)[np.asarray(actions, np.int64)]
+    by_action = action_weights[np.asarray(actions, np.int64)]
     refused = np.unique(ids[known & (by_action < 0)])
     used = known & (by_action > 0)
     if len(refused):
@@ -122,8 +122,8 @@ CODES = 128
 """Codes of actions: a sequence holds them in a signed byte."""
 
 
-def _weights(action_weights: Mapping[int, float]) -> Floats:
-    """(CODES,) the weight of each code."""
+def by_code(action_weights: Mapping[int, float]) -> Floats:
+    """(CODES,) the weight of each code, 0 for one without. Raises ValueError for a weight that is no number."""
     if any(weight != weight for weight in action_weights.values()):
         raise ValueError("an action's weight is NaN")
     by_code = np.zeros(CODES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.models.pin_board_graph import PinBoardGraph
 from training.models.pin_board_overlay import GraphView
 from training.models.pixie.config import PixieConfig
-from training.models.pixie.query import Bias, Query, bias_for, history_query
+from training.models.pixie.query import Bias, Query, bias_for, by_code, history_query
 from validation.tables import Polarity, Vocabulary
 
 GRAPH, SETTINGS = "graph", "pixie.json"
@@ -42,11 +41,13 @@ class PixieSettings(BaseModel):
     language_bias: bool = False
     """Walk among boards of the user's language where the graph has languages."""
 
-    def weights(self, vocabulary: Vocabulary) -> dict[int, float]:
-        """Weight of each action code of a data set."""
+    def weights(self, vocabulary: Vocabulary) -> NDArray[np.float64]:
+        """(CODES,) weight of each action code of a data set."""
         by_polarity = {Polarity.POSITIVE: 1.0, Polarity.NEUTRAL: self.neutral_weight, Polarity.NEGATIVE: -1.0}
         named = {name: by_polarity[polarity] for name, polarity in vocabulary.actions.items()}
-        return {vocabulary.code(name): self.action_weights.get(name, weight) for name, weight in named.items()}
+        return by_code(
+            {vocabulary.code(name): self.action_weights.get(name, weight) for name, weight in named.items()}
+        )
 
     def query(
         self,
@@ -54,7 +55,7 @@ class PixieSettings(BaseModel):
         actions: NDArray[np.integer],
         times_ms: NDArray[np.int64],
         now_ms: int,
-        weights: Mapping[int, float],
+        weights: NDArray[np.float64],
     ) -> Query:
         """A user's actions as query pins; see `history_query`."""
         return history_query(pin_ids, actions, times_ms, now_ms, weights, half_life_days=self.half_life_days)

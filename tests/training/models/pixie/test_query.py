@@ -13,11 +13,12 @@ from training.models.pixie.query import (
     allocate_steps,
     bias_for,
     board_query,
+    by_code,
     history_query,
 )
 
 SAVE, CLICK, HIDE, OPEN = 1, 2, 3, 4
-WEIGHTS = {SAVE: 1.0, CLICK: 0.5, HIDE: -1.0}
+WEIGHTS = by_code({SAVE: 1.0, CLICK: 0.5, HIDE: -1.0})
 
 
 def test_steps_follow_the_paper_with_the_logarithm_of_the_largest_degree() -> None:
@@ -96,7 +97,7 @@ def test_an_empty_history_is_an_empty_query() -> None:
     none = np.empty(0, np.int64)
     assert len(history_query(none, none, none, 10, WEIGHTS)) == 0
     with pytest.raises(ValueError, match="NaN"):
-        history_query(np.array([1]), np.array([SAVE]), np.array([1]), 2, {SAVE: float("nan")})
+        by_code({SAVE: float("nan")})
 
 
 def test_a_board_is_its_pins() -> None:
