@@ -3,9 +3,10 @@
 Contract. A log is one *stream* of records (`validation.events`) as JSON lines in numbered segments,
 `<stream>-00000001.jsonl`, written by one process (a lock says so). `append` returns a future that is done only
 after the records, and those of every other caller that came meanwhile (group commit), were written and
-fsynced. A stream that nobody waits for may `gather_s`: so long its records wait for others, in memory, and a
-process that is killed loses them. A record whose event id is among the last `remembered` ids is not written again and is acknowledged
-with the batch that made it durable; older repeats are dropped by the ingest, which keys on the event id.
+fsynced. Records of a stream that nobody waits for may gather in memory for `gather_s` first, and a process
+that is killed loses these. A record whose event id is among the last `remembered` ids is not written again and
+is acknowledged with the batch that made it durable; older repeats are dropped by the ingest, which keys on the
+event id.
 
 Recovery. Only bytes written after the last fsync can be damaged by a crash, and they are the end of the
 last segment: on opening, that segment is cut at its first damaged line and the cut bytes are kept beside it

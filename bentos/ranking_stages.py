@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from bentos.engines import Engines
     from bentos.feed import Feed
 
-CALIBRATION_FEATURES = (
-    *(USER_PREFIX + n for n in USER_SCALARS),
-    *(PIN_PREFIX + n for n in PIN_SCALARS),
-    *QUERY_FEATURES,
+_CALIBRATION_BLOCKS = (
+    tuple(USER_PREFIX + n for n in USER_SCALARS),
+    tuple(PIN_PREFIX + n for n in PIN_SCALARS),
+    tuple(QUERY_FEATURES),
 )
+CALIBRATION_FEATURES = tuple(name for block in _CALIBRATION_BLOCKS for name in block)
 """What a calibrator may read beside the scores."""
 
 RANKED = "ranked"
@@ -89,17 +90,27 @@ class Calibrate:
 
 def calibration_features(feed: Feed, names: tuple[str, ...]) -> Floats:
     """(n, len(names)) of CALIBRATION_FEATURES for the candidates, NaN where a pin is not known."""
-    rows = feed.pins.rows(feed.candidates.pin_ids)
-    stats = feed.pins.stats
-    pins = np.where(stats.present[rows, None], stats.scalars[rows], np.float32(np.nan))
-    users = np.broadcast_to(feed.user.scalars, (len(rows), len(USER_SCALARS)))
-    return np.hstack([users, pins, asked(feed)])[:, _columns(names)]
+    rows, stats = feed.pins.rows(feed.candidates.pin_ids), feed.pins.stats
+    blocks = (
+        lambda: feed.user.scalars,
+        lambda: np.where(stats.present[rows, None], stats.scalars[rows], np.float32(np.nan)),
+        lambda: asked(feed),
+    )
+    out = np.empty((len(rows), len(names)), np.float32)
+    for block, (places, columns) in zip(blocks, _columns(names), strict=True):
+        if places:
+            out[:, places] = block()[..., columns]
+    return out
 
 
 @cache
-def _columns(names: tuple[str, ...]) -> list[int]:
-    """Where features stand among CALIBRATION_FEATURES."""
-    return [CALIBRATION_FEATURES.index(name) for name in names]
+def _columns(names: tuple[str, ...]) -> list[tuple[list[int], list[int]]]:
+    """Of what is known of the user, of a pin and of the query: which of `names` it has, and where."""
+    found = []
+    for known in _CALIBRATION_BLOCKS:
+        places = [place for place, name in enumerate(names) if name in known]
+        found.append((places, [known.index(names[place]) for place in places]))
+    return found
 
 
 @dataclass(frozen=True)
