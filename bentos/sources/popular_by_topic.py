@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bentos.candidates import Candidates
+from bentos.features import rising
 
 if TYPE_CHECKING:
     from bentos.features import Features
@@ -45,9 +46,9 @@ def own_topics(feed: Feed) -> list[int]:
     ids = feed.user.sequence.pin_ids[feed.positive_rows()[:RECENT]]
     if len(ids) == 0:
         return []
-    topics = feed.release.features.pins(np.unique(ids)).topics
+    topics = feed.release.features.pins(rising(ids)).topics
     values, counts = np.unique(topics[topics > 0], return_counts=True)
-    return values[np.lexsort((values, -counts))][:OWN_TOPICS].tolist()
+    return values[np.argsort(-counts, kind="stable")][:OWN_TOPICS].tolist()
 
 
 def stranger_topics(feed: Feed) -> list[int]:

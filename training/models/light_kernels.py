@@ -133,21 +133,40 @@ def fit_places(ids: Ints, scores: Floats, most: int) -> tuple[Ints, int]:
 
 
 @numba.njit(cache=True, nogil=True)
-def looked_up(topics: Ints, table: Floats) -> Floats:
-    """Sum of what `table` has for each pin's topics (n, t), (n,); it ends in 0, which stands for all that have
-    no place in it."""
-    last, width = len(table) - 1, topics.shape[1]
-    out = np.empty(len(topics), np.float32)
+def matched(topics: Ints, wanted: Ints, weights: Floats) -> Floats:
+    """Sum of the `weights` (m,) of those topics of each row (n, t) that are `wanted` (m,), distinct, (n,); what
+    is not above 0 is no topic."""
+    slots, shift = _empty(len(wanted))
+    keys = np.empty(len(slots), np.int64)
+    for place in range(len(wanted)):
+        slot = _slot(slots, keys, wanted[place], shift)
+        slots[slot], keys[slot] = place + 1, wanted[place]
+    out = np.zeros(len(topics), np.float32)
     for row in range(len(topics)):
-        total = np.float32(0)
-        for t in range(0, width - 1, 2):  # by twos, as NumPy sums up to four
-            one, other = topics[row, t], topics[row, t + 1]
-            total += table[one if 0 <= one < last else last] + table[other if 0 <= other < last else last]
-        if width % 2:
-            one = topics[row, width - 1]
-            total += table[one if 0 <= one < last else last]
-        out[row] = total
+        for t in range(topics.shape[1]):
+            found = slots[_slot(slots, keys, topics[row, t], shift)] if topics[row, t] > 0 else 0
+            if found:
+                out[row] += weights[found - 1]
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def counted(topics: Ints) -> tuple[Ints, Ints]:
+    """(distinct topics of all rows (n, t), as they come; how often each is there); not above 0 is none."""
+    slots, shift = _empty(topics.size)
+    keys = np.empty(len(slots), np.int64)
+    found, times, count = np.empty(topics.size, np.int64), np.zeros(topics.size, np.int64), 0
+    for row in range(len(topics)):
+        for t in range(topics.shape[1]):
+            if topics[row, t] <= 0:
+                continue
+            slot = _slot(slots, keys, topics[row, t], shift)
+            if slots[slot] == 0:
+                found[count] = topics[row, t]
+                count += 1
+                slots[slot], keys[slot] = count, topics[row, t]
+            times[slots[slot] - 1] += 1
+    return found[:count].copy(), times[:count].copy()
 
 
 @numba.njit(cache=True, nogil=True)

@@ -374,7 +374,7 @@ def recent_topics(topics: Ints) -> tuple[Ints, Floats]:
 
     `topics` (m, PIN_TOPICS) are those of each action's pin, zero-padded.
     """
-    wanted, counts = np.unique(topics[topics > 0], return_counts=True)
+    wanted, counts = light_kernels.counted(np.require(topics, np.int64, light_kernels.COMPILED))
     return wanted, (counts / max(len(topics), 1)).astype(np.float32)
 
 
@@ -384,23 +384,12 @@ def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Fl
     `topics` is (n, PIN_TOPICS), zero-padded and without repeats; `wanted` (m,) distinct topic ids: those the
     user follows, or those of their last positive actions with the share of actions as `weights`.
     """
-    wanted = np.asarray(wanted, np.int64)
-    value = np.ones(len(wanted), np.float32) if weights is None else np.asarray(weights, np.float32)
-    order = np.argsort(wanted)
-    order = order[wanted[order] > 0]
-    if len(order) == 0:
-        return np.zeros(len(topics), np.float32)
-    known, value = wanted[order], value[order]
-    if known[-1] < _TABLE:  # one look-up a topic; what lies beyond every wanted one falls on a last zero
-        table = np.zeros(known[-1] + 2, np.float32)
-        table[known] = value
-        return light_kernels.looked_up(np.ascontiguousarray(topics, np.int64), table)
-    at = np.minimum(np.searchsorted(known, topics), len(known) - 1)
-    return np.einsum("nt,nt->n", value.take(at), known.take(at) == topics)
-
-
-_TABLE = 1 << 16
-"""Topic ids below this are looked up in a table of all of them."""
+    given = np.ones(len(wanted), np.float32) if weights is None else weights
+    return light_kernels.matched(
+        np.require(topics, np.int64, light_kernels.COMPILED),
+        np.require(wanted, np.int64, light_kernels.COMPILED),
+        np.require(given, np.float32, light_kernels.COMPILED),
+    )
 
 
 def keep(scores: Floats, budget: int) -> Ints:

@@ -238,6 +238,13 @@ def test_rows_of_some_pins_are_those_of_all():
         np.testing.assert_array_equal(getattr(some, name), getattr(whole.take(rows), name))
 
 
+def test_topics_are_counted_as_unique_counts_them() -> None:
+    topics = np.random.default_rng(0).integers(-1, 9, (40, 4))
+    wanted = dict(zip(*np.unique(topics[topics > 0], return_counts=True), strict=True))
+    assert dict(zip(*light_kernels.counted(topics), strict=True)) == wanted
+    assert [len(each) for each in light_kernels.counted(topics[:0])] == [0, 0]
+
+
 def test_rows_are_dealt_by_the_naive_rule() -> None:
     rng = np.random.default_rng(0)
     for rows, width in ((1, 1), (3, 7), (5, 200)):
