@@ -62,7 +62,8 @@ class Packing:
 
     def rows(self, padded: Iterable[Tensor]) -> Tensor:
         """(B, L, W) of every bucket -> (T, W)."""
-        return torch.cat([bucket.rows(x) for bucket, x in zip(self.buckets, padded, strict=True)])
+        parts = [bucket.rows(x) for bucket, x in zip(self.buckets, padded, strict=True)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def padded(self, rows: Tensor) -> Iterator[Tensor]:
         """(T, W) -> (B, L, W) of every bucket; padding repeats the newest."""

@@ -15,6 +15,7 @@ from training.models.pinnerformer.products import Linear, product
 @pytest.fixture(autouse=True)
 def _faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "numpy_is_faster", lambda: True)
+    monkeypatch.setattr(products, "WIDE", 1)
 
 
 def drawn(*shape: int) -> Tensor:
@@ -45,8 +46,11 @@ def test_a_layer_has_torchs_weights_and_bias() -> None:
         assert torch.equal(own(x), plain(x)), "without gradients the product is torch's"
 
 
-def test_lower_precision_stays_torchs() -> None:
+def test_narrow_matrices_and_lower_precision_stay_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = drawn(3, 7), drawn(4, 7)
+    monkeypatch.setattr(products, "WIDE", 5)
+    assert torch.equal(product(x, weight), F.linear(x, weight))
+    monkeypatch.setattr(products, "WIDE", 1)
     with torch.autocast("cpu", torch.bfloat16):
         assert product(x, weight).dtype is torch.bfloat16
     assert product(x.bfloat16(), weight.bfloat16()).dtype is torch.bfloat16
