@@ -103,13 +103,8 @@ def _operator(function: Callable[..., Any], instruction: str) -> None:
         lower_builtin(function, *pair)(lower)
 
 
-for _function, _instruction in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _operator(_function, _instruction)
+for _function in (operator.add, operator.sub, operator.mul, operator.truediv):
+    _operator(_function, "f" + _function.__name__.removeprefix("true"))
 
 
 def _added(builder: ir.IRBuilder, *pair: ir.Value) -> ir.Value:
