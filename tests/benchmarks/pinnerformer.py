@@ -4,20 +4,19 @@
     python -m tests.benchmarks.pinnerformer --hidden 256 --layers 4
 
 Both sides have the same weights, batches and heap settings, one thread, and take turns; times are process CPU
-time, sums of training steps and medians of inference rounds, tokens are counted without padding. The eager
-side is the module as it reads: float32 products as torch ships them (`highest`), torch's own attention and
-AdamW, every position of the full length through every layer. Ours is what the trainer and the batch inference
-run; choosing its precision (a probe of eight users, once a night) is not timed. `products_vs_eager` is what the
-trunk's matrix products alone gain by their precision on this CPU: what training gains beyond it is work left
-out. `train_most_vs_eager` is what training at full length would gain if nothing but the products of all blocks
-but the last were left of it. `infer_exact_vs_eager` is ours in float32, `infer_over_products` ours over the
-products that every token needs, in the same precision. The last line is one JSON object.
+time, sums of training steps and medians of inference rounds, tokens are counted without padding. The eager side
+is the module as it reads: float32 products as torch ships them (`highest`), torch's own attention and AdamW,
+every position of the full length through every layer. Ours is what the trainer and the batch inference run;
+choosing its precision (a probe of eight users, once a night) is not timed. `products_vs_eager` is what the
+trunk's matrix products alone gain by precision and library on this CPU: what training gains beyond it is work
+left out. `train_most_vs_eager` is what training at full length would gain if nothing but the products of all
+blocks but the last were left of it. `infer_exact_vs_eager` is ours in float32, `infer_over_products` ours over
+the products that every token needs, in the same precision. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import time
@@ -27,16 +26,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.benchmarks.measuring import float32_products, in_turns, machine
 from training.cpu import tune_cpu
-from training.models.pinnerformer import ActionArrays, PinnerFormer, PinnerFormerConfig, collate
+from training.models.pinnerformer import ActionArrays, PinnerFormer, PinnerFormerConfig, Tokens, collate
 from training.models.pinnerformer.attention import fused_attention
 from training.models.pinnerformer.eight_bits import PRODUCTS
 from training.models.pinnerformer.inference import fitting_precision, native_bfloat16, run
 from training.models.pinnerformer.network import Block, seeded
+from training.models.pinnerformer.products import Linear, product
 from training.models.pinnerformer.sketch import CountMinSketch
 from training.pinnerformer.batches import BatchPlan, Sampling
 from training.pinnerformer.timelines import Timelines, first_times
@@ -236,11 +237,11 @@ def products_alone(config: PinnerFormerConfig, tokens: int) -> dict[str, float]:
             dtype = torch.bfloat16 if low and side == "ours" else torch.float32
             total = 0.0
             for wide, out in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)):
-                x = torch.ones(tokens, wide, dtype=dtype)
-                weight, y = torch.ones(out, wide, dtype=dtype), torch.ones(tokens, out, dtype=dtype)
+                x, weight = (torch.ones(n, wide, dtype=dtype, requires_grad=True) for n in (tokens, out))
+                y = torch.ones(tokens, out, dtype=dtype)
                 with float32_products("medium" if side == "ours" else "highest"):
                     begin = time.process_time()
-                    _ = x @ weight.t(), y @ weight, y.t() @ x
+                    (product if side == "ours" else F.linear)(x, weight).backward(y)
                     total += time.process_time() - begin
             times.append(total)
     found = {side: statistics.median(times[1:]) for side, times in spent.items()}
@@ -340,19 +341,28 @@ def _plain(
 
 
 class PlainBlock(Block):
-    """The block with torch's own attention, at every token."""
-
-    def at(self, x: Tensor, places: Tensor) -> Tensor:
-        return self(x)[torch.arange(len(x))[:, None], places]
+    """The block with torch's own attention."""
 
     def attend(self, qkv: Tensor) -> Tensor:
         return fused_attention(qkv, self.heads)
 
 
+class PlainNetwork(PinnerFormer):
+    """Plain blocks, every one at every token."""
+
+    def hidden_at(self, tokens: Tokens, places: Tensor) -> Tensor:
+        return self.hidden(tokens)[torch.arange(len(places))[:, None], places]
+
+
 def eager_network(network: PinnerFormer) -> PinnerFormer:
-    """The same weights in plain blocks."""
-    made = copy.deepcopy(network)
+    """The same weights in plain blocks, every product torch's."""
+    made = PlainNetwork(network.config, network.content_dim, network.pin_count)
     made.blocks = nn.ModuleList(PlainBlock(network.config) for _ in network.blocks)
+    for part in list(made.modules()):
+        for name, linear in part.named_children():
+            if isinstance(linear, Linear):
+                plain = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
+                setattr(part, name, plain)
     made.load_state_dict(network.state_dict())
     return made.train(network.training)
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.benchmarks.measuring import float32_products, in_turns, machine
-from tests.benchmarks.ranking_products import column_products, products
+from tests.benchmarks.ranking_products import products, tile_products
 from tests.benchmarks.ranking_request import stages_and_request
 from training.cpu import tune_cpu
 from training.models.pinnerformer.inference import native_bfloat16
@@ -165,7 +165,7 @@ def sequence_module(network: TransAct, request: Request, candidates: Candidates,
                 precision,
                 products(length, count, module.config, kinds[name]),
             )
-    sides["floor in registers"] = ("highest", column_products(length, count, module.config))
+    sides["floor in registers"] = ("highest", tile_products(length, count, module.config))
     cost, made = _medians(sides, rounds)
     best = min(cost["reference medium"], cost["reference highest"])
     out: dict[str, Any] = {}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numba
-import numpy as np
 import torch
+from torch import Tensor
 
 from training.models.transact import SequenceConfig
 from training.models.transact.bfloat16 import chunk
-from training.models.transact.columns import taken
-from training.models.transact.float32 import registers
-from training.models.transact.lanes import LANES, ROWS, VECTORS, product
+from training.models.transact.float32 import registers, strips
+from training.models.transact.lanes import ROWS, store, tiled
+from training.models.transact.tiles import GROUP
 
 
 def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype) -> Callable[[], None]:
@@ -47,34 +47,48 @@ def products(length: int, count: int, config: SequenceConfig, dtype: torch.dtype
     return run
 
 
-def column_products(length: int, count: int, config: SequenceConfig) -> Callable[[], None]:
-    """The same products by `lanes.product`, a candidate after the other."""
-    rng, panel, d = np.random.default_rng(0), VECTORS * LANES, -(-config.width // ROWS) * ROWS
-    wide, far, ffn = registers(length), *(-(-n // ROWS) * ROWS for n in (length, config.ffn))
-    shapes = ((d, config.width), (ffn, config.width), (d, config.ffn), (d, wide), (d, wide))
-    scratch = ((d, panel), (far, panel), (ffn, panel))
-    arrays = [rng.standard_normal(shape, np.float32) for shape in (*shapes, *scratch)]
-    none = np.zeros(max(d, far), np.float32)
-    return lambda: _column_products(count, config.layers, length, 0, none, *arrays)
+def tile_products(length: int, count: int, config: SequenceConfig) -> Callable[[], None]:
+    """The same products by `lanes.tiled`, a candidate after the other."""
+    generator = torch.Generator().manual_seed(0)
+    wide, far, ffn = (registers(n) for n in (config.width, length, config.ffn))
+    high = -(-length // ROWS) * ROWS
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    matrices = (wide, wide), (wide, ffn), (ffn, wide), (high, wide), (wide, far)
+    scratch = (high, wide), (high, high), (GROUP, wide), (GROUP, far), (GROUP, ffn)
+    arrays = *(strips(drawn(*shape)) for shape in matrices), *(drawn(*shape) for shape in scratch)
+    return lambda: _tile_products(count, config.layers, 0, *(array.numpy() for array in arrays))
 
 
 @numba.njit(error_model="numpy")
-def _column_products(count, layers, length, begin, none, square, up, down, x, values, more, weights, hidden):  # type: ignore[no-untyped-def]
-    keys = x[: square.shape[1], : len(weights)].T
+def _stored(tile, i, j, strip, to, more, last):  # type: ignore[no-untyped-def]
+    store(to, i, j, tile)
+
+
+@numba.njit(error_model="numpy")
+def product(left, right, out):  # type: ignore[no-untyped-def]
+    """out = left @ `right`, the latter in strips."""
+    tiled(_stored, left, out.shape[0], right, out.shape[1], out, None, None)
+
+
+@numba.njit(error_model="numpy")
+def _tile_products(count, layers, begin, square, up, down, values, keys, x, shared, more, weights, hidden):  # type: ignore[no-untyped-def]
     for _ in range(count):
         for n in range(layers):
+            if n:
+                product(x, square, x)
             at = begin
-            while n and at < x.shape[1]:
-                vectors = taken(x.shape[1], at)
-                product(values, at, none, square, x, at, vectors)
-                at += vectors * LANES
-            at = begin
-            while at < x.shape[1]:
-                vectors = taken(x.shape[1], at)
+            while at < len(x):
+                rows = min(len(more), len(x) - at)
+                own, few = x[at : at + rows], more[:rows]
                 if n:
-                    product(more, begin, none, square, x, at, vectors)
-                    product(weights, begin, none, keys, more, begin, vectors)
-                product(more, begin, none, values[:, :length], weights, begin, vectors)
-                product(hidden, begin, none, up, x, at, vectors)
-                product(more, begin, none, down, hidden, begin, vectors)
-                at += vectors * LANES
+                    product(own, square, few)
+                    product(few, keys, weights[:rows])
+                    product(weights[:rows], values, few)
+                else:
+                    product(shared[at : at + rows], values, few)
+                product(few, up, hidden[:rows])
+                product(hidden[:rows], down, own)
+                at += rows

@@ -5,6 +5,7 @@ time_encoding.py  when an action happened, as 155 numbers
 tokens.py         users' actions as arrays, and as one padded batch
 attention.py      attention written out, for CPUs
 packing.py        sequences of several lengths without their padding
+products.py       training's matrix products, by the faster library
 network.py        the causal transformer, the pin tower, the temperature; save and load
 sketch.py         how often a pin is a positive: count-min sketch
 loss.py           sampled softmax with logQ over mixed negatives

@@ -25,7 +25,8 @@ from training.models.pinnerformer.attention import (
     newest_attention,
 )
 from training.models.pinnerformer.config import PinnerFormerConfig
-from training.models.pinnerformer.packing import Packing
+from training.models.pinnerformer.packing import Bucket, Packing
+from training.models.pinnerformer.products import Linear, product
 from training.models.pinnerformer.time_encoding import WIDTH as TIME_WIDTH
 from training.models.pinnerformer.time_encoding import TimeEncoding
 from training.models.pinnerformer.tokens import Tokens
@@ -45,11 +46,11 @@ class Block(nn.Module):
         width = config.hidden
         self.heads = config.heads
         self.before_attention = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
         self.before_ffn = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
+        self.up = Linear(width, 4 * width, bias=False)
+        self.down = Linear(4 * width, width, bias=False)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,24 +61,25 @@ class Block(nn.Module):
         """Causal self-attention, (B, L, 3H) -> (B, L, H)."""
         return causal_attention(qkv, self.heads)
 
-    def at(self, x: Tensor, places: Tensor) -> Tensor:
-        """`forward` at some tokens of each row, (B, L, H) and (B, S) -> (B, S, H), no other one computed."""
-        normed, width = self.before_attention(x), x.shape[2]
-        rows = torch.arange(len(x))[:, None]
-        queries = F.linear(normed[rows, places], self.qkv.weight[:width])
-        kv = F.linear(normed, self.qkv.weight[width:])
-        return self._rest(x[rows, places], chosen_attention(queries, kv, places, self.heads))
+    def at(self, x: Tensor, bucket: Bucket, places: Tensor) -> Tensor:
+        """`packed` at some tokens of each sequence of one bucket, (t, H) and (B, S) -> (B, S, H), no other one
+        computed."""
+        normed, width, rows = self.before_attention(x), x.shape[1], bucket.starts[:, None] + places
+        queries = product(normed[rows], self.qkv.weight[:width])
+        kv = bucket.padded(product(normed, self.qkv.weight[width:]))
+        return self._rest(x[rows], chosen_attention(queries, kv, places, self.heads))
 
     def packed(self, x: Tensor, packing: Packing) -> Tensor:
         """`forward` of packed tokens, (T, H) -> (T, H): only attention sees padding."""
         qkv = packing.padded(self.qkv(self.before_attention(x)))
-        attend = fused_attention if x.dtype is torch.float32 else causal_attention
+        fused = x.dtype is torch.float32 and not torch.is_grad_enabled()
+        attend = fused_attention if fused else causal_attention
         return self._rest(x, packing.rows(attend(part, self.heads) for part in qkv))
 
     def newest(self, x: Tensor, packing: Packing) -> Tensor:
         """`packed` at each sequence's newest token, (T, H) -> (U, H), no other one computed."""
         normed, width, newest = self.before_attention(x), x.shape[1], packing.newest
-        queries = F.linear(normed[newest], self.qkv.weight[:width])
+        queries = product(normed[newest], self.qkv.weight[:width])
         seen = newest_attention(queries, normed, packing, self.qkv.weight[width:], self.heads)
         return self._rest(x[newest], seen)
 
@@ -111,12 +113,12 @@ class PinnerFormer(nn.Module):
         )
         if sum(widths) == 0:
             raise ValueError("a token without any feature says nothing; switch at least one on")
-        self.token = nn.Linear(sum(widths), width)
+        self.token = Linear(sum(widths), width)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
-        self.user_head = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, config.dim))
-        self.pin_tower = nn.Sequential(nn.Linear(pin_width, width), nn.GELU(), nn.Linear(width, config.dim))
+        self.user_head = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, config.dim))
+        self.pin_tower = nn.Sequential(Linear(pin_width, width), nn.GELU(), Linear(width, config.dim))
         self.tau = nn.Parameter(torch.tensor(config.temperature))
 
     @property
@@ -136,11 +138,13 @@ class PinnerFormer(nn.Module):
         return x
 
     def hidden_at(self, tokens: Tokens, places: Tensor) -> Tensor:
-        """`hidden` at the tokens `places` (B, S) of each row, (B, S, H): the last block for them alone."""
-        x = self.embed(tokens)
+        """`hidden` at the tokens `places` (B, S) of each row, (B, S, H): the last block for them alone, the
+        others without padding."""
+        bucket = Bucket.of(tokens.lengths)
+        x = bucket.rows(self.embed(tokens))
         for block in self.blocks[:-1]:
-            x = block(x)
-        return self.blocks[-1].at(x, places)
+            x = block.packed(x, Packing((bucket,)))
+        return self.blocks[-1].at(x, bucket, places)
 
     def newest(self, buckets: Sequence[Tokens]) -> Tensor:
         """Users' vectors, (U, D), unit: `forward` at each row's newest token, bucket after bucket."""

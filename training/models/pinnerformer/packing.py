@@ -14,18 +14,19 @@ class Bucket:
     """B sequences of at most L tokens, t in all."""
 
     real: Tensor  # (B, L) bool: the places that hold a token
+    starts: Tensor  # (B,) row of t where each sequence begins
     places: Tensor | None  # (t,) which of B x L those are; None where all are
     sources: Tensor | None  # (B x L,) row of t that stands at each place, in padding the newest; None as above
 
     @classmethod
     def of(cls, lengths: Tensor) -> Bucket:
         """Sequences of `lengths` (B,) int64, at least 1 each, padded to their longest."""
-        place, ends = torch.arange(int(lengths.max())), lengths.cumsum(0)
+        place, starts = torch.arange(int(lengths.max())), lengths.cumsum(0) - lengths
         real = place < lengths[:, None]
         if real.all():
-            return cls(real, None, None)
-        sources = torch.minimum((ends - lengths)[:, None] + place, ends[:, None] - 1)
-        return cls(real, real.flatten().nonzero()[:, 0], sources.flatten())
+            return cls(real, starts, None, None)
+        sources = starts[:, None] + torch.minimum(place, lengths[:, None] - 1)
+        return cls(real, starts, real.flatten().nonzero()[:, 0], sources.flatten())
 
     @property
     def tokens(self) -> int:
@@ -61,7 +62,8 @@ class Packing:
 
     def rows(self, padded: Iterable[Tensor]) -> Tensor:
         """(B, L, W) of every bucket -> (T, W)."""
-        return torch.cat([bucket.rows(x) for bucket, x in zip(self.buckets, padded, strict=True)])
+        parts = [bucket.rows(x) for bucket, x in zip(self.buckets, padded, strict=True)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def padded(self, rows: Tensor) -> Iterator[Tensor]:
         """(T, W) -> (B, L, W) of every bucket; padding repeats the newest."""

@@ -11,7 +11,7 @@ next_action.py  the next-action loss of V2
 lifelong.py     byte-wide histories and their nearest tokens, V2
 shared.py       one user's part of the encoder, made once for all candidates: the exact algebra
 folding.py      the encoder's weights as serving multiplies them
-float32.py      serving in float32: columns.py, the whole encoder a candidate, on lanes.py, registers for numba
+float32.py      serving in float32: tiles.py, the whole encoder a candidate, on lanes.py, registers for numba
 bfloat16.py     serving in bfloat16: torch's products, and kernels.py between them
 serving.py      one user and up to a thousand candidates; bfloat16 behind a check
 """

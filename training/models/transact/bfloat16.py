@@ -118,7 +118,7 @@ class RowEncoder:
     def encode(
         self, user: RowUser, candidates: Tensor, places: Tensor, most: Tensor | None, out: Tensor
     ) -> None:
-        """As `ColumnEncoder.encode`."""
+        """As `TileEncoder.encode`."""
         (length, width), given = user.tokens.shape, self._given(user, candidates)
         kept = out[:, 0 if most is None else width :].unflatten(1, (-1, width))
         step = chunk(length, width)

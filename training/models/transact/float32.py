@@ -1,4 +1,4 @@
-"""The shared encoder in float32: the user's part as `columns.encode` takes it."""
+"""The shared encoder in float32: the user's part as `tiles.encode` takes it."""
 
 from __future__ import annotations
 
@@ -13,85 +13,100 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.models.transact.columns import SUMS, encode
 from training.models.transact.folding import FoldedLayer, centred
-from training.models.transact.lanes import LANES, ROWS, VECTORS
+from training.models.transact.lanes import LANES, ROWS, VECTORS, taken
+from training.models.transact.tiles import GROUP, LEAST_TOTAL, SUMS, encode
 
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 
 class Layers(NamedTuple):
-    """What `FoldedLayer` has, a layer beside the other, centred; scores are in powers of two."""
+    """What `FoldedLayer` has, a layer beside the other, centred; scores are in powers of two.
 
-    query: Floats  # (n, D, d), D and F the rows filled up
+    D and F are `registers` of d and of the FFN's width, filled up with zeros; matrices are (in, out) in strips.
+    """
+
+    query: Floats  # (n, strips, D, w)
     query_bias: Floats  # (n, D)
-    value: Floats  # (n, D, d)
+    value: Floats  # (n, strips, D, w)
     value_bias: Floats  # (n, D)
-    up: Floats  # (n, F, d)
+    up: Floats  # (n, strips, D, w)
     up_bias: Floats  # (n, F)
-    down: Floats  # (n, D, ffn)
+    down: Floats  # (n, strips, F, w)
     gain1: Floats  # (n, D)
     shift1: Floats
     gain2: Floats
     shift2: Floats
     eps: np.float32
+    d: int
 
 
 class Shared(NamedTuple):
-    """What all candidates of a request share."""
+    """What all candidates of a request share, T a multiple of ROWS and S `registers` of the tokens."""
 
-    tokens: Floats  # (D, W) u_t, centred
-    scores: Floats  # (T, W) A[t, s] at [s, t]
-    exponentials: Floats  # (T, W) E
-    values: Floats  # (D, T) of the first layer, centred
+    tokens: Floats  # (T, D) u_t, centred
+    scores: Floats  # (T, S) A
+    exponentials: Floats  # (T, T) E
+    values: Floats  # (strips, T, w) of the first layer, centred
 
 
 class Given(NamedTuple):
     """What candidates bring to the first layer."""
 
     plus: Floats  # (C, D): c, and what it adds to every value, centred; weights sum to one
-    lift: Floats  # (C, T) b_c
+    lift: Floats  # (C, S) b_c
     weights: Floats  # (C, T) w_c
+    over: Floats  # (C, T) what makes products of E and w_c sum to one
+    sound: Bools  # (C,) whether float32 holds their sums
 
 
 class Panel(NamedTuple):
-    """Scratch for as many columns as go through a layer together, w = VECTORS LANES of them."""
+    """Scratch for as many rows as go through a layer together."""
 
-    x: Floats  # (D, w) before a norm
-    more: Floats  # (D, w) queries
-    weights: Floats  # (S, w), S at least T
-    hidden: Floats  # (F, w)
-    sums: Floats  # (6, w) `columns.SUMS`
-    none: Floats  # (max(D, S, F),) zeros
-    begin: int  # 0, the first column; numba compiles anew for a number that stands in the code
+    x: Floats  # (GROUP, D) queries, then what norms are made of
+    weights: Floats  # (GROUP, S)
+    hidden: Floats  # (GROUP, F)
+    sums: Floats  # (6, whole registers of GROUP) `tiles.SUMS`
+    hide: Floats  # (1, S) 0, and -inf behind the last token
+    most: Floats  # (1, D)
+    begin: int  # 0, the first row; numba compiles anew for a number that stands in the code
 
     @classmethod
-    def of(cls, layers: Layers, length: int) -> Panel:
-        heights = layers.query.shape[1], -(-length // ROWS) * ROWS, layers.up.shape[1]
-        x, more, weights, hidden, sums = (
-            _zeros(height, VECTORS * LANES) for height in (heights[0], *heights, len(SUMS))
-        )
-        return cls(x, more, weights, hidden, sums, _zeros(max(heights)), 0)
+    def of(cls, layers: Layers, hide: Floats) -> Panel:
+        wide, far = layers.query_bias.shape[1], layers.up_bias.shape[1]
+        shapes = (GROUP, wide), (GROUP, hide.shape[1]), (GROUP, far), (len(SUMS), registers(GROUP))
+        return cls(*(_zeros(*shape) for shape in shapes), hide, _zeros(1, wide), 0)
 
 
 class Tokens(NamedTuple):
     """Scratch for one candidate."""
 
-    x: Floats  # (D, W)
-    y: Floats  # (D, W)
-    values: Floats  # (D, W)
-    few: Floats  # (D, w) the columns that are asked for
-    last: Floats  # (D, w) what becomes of them
+    x: Floats  # (T, D)
+    values: Floats  # (strips, T, w)
+    keys: Floats  # (strips, D, w) of x.T
+    few: Floats  # those that are asked for, (W, D)
 
     @classmethod
-    def of(cls, high: int, wide: int, asked: int) -> Tokens:
-        shapes = ((high, wide), (high, wide), (high, wide), (high, asked), (high, asked))
-        return cls(*(_zeros(*shape) for shape in shapes))
+    def of(cls, shared: Shared, length: int, asked: int) -> Tokens:
+        wide, (count, high, w) = shared.tokens.shape[1], shared.values.shape
+        keys = -(-shared.scores.shape[1] // w), wide, w
+        return cls(*(_zeros(*shape) for shape in ((high, wide), (count, high, w), keys, (asked, wide))))
 
 
 def registers(columns: int) -> int:
     """So many columns, filled up to whole registers, at least two: one alone takes the time of two."""
     return max(2, -(-columns // LANES)) * LANES
+
+
+def strips(x: Tensor) -> Tensor:
+    """(..., k, n) as `lanes.tiled` takes it, (..., strips, k, VECTORS LANES); n a number of `registers`."""
+    parts, at = [], 0
+    while at < x.shape[-1]:
+        columns = taken(x.shape[-1], at) * LANES
+        parts.append(F.pad(x[..., at : at + columns], (0, VECTORS * LANES - columns)))
+        at += columns
+    return torch.stack(parts, dim=-3)
 
 
 def _zeros(*shape: int) -> Floats:
@@ -100,14 +115,14 @@ def _zeros(*shape: int) -> Floats:
 
 
 @dataclass(frozen=True)
-class ColumnUser:
+class TileUser:
     """What all candidates of a request share."""
 
     keys: Tensor  # (T, d): b_c = c . keys
     shared: Shared
 
 
-class ColumnEncoder:
+class TileEncoder:
     """The layers of one network, as they are multiplied a candidate."""
 
     def __init__(self, layers: Sequence[FoldedLayer]) -> None:
@@ -121,23 +136,32 @@ class ColumnEncoder:
         self.value, self.value_bias = first.value.float(), first.value_bias.float()
         self.plus = (torch.eye(d) - 1 / d + first.value.t()).float()  # of a candidate: its own and its values
         self.layers = Layers(
-            *(_beside([getattr(layer, name) for layer in layers]) for name in Layers._fields[:-1]),
+            *(_beside([getattr(layer, name) for layer in layers]) for name in Layers._fields[:-2]),
             np.float32(first.eps),
+            d,
         )
 
-    def user(self, tokens: Tensor) -> ColumnUser:
+    def user(self, tokens: Tensor) -> TileUser:
         """`tokens` (T, d) float32, at least one."""
-        scores = tokens @ F.linear(tokens, self.query, self.query_bias).t()  # (s, t)
-        values = F.linear(tokens, self.value, self.value_bias).t()
-        filled = F.pad(torch.arange(len(tokens)), (0, registers(len(tokens)) - len(tokens)))
-        scores = scores[:, filled]
-        exponentials = (scores - scores.amax(dim=0)).exp2()
-        own = (tokens - tokens.mean(dim=1, keepdim=True)).t()[:, filled]
-        shared = Shared(_rows(own), scores.numpy(), exponentials.numpy(), _rows(values))
-        return ColumnUser(tokens @ self.query, shared)
+        length, wide = len(tokens), self.layers.query_bias.shape[1]
+        scores = F.linear(tokens, self.query, self.query_bias) @ tokens.t()  # (t, s)
+        high, far = -(-length // ROWS) * ROWS, registers(length)
+        filled = F.pad(torch.arange(length), (0, high - length))
+        scores = scores[filled]
+        exponentials = (scores - scores.amax(dim=1, keepdim=True)).exp2()
+        own = (tokens - tokens.mean(dim=1, keepdim=True))[filled]
+        values = F.linear(tokens, self.value, self.value_bias)
+        values = F.pad(values, (0, wide - values.shape[1], 0, high - length))
+        shared = Shared(
+            F.pad(own, (0, wide - own.shape[1])).numpy(),
+            F.pad(scores, (0, far - length)).numpy(),
+            F.pad(exponentials, (0, high - length)).numpy(),
+            strips(values).numpy(),
+        )
+        return TileUser(tokens @ self.query, shared)
 
     def encode(
-        self, user: ColumnUser, candidates: Tensor, places: Tensor, most: Tensor | None, out: Tensor
+        self, user: TileUser, candidates: Tensor, places: Tensor, most: Tensor | None, out: Tensor
     ) -> None:
         """Of `candidates` (C, p) float32, as they stand in the last p numbers of a token.
 
@@ -145,30 +169,36 @@ class ColumnEncoder:
         (C, n) from number d on. Without `most` they go there from the first number on, and the last layer
         answers for them alone.
         """
-        d, p = user.keys.shape[1], candidates.shape[1]
-        lift = candidates @ user.keys[:, d - p :].t()  # (C, T)
-        weights = (lift - lift.amax(dim=1, keepdim=True)).exp2()
-        plus = F.pad(candidates @ self.plus[d - p :], (0, -d % ROWS))
+        (length, d), p = user.keys.shape, candidates.shape[1]
         shared, columns = user.shared, places
-        spare = registers(len(places)) - len(places)
+        spare = -len(places) % ROWS
         asked = F.pad(places, (0, spare), value=int(places[0]) if len(places) else 0).numpy()
         if most is None:
             most, columns = out.new_empty(0, d), torch.arange(len(places))
             if len(self.layers.query) == 1:
-                few = (np.ascontiguousarray(part[:, asked]) for part in shared[:3])
-                shared = Shared(*few, shared.values)
-        tokens, panel = Tokens.of(*shared.tokens.shape, len(asked)), Panel.of(self.layers, lift.shape[1])
-        given = Given(plus.numpy(), lift.numpy(), weights.numpy())
+                shared = Shared(*(part[asked] for part in shared[:3]), shared.values)
+        hidden = shared.scores.shape[1] - length
+        lift = candidates @ user.keys[:, d - p :].t()  # (C, T)
+        weights = (lift - lift.amax(dim=1, keepdim=True)).exp2()
+        weights = F.pad(weights, (0, shared.exponentials.shape[1] - length))
+        sums = weights @ torch.from_numpy(shared.exponentials).t()
+        plus = candidates @ self.plus[d - p :]
+        given = Given(
+            F.pad(plus, (0, shared.tokens.shape[1] - d)).numpy(),
+            F.pad(lift, (0, hidden), value=-torch.inf).numpy(),
+            weights.numpy(),
+            sums.reciprocal().numpy(),
+            (sums.amin(dim=1) > float(LEAST_TOTAL)).numpy(),
+        )
+        hide = F.pad(torch.zeros(1, length), (0, hidden), value=-torch.inf).numpy()
+        tokens, panel = Tokens.of(user.shared, length, len(asked)), Panel.of(self.layers, hide)
         encode(self.layers, shared, given, asked, columns.numpy(), tokens, panel, most.numpy(), out.numpy())
 
 
-def _rows(x: Tensor) -> Floats:
-    """Filled up to a multiple of ROWS of them."""
-    return F.pad(x, (0, 0, 0, -len(x) % ROWS)).contiguous().numpy()
-
-
 def _beside(parts: Sequence[Tensor]) -> Floats:
-    """(n, rows, ...) float32, rows filled up."""
+    """(n, out) float32 filled up to `registers`, or of matrices (n, strips, in, w), transposed."""
     stacked = torch.stack(tuple(parts)).float()
-    spare = -stacked.shape[1] % ROWS
-    return F.pad(stacked, (*(0, 0) * (stacked.ndim - 2), 0, spare)).contiguous().numpy()
+    for dim in range(1, stacked.ndim):
+        spare = registers(stacked.shape[dim]) - stacked.shape[dim]
+        stacked = F.pad(stacked, (*(0, 0) * (stacked.ndim - 1 - dim), 0, spare))
+    return (strips(stacked.mT) if stacked.ndim == 3 else stacked).contiguous().numpy()

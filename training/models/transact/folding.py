@@ -65,13 +65,11 @@ def centred(layers: Sequence[FoldedLayer]) -> list[FoldedLayer]:
     """The same layers of tokens without their mean, for kernels that take a norm apart.
 
     A norm takes off the mean of what it is given, so whatever is added up before one may come without it:
-    values, `down` and shifts are centred. A token then lacks what norm2's shift adds to every number alike;
-    the next layer's biases have it, and the last layer's tokens are whole. `up` reads what norm1 is given,
-    and is scaled behind the product: up LN(y) + up_bias = scale(y) (`up` y) + `up_bias`.
+    values, `down` and shifts are centred. A token then lacks what a norm's shift adds to every number alike;
+    the biases of what reads it have it, and the last layer's tokens are whole.
     """
     made, mean = [], 0.0
     for n, layer in enumerate(layers):
-        gained = layer.up * layer.gain1
         last = n == len(layers) - 1
         made.append(
             replace(
@@ -79,8 +77,7 @@ def centred(layers: Sequence[FoldedLayer]) -> list[FoldedLayer]:
                 query_bias=layer.query_bias + mean * layer.query.sum(dim=1),
                 value=_centred(layer.value),
                 value_bias=_centred(layer.value_bias + mean * layer.value.sum(dim=1)),
-                up=gained - gained.mean(dim=1, keepdim=True),
-                up_bias=layer.up_bias + layer.up @ layer.shift1,
+                up_bias=layer.up_bias + layer.shift1.mean() * layer.up.sum(dim=1),
                 down=_centred(layer.down),
                 shift1=_centred(layer.shift1),
                 shift2=layer.shift2 if last else _centred(layer.shift2),

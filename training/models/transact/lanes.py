@@ -1,12 +1,13 @@
-"""Vectors of float32 as numba values, each a register, and matrix products made of them.
+"""Blocks of registers of float32 as numba values, and matrix products made of them.
 
 numba vectorises loops by itself, but keeps no tile of a product in registers, and a loop over a few dozen
-numbers goes by the one at its end. Here a kernel says which numbers stand beside each other; memory is 2-D
+numbers goes by the one at its end. Here a kernel says which numbers stand beside each other; memory is
 C-contiguous float32 arrays, read and written LANES columns at a time.
 """
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -24,6 +25,8 @@ LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 """Numbers in a register."""
 ROWS, VECTORS = 4, 3
 """A product's tile: so many rows by registers fill 12 registers with sums, and no CPU waits for one of them."""
+DEEP = 4
+"""Products added to a tile's sums between two looks at whether that was all."""
 
 JIT = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 """Without numba's runtime: kernels make no array, and counting who holds which would cost them a fiftieth."""
@@ -31,78 +34,86 @@ INNER = {**JIT, "inline": "always"}
 """Of what a kernel is made of: otherwise compiled once for itself and again within every caller."""
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _BITS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
-_COLUMN, _BYTES = ir.ArrayType(_VECTOR, ROWS), ir.IntType(8).as_pointer()
-_MAXIMUM = f"llvm.maxnum.v{LANES}f32"
+_BYTES = ir.IntType(8).as_pointer()
 _FUSED = ("contract", "nnan", "nsz")
 
 
 class _Registers(types.Type):
-    """The type of `count` of them."""
+    """The type of a block: `rows` registers below each other, `columns` beside each other."""
 
-    def __init__(self, name: str, count: int) -> None:
-        self.count = count
-        super().__init__(name)
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
+        super().__init__(f"{rows} x {columns} registers")
+
+    def places(self) -> itertools.product[tuple[int, int]]:
+        return itertools.product(range(self.rows), range(self.columns))
 
 
-lanes, column = _Registers("lanes", 1), _Registers("column", ROWS)
-"""A register, and ROWS of them that stand below each other in an array."""
+_shapes = {(r, c): _Registers(r, c) for r in (1, ROWS) for c in range(1, VECTORS + 1)}
+_lanes, _column = _shapes[1, 1], _shapes[ROWS, 1]
 
 
 @register_model(_Registers)
 class _RegistersModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: _Registers) -> None:
-        super().__init__(dmm, fe_type, _VECTOR if fe_type.count == 1 else _COLUMN)
+        super().__init__(dmm, fe_type, ir.ArrayType(_VECTOR, fe_type.rows * fe_type.columns))
 
 
-def _vectors(builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> list[ir.Value]:
-    if kind == lanes:
-        return [value] * ROWS
-    return [builder.extract_value(value, n) for n in range(ROWS)]
+def _wider(*kinds: _Registers) -> _Registers | None:
+    """What two make number by number, one row or column standing for every one; None if they do not fit."""
+    rows, columns = {k.rows for k in kinds} - {1}, {k.columns for k in kinds} - {1}
+    if len(rows) > 1 or len(columns) > 1:
+        return None
+    return _shapes[max(rows, default=1), max(columns, default=1)]
 
 
-def _column(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
-    made = ir.Constant(_COLUMN, ir.Undefined)
+def _register(builder: ir.IRBuilder, kind: _Registers, value: ir.Value, row: int, column: int) -> ir.Value:
+    return builder.extract_value(value, row % kind.rows * kind.columns + column % kind.columns)
+
+
+def _block(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
+    made = ir.Constant(ir.ArrayType(_VECTOR, len(vectors)), ir.Undefined)
     for n, vector in enumerate(vectors):
         made = builder.insert_value(made, vector, n)
     return made
 
 
-def _each(
-    builder: ir.IRBuilder, sig: Any, args: Any, make: Callable[[ir.Value, ir.Value], ir.Value]
-) -> ir.Value:
-    """`make` of two registers, or of each of a column's and what stands beside it."""
-    if sig.return_type == lanes:
-        return make(*args)
-    left, right = (_vectors(builder, kind, value) for kind, value in zip(sig.args, args, strict=True))
-    return _column(builder, [make(*pair) for pair in zip(left, right, strict=True)])
+def _each(make: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+    """Lowering: `make` (builder, registers) of those that stand in the same place of every block."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        made = []
+        for place in sig.return_type.places():
+            given = (_register(builder, kind, a, *place) for kind, a in zip(sig.args, args, strict=True))
+            made.append(make(builder, *given))
+        return _block(builder, made)
+
+    return lower
 
 
 def _operator(function: Callable[..., Any], instruction: str) -> None:
-    kinds = [(lanes, lanes), (column, column), (column, lanes)]
+    kinds = [pair for pair in itertools.product(_shapes.values(), repeat=2) if _wider(*pair)]
+    lower = _each(lambda builder, *pair: getattr(builder, instruction)(*pair, flags=_FUSED))
 
     class Template(ConcreteTemplate):
-        cases = tuple(signature(left, left, right) for left, right in kinds)
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _each(builder, sig, args, lambda *pair: getattr(builder, instruction)(*pair, flags=_FUSED))
+        cases = tuple(signature(_wider(*pair), *pair) for pair in kinds)
 
     infer_global(function)(Template)
-    for left, right in kinds:
-        lower_builtin(function, left, right)(lower)
+    for pair in kinds:
+        lower_builtin(function, *pair)(lower)
 
 
-for _function, _instruction in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _operator(_function, _instruction)
+for _function in (operator.add, operator.sub, operator.mul, operator.truediv):
+    _operator(_function, "f" + _function.__name__.removeprefix("true"))
 
 
-def _called(builder: ir.IRBuilder, name: str, out: ir.Type, *args: ir.Value) -> ir.Value:
-    kind = ir.FunctionType(out, [a.type for a in args])
-    return builder.call(builder.module.declare_intrinsic(name, (), kind), args, fastmath=_FUSED)
+def _added(builder: ir.IRBuilder, *pair: ir.Value) -> ir.Value:
+    return builder.fadd(*pair, flags=_FUSED)
+
+
+def _larger(builder: ir.IRBuilder, *pair: ir.Value) -> ir.Value:
+    """Of as many numbers as there are."""
+    return builder.select(builder.fcmp_ordered(">", *pair, flags=_FUSED), *pair)
 
 
 def _spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
@@ -122,198 +133,234 @@ class _Rows:
         if kind.layout == "C":
             self.strides[-1] = ir.Constant(_I64, 4)
 
-    def at(self, *place: ir.Value) -> ir.Value:
+    def rows(self, count: int, *place: ir.Value) -> list[ir.Value]:
+        """Pointers to `count` places below each other."""
         pointer = self.data
         for i, stride in zip(place, self.strides, strict=True):
             pointer = self.builder.gep(pointer, [self.builder.mul(i, stride)])
-        return pointer
-
-    def rows(self, *place: ir.Value) -> list[ir.Value]:
-        """ROWS places below each other."""
-        pointers = [self.at(*place)]
-        for _ in range(1, ROWS):
+        pointers = [pointer]
+        for _ in range(1, count):
             pointers.append(self.builder.gep(pointers[-1], [self.strides[0]]))
         return pointers
 
     def number(self, pointer: ir.Value) -> ir.Value:
         return self.builder.load(self.builder.bitcast(pointer, _F32.as_pointer()))
 
-    def read(self, pointer: ir.Value, register: int = 0) -> ir.Value:
-        return self.builder.load(self._vector(pointer, register), align=4)
+    def read(self, pointer: ir.Value, column: int = 0) -> ir.Value:
+        return self.builder.load(self._beside(pointer, column, _VECTOR), align=4)
 
-    def write(self, vector: ir.Value, pointer: ir.Value) -> None:
-        self.builder.store(vector, self._vector(pointer, 0), align=4)
+    def write(self, vector: ir.Value, pointer: ir.Value, column: int = 0) -> None:
+        self.builder.store(vector, self._beside(pointer, column, vector.type), align=4)
 
-    def _vector(self, pointer: ir.Value, register: int) -> ir.Value:
-        moved = self.builder.gep(pointer, [ir.Constant(_I64, 4 * register * LANES)])
-        return self.builder.bitcast(moved, _VECTOR.as_pointer())
+    def _beside(self, pointer: ir.Value, column: int, kind: ir.Type) -> ir.Value:
+        moved = self.builder.gep(pointer, [ir.Constant(_I64, 4 * column * LANES)])
+        return self.builder.bitcast(moved, kind.as_pointer())
+
+
+def _loaded(kind: _Registers, arguments: Sequence[types.Type]) -> tuple[Any, Any]:
+    """An intrinsic that reads a block; array, i and j are its last arguments."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        array = _Rows(context, builder, sig.args[-3], args[-3])
+        pointers = array.rows(kind.rows, *args[-2:])
+        return _block(builder, [array.read(pointers[row], column) for row, column in kind.places()])
+
+    return kind(*arguments[:-2], types.intp, types.intp), lower
 
 
 @intrinsic
 def load(typing_context, array, i, j):  # type: ignore[no-untyped-def]
-    """array[i, j : j + LANES]."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        rows = _Rows(context, builder, sig.args[0], args[0])
-        return rows.read(rows.at(args[1], args[2]))
-
-    return lanes(array, types.intp, types.intp), lower
-
-
-@intrinsic
-def store(typing_context, array, i, j, vector):  # type: ignore[no-untyped-def]
-    """array[i, j : j + LANES] = vector."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        rows = _Rows(context, builder, sig.args[0], args[0])
-        rows.write(args[3], rows.at(args[1], args[2]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp, lanes), lower
+    """A register: array[i, j : j + LANES]."""
+    return _loaded(_lanes, (array, i, j))
 
 
 @intrinsic
 def loads(typing_context, array, i, j):  # type: ignore[no-untyped-def]
-    """`load` of ROWS rows from `i`."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        rows = _Rows(context, builder, sig.args[0], args[0])
-        return _column(builder, [rows.read(pointer) for pointer in rows.rows(*args[1:])])
-
-    return column(array, types.intp, types.intp), lower
+    """A column: array[i : i + ROWS, j : j + LANES]."""
+    return _loaded(_column, (array, i, j))
 
 
 @intrinsic
-def stores(typing_context, array, i, j, rows):  # type: ignore[no-untyped-def]
-    """`store` of ROWS rows from `i`."""
+def like(typing_context, block, array, i, j):  # type: ignore[no-untyped-def]
+    """As many rows and registers of `array` from i and j on as `block` has."""
+    return _loaded(block, (block, array, i, j))
+
+
+@intrinsic
+def row_like(typing_context, block, array, i, j):  # type: ignore[no-untyped-def]
+    """As many registers of array[i] from j on as a row of `block` has."""
+    return _loaded(_shapes[1, block.columns], (block, array, i, j))
+
+
+@intrinsic
+def store(typing_context, array, i, j, block):  # type: ignore[no-untyped-def]
+    """array[i : , j : ] = block, as far as it goes."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        out = _Rows(context, builder, sig.args[0], args[0])
+        pointers = out.rows(block.rows, *args[1:3])
+        for row, column in block.places():
+            out.write(_register(builder, block, args[3], row, column), pointers[row], column)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, block), lower
+
+
+@intrinsic
+def spread(typing_context, number):  # type: ignore[no-untyped-def]
+    """A register with a float32 in every lane."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return _block(builder, [_spread(builder, args[0])])
+
+    return _lanes(types.float32), lower
+
+
+@intrinsic
+def spreads(typing_context, array, i, j):  # type: ignore[no-untyped-def]
+    """A column of ROWS numbers, array[i, j : j + ROWS], each in every lane of its register."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         rows = _Rows(context, builder, sig.args[0], args[0])
-        for vector, pointer in zip(_vectors(builder, column, args[3]), rows.rows(*args[1:3]), strict=True):
-            rows.write(vector, pointer)
+        (pointer,) = rows.rows(1, *args[1:])
+        numbers = [builder.gep(pointer, [ir.Constant(_I64, 4 * n)]) for n in range(ROWS)]
+        return _block(builder, [_spread(builder, rows.number(at)) for at in numbers])
+
+    return _column(array, types.intp, types.intp), lower
+
+
+@intrinsic
+def larger(typing_context, a, b):  # type: ignore[no-untyped-def]
+    """The larger of two, number by number."""
+    return _wider(a, b)(a, b), _each(_larger)
+
+
+@intrinsic
+def root(typing_context, block):  # type: ignore[no-untyped-def]
+    """Square roots."""
+
+    def make(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        function = builder.module.declare_intrinsic(f"llvm.sqrt.v{LANES}f32", (), kind)
+        return builder.call(function, [vector], fastmath=_FUSED)
+
+    return block(block), _each(make)
+
+
+@intrinsic
+def times_power(typing_context, block, exponent):  # type: ignore[no-untyped-def]
+    """block 2^n, n the integer in the last bits of `exponent`, by adding to the exponents' bits: both the
+    factors and the products are normal numbers."""
+
+    def make(builder: ir.IRBuilder, *args: ir.Value) -> ir.Value:
+        bits, n = (builder.bitcast(a, _BITS) for a in args)
+        moved = builder.shl(n, ir.Constant(_BITS, [23] * LANES))
+        return builder.bitcast(builder.add(bits, moved), _VECTOR)
+
+    return block(block, exponent), _each(make)
+
+
+def _turned(builder: ir.IRBuilder, rows: ir.Value) -> list[ir.Value]:
+    """A column transposed: ROWS registers, of the numbers n, n + ROWS, ... of its rows one behind the other."""
+
+    def both(left: ir.Value, right: ir.Value, places: Sequence[int]) -> ir.Value:
+        """`places` of every four numbers of `left`, those from 4 on of `right`."""
+        mask = [at + p % 4 + (LANES if p >= 4 else 0) for at in range(0, LANES, 4) for p in places]
+        return builder.shuffle_vector(left, right, ir.Constant(_BITS, mask))
+
+    first, second, third, fourth = (_register(builder, _column, rows, n, 0) for n in range(ROWS))
+    made = []
+    for halves in ((0, 4, 1, 5), (2, 6, 3, 7)):
+        upper, lower = both(first, second, halves), both(third, fourth, halves)
+        made += [both(upper, lower, (0, 1, 4, 5)), both(upper, lower, (2, 3, 6, 7))]
+    return made
+
+
+def _parts(builder: ir.IRBuilder, vector: ir.Value) -> list[ir.Value]:
+    """A register's numbers, ROWS at a time."""
+    masks = [list(range(at, at + ROWS)) for at in range(0, LANES, ROWS)]
+    kind, nothing = ir.VectorType(_I32, ROWS), ir.Constant(_VECTOR, ir.Undefined)
+    return [builder.shuffle_vector(vector, nothing, ir.Constant(kind, mask)) for mask in masks]
+
+
+@intrinsic
+def store_turned(typing_context, array, i, j, column):  # type: ignore[no-untyped-def]
+    """array[i : i + LANES, j : j + ROWS] = column, transposed."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        out = _Rows(context, builder, sig.args[0], args[0])
+        pointers = out.rows(LANES, *args[1:3])
+        for n, vector in enumerate(_turned(builder, args[3])):
+            for part, pointer in zip(_parts(builder, vector), pointers[n::ROWS], strict=True):
+                out.write(part, pointer)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, column), lower
 
 
-@intrinsic
-def spreads(typing_context, array, i):  # type: ignore[no-untyped-def]
-    """`spread` of ROWS numbers from `i` of a vector."""
+def _across(make: Callable[..., ir.Value], sig: Any) -> tuple[Any, Any]:
+    """An intrinsic that stores what `make` (builder, two registers) leaves of each register of a column."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        rows = _Rows(context, builder, sig.args[0], args[0])
-        return _column(builder, [_spread(builder, rows.number(pointer)) for pointer in rows.rows(args[1])])
+        def one(vectors: Sequence[ir.Value]) -> ir.Value:
+            return reduce(lambda *pair: make(builder, *pair), vectors)
 
-    return column(array, types.intp), lower
+        out = _Rows(context, builder, sig.args[0], args[0])
+        (pointer,) = out.rows(1, *args[1:3])
+        out.write(one(_parts(builder, one(_turned(builder, args[3])))), pointer)
+        return context.get_dummy_value()
 
-
-@intrinsic
-def spread(typing_context, number):  # type: ignore[no-untyped-def]
-    """A float32 in every lane."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _spread(builder, args[0])
-
-    return lanes(types.float32), lower
+    return sig, lower
 
 
 @intrinsic
-def larger(typing_context, a, b):  # type: ignore[no-untyped-def]
-    """The larger of two, lane by lane."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _each(builder, sig, args, lambda *pair: _called(builder, _MAXIMUM, _VECTOR, *pair))
-
-    return a(a, b), lower
+def store_sums(typing_context, array, i, j, column):  # type: ignore[no-untyped-def]
+    """array[i, j : j + ROWS] = the sum of each register of `column`."""
+    return _across(_added, types.void(array, types.intp, types.intp, column))
 
 
 @intrinsic
-def highest(typing_context, rows):  # type: ignore[no-untyped-def]
-    """The largest of a column's registers, lane by lane."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return reduce(
-            lambda *pair: _called(builder, _MAXIMUM, _VECTOR, *pair), _vectors(builder, column, args[0])
-        )
-
-    return lanes(column), lower
-
-
-@intrinsic
-def together(typing_context, rows):  # type: ignore[no-untyped-def]
-    """The sum of a column's registers."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return reduce(lambda *pair: builder.fadd(*pair, flags=_FUSED), _vectors(builder, column, args[0]))
-
-    return lanes(column), lower
-
-
-@intrinsic
-def largest(typing_context, vector):  # type: ignore[no-untyped-def]
-    """The largest of a vector's numbers, a float32."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _called(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", _F32, *args)
-
-    return types.float32(lanes), lower
-
-
-@intrinsic
-def root(typing_context, vector):  # type: ignore[no-untyped-def]
-    """Square roots."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _called(builder, f"llvm.sqrt.v{LANES}f32", _VECTOR, *args)
-
-    return lanes(lanes), lower
-
-
-@intrinsic
-def times_power(typing_context, vector, exponent):  # type: ignore[no-untyped-def]
-    """vector 2^n, n the integer in the last bits of `exponent`, by adding to the exponents' bits: both the
-    factors and the products are normal numbers."""
-
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        bits, n = (builder.bitcast(a, _BITS) for a in args)
-        moved = builder.shl(n, ir.Constant(_BITS, [23] * LANES))
-        return builder.bitcast(builder.add(bits, moved), _VECTOR)
-
-    return lanes(lanes, lanes), lower
+def store_largest(typing_context, array, i, j, column):  # type: ignore[no-untyped-def]
+    """array[i, j : j + ROWS] = the largest number of each register of `column`."""
+    return _across(_larger, types.void(array, types.intp, types.intp, column))
 
 
 def _tile(vectors: int) -> Any:
-    """ROWS rows from `i` of what `product` makes, a column of registers beside the other."""
+    """A block of ROWS rows of left @ right, from row `i` on."""
 
     @intrinsic
-    def tile(typing_context, bias, a, b, at, i):  # type: ignore[no-untyped-def]
+    def tile(typing_context, left, right, i):  # type: ignore[no-untyped-def]
+        kind = _shapes[ROWS, vectors]
+
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-            start, left, right = (_Rows(context, builder, sig.args[n], args[n]) for n in (0, 1, 2))
-            at, i = args[3], args[4]
-            begin = [_spread(builder, start.number(pointer)) for pointer in start.rows(i)]
+            a, b = (_Rows(context, builder, sig.args[n], args[n]) for n in (0, 1))
+            none = ir.Constant(_I64, 0)
             before = builder.block
             body, end = builder.append_basic_block("depth"), builder.append_basic_block("done")
             builder.branch(body)
             builder.position_at_end(body)
             k = builder.phi(_I64)
-            sums = [[builder.phi(_VECTOR) for _ in range(vectors)] for _ in begin]
-            row = right.at(k, at)
-            beside = [right.read(row, n) for n in range(vectors)]
-            after = builder.add(k, ir.Constant(_I64, 1))
-            k.add_incoming(ir.Constant(_I64, 0), before)
+            sums = {place: builder.phi(_VECTOR) for place in kind.places()}
+            made = dict(sums)
+            for deep in range(DEEP):
+                at = builder.add(k, ir.Constant(_I64, deep))
+                (row,) = b.rows(1, at, none)
+                beside = [b.read(row, n) for n in range(vectors)]
+                factors = [_spread(builder, a.number(pointer)) for pointer in a.rows(ROWS, args[2], at)]
+                for place in kind.places():
+                    product = builder.fmul(factors[place[0]], beside[place[1]], flags=_FUSED)
+                    made[place] = _added(builder, made[place], product)
+            after = builder.add(k, ir.Constant(_I64, DEEP))
+            k.add_incoming(none, before)
             k.add_incoming(after, body)
-            for pointer, first, own in zip(left.rows(i, k), begin, sums, strict=True):
-                factor = _spread(builder, left.number(pointer))
-                for n, one in enumerate(own):
-                    product = builder.fmul(factor, beside[n], flags=_FUSED)
-                    one.add_incoming(first, before)
-                    one.add_incoming(builder.fadd(one, product, flags=_FUSED), body)
-            builder.cbranch(builder.icmp_signed("<", after, left.shape[1]), body, end)
+            for place, one in sums.items():
+                one.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), before)
+                one.add_incoming(made[place], body)
+            builder.cbranch(builder.icmp_signed("<", after, b.shape[0]), body, end)
             builder.position_at_end(end)
-            made = [[own[n].incomings[1][0] for own in sums] for n in range(vectors)]
-            return context.make_tuple(builder, sig.return_type, [_column(builder, rows) for rows in made])
+            return _block(builder, [made[place] for place in kind.places()])
 
-        return types.UniTuple(column, vectors)(bias, a, b, types.intp, types.intp), lower
+        return kind(left, right, types.intp), lower
 
     return tile
 
@@ -321,33 +368,29 @@ def _tile(vectors: int) -> Any:
 _two, _three = _tile(2), _tile(3)
 
 
+@numba.njit(**JIT)
+def taken(wide, at):  # type: ignore[no-untyped-def]
+    """Registers of the next strip: VECTORS, but two and two rather than one alone, which waits for itself."""
+    left = (wide - at) // LANES
+    return 2 if left == VECTORS + 1 else min(left, VECTORS)
+
+
 @numba.njit(**INNER)
-def tiled(ending, panel, out, to, more, bias, a, b, at, vectors):  # type: ignore[no-untyped-def]
-    """`ending` (rows, i, j, panel, out, to, more) for all that `product` makes, while it is in registers.
+def tiled(ending, left, rows, right, wide, to, more, last):  # type: ignore[no-untyped-def]
+    """`ending` (tile, i, j, strip, to, more, last) for all of left[:rows] @ `right`, while it is in registers.
 
-    `rows` is a column, ROWS rows from i and LANES columns from j; the last four are handed on as they are.
+    `left` is (rows, >= k), `right` a matrix (k, wide) in strips (n, k, VECTORS LANES) of `taken` registers
+    each; k is a multiple of DEEP, `rows` of ROWS. `tile` is a block of ROWS rows from i and the columns from j,
+    where `strip` begins. The last three are handed on as they are.
     """
-    for i in range(0, a.shape[0], ROWS):
+    at = strip = 0
+    while at < wide:
+        vectors, part = taken(wide, at), right[strip]
         if vectors == 3:
-            first, second, third = _three(bias, a, b, at, i)
-            ending(first, i, 0, panel, out, to, more)
-            ending(second, i, LANES, panel, out, to, more)
-            ending(third, i, 2 * LANES, panel, out, to, more)
+            for i in range(0, rows, ROWS):
+                ending(_three(left, part, i), i, at, strip, to, more, last)
         else:
-            first, second = _two(bias, a, b, at, i)
-            ending(first, i, 0, panel, out, to, more)
-            ending(second, i, LANES, panel, out, to, more)
-
-
-@numba.njit(**JIT)
-def stored(rows, i, j, panel, out, to, more):  # type: ignore[no-untyped-def]
-    stores(out, i, to + j, rows)
-
-
-@numba.njit(**JIT)
-def product(out, to, bias, a, b, at, vectors):  # type: ignore[no-untyped-def]
-    """out[:m, to : to + w] = bias[:m, None] + a @ b[:k, at : at + w], w = `vectors` LANES.
-
-    `a` is (m, k), strides as they are; m a multiple of ROWS, k > 0, `vectors` 2 or VECTORS.
-    """
-    tiled(stored, None, out, to, None, bias, a, b, at, vectors)
+            for i in range(0, rows, ROWS):
+                ending(_two(left, part, i), i, at, strip, to, more, last)
+        at += vectors * LANES
+        strip += 1

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from training.models.transact.bfloat16 import RowEncoder
-from training.models.transact.float32 import ColumnEncoder
+from training.models.transact.float32 import TileEncoder
 from training.models.transact.folding import FoldedLayer, shareable
 from training.models.transact.sequence import SequenceEncoder
 
@@ -42,7 +42,7 @@ class SharedEncoder:
             raise ValueError("only one-head, early-fused, not causal encoders share their first layer")
         self.config = module.config
         layers = [FoldedLayer.of(layer) for layer in module.layers]
-        self.encoder = ColumnEncoder(layers) if dtype is torch.float32 else RowEncoder(layers)
+        self.encoder = TileEncoder(layers) if dtype is torch.float32 else RowEncoder(layers)
         self.pool = None if module.pool is None else (module.pool.weight.detach(), module.pool.bias.detach())
         self.shares = module.shares if module.config.output.random else None
 
@@ -52,11 +52,12 @@ class SharedEncoder:
 
     def candidates(self, user: UserPart, vectors: Tensor) -> Tensor:
         """The sequence's part of x_0 for each candidate, (N, out) float32; `vectors` (N, pin_dim) projected."""
-        config, count = self.config, len(vectors)
-        out = torch.zeros(count, config.out)
-        most = None if self.pool is None else torch.zeros(count, config.width)
+        config, count, places = self.config, len(vectors), self._places(user.length)
+        out = torch.empty(count, config.out)
+        out[:, config.width * (config.output.pooled + len(places)) :] = 0
+        most = None if self.pool is None else torch.empty(count, config.width)
         if user.length and count:
-            self.encoder.encode(user.part, vectors, self._places(user.length), most, out)
+            self.encoder.encode(user.part, vectors, places, most, out)
         if self.pool is not None and most is not None:
             weight, bias = self.pool
             out[:, : config.width] = torch.addmm(bias, most, weight.t()) if user.length else bias
@@ -64,6 +65,6 @@ class SharedEncoder:
 
     def _places(self, length: int) -> Tensor:
         """Tokens whose columns are put out, those of them that are there."""
-        if self.shares is not None:
+        if self.shares is not None and length:
             return (self.shares * length).long().clamp(max=length - 1)
         return torch.arange(min(self.config.output.columns(self.config.k, self.config.places), length))
