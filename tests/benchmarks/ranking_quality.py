@@ -172,15 +172,15 @@ def markdown(data: Data, table: dict[str, dict[str, Any]]) -> str:
 def _hits(
     data: Data, table: dict[str, dict[str, Any]], title: str, of: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> list[str]:
-    """A table of HIT@K, as `of` finds it among what was measured of a head."""
+    """A table of HIT@K, as `of` finds it among what was measured of a head; its first ranker has no change."""
     judged = [head for head in ("save", "hide") if head in data.heads]
     lines = [
         "| ranker | " + " | ".join(f"{title}/{head} | change" for head in judged) + " |",
         "|---" * (1 + 2 * len(judged)) + "|",
     ]
-    for name, heads in table.items():
+    for place, (name, heads) in enumerate(table.items()):
         found = [of(heads[head]) for head in judged]
-        cells = [cell for own in found for cell in (_spread(own["hit"], "{:.3f}"), _change(own))]
+        cells = [c for own in found for c in (_spread(own["hit"], "{:.3f}"), _change(own) if place else "")]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return lines
 

@@ -28,7 +28,7 @@ from training.pipelines.clock import run_interval
 from training.pipelines.fitting import GbdtConfig, LogisticConfig, Rows, fit_gbdt, fit_logistic, thin_negatives
 from training.pipelines.lexical import catalogue_texts, read_language
 from training.pipelines.ranker_calibration import calibrate, engage_scores
-from training.pipelines.ranker_features import keep_baseline, vetted
+from training.pipelines.ranker_features import EVERY, keep_baseline, spec_of, vetted
 from training.pipelines.registering import register, unchanged
 from training.registry import (
     FLAVOURS,
@@ -81,6 +81,8 @@ class PinnabilityConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    features: FeatureSpec = EVERY
+    """What is read, as far as the rows have it (`spec_of`): a shorter list, or no positions."""
     logistic: LogisticConfig = LogisticConfig()
     gbdt: GbdtConfig = GbdtConfig()
     negative_rate: float = Field(1.0, gt=0, le=1)
@@ -162,12 +164,19 @@ def train_pinnability(
     registry, lake = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts), Lake(ctx.lake)
     own = config.logistic if kind is Kind.LOGISTIC else config.gbdt
     inputs = digest_of(
-        kind, info.fingerprint, own, config.negative_rate, config.max_rows, ctx.seed, digest_files(CODE)
+        kind,
+        info.fingerprint,
+        config.features,
+        own,
+        config.negative_rate,
+        config.max_rows,
+        ctx.seed,
+        digest_files(CODE),
     )
     if version := unchanged(ctx, kind.model, inputs, force=force):
         return _part(registry, kind, version, content)
     split = split_of(info)
-    spec = FeatureSpec(space=content.space, position=info.has_position, query=info.query_features)
+    spec = spec_of(config.features, info)
     block = rows.block(newest(rows, split.train, config.max_rows))
     baseline, train = vetted(block, info.action_names, spec), _rows(block, spec)
     del block
@@ -186,7 +195,7 @@ def train_pinnability(
             **own.model_dump(),
             "negative_rate": config.negative_rate,
             "features": len(spec.names),
-            "position": info.has_position,
+            "position": spec.position,
             "space": content.space,
             "train": split.train,
             "validation": split.validation,

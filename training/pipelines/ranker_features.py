@@ -1,4 +1,4 @@
-"""Every ranker's features: none may know a label, and how they were spread in training is kept."""
+"""Every ranker's features: which are read, that none knows a label, how they were spread in training."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from training.data.training_set import Block
+from training.data.training_set_facts import TrainingSetInfo
 from training.evaluation.ranker_metrics import labels_of
 from training.models.pinnability import FeatureSpec
+from training.models.query_features import QUERY_FEATURES
 from training.models.ranker import ENGAGE
 from training.pipelines.fitting import NothingToLearn
 from validation.drift import DriftBaseline, baseline_of, drift
 from validation.leakage import check_leaks
+
+EVERY = FeatureSpec(query=QUERY_FEATURES)
+"""All the features there are, positions among them."""
 
 FILE = "feature_baseline.json"
 """Of a ranker version: how its features were spread in training."""
@@ -26,6 +31,20 @@ CLOCKS = ("hour_sin", "hour_cos", "weekend", "user_active_days_30d")
 
 WARNING = 0.25
 """PSI from which on a feature is named in a release's metrics."""
+
+
+def spec_of(chosen: FeatureSpec, info: TrainingSetInfo) -> FeatureSpec:
+    """What a ranker of `info`'s rows reads: `chosen` without positions or query where no row has them,
+    comparing vectors of the rows' space.
+
+    Raises ValueError where nothing is left.
+    """
+    told = {
+        "space": info.space,
+        "position": chosen.position and info.has_position,
+        "query": tuple(name for name in chosen.query if name in info.query_features),
+    }
+    return FeatureSpec.model_validate(chosen.model_dump() | told)
 
 
 def vetted(block: Block, actions: Sequence[str], spec: FeatureSpec) -> DriftBaseline:

@@ -37,7 +37,7 @@ from training.pipelines.night_vectors import newest_pinnerformer, night_vectors,
 from training.pipelines.pinnability import newest, split_of
 from training.pipelines.pinnerformer import LEAST_ROW_DAYS
 from training.pipelines.ranker_calibration import calibrate
-from training.pipelines.ranker_features import keep_baseline, kept_baseline, vetted
+from training.pipelines.ranker_features import EVERY, keep_baseline, kept_baseline, spec_of, vetted
 from training.pipelines.registering import Kept, kept_weights, register, unchanged
 from training.pipelines.transact_card import MODEL, card
 from training.registry import (
@@ -67,6 +67,8 @@ CODE = (
 class TransActPipeline(TransActRecipe):
     """Everything one TransAct version is made with."""
 
+    features: FeatureSpec = EVERY
+    """What is read beside the sequence, as far as the rows have it (`spec_of`)."""
     calibration: CalibrationConfig = CalibrationConfig()
     max_rows: int = Field(4_000_000, ge=1)
     """Newest training rows that are read, whole days: memory is about 600 bytes a row."""
@@ -230,18 +232,13 @@ def _start(job: Job, known: Known) -> _Start | None:
     files = job.registry.download(MODEL, kept.version)
     ranker = TransActRanker.load(files)
     network = in_space(ranker.network, job.content.space)
-    spec = _spec(job)
+    spec = spec_of(job.config.features, job.rows.info)
     why = misfit(network, spec, job.config, known) or _other_users(job, ranker.user_space)
     if why is not None:
         ctx.progress(f"{MODEL}: {MODEL}@{kept.version} does not fit: {why}; one is trained anew")
         return None
     rate = job.registry.params(MODEL, kept.version)["negative_rate"]
     return _Start(kept, network, float(rate), kept_baseline(files))
-
-
-def _spec(job: Job) -> FeatureSpec:
-    info = job.rows.info
-    return FeatureSpec(space=job.content.space, position=info.has_position, query=info.query_features)
 
 
 def _up_to_date(job: Job) -> int | None:
@@ -265,7 +262,7 @@ def _other_users(job: Job, space: str | None) -> str | None:
 def _fit(job: Job, known: Known, start: _Start | None) -> tuple[Fitted, DriftBaseline]:
     info, ctx = job.rows.info, job.ctx
     train = job.rows.block(job.split.train)
-    spec = _spec(job)
+    spec = spec_of(job.config.features, info)
     baseline = vetted(train, info.action_names, spec)
     went = f", on from {MODEL}@{start.kept.version}" if start else ""
     ctx.progress(f"{MODEL}: fitting on {len(train)} rows of {job.split.train}{went}")

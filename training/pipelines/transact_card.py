@@ -10,6 +10,7 @@ import numpy as np
 from feature_repo.schema import PINNABILITY_SERVICE
 from training.evaluation import calibration_metrics
 from training.models.calibration import Calibrator
+from training.models.pinnability import FeatureSpec
 from training.models.transact.ranker import TransActRanker
 from training.pipelines import figures
 from training.pipelines.ranker_calibration import Calibrated, engage_scores
@@ -47,11 +48,12 @@ def card(
         description="Probability of each action on a pin that a user is shown, from their last actions met "
         "with the pin by a transformer, and every feature, through full-rank DCNv2 (arXiv 2306.00248).",
         params={
-            **flat_params(job.config),
+            **{n: v for n, v in flat_params(job.config).items() if not n.startswith("features.")},
+            "features": ", ".join(ranker.spec.names),
             "heads": ", ".join(ranker.heads),
             "negative_rate": rate,
             "user_vectors_of": users,
-            "position": info.has_position,
+            "position": ranker.spec.position,
             "space": space,
             "train": split.train,
             "validation": split.validation,
@@ -78,12 +80,12 @@ def card(
             "roc": figures.roc(made.test.label, score),
             "calibration": calibration_metrics.figure(made.reliability),
         },
-        notes=_notes(job, rate, made.calibrator, users),
+        notes=_notes(job, ranker.spec, rate, made.calibrator, users),
     )
 
 
-def _notes(job: Job, rate: float, calibrator: Calibrator, users: str) -> str:
-    position = "a feature of training rows, one constant when serving" if job.rows.info.has_position else "none"
+def _notes(job: Job, spec: FeatureSpec, rate: float, calibrator: Calibrator, users: str) -> str:
+    position = "a feature of training rows, one constant when serving" if spec.position else "none"
     uncalibrated = "".join(f" Uncalibrated: {why}." for why in calibrator.fallbacks.values())
     return (
         f"Rows: {job.rows.info.scheme_note}. Of the rows without an action {rate:.0%} were read, which "

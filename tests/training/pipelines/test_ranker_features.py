@@ -1,4 +1,4 @@
-"""Planted rows: a feature that knows a label stops a ranker, and how far features moved is measured by name."""
+"""Planted rows: a choice is read, a feature that knows a label stops a ranker, drift is measured by name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 
 from feature_repo.schema import PIN_SCALARS
+from tests.training.evaluation.planted_rows import planted
 from tests.training.transact.planted import ACTIONS, world
 from training.data.training_set import Block
 from training.models.pinnability import FeatureSpec
+from training.models.query_features import QUERY_FEATURES
 from training.pipelines import ranker_features
 from training.pipelines.fitting import NothingToLearn
-from training.pipelines.ranker_features import drift_metrics, keep_baseline, kept_baseline, vetted
+from training.pipelines.ranker_features import (
+    EVERY,
+    drift_metrics,
+    keep_baseline,
+    kept_baseline,
+    spec_of,
+    vetted,
+)
 from validation.leakage import LabelLeak
 
 SPEC = FeatureSpec()
@@ -31,6 +40,20 @@ def with_title(block: Block, values: np.ndarray) -> Block:
 @pytest.fixture(scope="module")
 def honest() -> Block:
     return world(4000)[0]
+
+
+def test_a_ranker_reads_what_is_chosen_as_far_as_the_rows_have_it(tmp_path: Path):
+    info = planted(tmp_path, days=1, requests=2).info
+    asked = info.model_copy(update={"has_query": True})
+    assert EVERY.query == QUERY_FEATURES and EVERY.position
+    assert spec_of(EVERY, asked) == EVERY.model_copy(update={"space": "content@1"})
+    assert spec_of(EVERY, info) == FeatureSpec(space="content@1")
+    assert not spec_of(EVERY, info.model_copy(update={"has_position": False})).position
+    few = FeatureSpec(user=(), pin=("positives_7d",), interactions=("cos_positive_max",), position=False)
+    assert spec_of(few, asked).names == ("pin_positives_7d", "cos_positive_max")
+    nothing = FeatureSpec(user=(), pin=(), interactions=(), query=QUERY_FEATURES, position=False)
+    with pytest.raises(ValueError, match="at least one feature"):
+        spec_of(nothing, info)
 
 
 def test_a_feature_that_equals_one_heads_label_stops_the_ranker(honest: Block):

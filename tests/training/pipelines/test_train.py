@@ -32,9 +32,10 @@ from training.evaluation.metrics import auc
 from training.evaluation.served_scores import served_scores
 from training.models.interactions import Pins, polarity_signs, request_interactions
 from training.models.lexical import LexicalIndex
+from training.models.pinnability import FeatureSpec
 from training.models.query_features import ON_SEARCH, QUERY_FEATURES, query_features
 from training.models.ranker import ENGAGE, load_calibrator, load_ranker
-from training.pipelines import night_vectors, pinnability
+from training.pipelines import night_vectors, pinnability, transact
 from training.pipelines import pinsage as pinsage_module
 from training.pipelines import retrievers as retrievers_module
 from training.pipelines import searchsage as searchsage_module
@@ -42,7 +43,7 @@ from training.pipelines import train as train_module
 from training.pipelines.catalogues import catalogue_of
 from training.pipelines.content import content_part, load_catalogue
 from training.pipelines.interests import train_conditional, train_dcm
-from training.pipelines.pinnability import Kind, TrainingWindow, newest, split_of
+from training.pipelines.pinnability import Kind, PinnabilityConfig, TrainingWindow, newest, split_of
 from training.pipelines.pinnerformer import train_pinnerformer
 from training.pipelines.pinnerformer_users import daily_user_vectors
 from training.pipelines.pinsage import train_pinsage
@@ -334,6 +335,30 @@ def test_a_version_states_its_rows_and_its_days(made: TrainingContext, trained: 
     assert version.tags["space"] == "content@1" and version.tags["feature_service"] == "pinnability_v1"
     figures = {f.path for f in registry.client.list_artifacts(version.run_id, "figures")}
     assert figures == {"figures/roc.png", "figures/calibration.png", "figures/importance.png"}
+    for ranker in RANKERS:
+        assert rows.info.scheme_note in (registry.version(ranker, 1).description or "")
+
+
+@pytest.mark.parametrize("fitting", [(pinnability, "_fit"), (transact, "fit_transact")])
+def test_a_ranker_learns_from_the_features_that_its_configuration_names(
+    made: TrainingContext, trained: Trained, rows: TrainingSet, pins: Pins, fitting, monkeypatch
+):
+    def fit(*given: object, **_: object) -> None:
+        told.extend(part.names for part in given if isinstance(part, FeatureSpec))
+        raise StopIteration
+
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(*fitting, fit)
+    few = FeatureSpec(user=(), pin=("positives_7d",), interactions=("cos_positive_max",), position=False)
+    content = trained.parts["content"]
+    with pytest.raises(StopIteration):
+        if fitting[0] is pinnability:
+            config = PinnabilityConfig(features=few)
+            pinnability.train_pinnability(made, Kind.LOGISTIC, rows, content, config)
+        else:
+            config = SMALL_TRANSACT.model_copy(update={"features": few})
+            train_transact(made, rows, content, pins, config)
+    assert told == [("pin_positives_7d", "cos_positive_max")]
 
 
 def test_transact_says_its_heads_its_thinning_and_why_it_reads_no_vectors_of_users(

@@ -33,9 +33,17 @@ PLAIN_ROWS = 32
 
 
 class Scorer:
-    """One network made ready to serve, in `dtype`. Holds a copy of the weights; threads may share it."""
+    """One network made ready to serve, in `dtype`. Holds a copy of the weights; threads may share it.
+
+    Raises ValueError for a network that meets each candidate with a selection of a lifelong history.
+    """
 
     def __init__(self, network: TransAct, dtype: torch.dtype = torch.float32) -> None:
+        if network.config.lifelong is not None:
+            raise ValueError(
+                "a request holds neither a lifelong history nor impressions to select from; "
+                "score this network on rows (training.transact.trainer.predict)"
+            )
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.dtype = dtype
         module = self.network.sequence

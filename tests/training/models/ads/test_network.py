@@ -29,7 +29,7 @@ def made(rows: AdRows, config: AdsModelConfig = CONFIG) -> AdsNetwork:
     return network.eval()
 
 
-def test_counts_are_logged_and_everything_is_standardised(rows: AdRows) -> None:
+def test_counts_are_logged_and_everything_is_standardised_or_squashed(rows: AdRows) -> None:
     network = made(rows)
     user = network.representation(Batch.of(rows))["user"].numpy()
     column = [i for i, f in enumerate(DENSE) if f.group == "user"][2]
@@ -40,6 +40,13 @@ def test_counts_are_logged_and_everything_is_standardised(rows: AdRows) -> None:
     z = (rows.dense[:, column] - rows.dense[:, column].mean()) / rows.dense[:, column].std()
     np.testing.assert_allclose(user[:, 2], z / (1 + np.abs(z)), atol=1e-4)
     assert {f.kind for f in DENSE} == {Kind.NUMERIC, Kind.COUNT}
+    place = next(i for i, f in enumerate(DENSE) if f.kind is Kind.NUMERIC)
+    columns = [i for i, f in enumerate(DENSE) if f.group == DENSE[place].group]
+    z = (rows.dense[:, place] - rows.dense[:, place].mean()) / rows.dense[:, place].std()
+    for numeric, wanted in (("standardise", z), ("squash", z / (1 + np.abs(z)))):
+        network = made(rows, CONFIG.model_copy(update={"numeric": numeric}))
+        group = network.representation(Batch.of(rows))[DENSE[place].group].detach().numpy()
+        np.testing.assert_allclose(group[:, columns.index(place)], wanted, atol=1e-4)
 
 
 def test_what_is_missing_counts_as_the_mean(rows: AdRows) -> None:

@@ -12,6 +12,7 @@ from tests.training.models.transact.batches import CONFIG, HEADS, PINS, SPEC, ch
 from training.models.transact import Lifelong, NextAction, Rows, TransActConfig
 from training.models.transact.lifelong import LARGEST, nearest, quantise, restore, select
 from training.models.transact.network import TransAct, seeded
+from training.models.transact.serving import Scorer
 
 POSITIVES = (1, 2, 3)
 
@@ -157,3 +158,5 @@ def test_v2_is_a_configuration_of_the_same_ranker() -> None:
     (logits.sum() + net.next_action_loss(given, encoded, pins)).backward()
     unused = [n for n, p in net.named_parameters() if p.grad is None]
     assert unused == []
+    with pytest.raises(ValueError, match="neither a lifelong history nor impressions"):
+        Scorer(net)
