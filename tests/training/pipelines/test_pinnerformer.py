@@ -94,6 +94,9 @@ def test_a_version_is_a_space_and_is_made_once(ctx: TrainingContext, content: Pa
     assert all(0 <= part.metrics[name] <= 1 for name in (*names, "p90_coverage_at_10"))
     files = sorted(p.name for p in registry.download("pinnerformer", part.version).iterdir())
     assert files == ["pinnerformer.json", "pinnerformer.safetensors"]
+    run = registry.version("pinnerformer", part.version).run_id
+    figures = {f.path for f in registry.client.list_artifacts(run, "figures")}
+    assert figures == {"figures/recall.png", "figures/staleness.png"}
 
 
 def test_every_pin_with_content_gets_a_vector(ctx: TrainingContext, content: Part, part: Part) -> None:

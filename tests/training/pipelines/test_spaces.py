@@ -161,6 +161,8 @@ def test_the_registered_parameters_name_their_space(ctx: TrainingContext, conten
     registry = Registry(ctx.mlflow_uri, ctx.mlflow_artifacts)
     version = registry.version("pinnersage", pinnersage.version)
     assert version.tags["space"] == content.space and version.tags["feature_service"] == "pinnersage_v1"
+    figures = {f.path for f in registry.client.list_artifacts(version.run_id, "figures")}
+    assert figures == {"figures/alpha.png", "figures/interest_map.png"}
     assert train_pinnersage(ctx, content).version == pinnersage.version
 
 
