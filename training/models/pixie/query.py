@@ -126,11 +126,11 @@ def by_code(action_weights: Mapping[int, float]) -> Floats:
     """(CODES,) the weight of each code, 0 for one without. Raises ValueError for a weight that is no number."""
     if any(weight != weight for weight in action_weights.values()):
         raise ValueError("an action's weight is NaN")
-    by_code = np.zeros(CODES)
+    weights = np.zeros(CODES)
     for code, weight in action_weights.items():
         if 0 <= code < CODES:
-            by_code[code] = weight
-    return by_code
+            weights[code] = weight
+    return weights
 
 
 def bias_for(
