@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.data.training_set import Block
 from training.models.pinnability import FeatureSpec
 from training.models.ranker import ENGAGE
-from training.models.transact import Head, SequenceConfig, TransAct, TransActConfig
+from training.models.transact import Head, NextAction, SequenceConfig, TransAct, TransActConfig
 from training.models.transact.ranker import TransActRanker
 from training.transact.examples import Examples, Known
 from training.transact.starting import AttentionStart, begun
@@ -63,6 +63,8 @@ class TransActRecipe(BaseModel):
     """Of every feature, in the wide part where there is one."""
     attention_start: AttentionStart | None = AttentionStart()
     """Begin with attention that compares pins with the candidate; None draws it as everything else."""
+    next_action: NextAction | None = None
+    """TransAct V2's loss beside the heads'; it needs `sequence.causal`."""
     training: TransActTraining = TransActTraining(
         batch_rows=512, learning_rate=2e-3, weight_decay=0.01, average=0.25
     )
@@ -171,6 +173,7 @@ def config_of(
         deep=recipe.deep,
         wide=recipe.wide,
         pieces=recipe.pieces if recipe.wide else 0,
+        next_action=recipe.next_action,
     )
 
 

@@ -14,7 +14,7 @@ from training.evaluation.served_scores import served_scores
 from training.models.calibration import CalibrationConfig, fit
 from training.models.pinnability import FeatureSpec
 from training.models.ranker import ENGAGE, NotARanker, Ranker, load_calibrator, load_ranker
-from training.models.transact import SequenceConfig
+from training.models.transact import NextAction, SequenceConfig
 from training.models.transact.ranker import TransActRanker
 from training.transact.examples import Examples, Known, UserVectors
 from training.transact.fitting import (
@@ -144,6 +144,19 @@ def test_a_warm_start_goes_on_from_the_weights_where_they_fit() -> None:
     assert misfit(plain, SPEC, more, beside) is None
     on = fit_transact(block, beside, ACTIONS, SPEC, more, seed=0, start=plain).ranker.network
     assert on.config.pieces == 0, "it goes on as it is"
+
+
+def test_a_recipe_may_ask_for_the_next_action_too(tmp_path: Path) -> None:
+    block, beside = world(400)[0], known(400)
+    causal = RECIPE.model_copy(update={"sequence": RECIPE.sequence.model_copy(update={"causal": True})})
+    asked = causal.model_copy(update={"next_action": NextAction(positives=(2,), recent=4, negatives=4)})
+    fitted = fit_transact(block, beside, ACTIONS, SPEC, asked, seed=0)
+    fitted.ranker.save(tmp_path)
+    made = load_ranker(tmp_path)
+    assert isinstance(made, TransActRanker) and made.network.config.next_action == asked.next_action
+    assert made.network.next_action is not None
+    assert misfit(made.network, SPEC, asked, beside) is None
+    assert misfit(made.network, SPEC, causal, beside) == "it differs in next_action"
 
 
 def test_vectors_of_users_are_those_of_the_night_before() -> None:
