@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
@@ -108,26 +108,10 @@ class LightSpec(BaseModel):
                 raise ValueError(f"{group} named twice in {names}")
         return self
 
-    @cached_property
+    @property
     def names(self) -> tuple[str, ...]:
         """Column names of the assembled row."""
-        return (
-            *(f"score_{source}" for source in self.sources),
-            *(f"rank_{source}" for source in self.sources),
-            "brought",
-            "best_rank",
-            "fused",
-            *(f"pin_{name}" for name in self.pin),
-            "pin_rate_30d",
-            "pin_age_days",
-            "topic_followed",
-            "topic_recent",
-            *(f"user_{name}" for name in self.user),
-        )
-
-    @cached_property
-    def _pin_columns(self) -> Ints:
-        return np.array([PIN_SCALARS.index(name) for name in self.pin], np.int64)
+        return _names(self)
 
     def assemble(
         self,
@@ -168,7 +152,7 @@ class LightSpec(BaseModel):
             floats(fetched.ranks),
             (floats(fetched.brought), floats(fetched.best_rank), floats(fetched.fused)),
             floats(pin_scalars),
-            self._pin_columns,
+            _pin_columns(self.pin),
             (_ACTED, _SHOWN, _PRIOR_SHOWN),
             np.require(created_at_ms, np.int64, light_kernels.COMPILED),
             np.require(np.atleast_1d(now_ms), np.int64, light_kernels.COMPILED),
@@ -180,6 +164,28 @@ class LightSpec(BaseModel):
         for place, name in enumerate(self.user, len(self.names) - len(self.user)):
             out[:, place] = user_scalars[..., USER_SCALARS.index(name)]
         return out
+
+
+@cache
+def _names(spec: LightSpec) -> tuple[str, ...]:
+    return (
+        *(f"score_{source}" for source in spec.sources),
+        *(f"rank_{source}" for source in spec.sources),
+        "brought",
+        "best_rank",
+        "fused",
+        *(f"pin_{name}" for name in spec.pin),
+        "pin_rate_30d",
+        "pin_age_days",
+        "topic_followed",
+        "topic_recent",
+        *(f"user_{name}" for name in spec.user),
+    )
+
+
+@cache
+def _pin_columns(names: tuple[str, ...]) -> Ints:
+    return np.array([PIN_SCALARS.index(name) for name in names], np.int64)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
-from training.models import light_kernels
+from training.models import light_kernels, light_ranking
 from training.models.light_ranking import (
     Entries,
     LightRanker,
@@ -184,6 +184,17 @@ def test_folded_trees_say_what_the_library_says(depth):
     asked[0], asked[1] = np.inf, -np.inf
     expected = booster.inplace_predict(asked)
     np.testing.assert_allclose(LightRanker(SPEC, booster).score(asked), expected, atol=1e-6)
+
+
+def test_specs_that_have_assembled_rows_are_compared_and_copied_like_any_others():
+    one, other = (LightSpec(sources=("a", "b")) for _ in range(2))
+    columns, none = np.zeros((2, 1, 2), np.float32), np.zeros((3, 1), np.float32)
+    fetched = light_ranking.Fetched(np.ones(1, np.int64), *columns, *none)
+    for spec in (one, other):
+        pins, user = np.zeros((1, len(PIN_SCALARS))), np.zeros(len(USER_SCALARS))
+        rows = spec.assemble(fetched, pins, np.zeros(1), none[0], none[0], user, 1)
+        assert rows.shape == (1, len(spec.names))
+    assert one == other and one.model_copy(update={"sources": ("z",)}).names[0] == "score_z"
 
 
 def test_the_file_gives_the_same_scores(tmp_path):

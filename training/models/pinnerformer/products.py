@@ -21,20 +21,20 @@ WIDE = 256
 """Rows and columns of a matrix from which a product gains more than the call costs."""
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x weight.T, (..., in) and (out, in) -> (..., out)."""
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight.T + bias, (..., in) and (out, in) -> (..., out)."""
     exact = x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
     if exact and min(weight.shape) >= WIDE and torch.is_grad_enabled() and numpy_is_faster():
-        return _Product.apply(x.flatten(0, -2), weight).view(*x.shape[:-1], len(weight))
-    return F.linear(x, weight)
+        made = _Product.apply(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], len(weight))
+        return made if bias is None else made + bias
+    return F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
     """torch's, by `product`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        made = product(x, self.weight)
-        return made if self.bias is None else made + self.bias
+        return product(x, self.weight, self.bias)
 
 
 @cache

@@ -82,16 +82,16 @@ class Panel(NamedTuple):
 class Tokens(NamedTuple):
     """Scratch for one candidate."""
 
-    x: Floats  # (T, D)
+    x: Floats  # (T, D), or (W, D) where one layer answers for those that are asked for alone
     values: Floats  # (strips, T, w)
     keys: Floats  # (strips, D, w) of x.T
     few: Floats  # those that are asked for, (W, D)
 
     @classmethod
-    def of(cls, shared: Shared, length: int, asked: int) -> Tokens:
-        wide, (count, high, w) = shared.tokens.shape[1], shared.values.shape
+    def of(cls, shared: Shared, asked: int) -> Tokens:
+        (rows, wide), (count, high, w) = shared.tokens.shape, shared.values.shape
         keys = -(-shared.scores.shape[1] // w), wide, w
-        return cls(*(_zeros(*shape) for shape in ((high, wide), (count, high, w), keys, (asked, wide))))
+        return cls(*(_zeros(*shape) for shape in ((rows, wide), (count, high, w), keys, (asked, wide))))
 
 
 def registers(columns: int) -> int:
@@ -191,7 +191,7 @@ class TileEncoder:
             (sums.amin(dim=1) > float(LEAST_TOTAL)).numpy(),
         )
         hide = F.pad(torch.zeros(1, length), (0, hidden), value=-torch.inf).numpy()
-        tokens, panel = Tokens.of(user.shared, length, len(asked)), Panel.of(self.layers, hide)
+        tokens, panel = Tokens.of(shared, len(asked)), Panel.of(self.layers, hide)
         encode(self.layers, shared, given, asked, columns.numpy(), tokens, panel, most.numpy(), out.numpy())
 
 

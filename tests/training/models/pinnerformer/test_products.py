@@ -23,7 +23,7 @@ def drawn(*shape: int) -> Tensor:
     return made.requires_grad_()
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7), (0, 7)])
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 3, 7), (0, 7)])
 def test_products_and_gradients_are_torchs(shape: tuple[int, ...]) -> None:
     x, weight = drawn(*shape), drawn(11, 7)
     made, wanted = (one(x, weight[2:9]) for one in (product, F.linear))
@@ -44,6 +44,10 @@ def test_a_layer_has_torchs_weights_and_bias() -> None:
     torch.testing.assert_close(own(x), plain(x))
     with torch.inference_mode():
         assert torch.equal(own(x), plain(x)), "without gradients the product is torch's"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert own(x).dtype is plain(x).dtype is torch.bfloat16
+    own, plain, x = own.bfloat16(), plain.bfloat16(), x.bfloat16()
+    assert torch.equal(own(x), plain(x)), "rounded once, behind the bias"
 
 
 def test_narrow_matrices_and_lower_precision_stay_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,10 +60,14 @@ def test_narrow_matrices_and_lower_precision_stay_torchs(monkeypatch: pytest.Mon
     assert product(x.bfloat16(), weight.bfloat16()).dtype is torch.bfloat16
 
 
-def test_threads_are_left_as_they_were() -> None:
+def test_threads_are_torchs_and_left_as_they_were() -> None:
     def threads() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-    before = threads()
-    product(drawn(3, 7), drawn(4, 7))
-    assert threads() == before
+    seen: list[list[int]] = []
+    with pytest.MonkeyPatch.context() as patch, products._blas().limit(limits=2, user_api="blas"):
+        before = threads()
+        patch.setattr(torch, "get_num_threads", lambda: 1)
+        patch.setattr(products.np, "matmul", lambda *_, out: seen.append(threads()))
+        product(drawn(3, 7), drawn(4, 7))
+        assert seen == [[1] * len(before)] and threads() == before == [2] * len(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from tests.training.models.transact.batches import (
     network,
 )
 from training.models.ranker import Candidates, Request
-from training.models.transact import Fusion, Output, TransAct, TransActConfig, bfloat16, serving
+from training.models.transact import Fusion, Output, TransAct, TransActConfig, bfloat16, float32, serving
 from training.models.transact.network import seeded
 from training.models.transact.serving import DRIFT, Scorer, as_rows, drift, fitting_scorer
 from training.transact.starting import AttentionStart, compare
@@ -121,6 +122,26 @@ def test_parity_of_every_configuration(output: Output, settings: dict) -> None:
     for length in (0, 2, 9):
         asked, given = request(length), candidates(40)
         np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
+
+
+@pytest.mark.parametrize("output", [Output.RANDOM_K, Output.ALL_MAX])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_kernels_keep_to_their_scratch_where_more_tokens_are_asked_for_than_there_are(
+    output: Output, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, torch.Tensor]] = []
+
+    def guarded(*shape: int) -> np.ndarray:
+        size = math.prod(shape)
+        made.append((size, torch.zeros(size + 1024)))
+        return made[-1][1][:size].view(shape).numpy()
+
+    monkeypatch.setattr(float32, "_zeros", guarded)
+    net = network(config(output=output, layers=layers, k=LENGTH))
+    for length in (1, 5):
+        asked, given = request(length), candidates(3)
+        np.testing.assert_allclose(Scorer(net).score(asked, given), trained(net, asked, given), atol=1e-5)
+    assert made and not any(whole[size:].any() for size, whole in made)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
