@@ -174,7 +174,7 @@ class EventIntake:
         pin_id = _at(place, lambda: self._ids.inside(EntityKind.PIN, event.pin_id))
         if pin_id == 0:  # a string that was never given a number
             raise _not_in_catalogue(place, event)
-        event_id = _event_id(place, event.event_id)
+        event_id = _number(place, "event_id", event.event_id)
         user_id = _at(place, lambda: self._ids.inside_or_new(EntityKind.USER, event.user_id))
         if user_id == 0:  # forgotten
             return None
@@ -188,7 +188,7 @@ class EventIntake:
             duration_s=event.duration_s,
             board_id=None if event.board_id is None else self._board(place, event.board_id),
             query=event.query,
-            request_id=None if event.request_id is None else _event_id(place, event.request_id),
+            request_id=None if event.request_id is None else _number(place, "request_id", event.request_id),
             release=release,
         )
 
@@ -211,20 +211,20 @@ def _not_in_catalogue(place: int, event: Event) -> PinNotFound:
     return PinNotFound(f"event {place}: pin {event.pin_id!r} is not in the catalogue")
 
 
-def _event_id(place: int, value: ExternalId | None) -> int:
+def _number(place: int, name: str, value: ExternalId | None) -> int:
     """A given id (text is hashed, unless it is a whole number), or a new random one."""
     if value is None:
         return secrets.randbits(62) + 1
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit()):
             if not value:
-                raise BadId(f"event {place}: event_id '' is empty; leave it out for a new one")
+                raise BadId(f"event {place}: {name} '' is empty; leave it out")
             return hash_id(value)
         if len(value.lstrip("0")) > len(str(MAX_ID)):
-            raise BadId(f"event {place}: event_id of {len(value)} digits; numbers end at 2^63-1")
+            raise BadId(f"event {place}: {name} of {len(value)} digits; numbers end at 2^63-1")
         value = int(value)
     if not 0 < value <= MAX_ID:
-        raise BadId(f"event {place}: event_id {value} is not a whole number from 1 to 2^63-1")
+        raise BadId(f"event {place}: {name} {value} is not a whole number from 1 to 2^63-1")
     return value
 
 

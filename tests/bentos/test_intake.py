@@ -137,6 +137,8 @@ def test_a_late_event_takes_its_place_in_time(door: Door) -> None:
         (save(user_id="ann"), BadId, "event 1: user id 'ann'"),
         (save(event_id=0), BadId, "event 1: event_id 0"),
         (save(event_id=""), BadId, "event 1: event_id ''"),
+        (save(request_id=-1), BadId, "event 1: request_id -1"),
+        (save(request_id=""), BadId, "event 1: request_id ''"),
         (save(timestamp_ms=NOW_MS + 3_600_000), FutureTimestamp, "event 1: timestamp_ms"),
         (save(timestamp_ms=-5), FutureTimestamp, "event 1: timestamp_ms -5"),
         (save(timestamp_ms=1), EventTooOld, "event 1: timestamp_ms 1 is more than 30 days old"),
