@@ -105,7 +105,11 @@ def calibration_features(feed: Feed, names: tuple[str, ...]) -> Floats:
 
 @cache
 def _columns(names: tuple[str, ...]) -> list[tuple[list[int], list[int]]]:
-    """Of what is known of the user, of a pin and of the query: which of `names` it has, and where."""
+    """Of what is known of the user, of a pin and of the query: which of `names` it has, and where. Raises
+    ValueError for a name that none of them has."""
+    unknown = [name for name in names if name not in CALIBRATION_FEATURES]
+    if unknown:
+        raise ValueError(f"no calibrator can read {', '.join(unknown)}")
     found = []
     for known in _CALIBRATION_BLOCKS:
         places = [place for place, name in enumerate(names) if name in known]

@@ -23,4 +23,4 @@ class Found:
 def in_turns(hits: Hits, shares: Ints) -> Found:
     """The first `shares[q]` hits of each query q, dealt in turns; padding is dropped."""
     ids, scores = np.require(hits.ids, np.int64, COMPILED), np.require(hits.scores, np.float32, COMPILED)
-    return Found(*dealt(ids, scores, shares))
+    return Found(*dealt(ids, scores, np.require(shares, np.int64, COMPILED)))

@@ -17,7 +17,7 @@ from bentos.feed import Feed, Surface
 from bentos.heads import Heads
 from bentos.messages import FeedAnswer, FeedRequest, RankAnswer
 from bentos.policy_file import ServedPolicy
-from bentos.ranking_stages import CALIBRATION_FEATURES, Calibrate, Diversify, Rank, Value
+from bentos.ranking_stages import CALIBRATION_FEATURES, Calibrate, Diversify, Rank, Value, calibration_features
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, NOW_MS, PER_TOPIC, Stack, pin_of, topic_of
 from training.models.calibration import Calibrator, HeadCalibration, Isotonic, Platt
@@ -164,6 +164,8 @@ def test_a_calibrator_reads_features_of_user_and_pin(stack: Stack) -> None:
     wanted = 1 / (1 + np.exp(-np.array([PER_TOPIC, PER_TOPIC - 30]) / PER_TOPIC))
     np.testing.assert_allclose(feed.heads.of(feed.candidates.pin_ids)[:, 0], wanted, rtol=1e-5)
     assert name in CALIBRATION_FEATURES and feed.missing == []
+    with pytest.raises(ValueError, match="no calibrator can read another"):
+        calibration_features(feed, (name, "another"))
 
 
 def test_a_calibrator_knows_a_search_from_the_home_feed(stack: Stack) -> None:

@@ -82,7 +82,7 @@ class PinnabilityConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     features: FeatureSpec = EVERY
-    """What is read, as far as the rows have it (`spec_of`): a shorter list, or no positions."""
+    """What is read, as far as the rows have it (`spec_of`): a copy of EVERY with less, or no positions."""
     logistic: LogisticConfig = LogisticConfig()
     gbdt: GbdtConfig = GbdtConfig()
     negative_rate: float = Field(1.0, gt=0, le=1)

@@ -18,7 +18,8 @@ from validation.drift import DriftBaseline, baseline_of, drift
 from validation.leakage import check_leaks
 
 EVERY = FeatureSpec(query=QUERY_FEATURES)
-"""All the features there are, positions among them."""
+"""All the features there are, positions among them. To leave some out, copy it with what changes: a spec of
+its own reads nothing of the query unless it names that."""
 
 FILE = "feature_baseline.json"
 """Of a ranker version: how its features were spread in training."""

@@ -68,7 +68,7 @@ class TransActPipeline(TransActRecipe):
     """Everything one TransAct version is made with."""
 
     features: FeatureSpec = EVERY
-    """What is read beside the sequence, as far as the rows have it (`spec_of`)."""
+    """What is read beside the sequence, as far as the rows have it (`spec_of`); a copy of EVERY with less."""
     calibration: CalibrationConfig = CalibrationConfig()
     max_rows: int = Field(4_000_000, ge=1)
     """Newest training rows that are read, whole days: memory is about 600 bytes a row."""

@@ -34,8 +34,8 @@ class Bucket:
         return self.real.numel() if self.places is None else len(self.places)
 
     def rows(self, x: Tensor) -> Tensor:
-        """(B, L, W) -> (t, W)."""
-        flat = x.flatten(0, 1)
+        """(B, L, W) -> (t, W); of x that is padded further, no more is read."""
+        flat = x[:, : self.real.shape[1]].flatten(0, 1)
         return flat if self.places is None else flat.index_select(0, self.places)
 
     def padded(self, rows: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 WIDE = 256
 """Rows and columns of a matrix from which a product gains more than the call costs."""
@@ -54,6 +55,7 @@ class _Product(torch.autograd.Function):
         return _multiplied(x, weight.t())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         return (

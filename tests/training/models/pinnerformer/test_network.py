@@ -74,6 +74,13 @@ def test_the_last_block_for_some_tokens_is_forward_there() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_padding_past_the_longest_sequence_changes_nothing() -> None:
+    lengths, net, places = [10, 1, 7], network(), torch.tensor([[3, 9], [0, 0], [6, 2]])
+    with torch.no_grad():
+        for read in (lambda tokens: net.hidden_at(tokens, places), lambda tokens: net.newest([tokens])):
+            torch.testing.assert_close(read(batch(lengths, 12)), read(batch(lengths)))
+
+
 @pytest.mark.parametrize("length", [1, 10, 70])
 def test_attention_is_torchs_own(length: int) -> None:
     qkv = torch.randn(3, length, 48, generator=torch.Generator().manual_seed(1))
