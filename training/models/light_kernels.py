@@ -67,11 +67,7 @@ def _turns(ranks: Ints, offsets: Ints) -> Ints:
 def rows_among(ids: Ints, pin_ids: Ints) -> Ints:
     """Row in `pin_ids` (n,) of each entry, its last where it stands there twice, n where it is another pin,
     (m,)."""
-    slots, shift = _empty(len(pin_ids))
-    keys = np.empty(len(slots), np.int64)
-    for row in range(len(pin_ids)):
-        slot = _slot(slots, keys, pin_ids[row], shift)
-        slots[slot], keys[slot] = row + 1, pin_ids[row]
+    slots, keys, shift = _filled(pin_ids)
     rows = np.empty(len(ids), np.int64)
     for entry in range(len(ids)):
         found = slots[_slot(slots, keys, ids[entry], shift)]
@@ -136,11 +132,7 @@ def fit_places(ids: Ints, scores: Floats, most: int) -> tuple[Ints, int]:
 def matched(topics: Ints, wanted: Ints, weights: Floats) -> Floats:
     """Sum of the `weights` (m,) of those topics of each row (n, t) that are `wanted` (m,), distinct, (n,); what
     is not above 0 is no topic."""
-    slots, shift = _empty(len(wanted))
-    keys = np.empty(len(slots), np.int64)
-    for place in range(len(wanted)):
-        slot = _slot(slots, keys, wanted[place], shift)
-        slots[slot], keys[slot] = place + 1, wanted[place]
+    slots, keys, shift = _filled(wanted)
     out = np.zeros(len(topics), np.float32)
     for row in range(len(topics)):
         for t in range(topics.shape[1]):
@@ -252,6 +244,17 @@ def _empty(keys: int) -> tuple[Ints, np.uint64]:
     while (1 << bits) < 2 * keys:
         bits += 1
     return np.zeros(1 << bits, np.int64), np.uint64(64 - bits)
+
+
+@numba.njit(inline="always")
+def _filled(ids: Ints) -> tuple[Ints, Ints, np.uint64]:
+    """Slots with every row of `ids`, the last of those that are equal; the keys of the slots; the shift."""
+    slots, shift = _empty(len(ids))
+    keys = np.empty(len(slots), np.int64)
+    for row in range(len(ids)):
+        slot = _slot(slots, keys, ids[row], shift)
+        slots[slot], keys[slot] = row + 1, ids[row]
+    return slots, keys, shift
 
 
 @numba.njit(inline="always")
