@@ -93,7 +93,7 @@ def _chances(feed: Feed, reached: Ints, cut: int) -> Floats:
     """(n,) the chance with which each pin was logged; 0 for those that were not."""
     chance = np.where(reached == _STAGES.index(Reached.SHOWN), 1.0, 0.0)
     others = np.flatnonzero(chance == 0)
-    some = feed.rng(_DRAWS + 1).permutation(others)[:cut]
+    some = np.array(feed.drawn(_DRAWS + 1, others, cut), np.int64)
     chance[some] = len(some) / max(len(others), 1)
     return chance
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -128,9 +129,11 @@ class Feed:
         """0-based place on the page of the `nth` candidate: ads stand in their slots."""
         return nth if self.ads is None else self.release.ads_policy.place(nth)
 
-    def rng(self, stream: int) -> np.random.Generator:
-        """A generator of this request; each caller takes a `stream` number of its own."""
-        return np.random.default_rng([self.seed, stream])
+    def drawn(self, stream: int, of: Ints, count: int) -> list[int]:
+        """`count` of the numbers `of`, or all there are, in an order that this request draws; each caller takes
+        a `stream` number below 256 of its own."""
+        # NumPy's generators take five times as long to seed.
+        return random.Random(self.seed << 8 | stream).sample(of.tolist(), min(count, len(of)))
 
     def recorded(self, kind: str) -> dict[str, object]:
         """How records that are logged of this answer's pins begin, in the order of their fields; each gives its

@@ -109,7 +109,7 @@ class Pool:
 
     async def calls(self, asked: Sequence[Call[T]]) -> list[Outcome[T]]:
         """Every call's outcome, in order, once each has ended or is late; their errors are those of `call`.
-        A deadline is kept to within .05 s."""
+        A deadline is kept to within .1 s."""
         began = time.perf_counter()
         drive, group = self._driven, Group()
         group.jobs = [Job(c.name, c.deadline_ms, c.work, group, self.breakers.of(c.name)) for c in asked]

@@ -23,7 +23,7 @@ def candidates(feed: Feed) -> Candidates:
     followed = feed.user.followed_boards
     if len(followed) == 0:
         return Candidates.none()
-    drawn = feed.rng(2).permutation(followed)[:BOARDS].tolist()
+    drawn = feed.drawn(2, followed, BOARDS)
     newest, none = feed.release.features.boards(drawn), np.empty(0, np.int64)
     found = [newest.get(board, none)[:PER_BOARD] for board in drawn]
     return Candidates.dealt(NAME, [(ids, _BY_PLACE[: len(ids)]) for ids in found], drawn, "board")

@@ -21,5 +21,5 @@ def candidates(feed: Feed) -> Candidates:
     followed = followed[followed > 0]
     if len(followed) == 0:
         return Candidates.none()
-    drawn = feed.rng(3).permutation(followed)[:TOPICS].tolist()
+    drawn = feed.drawn(3, followed, TOPICS)
     return from_topics(NAME, feed, drawn, "topic")

@@ -55,7 +55,7 @@ def stranger_topics(feed: Feed) -> list[int]:
     """A seeded draw of top-level topics (of all topics where there are no levels)."""
     topics = feed.release.topics.values()
     roots = sorted(t.topic_id for t in topics if t.parent_id == 0) or sorted(t.topic_id for t in topics)
-    return feed.rng(4).permutation(np.array(roots, np.int64))[:STRANGER_TOPICS].tolist()
+    return feed.drawn(4, np.array(roots, np.int64), STRANGER_TOPICS)
 
 
 def from_topics(name: str, feed: Feed, topics: Sequence[int], kind: str) -> Candidates:
