@@ -15,7 +15,7 @@ T = TypeVar("T")
 WAITS_S = 0.04
 """How often calls in the air are looked at, by threads that come by or by one that waits until none has:
 beside a call that waits another may run, and nobody waits for those that are late. A deadline is kept within
-two looks and what it takes to wake for them, 0.1 s. Looks twice as often would cost every request 1 % more."""
+two looks and what it takes to wake for them, 0.1 s: each look takes the interpreter from a call that runs."""
 
 WAITING = 0.1
 """A call whose thread has had less than this share of a core since it began waits for a store. Threads that
