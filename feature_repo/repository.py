@@ -14,6 +14,7 @@ from feature_repo.definitions.services import (
     pixie,
     popular,
     searchsage,
+    transact_lifelong,
     two_tower,
 )
 from feature_repo.definitions.views import (
@@ -23,6 +24,7 @@ from feature_repo.definitions.views import (
     pin_stats,
     topic_features,
     user_embedding,
+    user_history,
     user_interests,
     user_profile,
     user_sequence,
@@ -52,9 +54,11 @@ __all__ = [
     "space",
     "topic",
     "topic_features",
+    "transact_lifelong",
     "two_tower",
     "user",
     "user_embedding",
+    "user_history",
     "user_interests",
     "user_profile",
     "user_sequence",

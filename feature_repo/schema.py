@@ -6,6 +6,7 @@ Free of any feast import (ten CPU-seconds), so that pure code may use it.
 from __future__ import annotations
 
 USER_SEQUENCE = "user_sequence"
+USER_HISTORY = "user_history"
 USER_PROFILE = "user_profile"
 PIN_CONTENT = "pin_content"
 PIN_STATS = "pin_stats"
@@ -20,6 +21,15 @@ SEQUENCE_LENGTH = 100
 
 SEQUENCE_ARRAYS = ("event_ids", "pin_ids", "actions", "surfaces", "timestamps_ms", "durations_s")
 """Parallel arrays of the user's sequence: int64, int64, int32, int32, int64 (Unix ms), float32."""
+
+HISTORY_LENGTH = 2_000
+"""Actions kept per user as of the last midnight, newest first: 16 bytes each online."""
+
+SHOWN_LENGTH = 100
+"""Impressions without an action kept per user as of the last midnight, newest first: 12 bytes each online."""
+
+SHOWN_DAYS = 30
+"""How long an impression may lie back to be kept."""
 
 PIN_TOPICS = 4
 """Topics kept per pin in fixed-width rows, zero-padded."""
@@ -67,4 +77,5 @@ PIXIE_SERVICE = "pixie_v1"
 POPULAR_SERVICE = "popular_v1"
 BOARDS_SERVICE = "boards_v1"
 PINNABILITY_SERVICE = "pinnability_v1"
+TRANSACT_LIFELONG_SERVICE = "transact_lifelong_v1"
 """Feature services by model; each name is stored on the model versions that read it."""

@@ -113,3 +113,18 @@ def _place(users, first, table, user_id):  # type: ignore[no-untyped-def]
         return np.int64(table[at]) if 0 <= at < len(table) else np.int64(-1)
     user = np.searchsorted(users, user_id)
     return np.int64(user) if user < len(users) and users[user] == user_id else np.int64(-1)
+
+
+@njit(cache=True)
+def unanswered(starts, ends, times, acted, since, until, count):  # type: ignore[no-untyped-def]
+    """(q, count) rows of starts..ends from `since` on whose `acted` is not before `until`, the last first, -1
+    behind them."""
+    out = np.full((len(starts), count), -1, np.int64)
+    for q in range(len(starts)):
+        row, found = ends[q] - 1, 0
+        while row >= starts[q] and found < count and times[row] >= since[q]:
+            if acted[row] >= until[q]:
+                out[q, found] = row
+                found += 1
+            row -= 1
+    return out

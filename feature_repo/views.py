@@ -77,6 +77,22 @@ USER_SEQUENCE = View(
     description="The user's last 100 actions as parallel arrays, newest first",
 )
 
+USER_HISTORY = View(
+    name=names.USER_HISTORY,
+    keys=("user_id",),
+    features=pa.schema(
+        [
+            ("pin_ids", _IDS),
+            ("kinds", _INTS),
+            ("ages_s", _INTS),
+            ("shown_pin_ids", _IDS),
+            ("shown_ages_s", _INTS),
+        ]
+    ),
+    description="The user's actions before a midnight and pins shown in vain, newest first (history.py)",
+    daily=True,
+)
+
 USER_PROFILE = View(
     name=names.USER_PROFILE,
     keys=("user_id",),
@@ -174,6 +190,7 @@ VIEWS: dict[str, View] = {
     view.name: view
     for view in (
         USER_SEQUENCE,
+        USER_HISTORY,
         USER_PROFILE,
         PIN_CONTENT,
         PIN_STATS,

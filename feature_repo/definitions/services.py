@@ -16,6 +16,7 @@ from feature_repo.definitions.views import (
     pin_stats,
     topic_features,
     user_embedding,
+    user_history,
     user_interests,
     user_profile,
     user_sequence,
@@ -80,4 +81,9 @@ pinnability = FeatureService(
     name=schema.PINNABILITY_SERVICE,
     features=[user_profile, user_sequence, pin_stats, pin_embedding, pin_age],
     description="Pinnability rankers: user and pin counters, and what the interaction features are made of",
+)
+transact_lifelong = FeatureService(
+    name=schema.TRANSACT_LIFELONG_SERVICE,
+    features=[user_profile, user_sequence, user_history, pin_stats, pin_embedding, pin_age],
+    description="TransAct V2: what Pinnability reads, and the history that tokens are selected from",
 )

@@ -63,6 +63,7 @@ user_sequence_files = _source(tables.USER_SEQUENCE)
 user_sequence_push = PushSource(name="user_sequence_push", batch_source=user_sequence_files)
 
 user_sequence = _view(tables.USER_SEQUENCE, user_sequence_push)
+user_history = _view(tables.USER_HISTORY, _source(tables.USER_HISTORY))
 user_profile = _view(tables.USER_PROFILE, _source(tables.USER_PROFILE))
 pin_content = _view(tables.PIN_CONTENT, _source(tables.PIN_CONTENT))
 pin_stats = _view(tables.PIN_STATS, _source(tables.PIN_STATS))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from feature_repo.jobs import state
 from feature_repo.jobs.catalogue import first_pin_rows, pin_base, pin_content
 from feature_repo.jobs.database import connect
+from feature_repo.jobs.history import histories
 from feature_repo.jobs.popular import boards, topics
 from feature_repo.jobs.sequences import sequences
 from feature_repo.jobs.windows import snapshots
@@ -19,6 +20,7 @@ from feature_repo.views import (
     PIN_CONTENT,
     PIN_STATS,
     TOPIC_FEATURES,
+    USER_HISTORY,
     USER_PROFILE,
     USER_SEQUENCE,
 )
@@ -27,7 +29,16 @@ if TYPE_CHECKING:
     from validation.lake import Lake
 
 BATCH_VIEWS = tuple(
-    view.name for view in (PIN_CONTENT, USER_PROFILE, PIN_STATS, TOPIC_FEATURES, BOARD_FEATURES, USER_SEQUENCE)
+    view.name
+    for view in (
+        PIN_CONTENT,
+        USER_PROFILE,
+        PIN_STATS,
+        TOPIC_FEATURES,
+        BOARD_FEATURES,
+        USER_SEQUENCE,
+        USER_HISTORY,
+    )
 )
 """The views that come from the lake alone; vectors and interests come from training."""
 
@@ -82,5 +93,7 @@ def build_features(
         rows[BOARD_FEATURES.name] = boards(db, lake, out, as_of)
         progress("features: sequences")
         rows[USER_SEQUENCE.name] = sequences(db, lake, out, as_of)
+    progress("features: histories")
+    rows[USER_HISTORY.name] = histories(lake, out, as_of)
     state.save(out, now)
     return rows

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from validation.lake import Lake
 
-VERSION = 2
+VERSION = 3
 """Raised when a job computes something else from the same lake: everything is then built again."""
 
 ENTITY_TABLES = ("pins", "users", "boards", "topics", "follows")

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from feature_repo import schema
+from feature_repo.history import History
 from feature_repo.online.layout import stamp
 from feature_repo.sequence import Sequence as UserSequence
 from feature_repo.store import FeatureStoreError, open_store
@@ -42,6 +43,7 @@ class Freshness(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     user_sequence: float | None = None
+    user_history: float | None = 30 * _DAY_S
     user_profile: float | None = 30 * _DAY_S
     pin_content: float | None = None
     pin_stats: float | None = 30 * _DAY_S
@@ -86,6 +88,8 @@ class UserFeatures:
     """By space; only spaces with a fresh row."""
     embeddings: Mapping[str, np.ndarray]
     """The user's vector (d,) float32 by space; only spaces with a fresh row."""
+    history: History
+    """Empty where it was not asked for."""
     event_times_ms: Mapping[str, int]
     """Event time of each view's row that was found, stale ones included."""
     stale: tuple[str, ...]
@@ -146,8 +150,16 @@ class OnlineFeatures:
 
     # Users -------------------------------------------------------------------------------------------------
 
-    def user(self, user_id: int, spaces: Iterable[str] = (), embedded: Iterable[str] = ()) -> UserFeatures:
-        """One user in one read: sequence, profile, interests in `spaces` and vectors in the spaces `embedded`.
+    def user(
+        self,
+        user_id: int,
+        spaces: Iterable[str] = (),
+        embedded: Iterable[str] = (),
+        *,
+        history: bool = False,
+    ) -> UserFeatures:
+        """One user in one read: sequence, profile, interests in `spaces`, vectors in the spaces `embedded` and,
+        where asked for, the history.
 
         Times and staleness of the last two are named with their space, `user_embedding/pinnerformer@7`.
         """
@@ -156,11 +168,14 @@ class OnlineFeatures:
         in_spaces = [(schema.USER_INTERESTS, space) for space in spaces]
         in_spaces += [(schema.USER_EMBEDDING, space) for space in embedded]
         asked += [(view, space, ids) for view, space in in_spaces]
+        if history:
+            asked.append((schema.USER_HISTORY, None, ids))
         (sequence_row,), (profile_row, watermark), *rows = self._read(asked)
         event_times: dict[str, int] = {}
         stale: list[str] = []
         sequence = self._use(schema.USER_SEQUENCE, sequence_row, event_times, stale)
         profile = self._use(schema.USER_PROFILE, profile_row, event_times, stale, watermark)
+        past = self._use(schema.USER_HISTORY, rows.pop()[0], event_times, stale) if history else None
         interests: dict[str, Interests] = {}
         embeddings: dict[str, np.ndarray] = {}
         for (view, space), (row,) in zip(in_spaces, rows, strict=True):
@@ -182,6 +197,9 @@ class OnlineFeatures:
             followed_boards=_array(profile, "followed_boards", _NO_IDS),
             interests=interests,
             embeddings=embeddings,
+            history=History.none()
+            if past is None
+            else History.from_row(past, event_times[schema.USER_HISTORY]),
             event_times_ms=event_times,
             stale=tuple(stale),
         )

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from feature_repo.history import History, whole_seconds
 from feature_repo.online.reader import Freshness, OnlineFeatures
-from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from feature_repo.schema import HISTORY_LENGTH, PIN_SCALARS, USER_SCALARS
 from feature_repo.sequence import SequenceLog
 from tests.feature_repo.conftest import END, SPACE, World
 
@@ -172,3 +173,21 @@ def test_one_read_brings_a_users_vectors_beside_their_interests(
     assert not reader.user(3, [SPACE], [space]).embeddings and not reader.user(1, [SPACE]).embeddings
     old = OnlineFeatures(store, Freshness(user_embedding=60), clock=lambda: NOW).user(1, (), [space])
     assert not old.embeddings and old.stale == (f"user_embedding/{space}",)
+
+
+def test_the_history_is_read_where_it_is_asked_for(store, world: World) -> None:
+    log, end_ms = SequenceLog.from_actions(world.tables["actions"]), int(END.timestamp() * 1000)
+    reader = OnlineFeatures(store, clock=lambda: NOW)
+    for user in (1, 3, 24):
+        found = reader.user(user, history=True)
+        start, end = (int(at[0]) for at in log.slice(np.array([user]), np.array([end_ms]), HISTORY_LENGTH))
+        assert end > start and found.history.as_of_ms == end_ms
+        np.testing.assert_array_equal(found.history.pin_ids, log.pin_ids[start:end][::-1])
+        np.testing.assert_array_equal(found.history.actions, log.actions[start:end][::-1])
+        np.testing.assert_array_equal(found.history.surfaces, log.surfaces[start:end][::-1])
+        np.testing.assert_array_equal(found.history.times_ms, whole_seconds(log.timestamps_ms[start:end][::-1]))
+        assert found.history.shown_ms.max(initial=0) < end_ms and reader.user(user).history is History.none()
+        assert found.sequence == reader.user(user).sequence
+    assert reader.user(10**15, history=True).history is History.none()
+    old = OnlineFeatures(store, Freshness(user_history=60), clock=lambda: NOW).user(1, history=True)
+    assert old.history is History.none() and old.stale == ("user_history",)
