@@ -32,8 +32,10 @@ class FeastFeatures:
 
         return cls(OnlineFeatures.open(settings.home, redis=settings.redis))
 
-    def user(self, user_id: int, space: str | None, embedded: Items[str] = ()) -> User:
-        row = self.reader.user(user_id, (space,) if space else (), embedded)
+    def user(
+        self, user_id: int, space: str | None, embedded: Items[str] = (), *, history: bool = False
+    ) -> User:
+        row = self.reader.user(user_id, (space,) if space else (), embedded, history=history)
         found = row.interests.get(space) if space else None
         return User(
             user_id=user_id,
@@ -49,6 +51,7 @@ class FeastFeatures:
             stale=row.stale,
             country=row.country,
             language=row.language,
+            history=row.history,
             vectors={
                 name: UserVector(vector, row.event_times_ms[f"{USER_EMBEDDING}/{name}"])
                 for name, vector in row.embeddings.items()

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.history import History
 from feature_repo.schema import PIN_SCALARS, PIN_TOPICS, USER_SCALARS
 from feature_repo.sequence import Sequence
 from training.models.light_kernels import rows_among
@@ -53,6 +54,8 @@ class User:
     language: str | None = None
     vectors: Mapping[str, UserVector] = field(default_factory=dict)
     """Last night's vectors by space, of the spaces asked for."""
+    history: History = field(default_factory=History.none)
+    """As of a midnight; empty where it was not asked for."""
 
     @classmethod
     def unknown(cls, user_id: int = 0, dim: int = 0) -> User:
@@ -106,8 +109,11 @@ class Card:
 class Features(Protocol):
     """Online features, read in bulk. Thread-safe; raises whatever the store raises when it is down."""
 
-    def user(self, user_id: int, space: str | None, embedded: Items[str] = ()) -> User:
-        """One user, with their interests in `space` and their vectors in the spaces `embedded`: one read."""
+    def user(
+        self, user_id: int, space: str | None, embedded: Items[str] = (), *, history: bool = False
+    ) -> User:
+        """One user, with their interests in `space`, their vectors in the spaces `embedded` and, where asked
+        for, their history: one read."""
         ...
 
     def pins(self, ids: Ints) -> PinStats:

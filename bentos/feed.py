@@ -20,6 +20,7 @@ from training.models.diversity import DiversityConfig
 from training.models.lexical import Reading
 from training.models.light_ranking import Entries
 from training.models.page_policy import PagePolicy
+from training.models.ranker import Past
 from validation.events import Reached
 
 
@@ -75,6 +76,8 @@ class Feed:
     """Pins that came as far as each stage that cuts, for the candidate log."""
     pins: PinTable = field(default_factory=PinTable.empty)
     """Features of the candidates and of the pins in the user's sequence."""
+    past: Past | None = None
+    """The user's history, once it is read for a ranker that selects from it."""
     heads: Heads | None = None
     """What the ranker foretells of the candidates, once they are ranked."""
     ads: LiveAds | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from bentos.features import User
 
 USERS = 2_000
-"""Users kept: about 20 KB each."""
+"""Users kept: about 20 KB each, with a full history 90."""
 
 OLDEST_S = 3_600.0
 """A user read longer ago is a stranger."""

@@ -40,7 +40,7 @@ from bentos.release import ServingRelease
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
-from bentos.stages import read_pins, read_user
+from bentos.stages import PAST_DEADLINE_MS, read_past, read_pins, read_user
 
 READ_DEADLINE_MS = 500
 LIGHT_DEADLINE_MS = 200
@@ -83,6 +83,8 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
         raise NoRelease(f"release {release.version} has no ranker; its manifest says why under `skipped`")
     await read_user(feed, parts.pool, READ_DEADLINE_MS, parts.last_good)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
+    if release.reads_history:
+        await read_past(feed, parts.pool, PAST_DEADLINE_MS)
     heads = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: heads_of(feed))
     return _answer(release, heads)
 

@@ -39,6 +39,7 @@ def inputs(feed: Feed) -> tuple[Request, Candidates]:
         times_ms=sequence.timestamps_ms,
         request_ms=feed.now_ms,
         user=_user_vector(feed, ranker),
+        past=feed.past,
     )
     features = ranker.spec.assemble(
         feed.user.scalars, table.stats.scalars[rows], meetings(feed), query=asked(feed)

@@ -21,7 +21,7 @@ STREAM = "rankings"
 _DRAW = 21
 """Which draw decides whether a request is logged."""
 
-_DEGRADED = ("user:", "pins:", "vectors:")
+_DEGRADED = ("user:", "pins:", "vectors:", "past:")
 """What an answer says that went on without features."""
 
 
@@ -48,6 +48,7 @@ class RankingLog(SampledLog):
 def record_of(feed: Feed) -> RankingRecord:
     """The record of a ranked feed."""
     heads, sequence, pin_ids = feed.heads, feed.user.sequence.before(feed.now_ms), feed.candidates.pin_ids
+    history = feed.user.history
     assert heads is not None
     return RankingRecord(
         event_id=ranking_id(feed.request_id),
@@ -66,6 +67,9 @@ def record_of(feed: Feed) -> RankingRecord:
         calibrated=heads.calibrated,
         sequence_length=len(sequence),
         sequence_newest_ms=sequence.newest_ms,
+        history_as_of_ms=history.as_of_ms,
+        history_length=len(history.pin_ids),
+        history_shown=len(history.shown_pin_ids),
     )
 
 

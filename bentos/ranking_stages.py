@@ -15,7 +15,7 @@ import numpy as np
 from bentos.candidates import KINDS
 from bentos.features import Floats, Ints
 from bentos.ranking_features import asked
-from bentos.stages import NoScores, fail_open
+from bentos.stages import PAST_DEADLINE_MS, NoScores, fail_open, read_past
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models.diversity import DiversityConfig, diversify
 from training.models.pinnability import PIN_PREFIX, USER_PREFIX
@@ -52,6 +52,8 @@ class Rank:
         if len(feed.candidates) == 0:
             return
         try:
+            if feed.release.reads_history:
+                await read_past(feed, engines.pool, PAST_DEADLINE_MS)
             heads = await engines.ranking.rank(feed, self.deadline_ms)
             sound = heads.sound
             if not sound.any():

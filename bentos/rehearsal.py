@@ -18,9 +18,10 @@ from bentos.search_parts import check_queries
 from bentos.serving import ReleaseRejected
 from bentos.sources import conditional, dcm, pinnerformer, two_tower
 from feature_repo.sequence import Event, Sequence
+from feature_repo.store import FeatureStoreError
 from training.models.light_ranking import LightRanker
 from training.models.ranker import Candidates as Ranked
-from training.models.ranker import Request
+from training.models.ranker import Past, Request
 
 logger = logging.getLogger("corkboard.release")
 
@@ -35,6 +36,7 @@ def rehearse(release: ServingRelease) -> None:
     """
     if release.ranker is not None:
         check_ranker(release)
+        check_history(release)
         _score(release)
     if release.ads is not None:
         _rehearse_ads(release)
@@ -82,12 +84,44 @@ def check_ranker(release: ServingRelease) -> None:
         )
 
 
+def check_history(release: ServingRelease) -> None:
+    """Raise ReleaseRejected where the ranker selects from users' histories and the store has none at all."""
+    if not release.reads_history:
+        return
+    try:
+        given = release.features.user(0, None, history=True).history.as_of_ms  # of row 0, the watermark
+    except FeatureStoreError as error:
+        why = str(error)
+    except Exception as error:
+        # A store that is down is the trial's to find.
+        logger.warning("release %d does not look for histories: %r", release.version, error)
+        return
+    else:
+        why = "the view user_history is empty"
+        if given:
+            return
+    raise ReleaseRejected(
+        f"{release.ranker_name} selects from users' histories, and the feature store has none ({why}); run"
+        " `corkboard train --model features`"
+    )
+
+
 def probe(release: ServingRelease) -> tuple[Request, Ranked]:
     """What the ranker would read of the made-up user and the pins they saved."""
     feed = _somebody(release)
     ids = np.unique(feed.candidates.pin_ids)
     feed.pins = PinTable(ids, release.features.pins(ids), release.vectors(ids, release.space)[0])
+    if release.reads_history:
+        feed.past = _long_ago(feed)
     return ranking_features.inputs(feed)
+
+
+def _long_ago(feed: Feed) -> Past:
+    """The same saves half a year before, and the pins shown as long ago."""
+    sequence, then = feed.user.sequence, feed.user.sequence.timestamps_ms // 1000 * 1000 - 4_000 * MS_PER_HOUR
+    vectors = feed.pins.vectors[feed.pins.rows(sequence.pin_ids)]
+    actions, surfaces = sequence.actions.astype(np.int64), sequence.surfaces.astype(np.int64)
+    return Past(vectors, actions, surfaces, then, vectors, then)
 
 
 def _rehearse_ads(release: ServingRelease) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bentos.campaigns import Campaigns, SponsoredVectors
 from bentos.candidates import Candidates
-from bentos.features import Features, Flags, Floats, Ints
+from bentos.features import Features, Flags, Floats, Ints, User
 from bentos.ids import Ids
 from bentos.networks import Learned, Networks
 from bentos.query_vectors import QueryVectors
@@ -156,6 +156,17 @@ class ServingRelease:
         searched = self.space_of(Learned.PINNERFORMER)
         read = {searched} & set(self.indexes) | {self.ranker.user_space if self.ranker else None}
         return tuple(sorted(space for space in read if space is not None))
+
+    @cached_property
+    def reads_history(self) -> bool:
+        """Whether this process's ranker selects from users' histories; nobody else pays for reading them."""
+        return self.ranker is not None and self.ranker.reads_history
+
+    def user(self, user_id: int) -> User:
+        """One user, with all that the release's parts in this process read of one."""
+        if self.reads_history:
+            return self.features.user(user_id, self.pin_space, self.user_spaces, history=True)
+        return self.features.user(user_id, self.pin_space, self.user_spaces)
 
     def dim(self, space: str | None) -> int:
         """Dimension of a space of the release, 0 of any other."""

@@ -22,11 +22,15 @@ from bentos.last_good import LastGoodUsers
 from bentos.load import scaled
 from bentos.pool import Pool
 from training.models.light_ranking import DAMPING, NO_WEIGHTS, Entries, fuse
+from training.models.ranker import Past
 from validation.events import Reached
 
 if TYPE_CHECKING:
     from bentos.engines import Engines
     from bentos.feed import Feed
+
+PAST_DEADLINE_MS = 200
+"""To read the vectors of a user's history, where the release's ranker selects from it."""
 
 logger = logging.getLogger("corkboard.funnel")
 
@@ -76,7 +80,7 @@ async def read_user(feed: Feed, pool: Pool, deadline_ms: float, last_good: LastG
             feed.user = await pool.call(
                 "user",
                 deadline_ms,
-                lambda: release.features.user(feed.user_id, release.pin_space, release.user_spaces),
+                lambda: release.user(feed.user_id),
             )
         except Exception as error:
             # A stranger's feed is better than none, and one of the user an hour ago better still.
@@ -214,6 +218,31 @@ class ReadVectors:
         ids, space = _pins_of(feed), feed.release.space
         stats = feed.pins.stats.take(feed.pins.rows(ids))
         await _fill(feed, engines.pool, self.name, self.deadline_ms, ids, lambda: stats, space, lambda: stats)
+
+
+async def read_past(feed: Feed, pool: Pool, deadline_ms: float) -> None:
+    """Fill `feed.past`, the user's history with vectors of its pins; fails open to the sequence alone."""
+    release, history = feed.release, feed.user.history
+    ids = np.concatenate([history.pin_ids, history.shown_pin_ids])
+    try:
+        vectors = await pool.call("past", deadline_ms, lambda: release.vectors(ids, release.space)[0])
+    except Exception as error:
+        # The newest actions say most of what the ranker asks.
+        fail_open(feed, "past", error)
+        return
+    unfit = ~np.isfinite(vectors).all(axis=1)
+    if unfit.any():
+        vectors = np.where(unfit[:, None], np.float32(0), vectors)
+        feed.missing.append(f"past: {int(unfit.sum())} unfit rows")
+    acted = len(history.pin_ids)
+    feed.past = Past(
+        history=vectors[:acted],
+        actions=history.actions,
+        surfaces=history.surfaces,
+        times_ms=history.times_ms,
+        shown=vectors[acted:],
+        shown_ms=history.shown_ms,
+    )
 
 
 @dataclass(frozen=True)

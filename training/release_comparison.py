@@ -181,7 +181,14 @@ class Bench:
         if ranker.user_space is not None:
             users = night_vectors(self.ctx, space_part(self.registry, ranker.user_space), days)
         pins = PinTable(stored.ids, stored.vectors)
-        return known_of(Lake(self.ctx.lake), pins, days.end, users, ranker.user_space)
+        return known_of(
+            Lake(self.ctx.lake),
+            pins,
+            days.end,
+            users,
+            ranker.user_space,
+            histories_from=days.start if ranker.reads_history else None,
+        )
 
     def _pinnersage(self, past: Histories, part: Part) -> Measured:
         config = PinnerSageConfig.load(self.files(part))

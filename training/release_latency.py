@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.schema import PIN_SCALARS, USER_SCALARS
+from feature_repo.schema import HISTORY_LENGTH, PIN_SCALARS, SHOWN_LENGTH, USER_SCALARS
 from training.models.interactions import INTERACTION_FEATURES
 from training.models.light_ranking import SHORTLIST
-from training.models.ranker import Candidates, Ranker, Request, load_ranker
+from training.models.ranker import Candidates, Past, Ranker, Request, load_ranker
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER
 from training.release_parts import LEXICAL, LIGHT, PIXIE, RANKER, SEARCHSAGE
 from validation.manifest import ADS, Part
@@ -89,9 +89,24 @@ def made_up(ranker: Ranker) -> tuple[Request, Candidates]:
         times_ms=NOW_MS - (actions + 1) * _HOUR_MS,
         request_ms=NOW_MS,
         user=_unit(rng, 1, ranker.user_dim)[0],
+        past=_full_past(rng, ranker.content_dim) if ranker.reads_history else None,
     )
     features = rng.random((CANDIDATES, len(ranker.spec.names)), np.float32)
     return request, Candidates(_unit(rng, CANDIDATES, ranker.content_dim), features)
+
+
+def _full_past(rng: np.random.Generator, dim: int) -> Past:
+    """As much as the feature store keeps, all of it behind the sequence."""
+    before = NOW_MS // 1000 * 1000 - (ACTIONS + 1) * _HOUR_MS
+    acted, shown = np.arange(HISTORY_LENGTH), np.arange(SHOWN_LENGTH)
+    return Past(
+        history=_unit(rng, HISTORY_LENGTH, dim),
+        actions=1 + acted % 4,
+        surfaces=np.ones(HISTORY_LENGTH, np.int64),
+        times_ms=before - acted * _HOUR_MS,
+        shown=_unit(rng, SHOWN_LENGTH, dim),
+        shown_ms=before - shown * _HOUR_MS,
+    )
 
 
 def _pinnerformer(files: Path) -> Run:

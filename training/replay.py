@@ -1,7 +1,8 @@
 """Logged rankings made anew from history: do training and serving see the same features, and score alike?
 
     the side log `rankings`       what serving saw: features, scores, how long the sequence was
-    lake and event log            every action there was, whether the lake has it by now or not
+    lake and event log            every action there was, whether the lake has it by now or not; what was shown
+                                  before the midnight that a user's history was cut at, of the lake alone
     Feast's historical retrieval  what was known of user and pin at the request's time
     the registry                  the release's ranker, calibrator, content vectors and words
 
@@ -19,7 +20,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from feature_repo.history import ShownLog
+from feature_repo.jobs.history import read_shown
 from feature_repo.jobs.replay import logged_columns
+from feature_repo.schema import SHOWN_DAYS
 from feature_repo.sequence import SequenceLog
 from training.context import TrainingContext
 from training.data.feature_join import Catalogue, FeatureJoin
@@ -27,9 +31,13 @@ from training.data.splits import DAY, Interval, midnight
 from training.data.training_set_facts import PinVectors
 from training.evaluation.agreement import Agreement, Floats, Tolerance, agreement
 from training.evaluation.ranking_records import (
+    HISTORY,
     RELEASE,
     SEQUENCE,
     block_of,
+    cut_at,
+    histories,
+    histories_seen,
     logged,
     rows_of,
     scored,
@@ -156,11 +164,15 @@ def both(records: list[RankingRecord], join: FeatureJoin, scorer: Scorer) -> Sid
     first, rows = records[0], rows_of(records)
     made = join.of(rows, rows[TIMESTAMP])
     block = block_of(rows, made)
-    raw = served_scores(scorer.ranker, block, scorer.known)
+    shown, as_of_ms = scorer.known.shown, cut_at(records)
+    raw = served_scores(scorer.ranker, block, scorer.known, as_of_ms=as_of_ms)
     beside = block.columns(scorer.calibrator.features)
     offline = {name: values[:, i] for group, values in made.groups() for i, name in enumerate(group)}
     offline |= dict(zip(SEQUENCE, sequences(rows, join.history).T, strict=True))
     online = dict(zip((*first.features, *SEQUENCE), seen(records).T, strict=True))
+    if shown is not None:
+        offline |= dict(zip(HISTORY, histories(rows, as_of_ms, join.history, shown).T, strict=True))
+        online |= dict(zip(HISTORY, histories_seen(records).T, strict=True))
     heads = scorer.calibrator.calibrate(raw, beside) if first.calibrated else raw
     offline |= {SCORE + name: heads[:, i] for i, name in enumerate(scorer.ranker.heads)}
     online |= {SCORE + name: scores for name, scores in zip(first.heads, scored(records).T, strict=True)}
@@ -208,8 +220,16 @@ def _of_release(
         lambda: _words(registry, lexical),
     )
     users = _user_vectors(ctx, registry, ranker, records)
-    known = Known(history, PinTable(pins.ids, pins.vectors), users, ranker.user_space)
+    shown = _shown(lake, history, records) if ranker.reads_history else None
+    known = Known(history, PinTable(pins.ids, pins.vectors), users, ranker.user_space, shown)
     return join, Scorer(ranker, calibrator, known)
+
+
+def _shown(lake: Lake, history: SequenceLog, records: list[RankingRecord]) -> ShownLog:
+    """What people were shown before the records, which are in the order of time."""
+    cuts = cut_at(records)
+    first, last = (pd.Timestamp(at, unit="ms", tz="UTC").to_pydatetime() for at in (cuts.min(), cuts.max()))
+    return read_shown(lake, history, first - SHOWN_DAYS * DAY, last)
 
 
 def _words(registry: Registry, part: Part | None) -> LexicalIndex | None:

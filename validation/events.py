@@ -148,6 +148,12 @@ class RankingRecord(_Logged):
     """Actions in the user's sequence, before the request."""
     sequence_newest_ms: UnixMs
     """Time of the newest of them, 0 for none."""
+    history_as_of_ms: UnixMs = 0
+    """Midnight of the user's history, for a ranker that selects from it; 0 where none was read."""
+    history_length: int = Field(0, ge=0)
+    """Actions of that history."""
+    history_shown: int = Field(0, ge=0)
+    """Impressions of that history."""
 
     @model_validator(mode="after")
     def _belongs(self) -> RankingRecord:

@@ -25,6 +25,7 @@ from bentos.pool import Pool
 from bentos.release import ServingRelease, TopicName
 from bentos.sources import popular_by_topic
 from bentos.walker import Walker
+from feature_repo.history import History
 from feature_repo.schema import PIN_SCALARS, PIN_TOPICS, USER_SCALARS
 from feature_repo.sequence import Event, Sequence, merge
 from feature_repo.vectors.replica import Replica
@@ -82,12 +83,16 @@ class FakeFeatures:
     spaces: dict[str, np.ndarray] = field(default_factory=dict)
     """(PINS, d) of each space that is not the content space."""
 
-    def user(self, user_id: int, space: str | None, embedded: Items[str] = ()) -> User:
+    def user(
+        self, user_id: int, space: str | None, embedded: Items[str] = (), *, history: bool = False
+    ) -> User:
         self._enter("user")
         base = self.users.get(user_id, User.unknown(user_id, DIM))
         sequence = self.stored.get(user_id, base.sequence)
         vectors = {name: base.vectors[name] for name in embedded if name in base.vectors}
-        return replace(base, known=base.known or len(sequence) > 0, sequence=sequence, vectors=vectors)
+        past = base.history if history else History.none()
+        known = base.known or len(sequence) > 0
+        return replace(base, known=known, sequence=sequence, vectors=vectors, history=past)
 
     def pins(self, ids: np.ndarray) -> PinStats:
         self._enter("pins")

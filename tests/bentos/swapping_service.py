@@ -98,8 +98,8 @@ class NothingServed(ServedPins):
 class TwoSpaces(fakes.FakeFeatures):
     """Planted features with every vector in both spaces."""
 
-    def user(self, user_id: int, space: str | None, embedded: Any = ()) -> User:
-        user = super().user(user_id, space, embedded)
+    def user(self, user_id: int, space: str | None, embedded: Any = (), **more: Any) -> User:
+        user = super().user(user_id, space, embedded, **more)
         number = int((space or "content@1")[-1])
         vectors = _widened(user.interests.vectors, DIMS[number])
         return replace(user, interests=replace(user.interests, vectors=vectors))

@@ -43,6 +43,7 @@ class ThreeHeads:
     user_space: None = None
     user_dim: int = 0
     content_dim: int = 0
+    reads_history: bool = False
 
     def score_heads(self, request: Request, candidates: Ranked) -> np.ndarray:
         save = 0.4 * candidates.features[:, 0] / PER_TOPIC

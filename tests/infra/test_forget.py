@@ -152,7 +152,7 @@ def test_nothing_of_the_user_is_left_and_everybody_else_is(home: Home) -> None:
     boards = boards_of(Lake(home.lake))
     before, sizes = rows_by_file(home, ben), {f.name: f.stat().st_size for f in home.events.iterdir()}
     bens = stored(home, ben)
-    assert ann and sum(rows_by_file(home, ann).values()) > 8 and stored(home, ann) >= 3 and naming(home, ANN)
+    assert ann and sum(rows_by_file(home, ann).values()) > 8 and stored(home, ann) >= 4 and naming(home, ANN)
     answer = CliRunner().invoke(app, ["--home", str(home.root), "forget", ANN])
     assert answer.exit_code == 0, answer.output
     assert naming(home, ANN) == [] and not any(rows_by_file(home, ann).values()) and stored(home, ann) == 0

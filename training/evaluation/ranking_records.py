@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from feature_repo.history import MS_PER_DAY, ShownLog, midnight_ms
+from feature_repo.schema import HISTORY_LENGTH
 from feature_repo.sequence import SequenceLog
 from training.context import Progress, silent
 from training.data.feature_join import RowFeatures, unix_ms
@@ -26,6 +28,10 @@ RELEASE = "release"
 
 SEQUENCE = ("sequence_length", "sequence_age_s")
 """Facts of the user's sequence: its actions before the request, and the age of the newest in seconds."""
+
+
+HISTORY = ("history_age_s", "history_length", "history_shown")
+"""Facts of the user's history: how long before the request it was cut, its actions and its impressions."""
 
 
 def logged(events_dir: Path, since: datetime | None = None, progress: Progress = silent) -> list[RankingRecord]:
@@ -93,6 +99,29 @@ def sequences(rows: pd.DataFrame, history: SequenceLog) -> Floats:
     ages, there = np.zeros(len(rows)), ends > starts
     ages[there] = (times[there] - history.timestamps_ms[ends[there] - 1]) / 1000
     return np.column_stack([ends - starts, ages]).astype(np.float32)
+
+
+def histories_seen(records: Sequence[RankingRecord]) -> Floats:
+    """(n, 3): HISTORY of every row, as served; zeros where the user had none."""
+    found = [(r.timestamp_ms - r.history_as_of_ms) / 1000 * (r.history_as_of_ms > 0) for r in records]
+    facts = [(age, r.history_length, r.history_shown) for age, r in zip(found, records, strict=True)]
+    return np.repeat(np.array(facts, np.float32), [len(r.pin_ids) for r in records], axis=0)
+
+
+def cut_at(records: Sequence[RankingRecord]) -> NDArray[np.int64]:
+    """(n,) when every row's history was cut, as served: Unix ms; the last midnight where the user had none."""
+    at = [r.history_as_of_ms or r.timestamp_ms // MS_PER_DAY * MS_PER_DAY for r in records]
+    return np.repeat(np.array(at, np.int64), [len(r.pin_ids) for r in records])
+
+
+def histories(rows: pd.DataFrame, as_of_ms: NDArray[np.int64], history: SequenceLog, shown: ShownLog) -> Floats:
+    """(n, 3): HISTORY of every row from all there was by `as_of_ms` (n,), as old as at the last midnight."""
+    times, users = unix_ms(rows[TIMESTAMP]), rows[USER_ID].to_numpy(np.int64)
+    starts, ends = history.slice(users, as_of_ms, HISTORY_LENGTH)
+    seen = (shown.newest(users, as_of_ms) >= 0).sum(axis=1)
+    there = (ends > starts) | (seen > 0)
+    ages = np.where(there, (times - midnight_ms(times)) / 1000, 0)
+    return np.column_stack([ages, ends - starts, seen]).astype(np.float32)
 
 
 def _matrix(packed: bytes, record: RankingRecord) -> Floats:

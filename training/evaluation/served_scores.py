@@ -12,11 +12,18 @@ from training.transact.examples import Examples, Known
 Floats = NDArray[np.float32]
 
 
-def served_scores(ranker: Ranker, block: Block, known: Known | None = None) -> Floats:
+def served_scores(
+    ranker: Ranker,
+    block: Block,
+    known: Known | None = None,
+    *,
+    as_of_ms: NDArray[np.int64] | None = None,
+) -> Floats:
     """Raw scores, (n, H) float32: what was known at each row's time, every pin at serving's position.
 
-    `known` is what a ranker of sequences reads beside the rows. Raises ValueError where such a ranker is given
-    none, or vectors of users in another space than its own.
+    `known` is what a ranker of sequences reads beside the rows, `as_of_ms` (n,) when the histories were cut,
+    the last midnight where it is not given. Raises ValueError where such a ranker is given none, or vectors of
+    users in another space than its own.
     """
     from training.models.transact.ranker import TransActRanker
 
@@ -33,5 +40,14 @@ def served_scores(ranker: Ranker, block: Block, known: Known | None = None) -> F
     from training.transact.trainer import predict
 
     users = known.users if ranker.user_space is not None else None
-    examples = Examples.of(block, known.log, known.pins, ranker.spec, users, serving=True)
+    examples = Examples.of(
+        block,
+        known.log,
+        known.pins,
+        ranker.spec,
+        users,
+        serving=True,
+        shown=known.shown,
+        as_of_ms=as_of_ms,
+    )
     return predict(ranker.network, examples)

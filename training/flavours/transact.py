@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.models.calibration import Calibrator
-from training.models.ranker import Candidates, Request, load_ranker
+from training.models.ranker import Candidates, Past, Request, load_ranker
 
 
 class TransActModel(mlflow.pyfunc.PythonModel):
@@ -26,6 +26,16 @@ class TransActModel(mlflow.pyfunc.PythonModel):
         def matrix(row: Any, columns: int) -> NDArray[np.float32]:
             return np.asarray([list(v) for v in row], np.float32).reshape(-1, columns)
 
+        def past(user: Any) -> Past:
+            return Past(
+                history=matrix(user["past_history"], width),
+                actions=np.asarray(user["past_actions"], np.int64),
+                surfaces=np.asarray(user["past_surfaces"], np.int64),
+                times_ms=np.asarray(user["past_timestamps_ms"], np.int64),
+                shown=matrix(user["shown"], width),
+                shown_ms=np.asarray(user["shown_timestamps_ms"], np.int64),
+            )
+
         scores = []
         for user in pd.DataFrame(model_input).to_dict("records"):
             asked = Request(
@@ -35,6 +45,7 @@ class TransActModel(mlflow.pyfunc.PythonModel):
                 times_ms=np.asarray(user["timestamps_ms"], np.int64),
                 request_ms=int(user["request_ms"]),
                 user=np.asarray(user["user"], np.float32),
+                past=past(user) if self.ranker.reads_history else None,
             )
             features = matrix(user["features"], len(self.ranker.spec.names))
             given = Candidates(matrix(user["candidates"], width), features)

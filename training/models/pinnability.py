@@ -145,6 +145,7 @@ class LogisticRanker:
     user_space: ClassVar[None] = None
     user_dim: ClassVar[int] = 0
     content_dim: ClassVar[int] = 0
+    reads_history: ClassVar[bool] = False
 
     def score(self, features: Floats) -> Floats:
         logit = standardise(features, self.mean, self.scale) @ self.weights + np.float32(self.bias)
@@ -179,6 +180,7 @@ class GbdtRanker:
     user_space: ClassVar[None] = None
     user_dim: ClassVar[int] = 0
     content_dim: ClassVar[int] = 0
+    reads_history: ClassVar[bool] = False
 
     def score(self, features: Floats) -> Floats:
         if len(features) == 0:

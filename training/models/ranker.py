@@ -38,6 +38,19 @@ class NotARanker(ValueError):
 
 
 @dataclass(frozen=True)
+class Past:
+    """What the user did before the last midnight, the newest actions among it, and was shown in vain; newest
+    first, times in whole seconds (`feature_repo.history`)."""
+
+    history: Floats  # (n, P) content vectors of the actions' pins
+    actions: Ints  # (n,) codes
+    surfaces: Ints  # (n,)
+    times_ms: Ints  # (n,)
+    shown: Floats  # (m, P) content vectors of pins shown
+    shown_ms: Ints  # (m,)
+
+
+@dataclass(frozen=True)
 class Request:
     """One user, now. Histories are newest first; a pin without a vector has zeros."""
 
@@ -47,6 +60,8 @@ class Request:
     times_ms: Ints  # (L,)
     request_ms: int
     user: Floats  # (U,) long-term vector, zeros where there is none
+    past: Past | None = None
+    """For a ranker that `reads_history`; None: nothing is known."""
 
     @classmethod
     def stranger(cls, request_ms: int, content_dim: int = 0, user_dim: int = 0) -> Request:
@@ -81,6 +96,8 @@ class Ranker(Protocol):
     """Width of that vector, 0 where it reads none."""
     content_dim: int
     """Width of the content vectors it reads, 0 where it reads none."""
+    reads_history: bool
+    """Whether it selects from the user's `Past`."""
 
     def score_heads(self, request: Request, candidates: Candidates) -> Floats:
         """Raw probability of each head, (n, len(heads)) float32 in [0, 1]: calibrate before reading it.

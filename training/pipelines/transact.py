@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from feature_repo.schema import PINNABILITY_SERVICE, SEQUENCE_ARRAYS
+from feature_repo import history as history_module
+from feature_repo.jobs import history as history_job
+from feature_repo.jobs.history import read_shown
+from feature_repo.schema import SEQUENCE_ARRAYS, SHOWN_DAYS
 from feature_repo.sequence import SequenceLog
 from training.context import TrainingContext
 from training.cpu import tune_cpu
@@ -28,6 +32,7 @@ from training.models import transact as transact_module
 from training.models.calibration import CalibrationConfig
 from training.models.interactions import Pins
 from training.models.pinnability import FeatureSpec
+from training.models.settings_file import Unreadable, first_fault, read_settings
 from training.models.transact import TransAct
 from training.models.transact.ranker import TransActRanker
 from training.pipelines import fitting as linear_module
@@ -52,16 +57,21 @@ from training.transact.fitting import Fitted, TransActRecipe, fit_transact, in_s
 from validation.drift import DriftBaseline
 from validation.lake import Lake
 from validation.manifest import Part, Space
-from validation.tables import ACTION, SURFACE, TIMESTAMP
+from validation.tables import ACTION, SURFACE, TIMESTAMP, Polarity, Vocabulary
 
 CODE = (
     Path(transact_module.__file__).parent,
     Path(fitting_module.__file__).parent,
     Path(calibration_module.__file__).parent,
+    *(Path(m.__file__ or "") for m in (history_module, history_job)),
     *(Path(m.__file__ or "") for m in (ranker_module, linear_module, night_vectors_module)),
     *(Path(m.__file__ or "") for m in (ranker_calibration, ranker_features, served_scores)),
     Path(__file__),
 )
+
+
+SETTINGS = "transact.yaml"
+"""File in the home: settings of the ranker that differ from the recipe's, `version: v2` for TransAct V2's."""
 
 
 class TransActPipeline(TransActRecipe):
@@ -118,14 +128,16 @@ def train_transact(
 
     `pins` are the catalogue in the content space. Split by time as Pinnability's (`split_of`). The version
     already made from the same rows, configuration, start and code is returned as it is, unless `force`; a run
-    that was cut short goes on from its last checkpoint. Raises TooShort, NothingToLearn, LabelLeak where a
+    that was cut short goes on from its last checkpoint. Without `config`, the home's settings are taken
+    (`settings_of`). Raises TooShort, NothingToLearn, LabelLeak where a
     feature knows a label, and ValueError where the set's interactions are of another space.
     """
     if rows.info.space != content.space:
         raise ValueError(
             f"the training set compares vectors of {rows.info.space}, the release's are {content.space}"
         )
-    job = _job(ctx, rows, content, config or TransActPipeline())
+    config = config or settings_of(ctx, rows.info.vocabulary)
+    job = _job(ctx, rows, content, config)
     version = unchanged(ctx, MODEL, job.inputs, force=force)
     if version is None and ctx.warm_start and not force and (version := _up_to_date(job)):
         ctx.progress(f"{MODEL}: no rows since {MODEL}@{version}")
@@ -150,28 +162,70 @@ def train_transact(
     return _registered(job, known, ranker, rate, facts, tags, baseline)
 
 
+def settings_of(ctx: TrainingContext, vocabulary: Vocabulary) -> TransActPipeline:
+    """What the home's file says of the ranker, over the recipe of the version it names; the defaults without.
+
+    Groups of settings are merged, everything else is replaced. Raises Unreadable for a file that cannot be
+    read, and ValueError naming the first setting that does not fit.
+    """
+    file = Path(ctx.feast_home) / SETTINGS
+    said = read_settings(file) if file.exists() else {}
+    if not isinstance(said, dict):
+        raise Unreadable(f"{file}: holds no settings, `name: value` a line")
+    version = said.pop("version", "v1")
+    if version not in ("v1", "v2"):
+        raise Unreadable(f"{file}: version is {version!r}; TransAct's are v1 and v2")
+    positives = tuple(vocabulary.codes(Polarity.POSITIVE))
+    base = TransActPipeline.v2(positives) if version == "v2" else TransActPipeline()
+    try:
+        return TransActPipeline.model_validate(_merged(base.model_dump(), said))
+    except ValidationError as error:
+        raise Unreadable(f"{file}: {first_fault(error)}") from error
+
+
+def _merged(base: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in said.items():
+        deeper = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = _merged(base[name], value) if deeper else value
+    return merged
+
+
 def transact_part(registry: Registry, version: int) -> Part:
     """The release part of one version."""
     return Part(
         model=MODEL,
         version=version,
         space=registry.version(MODEL, version).tags["content_space"],
-        feature_service=PINNABILITY_SERVICE,
+        feature_service=registry.version(MODEL, version).tags["feature_service"],
         metrics=registry.metrics(MODEL, version),
     )
 
 
 def known_of(
-    lake: Lake, pins: PinTable, end: datetime, users: UserVectors | None = None, space: str | None = None
+    lake: Lake,
+    pins: PinTable,
+    end: datetime,
+    users: UserVectors | None = None,
+    space: str | None = None,
+    *,
+    histories_from: datetime | None = None,
 ) -> Known:
-    """What rows before `end` are joined with; the log day by day, so that only its numbers are in memory."""
+    """What rows before `end` are joined with; the log day by day, so that only its numbers are in memory.
+
+    What people were shown is read for rows from `histories_from` on, where that is given.
+    """
     columns = ["user_id", "event_id", "pin_id", ACTION, TIMESTAMP, SURFACE]
     pieces = []
     for day in Interval(lake.interval()[0], end).days():
         log = SequenceLog.from_actions(lake.read("actions", columns, day, min(day + DAY, end)))
         arrays = {name: getattr(log, name) for name in SEQUENCE_ARRAYS}
         pieces.append({"user_ids": np.repeat(log.users, np.diff(log.offsets)), **arrays})
-    return Known(SequenceLog.from_columns(pieces), pins, users, space)
+    known = Known(SequenceLog.from_columns(pieces), pins, users, space)
+    if histories_from is None:
+        return known
+    since = midnight(histories_from) - SHOWN_DAYS * DAY
+    return replace(known, shown=read_shown(lake, known.log, since, end))
 
 
 def _job(ctx: TrainingContext, rows: TrainingSet, content: Part, config: TransActPipeline) -> Job:
@@ -208,7 +262,14 @@ def _known(job: Job, pins: Pins) -> Known:
     users = None
     if job.former is not None:
         users = night_vectors(job.ctx, job.former, Interval(job.split.train.start, job.split.test.end))
-    return known_of(Lake(job.ctx.lake), PinTable(pins.ids, pins.vectors), job.split.test.end, users, job.space)
+    return known_of(
+        Lake(job.ctx.lake),
+        PinTable(pins.ids, pins.vectors),
+        job.split.test.end,
+        users,
+        job.space,
+        histories_from=None if job.config.lifelong is None else job.split.train.start,
+    )
 
 
 @dataclass(frozen=True)

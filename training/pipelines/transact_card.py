@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_repo.schema import PINNABILITY_SERVICE
+from feature_repo.schema import PINNABILITY_SERVICE, TRANSACT_LIFELONG_SERVICE
 from training.evaluation import calibration_metrics
 from training.models.calibration import Calibrator
 from training.models.pinnability import FeatureSpec
@@ -45,7 +45,7 @@ def card(
     return ModelLog(
         name=MODEL,
         flavour=FLAVOURS / "transact.py",
-        description="Probability of each action on a pin that a user is shown, from their last actions met "
+        description=f"Probability of each action on a pin that a user is shown, from {_read(ranker)} met "
         "with the pin by a transformer, and every feature, through full-rank DCNv2 (arXiv 2306.00248).",
         params={
             **{n: v for n, v in flat_params(job.config).items() if not n.startswith("features.")},
@@ -70,7 +70,7 @@ def card(
         requirements=pinned("numba", "numpy", "pandas", "pydantic", "safetensors", "torch"),
         inputs=job.inputs,
         tags={
-            "feature_service": PINNABILITY_SERVICE,
+            "feature_service": TRANSACT_LIFELONG_SERVICE if ranker.reads_history else PINNABILITY_SERVICE,
             "space": space,
             "content_space": space,
             **({} if ranker.user_space is None else {USER_SPACE_TAG: ranker.user_space}),
@@ -95,6 +95,18 @@ def _notes(job: Job, spec: FeatureSpec, rate: float, calibrator: Calibrator, use
     )
 
 
+def _read(ranker: TransActRanker) -> str:
+    """Which of the user's tokens a pin meets."""
+    settings = ranker.network.config.lifelong
+    if settings is None:
+        return "their last actions"
+    return (
+        f"their last {settings.recent} actions and those like the pin: {settings.nearest_realtime} of the last "
+        f"{settings.realtime}, {settings.nearest_lifelong} of the {settings.length} before a midnight, "
+        f"{settings.nearest_impressions} impressions without an action (TransAct V2, arXiv 2506.02267),"
+    )
+
+
 def _signature(ranker: TransActRanker) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
@@ -108,5 +120,9 @@ def _signature(ranker: TransActRanker) -> ModelSignature:
         ColSpec(vectors, "candidates"),
         ColSpec(vectors, "features"),
     ]
+    if ranker.reads_history:
+        columns += [ColSpec(vectors, "past_history"), ColSpec(vectors, "shown")]
+        names = ("past_actions", "past_surfaces", "past_timestamps_ms", "shown_timestamps_ms")
+        columns += [ColSpec(codes, name) for name in names]
     heads = len(ranker.heads)
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.float32), (-1, heads))]))

@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from feature_repo.history import ShownLog
 from feature_repo.sequence import SequenceLog
 from training.data.labels import CLOCK_SKEW
 from training.data.training_set import Block
 from training.models.pinnability import FeatureSpec
-from training.models.transact.config import TransActConfig
+from training.models.transact.config import Lifelong, TransActConfig
 from training.models.transact.inputs import Rows
-from training.models.transact.lifelong import quantise, select
+from training.models.transact.lifelong import quantise
+from training.transact.choosing import NOTHING, choose
 from validation.tables import PIN_ID, TIMESTAMP, USER_ID
 
 Ints = NDArray[np.int64]
@@ -82,6 +84,8 @@ class Known:
     users: UserVectors | None = None
     user_space: str | None = None
     """The space of `users`, `pinnerformer@3`."""
+    shown: ShownLog | None = None
+    """What everyone was shown, for a network that selects from histories."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ class Examples:
     labels: NDArray[np.int8]  # (n, A) multi-hot, in the vocabulary's order
     weights: Floats  # (n,)
     users: UserVectors | None = None
+    shown: ShownLog | None = None
+    as_of_ms: Ints | None = None  # (n,) when each row's history was cut; None: at the last midnight
+    chosen: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
+    """What `choose` made of every row, where it was made beforehand."""
 
     @classmethod
     def of(
@@ -109,6 +117,8 @@ class Examples:
         users: UserVectors | None = None,
         *,
         serving: bool = False,
+        shown: ShownLog | None = None,
+        as_of_ms: Ints | None = None,
     ) -> Examples:
         """From a block of a training set. Unknown pins have no vector, unknown users no actions.
 
@@ -138,6 +148,8 @@ class Examples:
             labels=block.labels,
             weights=block.weight,
             users=users,
+            shown=shown,
+            as_of_ms=as_of_ms,
         )
 
     def __len__(self) -> int:
@@ -145,8 +157,13 @@ class Examples:
 
     def take(self, rows: Ints) -> Examples:
         """Those rows alone, beside the same actions and pins."""
-        names = ("user_ids", "candidates", "request_ms", "features", "labels", "weights")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        names = ["user_ids", "candidates", "request_ms", "features", "labels", "weights"]
+        names += [] if self.as_of_ms is None else ["as_of_ms"]
+        return replace(self, chosen=None, **{name: getattr(self, name)[rows] for name in names})
+
+    def chosen_by(self, settings: Lifelong) -> Examples:
+        """The same with every row's selection made, for whoever reads rows more than once or in any order."""
+        return replace(self, chosen=choose(self, np.arange(len(self)), settings))
 
     def batch(self, rows: Ints, config: TransActConfig, rng: np.random.Generator | None = None) -> Rows:
         """Network input of `rows`. `rng` draws the next-action loss's negatives, which are left out without."""
@@ -209,31 +226,20 @@ class Examples:
 
     def _selected(self, rows: Ints, config: TransActConfig) -> tuple[Ints, Ints, Ints, Ints, Ints]:
         """What V2 meets each candidate with; an impression without action has the code of unknown kinds."""
-        settings = config.lifelong
-        assert settings is not None
-        starts, ends = self.log.slice(self.user_ids[rows], self.request_ms[rows], settings.length)
-        seen_starts, seen_ends = self._impressions_before(rows)
-        out = tuple(np.zeros((len(rows), settings.tokens), np.int64) for _ in range(5))
-        for i, row in enumerate(rows):
-            at = np.arange(ends[i] - 1, starts[i] - 1, -1)
-            seen = self._unanswered[
-                np.arange(seen_ends[i] - 1, max(seen_starts[i], seen_ends[i] - 100) - 1, -1)
-            ]
-            actions = self._of_log(at, np.ones(len(at), np.bool_))
-            every = (
-                np.concatenate([actions[0], self.candidates[seen]]),
-                np.concatenate([actions[1], np.full(len(seen), config.sequence.actions + 1)]),
-                np.concatenate([actions[2], np.zeros(len(seen), np.int64)]),
-                np.concatenate([actions[3], self.request_ms[seen]]),
-            )
-            vectors, n = self._bytes[every[0]], len(at)
-            candidate = self._bytes[self.candidates[row]][None]
-            places, ranks = select(settings, vectors[:n], every[3][:n], vectors[n:], every[3][n:], candidate)
-            there = places[0] >= 0
-            for target, values in zip(out, every, strict=False):
-                target[i, there] = values[places[0][there]]
-            out[4][i] = ranks[0]
-        return out  # type: ignore[return-value]
+        assert config.lifelong is not None
+        if self.chosen is None:
+            sources, ranks = choose(self, rows, config.lifelong)
+        else:
+            sources, ranks = (made[rows] for made in self.chosen)
+        acted = sources >= 0
+        places, codes, surfaces, times = self._of_log(sources.astype(np.int64), acted)
+        if self.shown is not None and len(self.shown):
+            impressions = sources < NOTHING
+            at = np.where(impressions, NOTHING - 1 - sources, 0)
+            places = np.where(impressions, self.shown_places[at], places)
+            codes = np.where(impressions, config.sequence.actions + 1, codes)
+            times = np.where(impressions, self.shown.times_ms[at], times)
+        return places, codes, surfaces, times, ranks.astype(np.int64)
 
     def _shown(self, rows: Ints, count: int, rng: np.random.Generator) -> Ints:
         """(B, count) places of pins that the row's user was shown before it and did not act on, 0 for none."""
@@ -269,7 +275,12 @@ class Examples:
         return self.user_ids[self._unanswered], self.request_ms[self._unanswered]
 
     @cached_property
-    def _bytes(self) -> NDArray[np.int8]:
+    def shown_places(self) -> Ints:
+        """(impressions,) places of the pins shown in `pins`."""
+        return self.pins.places(np.zeros(0, np.int64) if self.shown is None else self.shown.pin_ids)
+
+    @cached_property
+    def bytes(self) -> NDArray[np.int8]:
         """Content vectors a byte a number by place, (p + 1, P)."""
         return quantise(
             np.concatenate([np.zeros((1, self.pins.content.shape[1]), np.float32), self.pins.content])

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_repo.schema import HISTORY_LENGTH, SEQUENCE_LENGTH
 from training.data.training_set import Block
 from training.models.pinnability import FeatureSpec
 from training.models.ranker import ENGAGE
-from training.models.transact import Head, NextAction, SequenceConfig, TransAct, TransActConfig
+from training.models.transact import Head, Lifelong, NextAction, SequenceConfig, TransAct, TransActConfig
 from training.models.transact.ranker import TransActRanker
 from training.transact.examples import Examples, Known
 from training.transact.starting import AttentionStart, begun
@@ -65,6 +67,8 @@ class TransActRecipe(BaseModel):
     """Begin with attention that compares pins with the candidate; None draws it as everything else."""
     next_action: NextAction | None = None
     """TransAct V2's loss beside the heads'; it needs `sequence.causal`."""
+    lifelong: Lifelong | None = None
+    """TransAct V2's selection from a history, as far as the feature store keeps it (`user_history`)."""
     training: TransActTraining = TransActTraining(
         batch_rows=512, learning_rate=2e-3, weight_decay=0.01, average=0.25
     )
@@ -77,6 +81,41 @@ class TransActRecipe(BaseModel):
     """Rows read in all, those of every epoch together."""
     max_epochs: int = Field(2, ge=1)
     """Epochs at most, where so few rows leave the budget unspent."""
+
+    @model_validator(mode="after")
+    def _is_stored(self) -> Self:
+        asked = self.lifelong
+        if asked is not None and (asked.length > HISTORY_LENGTH or asked.realtime > SEQUENCE_LENGTH):
+            raise ValueError(
+                f"lifelong.length {asked.length} and lifelong.realtime {asked.realtime}: the feature store"
+                f" keeps {HISTORY_LENGTH} actions of a history and {SEQUENCE_LENGTH} of a sequence "
+                "(feature_repo/schema.py)"
+            )
+        return self
+
+    @classmethod
+    def v2(cls, positives: tuple[int, ...]) -> Self:
+        """TransAct V2: lifelong selection and the next-action loss, whose positives are these action codes."""
+        lifelong = Lifelong(
+            length=HISTORY_LENGTH,
+            realtime=SEQUENCE_LENGTH,
+            recent=16,
+            nearest_lifelong=16,
+            nearest_realtime=8,
+            nearest_impressions=8,
+        )
+        sequence = cls.model_fields["sequence"].default.model_copy(
+            update={
+                "length": lifelong.tokens,
+                "tokens": "add",
+                "surface_dim": 1,
+                "pin_dim": 32,
+                "positions": True,
+                "causal": True,
+            }
+        )
+        next_action = NextAction(positives=positives, recent=lifelong.recent)
+        return cls(sequence=sequence, lifelong=lifelong, next_action=next_action)
 
 
 @dataclass(frozen=True)
@@ -142,7 +181,8 @@ def fit_transact(
     epochs, rate = plan_reads(train.labels, recipe)
     kept = thinned(train.labels, rate, seed)
     users = known.users if config.user_dim else None
-    every = with_engage(Examples.of(train, known.log, known.pins, spec, users), train.label)
+    every = Examples.of(train, known.log, known.pins, spec, users, shown=known.shown)
+    every = with_engage(every, train.label)
     training = recipe.training.model_copy(update={"epochs": epochs, "seed": seed})
     labelled = (*actions, ENGAGE)
     if start is None:
@@ -174,6 +214,7 @@ def config_of(
         wide=recipe.wide,
         pieces=recipe.pieces if recipe.wide else 0,
         next_action=recipe.next_action,
+        lifelong=recipe.lifelong,
     )
 
 

@@ -110,6 +110,8 @@ def train_network(
     if checkpoints is not None:
         run = run_digest(network, examples, actions, training)
         place = load_checkpoint(checkpoints, run, network, optimiser) or place
+    if config.lifelong is not None:
+        examples = examples.chosen_by(config.lifelong)
     network.train()
     for epoch in range(place.epoch, training.epochs):
         order = np.random.default_rng([training.seed, epoch]).permutation(len(examples))
@@ -199,6 +201,8 @@ def run_digest(
     arrays += [examples.labels, examples.weights, examples.pins.content]
     log = examples.log
     arrays += [log.users, log.offsets, log.actions, log.surfaces, log.timestamps_ms]
+    if (shown := examples.shown) is not None:
+        arrays += [shown.users, shown.offsets, shown.pin_ids, shown.times_ms, shown.acted_ms]
     if examples.users is not None:
         arrays += [examples.users.ids, examples.users.as_of_ms, examples.users.vectors]
     arrays += [t.numpy() for t in network.state_dict().values()]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from feature_repo.history import ShownLog
 from tests.training.transact.planted import ACTIONS, GROUPS, HOUR, START, pin_table, world
 from training.models.pinnability import FeatureSpec
 from training.models.transact import Head, Lifelong, NextAction, SequenceConfig, TransActConfig
@@ -112,7 +113,9 @@ def test_negatives_are_earlier_unanswered_impressions_of_the_same_user() -> None
 def test_lifelong_rows_hold_the_selection_newest_first() -> None:
     block, log = world(60)
     shared = replace(block, keys=block.keys.assign(user_id=1 + np.arange(60) % 3))
-    made = Examples.of(shared, log, pin_table(), SPEC)
+    user_ids, pin_ids = (shared.keys[name].to_numpy(np.int64) for name in ("user_id", "pin_id"))
+    shown = ShownLog.of(user_ids, pin_ids, START + np.arange(60) * 1000, log)
+    made = Examples.of(shared, log, pin_table(), SPEC, shown=shown, as_of_ms=START + np.arange(60) * 1000)
     lifelong = Lifelong(
         realtime=2, recent=1, nearest_realtime=1, nearest_lifelong=1, nearest_impressions=2, length=50
     )
@@ -125,9 +128,16 @@ def test_lifelong_rows_hold_the_selection_newest_first() -> None:
     assert (np.where(there, times, 0) < made.request_ms[:, None]).all()
     assert (np.diff(np.where(there, times, 0), axis=1) <= 0).all()
     seen = (batch.actions == 4).sum(dim=1).numpy()  # impressions: the code of unknown kinds
-    earlier = [sum(r % 3 == row % 3 and not block.labels[r].any() for r in range(row)) for row in range(60)]
-    np.testing.assert_array_equal(seen, np.minimum(earlier, 2))
-    assert ((batch.recent > 0).sum(dim=1) == 1).all()
+    owners = np.repeat(log.users, np.diff(log.offsets))
+    for row in range(60):
+        at = START + row * 1000
+        acted = set(log.pin_ids[(owners == user_ids[row]) & (log.timestamps_ms < at)])
+        earlier = [r for r in range(row % 3, row, 3) if pin_ids[r] not in acted]
+        assert seen[row] == min(len(earlier), 2)
+    assert seen.max() == 2
+    kept = made.chosen_by(lifelong).batch(np.arange(60)[::-1], config)
+    for name in ("actions", "times_ms", "recent"):
+        np.testing.assert_array_equal(getattr(kept, name), np.flip(getattr(batch, name).numpy(), axis=0))
 
 
 def test_the_planted_world_is_as_described() -> None:

@@ -14,7 +14,7 @@ from training.evaluation.served_scores import served_scores
 from training.models.calibration import CalibrationConfig, fit
 from training.models.pinnability import FeatureSpec
 from training.models.ranker import ENGAGE, NotARanker, Ranker, load_calibrator, load_ranker
-from training.models.transact import NextAction, SequenceConfig
+from training.models.transact import Lifelong, NextAction, SequenceConfig
 from training.models.transact.ranker import TransActRanker
 from training.transact.examples import Examples, Known, UserVectors
 from training.transact.fitting import (
@@ -186,3 +186,20 @@ def test_a_ranker_of_sequences_is_not_scored_without_what_it_reads() -> None:
     elsewhere = TransActRanker(fitted.ranker.network, "pinnerformer@4")
     with pytest.raises(ValueError, match="pinnerformer@4, the rows have None"):
         served_scores(elsewhere, block, known(60))
+
+
+def test_v2_is_learned_gone_on_from_and_stored_with_its_history() -> None:
+    recipe = TransActRecipe.v2((2,))
+    sequence = recipe.sequence.model_copy(update={"pin_dim": 8, "actions": 3, "ffn": 16})
+    recipe = recipe.model_copy(
+        update={"sequence": sequence, "min_positives": 20, "max_reads": 800, "deep": (16,), "cross_layers": 1}
+    )
+    block, log = world(400)
+    fitted = fit_transact(block, Known(log, pin_table()), ACTIONS, SPEC, recipe, seed=1)
+    network = fitted.ranker.network
+    assert fitted.ranker.reads_history and network.config.lifelong == recipe.lifelong
+    assert misfit(network, SPEC, recipe, Known(log, pin_table())) is None
+    plain = recipe.model_copy(update={"lifelong": None})
+    assert misfit(network, SPEC, plain, Known(log, pin_table())) == "it differs in lifelong"
+    with pytest.raises(ValueError, match="the feature store keeps 2000 actions of a history and 100"):
+        TransActRecipe(lifelong=Lifelong(length=2_001))

@@ -14,6 +14,7 @@ folding.py      the encoder's weights as serving multiplies them
 float32.py      serving in float32: tiles.py, the whole encoder a candidate, on lanes.py, registers for numba
 bfloat16.py     serving in bfloat16: torch's products, and kernels.py between them
 serving.py      one user and up to a thousand candidates; bfloat16 behind a check
+lifelong_serving.py  the same with a selection of a lifelong history, V2
 """
 
 from training.models.transact.config import (

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from training.models.ranker import CONFIG, Candidates, Floats, Request
+from training.models.transact.lifelong_serving import LifelongScorer
 from training.models.transact.network import TransAct
 from training.models.transact.serving import Scorer, fitting_scorer
 
@@ -53,12 +54,21 @@ class TransActRanker:
     def content_dim(self) -> int:
         return self.network.content_dim
 
+    @property
+    def reads_history(self) -> bool:
+        return self.network.config.lifelong is not None
+
     @cached_property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> Scorer | LifelongScorer:
+        if self.reads_history:
+            return LifelongScorer(self.network)
         return Scorer(self.network, self.precision)
 
     def fitted_to(self, probes: Sequence[tuple[Request, Candidates]]) -> TransActRanker:
-        """In bfloat16 where the CPU gains by it and a few real requests are scored alike; else as it is."""
+        """In bfloat16 where the CPU gains by it and a few real requests are scored alike; else as it is, as is
+        one that reads histories."""
+        if self.reads_history:
+            return self
         return TransActRanker(self.network, self.user_space, fitting_scorer(self.network, probes).dtype)
 
     def score_heads(self, request: Request, candidates: Candidates) -> Floats:

@@ -71,24 +71,28 @@ class SequenceEncoder(nn.Module):
 
         `generator` draws the hidden hours in training; None takes torch's own.
         """
-        config, seen = self.config, self.visible(rows, generator)
-        if config.fusion is Fusion.NONE:
+        seen = self.visible(rows, generator)
+        if self.config.fusion is Fusion.NONE:
             return Encoded(candidates.new_zeros(len(rows), 0), None, seen)
-        there = torch.arange(config.length) < seen.lengths[:, None]  # (B, L)
-        x = self.tokens(rows, seen.order, pins, candidates)
+        tokens = self.tokens(rows, seen.order, pins, candidates)
+        return Encoded(*self.encode(tokens, candidates, seen.lengths), seen)
+
+    def encode(self, x: Tensor, candidates: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(flat (B, out), every token's output (B, T, d) or None without an encoder) of tokens x (B, L, d),
+        newest first, of which the first `lengths` (B,) are there; (1,) where all rows have as many."""
+        config, length = self.config, x.shape[1]
+        there = torch.arange(length) < lengths[:, None]  # (B, L)
         if config.fusion is Fusion.AVERAGE:
-            mean = (x * there[..., None]).sum(dim=1) / seen.lengths.clamp(min=1)[:, None]
-            return Encoded(mean, None, seen)
-        lengths = seen.lengths
+            return (x * there[..., None]).sum(dim=1) / lengths.clamp(min=1)[:, None], None
         if self.lead is not None:
             padded = nn.functional.pad(candidates, (config.width - config.pin_dim, 0))
             x = torch.cat([(padded + self.lead)[:, None], x], dim=1)
             lengths = lengths + 1
-            there = torch.arange(config.places) < lengths[:, None]
-        mask = self.mask(lengths)
+            there = torch.arange(length + 1) < lengths[:, None]
+        mask = self.mask(lengths, x.shape[1])
         for layer in self.layers:
             x = layer(x, mask)
-        return Encoded(self.gather(x, there, lengths), x, seen)
+        return self.gather(x, there, lengths), x
 
     def visible(self, rows: Rows, generator: torch.Generator | None = None) -> Seen:
         """Actions strictly before the request; in training without those of the last T hours.
@@ -119,6 +123,10 @@ class SequenceEncoder(nn.Module):
         user = self.user_tokens(
             rows.pins.gather(1, order), rows.actions.gather(1, order), rows.surfaces.gather(1, order), pins
         )
+        return self.met(user, candidates)
+
+    def met(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """The user's tokens (B, L, d) beside their candidate (B, pin_dim), where it is fused early."""
         if self.config.fusion is not Fusion.CONCAT:
             return user
         return user + nn.functional.pad(candidates, (self.config.width - self.config.pin_dim, 0))[:, None]
@@ -128,6 +136,14 @@ class SequenceEncoder(nn.Module):
 
         The arguments but `pins` are (..., L).
         """
+        return self.placed(self.placeless_tokens(places, actions, surfaces, pins))
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Tokens (..., L, d), newest first, with what they owe to their place."""
+        return x if self.position is None else x + self.position[: x.shape[-2]]
+
+    def placeless_tokens(self, places: Tensor, actions: Tensor, surfaces: Tensor, pins: Tensor) -> Tensor:
+        """`user_tokens` of tokens whose place is not known yet."""
         config = self.config
         parts = [] if self.action is None else [self.action(actions.clamp(max=config.actions + 1))]
         if self.surface is not None:
@@ -140,11 +156,12 @@ class SequenceEncoder(nn.Module):
             x = nn.functional.pad(found, (0, blank))
             for part in parts:
                 x = x + part
-        return x if self.position is None else x + self.position[: x.shape[-2]]
+        return x
 
-    def mask(self, lengths: Tensor) -> Tensor:
-        """Added to scores, (B, 1 or T, T). A row without tokens sees its first place, unused."""
-        places = torch.arange(self.config.places)
+    def mask(self, lengths: Tensor, places: int) -> Tensor:
+        """Added to scores of T = `places` tokens, (B, 1 or T, T). A row without tokens sees its first place,
+        unused."""
+        places = torch.arange(places)
         hidden = (places >= lengths.clamp(min=1)[:, None])[:, None]  # (B, 1, T)
         if self.config.causal:  # newest first: older tokens stand behind
             hidden = hidden | (places < places[:, None])
@@ -152,7 +169,8 @@ class SequenceEncoder(nn.Module):
         return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
 
     def gather(self, x: Tensor, there: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T, d) -> (B, out): the pooled column first, then the others, zero where there is no token."""
+        """(B, T, d) -> (B, out): the pooled column first, then the others, zero where there is no token. T is
+        at least the columns that the output takes."""
         output, parts = self.config.output, []
         if self.pool is not None:
             most = x.masked_fill(~there[..., None], -torch.inf).amax(dim=1)
@@ -161,7 +179,7 @@ class SequenceEncoder(nn.Module):
         if columns:
             kept = x * there[..., None]
             if output.random:
-                at = (self.shares * lengths[:, None]).long().clamp(max=self.config.places - 1)
-                kept = kept.gather(1, at[..., None].expand(-1, -1, x.shape[2]))
+                at = (self.shares * lengths[:, None]).long().clamp(max=x.shape[1] - 1)
+                kept = kept.gather(1, at[..., None].expand(len(x), -1, x.shape[2]))
             parts.append(kept[:, :columns].flatten(1))
         return torch.cat(parts, dim=1)

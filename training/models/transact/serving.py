@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.models.pinnerformer.inference import native_bfloat16
-from training.models.ranker import Candidates, Request
+from training.models.ranker import Candidates, Past, Request
 from training.models.transact.folding import shareable
 from training.models.transact.inputs import Rows
 from training.models.transact.network import TransAct, probabilities
@@ -40,10 +40,7 @@ class Scorer:
 
     def __init__(self, network: TransAct, dtype: torch.dtype = torch.float32) -> None:
         if network.config.lifelong is not None:
-            raise ValueError(
-                "a request holds neither a lifelong history nor impressions to select from; "
-                "score this network on rows (training.transact.trainer.predict)"
-            )
+            raise ValueError("this network meets each candidate with other tokens; serve it by LifelongScorer")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.dtype = dtype
         module = self.network.sequence
@@ -62,7 +59,7 @@ class Scorer:
 
     def logits(self, request: Request, candidates: Candidates) -> Tensor:
         """(N, H) float32."""
-        _check(request, candidates)
+        check(request, candidates)
         network = self.network
         if len(candidates) == 0:
             return torch.zeros(0, len(network.config.heads))
@@ -150,19 +147,26 @@ def drift(exact: Scorer, lower: Scorer, probes: Sequence[tuple[Request, Candidat
     return largest
 
 
-def _check(request: Request, candidates: Candidates) -> None:
-    length = len(request.actions)
-    for name in ("history", "surfaces", "times_ms"):
-        if len(getattr(request, name)) != length:
-            raise ValueError(
-                f"a request's arrays are parallel: {name} has {len(getattr(request, name))} of {length}"
-            )
+def check(request: Request, candidates: Candidates) -> None:
+    """Raises ValueError where content vectors are not finite, codes are negative or arrays are not parallel."""
+    _parallel("a request's", len(request.actions), request, ("history", "surfaces", "times_ms"))
     if len(candidates.features) != len(candidates.content):
         raise ValueError(
             f"{len(candidates.features)} rows of features for {len(candidates.content)} candidates"
         )
-    if length and int(request.actions.min()) < 0:
+    if len(request.actions) and int(request.actions.min()) < 0:
         raise ValueError(f"action code {int(request.actions.min())}; codes count from 1, and 0 is padding")
-    for name, vectors in (("history", request.history), ("candidates", candidates.content)):
-        if not np.isfinite(vectors).all():
+    vectors = {"history": request.history, "candidates": candidates.content}
+    if (past := request.past) is not None:
+        _parallel("a past's", len(past.actions), past, ("history", "surfaces", "times_ms"))
+        _parallel("a past's", len(past.shown_ms), past, ("shown",))
+        vectors |= {"past": past.history, "pins shown": past.shown}
+    for name, given in vectors.items():
+        if not np.isfinite(given).all():
             raise ValueError(f"content vectors of the {name} hold numbers that are not finite")
+
+
+def _parallel(whose: str, length: int, given: Request | Past, names: tuple[str, ...]) -> None:
+    for name in names:
+        if len(getattr(given, name)) != length:
+            raise ValueError(f"{whose} arrays are parallel: {name} has {len(getattr(given, name))} of {length}")

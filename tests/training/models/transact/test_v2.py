@@ -158,5 +158,5 @@ def test_v2_is_a_configuration_of_the_same_ranker() -> None:
     (logits.sum() + net.next_action_loss(given, encoded, pins)).backward()
     unused = [n for n, p in net.named_parameters() if p.grad is None]
     assert unused == []
-    with pytest.raises(ValueError, match="neither a lifelong history nor impressions"):
+    with pytest.raises(ValueError, match="serve it by LifelongScorer"):
         Scorer(net)
