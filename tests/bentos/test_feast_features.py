@@ -25,6 +25,7 @@ from bentos.pool import Pool
 from bentos.ranking_features import FEATURES
 from bentos.ranking_log import RankingLog
 from bentos.sequences import SequenceWriter
+from feature_repo.jobs.history import read_shown
 from feature_repo.jobs.replay import logged_columns
 from feature_repo.schema import PIN_SCALARS
 from feature_repo.sequence import SequenceLog
@@ -36,9 +37,14 @@ from tests.feature_repo import conftest as features_world
 from training.data.feature_join import Catalogue, FeatureJoin
 from training.data.point_in_time import FeastPointInTime, PointInTime, Profiles
 from training.data.training_set_facts import PinVectors
-from training.evaluation.ranking_records import SEQUENCE, logged
+from training.evaluation.ranking_records import HISTORY, SEQUENCE, logged
 from training.models.calibration import Calibrator
+from training.models.pinnability import FeatureSpec
 from training.models.pinnersage import PinnerSageConfig
+from training.models.ranker import ENGAGE
+from training.models.transact import Head, Lifelong, SequenceConfig, TransActConfig
+from training.models.transact.network import seeded
+from training.models.transact.ranker import TransActRanker
 from training.replay import ReplayConfig, Replayed, Scorer, both, compared
 from training.transact.examples import Known, PinTable
 from validation.events import RankingRecord
@@ -49,11 +55,15 @@ from validation.tables import Contract
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from bentos.release import ServingRelease
+
 pytestmark = pytest.mark.slow
 
 DIM = 8
 NOW_MS = int(features_world.END.timestamp() * 1000) + 9 * 3_600_000
 """Nine o'clock of the day after the lake's last."""
+
+DAY_MS = 86_400_000
 
 world = features_world.world
 """The small lake of the feature repository's tests, built once more for this module."""
@@ -208,17 +218,23 @@ def served(real: Real, service: FeedService, users: range) -> list[RankingRecord
 
 
 def made_anew(
-    real: Real, world: features_world.World, records: list[RankingRecord], known: PointInTime | None = None
+    real: Real,
+    world: features_world.World,
+    records: list[RankingRecord],
+    known: PointInTime | None = None,
+    release: ServingRelease | None = None,
 ) -> Replayed:
     """The records' rows from Feast's history, the lake and the log, scored by the release's ranker."""
-    release = real.service.release()
+    release = release or real.service.release()
     history = SequenceLog.from_columns(logged_columns(world.lake, real.events))
     vectors = release.vectors(world.pin_ids, release.space)[0]
     catalogue = Catalogue.of(world.lake, PinVectors(features_world.SPACE, world.pin_ids, vectors))
     join = FeatureJoin(known or FeastPointInTime(real.store), catalogue, history, release.signs, lambda: None)
     assert release.ranker is not None
     calibrator = Calibrator.identity(release.ranker_name, release.ranker.heads)
-    scorer = Scorer(release.ranker, calibrator, Known(history, PinTable(world.pin_ids, vectors)))
+    shown = read_shown(world.lake, history, features_world.START, features_world.END)
+    read = Known(history, PinTable(world.pin_ids, vectors), shown=shown if release.reads_history else None)
+    scorer = Scorer(release.ranker, calibrator, read)
     return compared([both(records, join, scorer)], ReplayConfig())
 
 
@@ -240,6 +256,39 @@ def test_training_sees_what_serving_saw(
     assert found.below(0.999) == () and found.share >= 0.999
     acted = next(record for record in rankings if record.user_id == 4)
     assert acted.sequence_newest_ms == NOW_MS - 60_000, "an event of the log counts"
+
+
+def by_v2(real: Real) -> ServingRelease:
+    """The release, ranked by a TransAct V2 that selects from histories."""
+    lifelong = Lifelong(recent=5, nearest_lifelong=5, nearest_realtime=5, nearest_impressions=5)
+    sequence = SequenceConfig(length=20, tokens="add", surface_dim=1, positions=True, causal=True, pin_dim=6)
+    config = TransActConfig(
+        spec=FeatureSpec(), sequence=sequence, heads=(Head(action=ENGAGE),), lifelong=lifelong
+    )
+    ranker = TransActRanker(seeded(config, DIM, 0))
+    return replace(real.service.release(), ranker=ranker, ranker_name="transact@2")
+
+
+def test_training_selects_from_the_history_that_serving_selected_from(
+    real: Real, world: features_world.World
+) -> None:
+    release = by_v2(real)
+    records = served(real, replace(real.service, release=lambda: release), range(1, 28))
+    assert sum(record.history_length > 100 for record in records) > 1, "some know more than the sequence"
+    assert sum(record.history_shown > 5 for record in records) > 5
+    found = made_anew(real, world, records, release=release)
+    assert {one.name for one in found.agreements} == {*FEATURES, *SEQUENCE, *HISTORY, "score_engage"}
+    assert found.below(0.999) == () and found.rows > 200
+
+
+def test_a_history_of_the_day_before_is_named(real: Real, world: features_world.World) -> None:
+    """Its scores are made anew as of the midnight that was served, so that it alone is told of."""
+    release = by_v2(real)
+    records = served(
+        real, replace(real.service, release=lambda: release, clock_ms=lambda: NOW_MS + DAY_MS), range(1, 9)
+    )
+    found = made_anew(real, world, records, release=release)
+    assert {one.name for one in found.below(0.999)} == {"history_age_s"}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from training.models.transact.serving import check, newest
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-GROUP_TOKENS = 1024
+GROUP_TOKENS = 2048
 """Tokens of the candidates that go through the encoder together."""
 
 
