@@ -18,6 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training.models": (
         "training.models",
         "feature_repo.schema",
+        "feature_repo.history",
         "feature_repo.sequence",
         "validation.tables",
         "validation.queries",

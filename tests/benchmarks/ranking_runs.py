@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.history import ShownLog
+from feature_repo.jobs.history import read_shown
+from feature_repo.schema import SHOWN_DAYS
 from feature_repo.sequence import SequenceLog
 from infra.home import Home
 from infra.jobs import context
@@ -75,6 +78,7 @@ class Data:
     kept: float
     chances: NDArray[np.float64] | None = None
     """(n, H) of every answer to the test rows, each looked at; None where no truth stands beside the data."""
+    shown: ShownLog | None = None
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -134,7 +138,8 @@ class Data:
         for place, block in enumerate(self.blocks):
             # answers dated before what they answer are found in the whole log, whatever is read of it
             part = Examples.of(block, self.log, self.pins, spec, known.users, serving=bool(place))
-            made.append(replace(part, log=known.log, log_places=self.pins.places(known.log.pin_ids)))
+            places = self.pins.places(known.log.pin_ids)
+            made.append(replace(part, log=known.log, log_places=places, shown=self.shown))
         return made
 
     def run(self, validation: Floats, test: Floats, name: str) -> Run:
@@ -203,7 +208,9 @@ def load(home: Home, days: tuple[int, int, int], kept: float, share: float, with
     vectors = long_term(lake, table, split.train.start, nights) if with_users else None
     positives = tuple(info.vocabulary.codes(Polarity.POSITIVE))
     chances = chances_of(home, data.heads, blocks[2], data.labels(blocks[2]))
-    return Data(data, blocks, history_of(lake, info.end), table, vectors, positives, kept, chances)
+    log = history_of(lake, info.end)
+    shown = read_shown(lake, log, split.train.start - SHOWN_DAYS * DAY, info.end)
+    return Data(data, blocks, log, table, vectors, positives, kept, chances, shown)
 
 
 @dataclass(frozen=True)

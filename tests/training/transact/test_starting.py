@@ -58,7 +58,8 @@ def looked_at(net: TransAct, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tens
     x = module.tokens(batch, seen.order, pins, candidates)
     own = torch.nn.functional.pad(candidates, (module.config.width - module.config.pin_dim, 0)) + module.lead
     query, key, _ = module.layers[0].qkv(torch.cat([own[:, None], x], dim=1)).chunk(3, dim=2)
-    scores = (query[:, :1] @ key.transpose(1, 2)) * module.config.width**-0.5 + module.mask(seen.lengths + 1)
+    mask = module.mask(seen.lengths + 1, module.config.places)
+    scores = (query[:, :1] @ key.transpose(1, 2)) * module.config.width**-0.5 + mask
     places = examples()._newest(rows, module.config.length)[0]
     return scores.softmax(dim=2)[:, 0], torch.from_numpy(np.where(places > 0, 1 + (places - 1) % GROUPS, 0))
 
