@@ -99,10 +99,10 @@ class TransActRecipe(BaseModel):
         lifelong = Lifelong(
             length=HISTORY_LENGTH,
             realtime=SEQUENCE_LENGTH,
-            recent=16,
-            nearest_lifelong=16,
-            nearest_realtime=8,
-            nearest_impressions=8,
+            recent=12,
+            nearest_lifelong=10,
+            nearest_realtime=5,
+            nearest_impressions=5,
         )
         sequence = cls.model_fields["sequence"].default.model_copy(
             update={

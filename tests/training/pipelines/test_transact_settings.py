@@ -34,7 +34,7 @@ def test_v2_selects_and_foretells_the_next_positive_action(tmp_path: Path) -> No
     assert found.lifelong == plain.lifelong.model_copy(update={"length": 500}), "groups are merged"
     assert found.training == plain.training.model_copy(update={"learning_rate": 0.5})
     assert found.sequence == plain.sequence and found.sequence.causal
-    assert found.sequence.length == found.lifelong.tokens == 48
+    assert found.sequence.length == found.lifelong.tokens == 32
 
 
 @pytest.mark.parametrize(
