@@ -143,8 +143,9 @@ def train(ctx: TrainingContext, models: Sequence[str] | None = None, force: bool
 
     `force` redoes the named steps even where nothing changed. A step whose tables the lake lacks, or whose
     data cannot decide anything (one outcome only, too few days), is skipped, and what stands on it too.
-    Raises UnknownStep, LakeError before the first ingest, and LabelLeak where a feature of the rankers' rows
-    knows what they are to foretell: then nothing after that step is made.
+    Raises UnknownStep, LakeError before the first ingest, Unreadable for a `transact.yaml` at fault, and
+    LabelLeak where a feature of the rankers' rows knows what they are to foretell: then nothing after that step
+    is made.
     """
     unknown = [name for name in models or () if name not in STEPS]
     if unknown:
@@ -164,6 +165,8 @@ class _Run:
     collections: list[CollectionCheck] = field(default_factory=list)
 
     def go(self) -> Trained:
+        if transact_pipeline.MODEL in self.wanted:  # a file at fault is told of before hours of work
+            transact_pipeline.settings_of(self.ctx, Lake(self.ctx.lake).contract().vocabulary)
         publisher = Publisher(self.ctx)
         interval = run_interval(self.ctx)
         self.ctx.progress(f"training on {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d} (end exclusive)")

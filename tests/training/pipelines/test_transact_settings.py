@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.feature_repo.conftest import write_lake
 from training.context import TrainingContext
 from training.models.settings_file import Unreadable
+from training.pipelines.train import train
 from training.pipelines.transact import SETTINGS, TransActPipeline, settings_of
 from validation.tables import DEFAULT_VOCABULARY, Polarity
 
@@ -50,3 +52,12 @@ def test_v2_selects_and_foretells_the_next_positive_action(tmp_path: Path) -> No
 def test_a_file_that_cannot_be_is_named(tmp_path: Path, text: str, wrong: str) -> None:
     with pytest.raises(Unreadable, match=rf"{SETTINGS}: .*{wrong}".replace(".", "[\\s\\S]")):
         said(tmp_path, text)
+
+
+def test_a_run_tells_of_a_file_at_fault_before_it_begins(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    write_lake(ctx.lake, {})
+    (tmp_path / SETTINGS).write_text("version: v3")
+    with pytest.raises(Unreadable, match="version is 'v3'"):
+        train(ctx, ["transact"])
+    assert not ctx.features.exists()
