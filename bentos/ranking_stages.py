@@ -52,7 +52,7 @@ class Rank:
         if len(feed.candidates) == 0:
             return
         try:
-            if feed.release.reads_history:
+            if feed.release.reads_history and feed.release.ranker is not None:
                 await read_past(feed, engines.pool, PAST_DEADLINE_MS)
             heads = await engines.ranking.rank(feed, self.deadline_ms)
             sound = heads.sound

@@ -19,6 +19,7 @@ from bentos.networks import Learned, Networks
 from bentos.query_vectors import QueryVectors
 from bentos.sources import lexical, searchsage
 from bentos.walker import Walker
+from feature_repo.schema import TRANSACT_LIFELONG_SERVICE
 from feature_repo.vectors.index import VectorIndex
 from training.models.ads.ranking import AdsPolicy
 from training.models.calibration import Calibrator
@@ -159,8 +160,12 @@ class ServingRelease:
 
     @cached_property
     def reads_history(self) -> bool:
-        """Whether this process's ranker selects from users' histories; nobody else pays for reading them."""
-        return self.ranker is not None and self.ranker.reads_history
+        """Whether the release's ranker, here or elsewhere, selects from users' histories; for others none is
+        read. Where it is elsewhere, the log says what it had."""
+        if self.ranker is not None:
+            return self.ranker.reads_history
+        part = self.manifest.parts.get("ranker")
+        return part is not None and part.feature_service == TRANSACT_LIFELONG_SERVICE
 
     def user(self, user_id: int) -> User:
         """One user, with all that the release's parts in this process read of one."""

@@ -23,6 +23,7 @@ from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.stages import ReadPins, ReadUser
 from feature_repo.history import History
+from feature_repo.schema import TRANSACT_LIFELONG_SERVICE
 from feature_repo.store import FeatureStoreError
 from tests.bentos.fakes import COOK, DIM, NOW_MS, SAVE, FakeFeatures, pin_of, planted_features, planted_release
 from training.models.pinnability import FeatureSpec
@@ -31,6 +32,7 @@ from training.models.ranker import Candidates as Ranked
 from training.models.transact import Head, Lifelong, SequenceConfig, TransActConfig
 from training.models.transact.network import seeded
 from training.models.transact.ranker import TransActRanker
+from validation.manifest import Part
 
 SPEC = FeatureSpec()
 MIDNIGHT_MS = NOW_MS - NOW_MS % 86_400_000
@@ -174,3 +176,15 @@ def test_a_store_without_histories_is_named_before_it_serves(
     release.features.broken.add("user")
     monkeypatch.undo()
     check_history(release)  # a store that is down is the trial's to find
+
+
+def test_a_home_feed_whose_ranker_is_elsewhere_reads_what_its_log_says(release: ServingRelease) -> None:
+    part = Part(model="transact", version=7, feature_service=TRANSACT_LIFELONG_SERVICE)
+    manifest = release.manifest.model_copy(update={"parts": {**release.manifest.parts, "ranker": part}})
+    away = replace(release, ranker=None, manifest=manifest)
+    assert away.reads_history and away.user(COOK).history.as_of_ms == MIDNIGHT_MS
+    feed = answered(away)
+    assert feed.past is None and [said.split(":")[0] for said in feed.missing] == ["rank"]
+    plain = {**release.manifest.parts, "ranker": part.model_copy(update={"feature_service": "pinnability_v1"})}
+    other = replace(away, manifest=release.manifest.model_copy(update={"parts": plain}))
+    assert not other.reads_history and other.user(COOK).history is History.none()

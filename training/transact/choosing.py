@@ -28,11 +28,13 @@ def choose(examples: Examples, rows: Ints, settings: Lifelong) -> tuple[NDArray[
     """(sources, ranks) of `rows`, (n, S) int32 each, newest first; ranks as `select` counts them."""
     out = np.full((len(rows), settings.tokens), NOTHING, np.int32)
     ranks = np.zeros((len(rows), settings.tokens), np.int32)
+    if len(rows) == 0:
+        return out, ranks
     users, until = examples.user_ids[rows], examples.request_ms[rows]
     as_of = midnight_ms(until) if examples.as_of_ms is None else examples.as_of_ms[rows]
     order = np.lexsort((as_of, until, users))
     keys = np.stack([users, until, as_of])[:, order]
-    starts = np.flatnonzero(np.append(True, (np.diff(keys) != 0).any(axis=0))[: len(rows)])
+    starts = np.flatnonzero(np.append(True, (np.diff(keys) != 0).any(axis=0)))
     first, log = order[starts], examples.log
     now = np.stack(log.slice(users[first], until[first], settings.realtime), axis=1)
     past = np.stack(log.slice(users[first], as_of[first], settings.length), axis=1)

@@ -155,6 +155,7 @@ def test_a_rows_tokens_are_those_of_the_request(told: Told) -> None:
     keys, made = asked(told), ranker()
     examples = Examples.of(block_of(keys), told.log, told.pins, SPEC, shown=told.shown)
     batch = examples.batch(np.arange(len(keys)), made.network.config)
+    assert examples.batch(np.arange(0), made.network.config).actions.shape == (0, LIFELONG.tokens)
     full = 0
     for i, (user, at, pin) in enumerate(zip(keys["user_id"], keys["at"], keys["pin_id"], strict=True)):
         story = Story.of(told.request(user, at), LIFELONG, kinds=8)
