@@ -188,7 +188,7 @@ def test_a_ranker_of_sequences_is_not_scored_without_what_it_reads() -> None:
         served_scores(elsewhere, block, known(60))
 
 
-def test_v2_is_learned_gone_on_from_and_stored_with_its_history() -> None:
+def test_v2_is_learned_and_gone_on_from_where_its_selection_is_the_same() -> None:
     recipe = TransActRecipe.v2((2,))
     sequence = recipe.sequence.model_copy(update={"pin_dim": 8, "actions": 3, "ffn": 16})
     recipe = recipe.model_copy(
@@ -199,6 +199,8 @@ def test_v2_is_learned_gone_on_from_and_stored_with_its_history() -> None:
     network = fitted.ranker.network
     assert fitted.ranker.reads_history and network.config.lifelong == recipe.lifelong
     assert misfit(network, SPEC, recipe, Known(log, pin_table())) is None
+    on = fit_transact(block, Known(log, pin_table()), ACTIONS, SPEC, recipe, seed=2, start=network)
+    assert on.ranker.network.config == network.config and on.loss < fitted.loss
     plain = recipe.model_copy(update={"lifelong": None})
     assert misfit(network, SPEC, plain, Known(log, pin_table())) == "it differs in lifelong"
     with pytest.raises(ValueError, match="the feature store keeps 2000 actions of a history and 100"):
