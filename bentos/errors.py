@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
@@ -231,13 +231,21 @@ class NamedErrors:
         await self.app(scope, receive, reshaped)
 
 
+MAX_LINE = 500
+"""Characters that one malformed request may take of the log."""
+
+
 class _OneLine(logging.Filter):
-    """A client's malformed request is one line of the log, not a traceback."""
+    """A client's malformed request is one line of the log, which names its path and what is wrong in it, and no
+    traceback. Values are not told: they may be somebody's."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, ValidationError):
-            record.msg += f": {error.error_count()} errors in the request"
+            told = _faults(error.errors(include_url=False, include_context=False, include_input=False))
+            line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in told)
+            asked = record.getMessage().removeprefix("Exception on ")
+            record.msg, record.args = f"{asked} refused: {line[:MAX_LINE]}", None
             record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
         return True
 
@@ -281,6 +289,15 @@ def _reshape(status: int, content: bytes) -> bytes:
         return content
     details = told.get("detail") if isinstance(told, dict) else None
     if details:
-        where = "; ".join(f"{'.'.join(map(str, d['loc'])) or 'body'}: {d['msg']}" for d in details[:5])
-        return body("InvalidRequest", where, count=len(details))
+        name = LimitOutOfRange.__name__ if details[0].get("type") in COUNTS else "InvalidRequest"
+        return body(name, _faults(details), count=len(details))
     return body(HTTPStatus(status).phrase.replace(" ", ""), str(error or told))
+
+
+COUNTS = {"too_short", "too_long"}
+"""Pydantic's names for a list of the wrong length, which is told before what is in it."""
+
+
+def _faults(details: Sequence[Mapping[str, Any]]) -> str:
+    """The first of pydantic's errors: where each is, and what it says."""
+    return "; ".join(f"{'.'.join(map(str, d['loc'])) or 'body'}: {d['msg']}" for d in details[:5])

@@ -233,7 +233,7 @@ class FeedService:
         Raises LimitOutOfRange, QueryTooLong, NoRelease.
         """
         release = self.release()
-        check_limit(request.limit)
+        check_limit(request.limit, "suggestions")
         check_length("prefix", request.prefix)
         found = release.popular_queries.starting(request.prefix, request.limit)
         return SuggestionsAnswer(release=release.version, queries=[query for query, _ in found])
@@ -391,10 +391,10 @@ def known_board(release: ServingRelease, given: ExternalId) -> int:
     return board
 
 
-def check_limit(limit: int) -> None:
+def check_limit(limit: int, what: str = "pins") -> None:
     """Raises LimitOutOfRange."""
     if not 1 <= limit <= MAX_LIMIT:
-        raise LimitOutOfRange(f"limit is {limit}; ask for 1 to {MAX_LIMIT} pins")
+        raise LimitOutOfRange(f"limit is {limit}; ask for 1 to {MAX_LIMIT} {what}")
 
 
 def check_count(name: str, values: Sequence[object], *, least: int = 0) -> None:

@@ -14,7 +14,6 @@ from bentos.errors import (
     BadId,
     EventTooOld,
     FutureTimestamp,
-    LimitOutOfRange,
     LogUnavailable,
     PinNotFound,
     TooManyEvents,
@@ -25,7 +24,7 @@ from bentos.event_log import EventLog, LogClosed, LogFull
 from bentos.failing import needed
 from bentos.features import Features
 from bentos.ids import Ids
-from bentos.messages import MAX_EVENTS, Event, EventsAnswer, EventsRequest, ExternalId
+from bentos.messages import Event, EventsAnswer, EventsRequest, ExternalId
 from bentos.metrics import metrics
 from bentos.pool import Pool
 from bentos.sequences import SequenceWriter, by_user
@@ -76,12 +75,10 @@ class EventIntake:
         Such an event is acknowledged, and neither kept nor applied; the metric `corkboard_events` counts it as
         forgotten. The answer says nothing of it: who was forgotten is nobody's to ask.
 
-        Raises TooManyEvents while MAX_WAITING wait for the log or the store, LimitOutOfRange, UnknownAction,
-        BadId, UndeclaredIds, FutureTimestamp, EventTooOld or PinNotFound naming the first event that is wrong,
+        Raises TooManyEvents while MAX_WAITING wait for the log or the store, UnknownAction, BadId,
+        UndeclaredIds, FutureTimestamp, EventTooOld or PinNotFound naming the first event that is wrong,
         LogUnavailable when the log cannot take them, StoreUnavailable without the id map.
         """
-        if not 1 <= len(request.events) <= MAX_EVENTS:
-            raise LimitOutOfRange(f"{len(request.events)} events; send 1 to {MAX_EVENTS} a request")
         self._check_line()
         self._check(request.events)
         records = await needed(

@@ -11,28 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bentos.given import GivenId, GivenText, Int64, UnixMs
 from validation.queries import MAX_QUERY
 
 ExternalId = int | str
-
-MAX_TEXT = 512
-"""Characters of one id or name of a request."""
-
-GivenText = Annotated[str, Field(max_length=MAX_TEXT)]
-GivenId = Annotated[int, Field(strict=True)] | GivenText
-"""An id as a request names it. Numbers out of range are refused by name (BadId)."""
-
-Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
-"""What arrays and stores can hold."""
-
-UnixMs = Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)]
-"""Milliseconds since 1970 UTC, before the year 10000."""
 
 MAX_DURATION_S = 7 * 86_400
 """Longest time that one event may claim to have lasted."""
 
 MAX_LIMIT = 200
-"""Pins one answer may hold."""
+"""Pins, users or queries one answer may hold."""
 
 MAX_EVENTS = 1_000
 """Events one request may carry."""
@@ -48,7 +36,7 @@ MAX_BROUGHT = 10_000
 
 
 def _limit(default: int, description: str = "How many.") -> int:
-    """A count of pins; the bounds are shown by OpenAPI and enforced by name (LimitOutOfRange)."""
+    """How many an answer holds; the bounds are shown by OpenAPI and enforced by name (LimitOutOfRange)."""
     bounds = {"minimum": 1, "maximum": MAX_LIMIT}
     return Field(default, strict=True, description=description, json_schema_extra=bounds)
 
@@ -276,7 +264,9 @@ class Event(Message):
         None, description="Makes a repeat harmless; without it every delivery counts as a new event."
     )
     timestamp_ms: Int64 | None = Field(None, description="When it happened, Unix ms UTC; now if left out.")
-    surface: GivenText | None = None
+    surface: GivenText | None = Field(
+        None, description="Where: homefeed, related, search or any other name the data set uses."
+    )
     duration_s: float | None = Field(None, ge=0, le=MAX_DURATION_S, allow_inf_nan=False)
     board_id: GivenId | None = None
     query: Annotated[str, Field(max_length=MAX_QUERY)] | None = Field(
@@ -286,7 +276,9 @@ class Event(Message):
 
 
 class EventsRequest(Message):
-    events: list[Event] = Field(description=f"1 to {MAX_EVENTS} events; all are kept or none.")
+    events: list[Event] = Field(
+        min_length=1, max_length=MAX_EVENTS, description=f"1 to {MAX_EVENTS} events; all are kept or none."
+    )
 
 
 class EventsAnswer(Message):

@@ -25,7 +25,7 @@ from infra.console import say
 from infra.home import NO_TRACES, ONE_THREAD, Home
 
 PATIENCE_S = 60.0
-"""Seconds between two lines that say what is still waited for."""
+"""Seconds after which a line says what is still waited for."""
 
 STOP_DEADLINE_S = 20.0
 
@@ -231,7 +231,7 @@ def _running_pid(home: Home, name: str) -> int | None:
 
 
 def _wait_ready(home: Home, process: Process, child: subprocess.Popen[bytes] | None = None) -> None:
-    said = time.monotonic()
+    begun, said = time.monotonic(), False
     while True:
         # The process first: were its port another program's, that one would answer in its place.
         ended = child.poll() is not None if child else _running_pid(home, process.name) is None
@@ -243,8 +243,8 @@ def _wait_ready(home: Home, process: Process, child: subprocess.Popen[bytes] | N
             raise StartError(
                 f"{process.name} ({process.address}) ended before it was ready; its log is {log}:\n{tail}"
             )
-        if time.monotonic() - said > PATIENCE_S:
-            said = time.monotonic()
+        if not said and time.monotonic() - begun > PATIENCE_S:
+            said = True
             say(f"{process.name} runs and does not answer yet at {process.address}; its log is {log}")
         time.sleep(0.2)
 

@@ -51,13 +51,15 @@ def history(context: typer.Context) -> None:
 
 def diff(
     context: typer.Context,
-    a: Annotated[int, typer.Argument(help="A release version.")],
-    b: Annotated[int, typer.Argument(help="Another.")],
+    a: Annotated[int, typer.Argument(min=1, help="A release version.")],
+    b: Annotated[int, typer.Argument(min=1, help="Another.")],
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure both anew on the same users and rows of today's lake.")
     ] = False,
 ) -> None:
     """Two releases side by side: parts, data, commit, metrics with their differences, gates."""
+    if a == b:
+        raise typer.BadParameter(f"release {a} against release {b} is one release; name two", param_hint="'b'")
     from infra import releases
 
     with named_errors():

@@ -18,15 +18,8 @@ import uvicorn
 from bentos import access
 from bentos.access import CLIENTS, MAX_BODY, FrontDoor, RateLimited, Rates, Tokens, main
 from bentos.errors import NamedErrors, RequestError
-from bentos.messages import (
-    MAX_EVENTS,
-    MAX_TEXT,
-    Event,
-    EventsRequest,
-    FeedRequest,
-    PinsRequest,
-    RelatedRequest,
-)
+from bentos.given import MAX_TEXT
+from bentos.messages import MAX_EVENTS, Event, EventsRequest, FeedRequest, PinsRequest, RelatedRequest
 from bentos.settings import SettingsError
 from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, PINS, Stack

@@ -43,7 +43,7 @@ def test_a_feed(server: Server) -> None:
 def test_a_malformed_request_is_one_line_of_the_log(server: Server) -> None:
     server.post("/homefeed", b"{nonsense")
     log = server.log.read_text()
-    assert "errors in the request" in log and "Traceback" not in log
+    assert "/homefeed [POST] refused: body: Invalid JSON" in log and "Traceback" not in log
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,7 @@ def test_a_malformed_request_is_one_line_of_the_log(server: Server) -> None:
         ("/search", {"limit": 3}, 400, "InvalidRequest", "query: Field required"),
         ("/search", b'{"query": "\\ud800"}', 400, "InvalidRequest", "Invalid JSON"),
         ("/suggestions", {"prefix": "x" * 2_001}, 400, "QueryTooLong", "prefix has 2001 characters"),
+        ("/suggestions", {"limit": 201}, 400, "LimitOutOfRange", "ask for 1 to 200 suggestions"),
         ("/users", {"limit": 0}, 400, "LimitOutOfRange", "limit is 0"),
         (
             "/events",

@@ -10,7 +10,7 @@ import pytest
 
 from bentos.errors import BadId, BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
 from bentos.event_log import read
-from bentos.messages import FeedAnswer, FeedRequest, PinsRequest, RelatedRequest
+from bentos.messages import FeedAnswer, FeedRequest, PinsRequest, RelatedRequest, SuggestionsRequest
 from feature_repo.sequence import merge
 from tests.bentos.conftest import run
 from tests.bentos.fakes import (
@@ -172,6 +172,8 @@ def test_limits_are_named(stack: Stack, limit: int) -> None:
         feed(stack, limit=limit)
     with pytest.raises(LimitOutOfRange, match=str(limit)):
         run(stack.service.related(RelatedRequest(pin_id=1, limit=limit)))
+    with pytest.raises(LimitOutOfRange, match=f"limit is {limit}; ask for 1 to 200 suggestions"):
+        run(stack.service.suggestions(SuggestionsRequest(limit=limit)))
 
 
 def test_ten_thousand_ids_are_refused_by_name(stack: Stack) -> None:

@@ -11,6 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from infra.cli import app
+from infra.commands import state
 
 HEAVY = (
     *("torch", "pandas", "numpy", "pyarrow", "feast", "mlflow", "bentoml", "pymilvus"),
@@ -73,9 +74,17 @@ def test_without_a_lake_the_first_step_is_named(tmp_path: Path, command: tuple[s
     )
 
 
-def test_a_release_is_not_compared_with_itself(tmp_path: Path) -> None:
-    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "diff", "1", "1"], env={"COLUMNS": "300"})
-    assert answer.exit_code == 1 and "release 1 against release 1 is one release" in answer.output
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [(("1", "1"), "release 1 against release 1 is one release"), (("0", "2"), "Invalid value for 'a'")],
+)
+def test_what_cannot_be_compared_is_said_before_the_home_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, str], words: str
+) -> None:
+    monkeypatch.setattr(state.State, "home", property(lambda self: pytest.fail("the home was opened")))
+    command = ["--home", str(tmp_path), "diff", "--measure", *named]
+    answer = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    assert answer.exit_code == 2 and words in answer.output
 
 
 @pytest.mark.parametrize(

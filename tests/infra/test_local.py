@@ -71,7 +71,7 @@ def test_a_process_that_ends_is_an_error_with_its_log(home: Home, tmp_path: Path
         local.start(home, process)
 
 
-def test_a_slow_start_is_waited_for_and_says_so(
+def test_a_slow_start_is_waited_for_and_says_so_once(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(local, "PATIENCE_S", 0.0)
@@ -79,7 +79,7 @@ def test_a_slow_start_is_waited_for_and_says_so(
     assert local.start(home, _process(tmp_path, slow))
     local.stop(home, "sleeper")
     said = " ".join(capsys.readouterr().out.split())
-    assert "sleeper runs and does not answer yet at nowhere; its log is" in said
+    assert said.count("sleeper runs and does not answer yet at nowhere; its log is") == 1
 
 
 def test_a_pid_used_again_is_left_alone(home: Home) -> None:

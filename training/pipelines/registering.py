@@ -82,11 +82,11 @@ def kept_weights(registry: Registry, model: str, space: Part, *, tag: str = "con
 
 
 def flat_params(config: BaseModel) -> dict[str, object]:
-    """Every setting as `group.name`, for the registry."""
+    """Every setting as `group.name`, for the registry; an empty group as `{}` under its own name."""
     out: dict[str, object] = {}
 
     def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or not prefix):
             for name, inner in value.items():
                 walk(f"{prefix}.{name}" if prefix else name, inner)
         else:

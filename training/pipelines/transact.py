@@ -44,7 +44,7 @@ from training.pipelines.pinnerformer import LEAST_ROW_DAYS
 from training.pipelines.ranker_calibration import calibrate
 from training.pipelines.ranker_features import EVERY, keep_baseline, kept_baseline, spec_of, vetted
 from training.pipelines.registering import Kept, kept_weights, register, unchanged
-from training.pipelines.transact_card import MODEL, card
+from training.pipelines.transact_card import MODEL, card, changed_settings
 from training.registry import (
     LEARNED_UNTIL_TAG,
     Registry,
@@ -126,11 +126,12 @@ def train_transact(
 ) -> Part:
     """Fit, calibrate, measure and register one version on a finished training set.
 
-    `pins` are the catalogue in the content space. Split by time as Pinnability's (`split_of`). The version
-    already made from the same rows, configuration, start and code is returned as it is, unless `force`; a run
-    that was cut short goes on from its last checkpoint. Without `config`, the home's settings are taken
-    (`settings_of`). Raises TooShort, NothingToLearn, LabelLeak where a
-    feature knows a label, and ValueError where the set's interactions are of another space.
+    `pins` are the catalogue in the content space. Split by time as Pinnability's (`split_of`). Unless `force`,
+    the version already made from the same rows, configuration, start and code is returned as it is; so is the
+    one a warm start would go on from, where it has learned every row under the same settings. A run that was
+    cut short goes on from its last checkpoint. Without `config`, the home's settings are taken (`settings_of`).
+    Raises TooShort, NothingToLearn, LabelLeak where a feature knows a label, and ValueError where the set's
+    interactions are of another space.
     """
     if rows.info.space != content.space:
         raise ValueError(
@@ -303,12 +304,17 @@ def _start(job: Job, known: Known) -> _Start | None:
 
 
 def _up_to_date(job: Job) -> int | None:
-    """The version to go on from, where it has learned from all there is; else None."""
+    """The version to go on from, where it has learned from all there is, as it is to be learned; else None."""
     kept = job.kept
     if kept is None or kept.learned_until is None or kept.learned_until < job.split.validation.end:
         return None
-    reads = job.registry.version(MODEL, kept.version).tags["content_space"]
-    return kept.version if reads == job.content.space else None
+    if job.registry.version(MODEL, kept.version).tags["content_space"] != job.content.space:
+        return None
+    params, spec = job.registry.params(MODEL, kept.version), spec_of(job.config.features, job.rows.info)
+    changed = changed_settings(params, job.config, spec)
+    if changed:
+        job.ctx.progress(f"{MODEL}: {MODEL}@{kept.version} was made with other {', '.join(changed)}")
+    return None if changed else kept.version
 
 
 def _other_users(job: Job, space: str | None) -> str | None:

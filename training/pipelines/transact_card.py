@@ -21,7 +21,7 @@ from validation.lake import Lake
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-    from training.pipelines.transact import Job
+    from training.pipelines.transact import Job, TransActPipeline
 
 MODEL = "transact"
 
@@ -48,8 +48,7 @@ def card(
         description=f"Probability of each action on a pin that a user is shown, from {_read(ranker)} met "
         "with the pin by a transformer, and every feature, through full-rank DCNv2 (arXiv 2306.00248).",
         params={
-            **{n: v for n, v in flat_params(job.config).items() if not n.startswith("features.")},
-            "features": ", ".join(ranker.spec.names),
+            **settings(job.config, ranker.spec),
             "heads": ", ".join(ranker.heads),
             "negative_rate": rate,
             "user_vectors_of": users,
@@ -82,6 +81,21 @@ def card(
         },
         notes=_notes(job, ranker.spec, rate, made.calibrator, users),
     )
+
+
+def settings(config: TransActPipeline, spec: FeatureSpec) -> dict[str, object]:
+    """Everything a version is made with, flat, as its parameters record it; `spec` is what it reads."""
+    others = {name: v for name, v in flat_params(config).items() if not name.startswith("features.")}
+    names = {"features": ", ".join(spec.names), "features.serving_position": spec.serving_position}
+    return others | names
+
+
+def changed_settings(params: Mapping[str, str], config: TransActPipeline, spec: FeatureSpec) -> tuple[str, ...]:
+    """Names of the settings in which a version with these parameters differs, sorted; one that either side
+    lacks differs."""
+    asked = {name: str(value) for name, value in settings(config, spec).items()}
+    recorded = {n: v for n, v in params.items() if n.split(".")[0] in type(config).model_fields}
+    return tuple(sorted(n for n in asked.keys() | recorded.keys() if asked.get(n) != recorded.get(n)))
 
 
 def _notes(job: Job, spec: FeatureSpec, rate: float, calibrator: Calibrator, users: str) -> str:

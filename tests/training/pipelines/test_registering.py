@@ -95,5 +95,6 @@ def test_settings_are_flat_by_name() -> None:
     class Outer(BaseModel):
         inner: Inner = Inner()
         days: int = 7
+        by_name: dict[str, Inner] = {}
 
-    assert flat_params(Outer()) == {"inner.rate": 0.5, "inner.ranks": [1, 2], "days": 7}
+    assert flat_params(Outer()) == {"inner.rate": 0.5, "inner.ranks": [1, 2], "days": 7, "by_name": {}}
