@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,9 @@ class RecordLog(Protocol):
 
 @dataclass(frozen=True)
 class _Entry:
-    event_ids: tuple[int, ...]
-    lines: tuple[bytes, ...]
+    event_ids: Sequence[int]
+    text: bytes
+    """A line for each."""
     done: Future[Appended]
 
 
@@ -93,7 +94,7 @@ class EventLog:
         *,
         lock: int,
         segment: Path,
-        recent: dict[int, None],
+        recent: Iterable[int],
         segment_bytes: int,
         remembered: int,
         waiting: int,
@@ -102,7 +103,9 @@ class EventLog:
     ) -> None:
         self.folder, self.stream = folder, stream
         self._lock, self._segment = lock, segment
-        self._recent, self._remembered = recent, remembered
+        self._order, self._remembered = deque(recent), remembered
+        """Ids that are known again, oldest first."""
+        self._recent = set(self._order)
         self._segment_bytes, self._gather_s, self._sync = segment_bytes, gather_s, sync
         self._waiting, self._most_waiting = 0, waiting
         self._file = -1
@@ -165,16 +168,20 @@ class EventLog:
 
     def append_lines(self, event_ids: tuple[int, ...], lines: tuple[bytes, ...]) -> Future[Appended]:
         """`append` of records that were written as lines (`to_line`) elsewhere."""
-        entry = _Entry(event_ids, lines, Future())
+        return self.append_text(event_ids, b"".join(lines))
+
+    def append_text(self, event_ids: Sequence[int], text: bytes) -> Future[Appended]:
+        """`append_lines` of lines that follow each other in `text`."""
+        entry = _Entry(event_ids, text, Future())
         with self._door:
             if self._closed.is_set() or self._failed:
                 why = f": {self._failed}" if self._failed else ""
                 raise LogClosed(
                     f"the event log {self.stream!r} takes no more records{why}; restart the service"
                 )
-            if self._waiting and self._waiting + len(lines) > self._most_waiting:
+            if self._waiting and self._waiting + len(event_ids) > self._most_waiting:
                 raise LogFull(f"{self._waiting} records of the event log {self.stream!r} wait for the disk")
-            self._waiting += len(lines)
+            self._waiting += len(event_ids)
             self._queue.put(entry)
         return entry.done
 
@@ -205,7 +212,7 @@ class EventLog:
                     batch.append(self._queue.get_nowait())
             closing = None in batch
             with self._door:
-                self._waiting -= sum(len(e.lines) for e in batch if e is not None)
+                self._waiting -= sum(len(e.event_ids) for e in batch if e is not None)
             # A caller that went away before its turn is not written; from here on none can be cancelled.
             entries = [e for e in batch if e is not None and e.done.set_running_or_notify_cancel()]
             if entries:
@@ -218,20 +225,20 @@ class EventLog:
                 entry.done.set_exception(LogClosed(f"the event log {self.stream!r} failed: {self._failed}"))
             return
         fresh: dict[int, None] = {}
-        lines: list[bytes] = []
+        texts: list[bytes] = []
         answers: list[Appended] = []
         for entry in entries:
             flags = []
-            for event_id, line in zip(entry.event_ids, entry.lines, strict=True):
+            for event_id in entry.event_ids:
                 new = event_id not in self._recent and event_id not in fresh
                 if new:
                     fresh[event_id] = None
-                    lines.append(line)
                 flags.append(new)
+            texts.append(entry.text if all(flags) else _chosen(entry.text, flags))
             answers.append(Appended(tuple(flags)))
         try:
-            if lines:
-                self._write(b"".join(lines))
+            if fresh:
+                self._write(b"".join(texts))
         except OSError as error:
             for entry in entries:
                 entry.done.set_exception(error)
@@ -267,11 +274,11 @@ class EventLog:
         self._size = os.fstat(self._file).st_size
         sync_folder(self.folder)
 
-    def _remember(self, fresh: dict[int, None]) -> None:
+    def _remember(self, fresh: Collection[int]) -> None:
         self._recent.update(fresh)
-        excess = max(0, len(self._recent) - self._remembered)
-        for event_id in list(itertools.islice(self._recent, excess)):
-            del self._recent[event_id]
+        self._order.extend(fresh)
+        excess = len(self._order) - self._remembered
+        self._recent.difference_update([self._order.popleft() for _ in range(excess)])
 
 
 def read(folder: Path, stream: str, *, since_ms: int = 0) -> Iterator[Record]:
@@ -387,8 +394,8 @@ def _told(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
 
 
-def _recent_ids(segments: list[Path], remembered: int) -> dict[int, None]:
-    """The last `remembered` event ids, oldest first."""
+def _recent_ids(segments: list[Path], remembered: int) -> list[int]:
+    """The different ones of the last `remembered` event ids, oldest first."""
     newest_first: list[list[int]] = []
     count = 0
     for path in reversed(segments):
@@ -398,7 +405,13 @@ def _recent_ids(segments: list[Path], remembered: int) -> dict[int, None]:
         newest_first.append(ids)
         count += len(ids)
     ids = [event_id for chunk in reversed(newest_first) for event_id in chunk]
-    return dict.fromkeys(ids[-remembered:] if remembered else [])
+    return list(dict.fromkeys(ids[-remembered:] if remembered else []))
+
+
+def _chosen(text: bytes, flags: Iterable[bool]) -> bytes:
+    """The lines of `text` whose flag is set."""
+    lines = zip(text.splitlines(keepends=True), flags, strict=True)
+    return b"".join(line for line, chosen in lines if chosen)
 
 
 def _segment_name(stream: str, number: int) -> str:
