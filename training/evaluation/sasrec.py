@@ -39,6 +39,12 @@ class SasRecConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(20, ge=1)
+    """At most, where `patience` is given."""
+    patience: int | None = Field(None, ge=1)
+    """Checks in a row without a better one that end training; it is checked by each user's newest pin, which it
+    does not see, and the best check's weights are kept. None: every epoch is trained, on every pin."""
+    check_epochs: int = Field(10, ge=1)
+    """Epochs from one check to the next."""
     factors: int = Field(64, ge=2)
     blocks: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
@@ -91,7 +97,7 @@ def recommend(users: Ints, pins: Ints, asked: Ints, k: int, config: SasRecConfig
         pd.DataFrame({"user_id": asked}).to_parquet(folder / "users.parquet")
         done = subprocess.run(
             [VENV / "bin" / "python", "-P", sasrec_job.__file__, folder],
-            capture_output=True,
+            stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
