@@ -62,9 +62,12 @@ class SasRecConfig(BaseModel):
         """The same with its loss, and with batches of which an epoch has at least `STEPS`, none of fewer than
         `LEAST_BATCH` users."""
         loss = self.loss or ("softmax" if pins <= EVERY_PIN else "sampled_softmax")
-        return self.model_copy(
-            update={"loss": loss, "batch": min(self.batch, max(LEAST_BATCH, users // STEPS))}
-        )
+        return self.model_copy(update={"loss": loss, "batch": few_users_batch(users, self.batch)})
+
+
+def few_users_batch(users: int, most: int) -> int:
+    """Users a batch, at most `most`: so few that an epoch has at least `STEPS`, but `LEAST_BATCH` of them."""
+    return min(most, max(LEAST_BATCH, users // STEPS))
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.evaluation import sasrec, sasrec_job
+from training.evaluation import leave_one_out_sequences, sasrec, sasrec_job
 from training.evaluation.leave_one_out import TrainSet, evaluate, split
 from training.evaluation.leave_one_out_models import default_models, left_out
 from training.evaluation.leave_one_out_sequences import TRAINING, pinnerformer, timelines
 from training.evaluation.leave_one_out_sequences import sasrec as sasrec_scorer
 from training.evaluation.seeded import Seeded
 from training.models.pinnerformer.tokens import MS_PER_DAY
+from training.pinnerformer.trainer import PinnerFormerTraining
 
 RING, USERS, TAKEN = 30, 120, 12
 
@@ -108,6 +109,19 @@ def test_few_users_make_small_batches_and_few_pins_are_all_negatives() -> None:
     many = sasrec.SasRecConfig().fitted_to(users=100_000, pins=sasrec.EVERY_PIN + 1)
     assert (many.batch, many.loss) == (128, "sampled_softmax")
     assert sasrec.SasRecConfig(batch=8, loss="BCE").fitted_to(users=10, pins=10).batch == 8
+
+
+def test_few_users_make_small_batches_of_pinnerformer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        """Carries the users a step."""
+
+    def asked(config: object, lines: object, content: object, training: PinnerFormerTraining) -> None:
+        raise Asked(training.sampling.users)
+
+    monkeypatch.setattr(leave_one_out_sequences, "train_network", asked)
+    train = split(walks()).train
+    with pytest.raises(Asked, match=r"^16$"):
+        pinnerformer(train)
 
 
 def test_without_rectools_sasrec_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
