@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.leave_one_out import TrainSet
-from training.evaluation.sasrec import SasRecConfig, recommend
+from training.evaluation.sasrec import SasRecConfig, few_users_batch, recommend
 from training.models.baselines import Scorer
 from training.models.pinnerformer import PinnerFormerConfig, embed_pins, embed_users
 from training.models.pinnerformer.config import TokenFeatures
@@ -37,9 +37,11 @@ def pinnerformer(
     """PinnerFormer with its id embedding, from pairs and their order alone.
 
     Interactions on file rarely say what unit their clock has, so every pair counts as a day: a window of K days
-    is the user's next K pins.
+    is the user's next K pins. Few users make small batches, as SASRec's do.
     """
-    lines, pins = timelines(train), train.matrix.shape[1]
+    lines, (users, pins) = timelines(train), train.matrix.shape
+    sampling = training.sampling.model_copy(update={"users": few_users_batch(users, training.sampling.users)})
+    training = training.model_copy(update={"sampling": sampling})
     nothing = np.empty((pins, 0), np.float32)
     network = train_network(config, lines, nothing, training).network
     index = np.ascontiguousarray(embed_pins(network, nothing).T)

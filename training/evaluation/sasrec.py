@@ -39,6 +39,12 @@ class SasRecConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(20, ge=1)
+    """At most, where `patience` is given."""
+    patience: int | None = Field(None, ge=1)
+    """Checks in a row without a better one that end training; it is checked by each user's newest pin, which it
+    does not see, and the best check's weights are kept. None: every epoch is trained, on every pin."""
+    check_epochs: int = Field(10, ge=1)
+    """Epochs from one check to the next."""
     factors: int = Field(64, ge=2)
     blocks: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
@@ -56,9 +62,12 @@ class SasRecConfig(BaseModel):
         """The same with its loss, and with batches of which an epoch has at least `STEPS`, none of fewer than
         `LEAST_BATCH` users."""
         loss = self.loss or ("softmax" if pins <= EVERY_PIN else "sampled_softmax")
-        return self.model_copy(
-            update={"loss": loss, "batch": min(self.batch, max(LEAST_BATCH, users // STEPS))}
-        )
+        return self.model_copy(update={"loss": loss, "batch": few_users_batch(users, self.batch)})
+
+
+def few_users_batch(users: int, most: int) -> int:
+    """Users a batch, at most `most`: so few that an epoch has at least `STEPS`, but `LEAST_BATCH` of them."""
+    return min(most, max(LEAST_BATCH, users // STEPS))
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def recommend(users: Ints, pins: Ints, asked: Ints, k: int, config: SasRecConfig
         pd.DataFrame({"user_id": asked}).to_parquet(folder / "users.parquet")
         done = subprocess.run(
             [VENV / "bin" / "python", "-P", sasrec_job.__file__, folder],
-            capture_output=True,
+            stderr=subprocess.PIPE,
             text=True,
             check=False,
         )

@@ -151,7 +151,7 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
         ),
         "sasrec": Seeded(
             lambda seed: [
-                partial(networks.sasrec, config=SasRecConfig(seed=seed, length=50, learning_rate=rate))
+                partial(networks.sasrec, config=SASREC.model_copy(update={"seed": seed, "learning_rate": rate}))
                 for rate in (1e-3, 3e-3)
             ]
         ),
@@ -182,6 +182,9 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
         BLENDED: Blend(SOURCES),
     }
 
+
+SASREC = SasRecConfig(length=50, epochs=400, patience=5)
+"""Ends by itself: on a few hundred users what pins have in common comes long after they are known by heart."""
 
 INTERESTS = InterestsPipeline(train_days=28)
 """Four weeks to learn from: on the demo world's days before the held-out ones better than two."""

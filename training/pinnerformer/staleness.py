@@ -43,7 +43,10 @@ def recall_by_refresh(retriever: Retriever, positives: Positives) -> dict[Refres
 
 
 def refreshed_ranks(retriever: Retriever, positives: Positives, refresh: Refresh) -> Ints:
-    """Rank from 0 of each positive among the candidates by the vector in service at its time, (h,)."""
+    """Rank from 0 of each positive among the candidates by the vector in service at its time, (h,).
+
+    Of equal scores the lower row is ahead, as in `top_pins`: nothing tells pins of one content vector apart.
+    """
     lines = retriever.timelines
     ends = lines.ends_before(positives.users, refresh.as_of(positives.asked_ms, retriever.as_of_ms))
     queries, of = np.unique(np.stack([positives.users, ends]), axis=1, return_inverse=True)
@@ -59,6 +62,8 @@ def refreshed_ranks(retriever: Retriever, positives: Positives, refresh: Refresh
         for i, rows in enumerate(seen[start : start + _BLOCK]):
             at = place[rows[rows >= 0]]
             scores[i, at[at >= 0]] = -np.inf
-        right = scores[np.arange(len(scores)), place[positives.pin_rows[start : start + _BLOCK]]]
-        ranks[start : start + _BLOCK] = (scores > right[:, None]).sum(axis=1)
+        at = place[positives.pin_rows[start : start + _BLOCK], None]  # (b, 1)
+        right = np.take_along_axis(scores, at, axis=1)
+        ahead = (scores > right) | ((scores == right) & (np.arange(scores.shape[1]) < at))
+        ranks[start : start + _BLOCK] = ahead.sum(axis=1)
     return ranks

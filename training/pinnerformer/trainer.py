@@ -172,7 +172,7 @@ def train_step(
 
 
 def batch_loss(learner: Learner, batch: Batch, plan: BatchPlan, training: PinnerFormerTraining) -> Tensor:
-    """The batch's loss, every user of equal weight."""
+    """The batch's loss, every sequence of equal weight."""
     network, sketch = learner.network, learner.sketch
     low = training.bfloat16
     if low is None:

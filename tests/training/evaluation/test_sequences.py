@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.evaluation import sasrec
+from training.evaluation import leave_one_out_sequences, sasrec, sasrec_job
 from training.evaluation.leave_one_out import TrainSet, evaluate, split
 from training.evaluation.leave_one_out_models import default_models, left_out
 from training.evaluation.leave_one_out_sequences import TRAINING, pinnerformer, timelines
 from training.evaluation.leave_one_out_sequences import sasrec as sasrec_scorer
 from training.evaluation.seeded import Seeded
 from training.models.pinnerformer.tokens import MS_PER_DAY
+from training.pinnerformer.trainer import PinnerFormerTraining
 
 RING, USERS, TAKEN = 30, 120, 12
 
@@ -70,12 +71,57 @@ def test_sasrec_of_rectools_knows_what_comes_next() -> None:
     assert report.row("sasrec").mean("HR@2") > 0.8
 
 
+def test_training_is_checked_by_newest_pins_that_leave_user_and_pin_something_to_learn_from() -> None:
+    rows = pd.DataFrame(
+        {
+            "user_id": [1, 2, 1, 3, 1, 2, 2, 3, 3],
+            "item_id": [7, 9, 8, 7, 9, 8, 7, 8, 5],  # 1 ends with 9, 2 with 7, 3 with 5, which nobody else took
+        },
+        index=range(10, 19),
+    )
+    assert rows.index[sasrec_job.held_out(rows)].tolist() == [14, 16]
+    assert not sasrec_job.held_out(rows[:4]).any()  # nobody has three
+
+
+def test_training_ends_after_checks_in_a_row_that_are_no_better() -> None:
+    patience, seen = sasrec_job.Patience(2), []
+    for value in (0.1, 0.3, 0.2, 0.4, 0.4, 0.1):
+        seen.append((patience.better(value), patience.over))
+    better, over = zip(*seen, strict=True)
+    assert better == (True, True, False, True, False, False)
+    assert over == (False, False, False, False, False, True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sasrec.installed(), reason="RecTools is not installed: `make rectools`")
+def test_sasrec_ends_by_itself_with_the_best_weights(capfd: pytest.CaptureFixture[str]) -> None:
+    config = sasrec.SasRecConfig(epochs=200, patience=2, check_epochs=5, batch=16, learning_rate=5e-3)
+    models = {"sasrec": Seeded(lambda seed: [lambda train: sasrec_scorer(train, config=config)])}
+    report = evaluate(walks(), models, k=2, seeds=(0,))
+    assert report.row("sasrec").mean("HR@2") > 0.8
+    checks = [line for line in capfd.readouterr().out.splitlines() if line.startswith("sasrec: epoch")]
+    assert 3 <= len(checks) < 40
+
+
 def test_few_users_make_small_batches_and_few_pins_are_all_negatives() -> None:
     few = sasrec.SasRecConfig().fitted_to(users=600, pins=sasrec.EVERY_PIN)
     assert (few.batch, few.loss) == (30, "softmax")
     many = sasrec.SasRecConfig().fitted_to(users=100_000, pins=sasrec.EVERY_PIN + 1)
     assert (many.batch, many.loss) == (128, "sampled_softmax")
     assert sasrec.SasRecConfig(batch=8, loss="BCE").fitted_to(users=10, pins=10).batch == 8
+
+
+def test_few_users_make_small_batches_of_pinnerformer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        """Carries the users a step."""
+
+    def asked(config: object, lines: object, content: object, training: PinnerFormerTraining) -> None:
+        raise Asked(training.sampling.users)
+
+    monkeypatch.setattr(leave_one_out_sequences, "train_network", asked)
+    train = split(walks()).train
+    with pytest.raises(Asked, match=r"^16$"):
+        pinnerformer(train)
 
 
 def test_without_rectools_sasrec_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,20 @@ def test_ranks_by_refresh_are_those_of_the_vectors_in_service() -> None:
     assert set(recalls) == set(Refresh) and all(0 <= value <= 1 for value in recalls.values())
 
 
+def test_pins_of_equal_score_are_ranked_by_row_as_lists_are() -> None:
+    lines = timelines([50] * 8)
+    now = retriever(lines)
+    now.__dict__["pin_vectors"] = np.eye(CONFIG.dim, dtype=np.float32)[np.arange(PINS) % 2]
+    positives = held_out(lines, CUT, END, np.arange(PINS))
+    ranks = refreshed_ranks(now, positives, Refresh.ONCE)
+    seen = known_pins(lines, positives.users, lines.ends_before(positives.users, positives.asked_ms))
+    first, second = now.user_vectors(positives.users)[:, :2].T
+    for rank, pin, known, odd in zip(ranks, positives.pin_rows, seen, second > first, strict=True):
+        new = np.setdiff1d(np.arange(PINS), known)
+        better = new[(new % 2 == odd) & (pin % 2 != odd)]
+        assert rank == len(better) + ((new % 2 == pin % 2) & (new < pin)).sum()
+
+
 def experiment(share: float = 0.3) -> Experiment:
     lines = timelines([60] * 40)
     trained = np.random.default_rng(1).random(40) >= share
