@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import orjson
 
@@ -55,17 +57,68 @@ def packed(kind: Kind, body: bytes = b"", number: int = 0) -> bytes:
     return _HEAD.pack(len(body), kind, number) + body
 
 
-async def read(reader: asyncio.StreamReader) -> Frame | None:
-    """The next frame; None where the other end is gone."""
-    try:
-        length, kind, number = _HEAD.unpack(await reader.readexactly(_HEAD.size))
-        return Frame(Kind(kind), number, await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
+class Hearing(asyncio.Protocol):
+    """A line's end on an event loop: each frame that comes goes to `hears`, in order.
+
+    `ended` is done once the other end is gone, or has the error of a frame that is none or what `hears` raised;
+    nothing that came after it is heard.
+    """
+
+    def __init__(self, hears: Callable[[Frame], None]) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hears = hears
+        self._line: asyncio.WriteTransport | None = None
+        self._begun = b""
+        """Of a frame that has not come whole."""
+
+    async def connect(self, channel: socket.socket) -> None:
+        """Hear from now on what comes over `channel`, which is closed with the line."""
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=channel)
+
+    def say(self, packed: bytes) -> None:
+        """Send frames. One that is gone hears nothing."""
+        if self._line is not None:
+            self._line.write(packed)
+
+    def hang_up(self) -> None:
+        if self._line is not None:
+            self._line.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._line = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        come, end = self._begun + data, 0
+        try:
+            while (begin := end + _HEAD.size) <= len(come):
+                length, kind, number = _HEAD.unpack_from(come, end)
+                if begin + length > len(come):
+                    break
+                end = begin + length
+                self._hears(Frame(Kind(kind), number, come[begin:end]))
+        except Exception as error:
+            self._end(error)
+            self.hang_up()
+        self._begun = come[end:]
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._line = None
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if self.ended.done():
+            return
+        if error is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(error)
 
 
 def read_blocking(stream: BinaryIO) -> Frame | None:
-    """`read`, for a thread that has nothing else to do."""
+    """The next frame, for a thread that has nothing else to do; None where the other end is gone."""
     try:
         head = stream.read(_HEAD.size)
         if len(head) < _HEAD.size:

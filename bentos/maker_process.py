@@ -15,7 +15,6 @@ from typing import Protocol
 from bentos import frames, maker
 from bentos.frames import Frame, Kind
 from bentos.hop import HopRefused
-from bentos.rotation import Seen
 from bentos.settings import Settings
 
 WAITING_FRAMES = 64
@@ -50,7 +49,8 @@ class Maker:
 
     number: int
     process: Process
-    writer: asyncio.StreamWriter
+    end: frames.Hearing
+    """The service's end of the line to it."""
     opened: bool = False
     """Whether it has what it needs to load a release."""
     release: int | None = None
@@ -73,19 +73,19 @@ class Maker:
     def replace(self) -> None:
         """End it, whatever it does: its line with it, so that another comes."""
         self.process.kill()
-        self.writer.transport.abort()
+        self.end.hang_up()
 
     def say(self, kind: Kind, body: bytes, number: int = 0) -> None:
         """Send a frame, and what was to come before one."""
         self.before.append(frames.packed(kind, body, number))
-        self.writer.write(b"".join(self.before))
+        self.end.say(b"".join(self.before))
         self.before.clear()
 
     def say_before(self, kind: Kind, body: bytes) -> None:
         """Send a frame before the next one that is said, or with others that wait: none wakes a maker alone."""
         self.before.append(frames.packed(kind, body))
         if len(self.before) >= WAITING_FRAMES:
-            self.writer.write(b"".join(self.before))
+            self.end.say(b"".join(self.before))
             self.before.clear()
 
     def hears(self, frame: Frame) -> None:
@@ -107,10 +107,6 @@ class Maker:
     def line(self) -> tuple[int, int]:
         """Orders makers by when they are free: by how much they were asked, then by what was asked first."""
         return len(self.asked), next(iter(self.asked), 0)
-
-    @property
-    def seen(self) -> Seen:
-        return Seen(self.number, self.release, self.loads is not None)
 
 
 class Forked:

@@ -24,11 +24,11 @@ from pydantic import BaseModel
 from bentos import frames, rotation
 from bentos.errors import NoRelease, StoreUnavailable
 from bentos.event_log import EventLog, LogClosed, LogFull
-from bentos.frames import Kind
+from bentos.frames import Frame, Kind
 from bentos.maker_process import LOAD_S, Ended, Maker, Process, Start
 from bentos.metrics import forget_process, metrics
 from bentos.rejected import Rejected
-from bentos.rotation import STAND_BY, Seen
+from bentos.rotation import STAND_BY
 from validation.kept_release import nothing_noted
 
 logger = logging.getLogger("corkboard.makers")
@@ -143,10 +143,12 @@ class Makers:
 
     async def _asked(self, chosen: Maker, body: bytes, wait_s: float) -> bytes:
         number, began = next(self._numbers), time.monotonic()
-        waits = chosen.asked[number] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waits = chosen.asked[number] = loop.create_future()
+        late = loop.call_later(wait_s, _give_up, waits)
         chosen.say(Kind.ASK, body, number)
         try:
-            return await asyncio.wait_for(waits, wait_s)
+            return await waits
         except TimeoutError as error:
             if (
                 chosen.heard < began and wait_s > self._ask_s / 2
@@ -155,10 +157,11 @@ class Makers:
                 chosen.replace()
             raise StoreUnavailable("no answer was made in time; ask again") from error
         finally:
+            late.cancel()
             chosen.asked.pop(number, None)
 
     def _choice(self) -> Maker:
-        able = [self._lives[number] for number in rotation.able(self._seen, self._to_serve)]
+        able = rotation.able(self._opened, self._to_serve)
         if not able:
             raise NoRelease(f"no release is loaded: {self._why}")
         chosen = min(able[: self._count], key=lambda each: each.line)
@@ -167,15 +170,11 @@ class Makers:
         return chosen
 
     def _answering(self) -> list[Maker]:
-        return [self._lives[number] for number in rotation.answering(self._seen, self._to_serve, self._count)]
+        return rotation.answering(self._opened, self._to_serve, self._count)
 
     @property
     def _opened(self) -> list[Maker]:
         return [each for each in self._lives.values() if each.opened]
-
-    @property
-    def _seen(self) -> list[Seen]:
-        return [each.seen for each in self._opened]
 
     @property
     def _to_serve(self) -> int | None:
@@ -190,8 +189,7 @@ class Makers:
         wanted = self._to_serve
         if wanted is None or self._closing:
             return
-        while (number := rotation.next_to_load(self._seen, wanted, self._count)) is not None:
-            chosen = self._lives[number]
+        while (chosen := rotation.next_to_load(self._opened, wanted, self._count)) is not None:
             chosen.loads, chosen.since = wanted, time.monotonic()
             self._spawn(self._loading(chosen, wanted))
 
@@ -222,10 +220,13 @@ class Makers:
     async def _life(self, number: int) -> bool:
         """Start a process and hear it to its end; whether it held a release."""
         process, channel = await asyncio.to_thread(self._begin, number)
-        reader, writer = await asyncio.open_connection(sock=channel)
-        lives = self._lives[number] = Maker(number, process, writer)
+        end = frames.Hearing(lambda frame: self._hears(lives, frame))
+        lives = Maker(number, process, end)
+        await end.connect(channel)
+        self._lives[number] = lives
         try:
-            await self._hear(lives, reader)
+            self._rotate()  # what it has said already did not count
+            await end.ended
         finally:
             self._lost(lives)
         return lives.release is not None
@@ -241,21 +242,20 @@ class Makers:
             process.kill()
         return process, channel
 
-    async def _hear(self, lives: Maker, reader: asyncio.StreamReader) -> None:
-        """What a maker says, to its end."""
-        while (frame := await frames.read(reader)) is not None:
-            lives.heard = time.monotonic()
-            match frame.kind:
-                case Kind.ANSWER | Kind.REFUSAL | Kind.FAILURE:
-                    lives.hears(frame)
-                case Kind.SHOWN:
-                    for other in self._lives.values():  # those that are still opening too: the line keeps it
-                        if other is not lives:
-                            other.say_before(Kind.SHOWN, frame.body)
-                case Kind.LINES:
-                    self._keep(frame.body)
-                case Kind.HELD:
-                    self._held(lives, frame.told)
+    def _hears(self, lives: Maker, frame: Frame) -> None:
+        """What a maker says."""
+        lives.heard = time.monotonic()
+        match frame.kind:
+            case Kind.ANSWER | Kind.REFUSAL | Kind.FAILURE:
+                lives.hears(frame)
+            case Kind.SHOWN:
+                for other in self._lives.values():  # those that are still opening too: the line keeps it
+                    if other is not lives:
+                        other.say_before(Kind.SHOWN, frame.body)
+            case Kind.LINES:
+                self._keep(frame.body)
+            case Kind.HELD:
+                self._held(lives, frame.told)
 
     def _held(self, lives: Maker, told: dict[str, Any]) -> None:
         """A maker says what it holds: once it is open, and after a load."""
@@ -292,10 +292,10 @@ class Makers:
 
     def _keep(self, body: bytes) -> None:
         """Lines that a maker wrote, into the log. One that is full or closed costs its lines."""
-        ids, _, lines = body.partition(b"\n")
+        ids, _, text = body.partition(b"\n")
         stream, event_ids = orjson.loads(ids)
         try:
-            kept = self._logs[stream].append_lines(tuple(event_ids), tuple(lines.splitlines(keepends=True)))
+            kept = self._logs[stream].append_text(event_ids, text)
         except (LogClosed, LogFull) as error:
             logger.error("%d records are lost: %s", len(event_ids), error)
             return
@@ -330,6 +330,11 @@ class Makers:
         with contextlib.suppress(RuntimeError):  # no loop on this one
             return asyncio.get_running_loop() is not self._loop
         return self._loop is not None and self._loop.is_running()
+
+
+def _give_up(waits: asyncio.Future[bytes]) -> None:
+    if not waits.done():
+        waits.set_exception(TimeoutError())
 
 
 def _report(done: Any) -> None:

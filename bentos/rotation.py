@@ -11,48 +11,51 @@ their cores, where it would have waited for one of them to end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 STAND_BY = 1
 """Makers beside those that answer: the next release is loaded there."""
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(Protocol):
     """A maker as the service knows it."""
 
     number: int
     release: int | None
     """What it serves; None before its first load."""
-    loads: bool = False
+    loads: int | None
+    """What it loads; None where it loads nothing."""
 
 
-def able(makers: Sequence[Seen], wanted: int | None) -> list[int]:
-    """Numbers of the makers that can answer now, those of the wanted release first."""
-    found = [m for m in makers if m.release is not None and not m.loads]
+M = TypeVar("M", bound=Seen)
+
+
+def able(makers: Sequence[M], wanted: int | None) -> list[M]:
+    """The makers that can answer now, those of the wanted release first."""
+    found = [m for m in makers if m.release is not None and m.loads is None]
     found.sort(key=lambda m: (m.release != wanted, m.number))
-    return [m.number for m in found]
+    return found
 
 
-def answering(makers: Sequence[Seen], wanted: int | None, count: int) -> list[int]:
-    """Numbers of the makers that answer now, `count` at most, by rising number."""
-    return sorted(able(makers, wanted)[:count])
+def answering(makers: Sequence[M], wanted: int | None, count: int) -> list[M]:
+    """The makers that answer now, `count` at most, by rising number."""
+    return sorted(able(makers, wanted)[:count], key=lambda m: m.number)
 
 
-def next_to_load(makers: Sequence[Seen], wanted: int, count: int) -> int | None:
+def next_to_load(makers: Sequence[M], wanted: int, count: int) -> M | None:
     """The maker that is to load the wanted release now; None while another does, and where all hold it.
 
     A maker that holds nothing yet keeps nobody waiting and loads at once. One that answers is taken only where
     another stands by for it: a release that ends whoever loads it must not end them all.
     """
-    without = [m for m in makers if m.release != wanted and not m.loads]
+    without = [m for m in makers if m.release != wanted and m.loads is None]
     for maker in without:
         if maker.release is None:
-            return maker.number
-    if not without or any(m.loads for m in makers):
+            return maker
+    if not without or any(m.loads is not None for m in makers):
         return None
     busy = answering(makers, wanted, count)
-    standing_by = [m.number for m in without if m.number not in busy]
+    standing_by = [m for m in without if m not in busy]
     if standing_by:
         return standing_by[0]
-    return without[0].number if len(makers) >= count + STAND_BY else None
+    return without[0] if len(makers) >= count + STAND_BY else None

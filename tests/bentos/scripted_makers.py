@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
 import threading
@@ -11,8 +10,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from bentos import frames
 from bentos.frames import Frame, Kind
+from bentos.maker import Line
 
 
 @dataclass
@@ -56,7 +55,10 @@ class Scripted:
     def __init__(self, script: Script, number: int, channel: socket.socket, pid: int) -> None:
         self.script, self.number, self.channel, self.pid = script, number, channel, pid
         self.release: int | None = None
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._life()), daemon=True)
+        self.line = Line(channel)
+        self.say = self.line.say
+        """From whatever thread."""
+        self.thread = threading.Thread(target=self._life, daemon=True)
 
     def kill(self) -> None:
         try:
@@ -67,28 +69,19 @@ class Scripted:
     def join(self, timeout_s: float) -> None:
         self.thread.join(timeout_s)
 
-    def says(self, kind: Kind, body: bytes) -> None:
-        """Have it say something of its own accord; for other threads."""
-        self.loop.call_soon_threadsafe(self.say, kind, body)
-
-    def say(self, kind: Kind, body: bytes, number: int = 0) -> None:
-        self.writer.write(frames.packed(kind, body, number))
-
-    async def _life(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        reader, self.writer = await asyncio.open_connection(sock=self.channel)
+    def _life(self) -> None:
         self.say(Kind.HELD, orjson.dumps({"release": None}))
-        while (frame := await frames.read(reader)) is not None:
+        for frame in self.line.heard():
             if frame.kind is Kind.ASK:
                 self._answer(frame)
                 continue
             self.script.told.setdefault(self.number, []).append(frame)
             if frame.kind is Kind.LOAD:
-                await asyncio.to_thread(self.script.may_load.wait, 20)
+                self.script.may_load.wait(20)
                 self._load(frame.told)
         if self.script.last_words:
             self.say(Kind.LINES, self.script.last_words)
-        self.writer.close()
+        self.channel.close()
 
     def _load(self, version: int) -> None:
         if version in self.script.kills:

@@ -335,7 +335,7 @@ async def test_lines_of_a_maker_are_in_the_log(folder: Path) -> None:
     async with running(script, Alias(), {"impressions": log}):
         await until(all_hold(script, 1))
         lines = orjson.dumps(["impressions", [5]]) + b"\n" + to_line(record)
-        script.living[0].says(Kind.LINES, lines)
+        script.living[0].say(Kind.LINES, lines)
         await until(lambda: list(read(folder, "impressions")) == [record])
     log.close()
 
@@ -365,10 +365,10 @@ async def test_what_one_maker_showed_the_others_know_before_they_are_asked(_: Pa
             return [frame.told for frame in script.told[maker] if frame.kind is Kind.SHOWN]
 
         for pin in range(WAITING_FRAMES):
-            script.living[0].says(Kind.SHOWN, orjson.dumps([7, [pin]]))
+            script.living[0].say(Kind.SHOWN, orjson.dumps([7, [pin]]))
         every = [[7, [pin]] for pin in range(WAITING_FRAMES)]
         await until(lambda: shown(1) == shown(2) == every)  # so many are not held back
-        script.living[0].says(Kind.SHOWN, b"[8,[3]]")
+        script.living[0].say(Kind.SHOWN, b"[8,[3]]")
         script.hangs = {0}
         caught = asyncio.ensure_future(asked(makers))
         await asyncio.sleep(0.05)

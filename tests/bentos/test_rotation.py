@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from bentos.rotation import Seen, answering, next_to_load
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bentos import rotation
 
 
-def makers(*releases: int | None, loads: int | None = None) -> list[Seen]:
-    return [Seen(number, release, number == loads) for number, release in enumerate(releases)]
+@dataclass
+class Planted:
+    number: int
+    release: int | None
+    loads: int | None
+
+
+def makers(*releases: int | None, loads: int | None = None) -> list[Planted]:
+    """Makers of these releases; the one numbered `loads` loads another."""
+    return [Planted(number, release, 9 if number == loads else None) for number, release in enumerate(releases)]
+
+
+def answering(seen: Sequence[Planted], wanted: int | None, count: int) -> list[int]:
+    return [maker.number for maker in rotation.answering(seen, wanted, count)]
+
+
+def next_to_load(seen: Sequence[Planted], wanted: int, count: int) -> int | None:
+    chosen = rotation.next_to_load(seen, wanted, count)
+    return None if chosen is None else chosen.number
 
 
 def test_as_many_answer_as_are_to_and_one_stands_by() -> None:
