@@ -86,13 +86,13 @@ class Grant(StrEnum):
     ADMIN = "admin"
 
 
-OPEN = ("/livez", "/readyz", "/healthz", "/ui", "/docs", "/docs.json", "/static_content")
-"""Health, and files that hold no data."""
+OPEN = ("/livez/", "/readyz/", "/healthz/", "/ui/", "/docs/", "/docs.json/", "/static_content/")
+"""Health, and files that hold no data: these paths, and those below them."""
 
 
 def needed_for(path: str) -> Grant | None:
     """The scope of a path; None where anyone may ask."""
-    if path == "/" or any(path == open_ or path.startswith(open_ + "/") for open_ in OPEN):
+    if path == "/" or f"{path}/".startswith(OPEN):
         return None
     if path == "/events":
         return Grant.EVENTS

@@ -248,16 +248,19 @@ ROUTING = {HTTPStatus.NOT_FOUND: "NotFound", HTTPStatus.METHOD_NOT_ALLOWED: "Met
 
 def _content_type(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The first one given, which is what the framework goes by."""
-    kind = next((value for name, value in headers if name.lower() == b"content-type"), b"").decode("latin-1")
-    return kind.partition(";")[0].strip().lower()
+    for name, value in headers:
+        if name.lower() == b"content-type":
+            return value.decode("latin-1").partition(";")[0].strip().lower()
+    return ""
 
 
 def _is_refusal(message: Message) -> bool:
     """JSON that says no, or the router's plain words."""
-    kind, status = _content_type(message["headers"]), message["status"]
-    if kind == "text/plain":
-        return status in ROUTING
-    return status >= HTTPStatus.BAD_REQUEST and kind == "application/json"
+    status = message["status"]
+    if status < HTTPStatus.BAD_REQUEST:
+        return False
+    kind = _content_type(message["headers"])
+    return kind == "application/json" or (kind == "text/plain" and status in ROUTING)
 
 
 def _no_such_route(status: int, scope: Scope, content: bytes) -> bytes:
