@@ -11,7 +11,7 @@ import uvloop
 
 from bentos.frames import Frame, Hearing, Kind, packed
 
-SAID = [Frame(Kind.HELD, 0, b"{}"), Frame(Kind.ANSWER, 7, b"a" * 100_000), Frame(Kind.SHOWN, 0, b"")]
+SAID = [Frame(Kind.HELD, 0, b"{}"), Frame(Kind.ANSWER, 7, b"a" * 10_000), Frame(Kind.SHOWN, 0, b"")]
 WIRE = b"".join(packed(frame.kind, frame.body, frame.number) for frame in SAID)
 
 
