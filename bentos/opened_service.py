@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import Generic, Protocol, TypeVar
 
 import bentoml
-from _bentoml_sdk.method import APIMethod
 
 from bentos.opening import Opening
 from bentos.settings import Settings
@@ -39,8 +37,6 @@ class OpenedService(Generic[P]):
 
     @bentoml.on_startup
     def start(self) -> None:
-        for name, _ in inspect.getmembers_static(type(self), lambda member: isinstance(member, APIMethod)):
-            setattr(self, name, getattr(self, name))  # bound once: BentoML would at every request
         self._loop = asyncio.get_running_loop()
         self._parts.start()
 
