@@ -17,6 +17,7 @@ from bentos.release import ServingRelease
 from bentos.search_parts import check_queries
 from bentos.serving import ReleaseRejected
 from bentos.sources import conditional, dcm, pinnerformer, two_tower
+from feature_repo.schema import USER_HISTORY
 from feature_repo.sequence import Event, Sequence
 from feature_repo.store import FeatureStoreError
 from training.models.light_ranking import LightRanker
@@ -85,11 +86,12 @@ def check_ranker(release: ServingRelease) -> None:
 
 
 def check_history(release: ServingRelease) -> None:
-    """Raise ReleaseRejected where the ranker selects from users' histories and the store has none at all."""
+    """Raise ReleaseRejected where the ranker selects from users' histories and the store has none at all. Those
+    that are too old are done without, as every view is."""
     if not release.reads_history:
         return
     try:
-        given = release.features.user(0, None, history=True).history.as_of_ms  # of row 0, the watermark
+        watermark = release.features.user(0, None, history=True)
     except FeatureStoreError as error:
         why = str(error)
     except Exception as error:
@@ -98,7 +100,7 @@ def check_history(release: ServingRelease) -> None:
         return
     else:
         why = "the view user_history is empty"
-        if given:
+        if watermark.history.as_of_ms or USER_HISTORY in watermark.stale:
             return
     raise ReleaseRejected(
         f"{release.ranker_name} selects from users' histories, and the feature store has none ({why}); run"
