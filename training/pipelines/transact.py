@@ -32,8 +32,9 @@ from training.models import transact as transact_module
 from training.models.calibration import CalibrationConfig
 from training.models.interactions import Pins
 from training.models.pinnability import FeatureSpec
+from training.models.ranker import ENGAGE
 from training.models.settings_file import Unreadable, first_fault, read_settings
-from training.models.transact import TransAct
+from training.models.transact import Head, TransAct
 from training.models.transact.ranker import TransActRanker
 from training.pipelines import fitting as linear_module
 from training.pipelines import night_vectors as night_vectors_module
@@ -53,7 +54,7 @@ from training.registry import (
 )
 from training.transact import fitting as fitting_module
 from training.transact.examples import Known, PinTable, UserVectors
-from training.transact.fitting import Fitted, TransActRecipe, fit_transact, in_space, misfit
+from training.transact.fitting import Fitted, TransActRecipe, config_of, fit_transact, in_space, misfit
 from validation.drift import DriftBaseline
 from validation.lake import Lake
 from validation.manifest import Part, Space
@@ -167,7 +168,7 @@ def settings_of(ctx: TrainingContext, vocabulary: Vocabulary) -> TransActPipelin
     """What the home's file says of the ranker, over the recipe of the version it names; the defaults without.
 
     Groups of settings are merged, everything else is replaced. Raises Unreadable for a file that cannot be
-    read, and ValueError naming the first setting that does not fit.
+    read, and naming the first setting that does not fit, alone or beside the others.
     """
     file = Path(ctx.feast_home) / SETTINGS
     said = read_settings(file) if file.exists() else {}
@@ -179,7 +180,9 @@ def settings_of(ctx: TrainingContext, vocabulary: Vocabulary) -> TransActPipelin
     positives = tuple(vocabulary.codes(Polarity.POSITIVE))
     base = TransActPipeline.v2(positives) if version == "v2" else TransActPipeline()
     try:
-        return TransActPipeline.model_validate(_merged(base.model_dump(), said))
+        config = TransActPipeline.model_validate(_merged(base.model_dump(), said))
+        config_of((Head(action=ENGAGE),), config.features, config)
+        return config
     except ValidationError as error:
         raise Unreadable(f"{file}: {first_fault(error)}") from error
 

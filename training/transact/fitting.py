@@ -201,14 +201,15 @@ def fit_transact(
 
 
 def config_of(
-    heads: tuple[Head, ...], spec: FeatureSpec, recipe: TransActRecipe, known: Known
+    heads: tuple[Head, ...], spec: FeatureSpec, recipe: TransActRecipe, known: Known | None = None
 ) -> TransActConfig:
-    """The network that the recipe asks for; it reads users' vectors where they are known."""
+    """The network that the recipe asks for; it reads users' vectors where they are known. Raises
+    ValidationError where parts of the recipe do not fit each other."""
     return TransActConfig(
         spec=spec,
         sequence=recipe.sequence,
         heads=heads,
-        user_dim=0 if known.users is None else known.users.dim,
+        user_dim=0 if known is None or known.users is None else known.users.dim,
         cross_layers=recipe.cross_layers,
         deep=recipe.deep,
         wide=recipe.wide,

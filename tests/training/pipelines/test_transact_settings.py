@@ -45,6 +45,8 @@ def test_v2_selects_and_foretells_the_next_positive_action(tmp_path: Path) -> No
         ("version: v3", "version is 'v3'; TransAct's are v1 and v2"),
         ("- v2", "holds no settings"),
         ("version: v2\nlifelong: {length: 20000}", "the feature store keeps 2000 actions"),
+        ("version: v2\nlifelong: {recent: 20}", "a lifelong selection has 40 tokens"),
+        ("version: v2\nsequence: {causal: false}", "the next-action loss needs a causal encoder"),
         ("reads: 3", "reads: Extra inputs"),
         ("a: [", "cannot be read"),
     ],
