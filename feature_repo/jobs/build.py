@@ -81,7 +81,8 @@ def build_features(
         start = now.first
         if changed is None:
             for view in BATCH_VIEWS:
-                shutil.rmtree(out / view, ignore_errors=True)
+                if view != USER_HISTORY.name:  # written whole, and says who has a row online
+                    shutil.rmtree(out / view, ignore_errors=True)
         else:
             start = max(start, datetime.combine(changed, time(), UTC))
         rows[PIN_CONTENT.name] = pin_content(db, out)

@@ -128,6 +128,18 @@ def test_a_past_that_changed_is_built_again(tmp_path: Path, what: str) -> None:
         pd.testing.assert_frame_equal(contents(features, view), contents(fresh, view))
 
 
+def test_a_whole_build_empties_the_row_of_whom_nothing_is_known_any_more(tmp_path: Path) -> None:
+    tables, features = history(), tmp_path / "features"
+    once = {"request_id": [10**6], "user_id": [900], "pin_id": [3], "position": [0], "timestamp": [START]}
+    tables["impressions"] = pd.concat([tables["impressions"], pd.DataFrame(once)])
+    lake = write_lake(tmp_path / "lake", tables)
+    build_features(lake, features, as_of=EARLY)
+    (features / "state.json").unlink()
+    build_features(lake, features, as_of=END)
+    rows = contents(features, "user_history").set_index("user_id")
+    assert rows.loc[900, "shown_pin_ids"] == () and rows.loc[900, "event_timestamp"] == END
+
+
 def test_new_entities_with_new_days_stay_incremental(tmp_path: Path) -> None:
     tables, middle = until(history(), EARLY), EARLY - timedelta(days=2)
     tables["follows"] = tables["follows"][tables["follows"]["timestamp"] < EARLY]
