@@ -13,7 +13,7 @@ are in whole seconds, here and wherever they are compared with an action of the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ class History:
     """One user's history, newest first."""
 
     as_of_ms: int
-    """The midnight, Unix ms; 0 where there is no history."""
+    """The midnight, Unix ms, of the batch for users of whom it knew nothing; 0 before the first one."""
     pin_ids: np.ndarray  # (n,) int64
     actions: np.ndarray  # (n,) int64 codes
     surfaces: np.ndarray  # (n,) int64 codes
@@ -47,8 +47,8 @@ class History:
     shown_ms: np.ndarray  # (m,) int64 Unix ms, whole seconds
 
     @classmethod
-    def none(cls) -> History:
-        return _NONE
+    def none(cls, as_of_ms: int = 0) -> History:
+        return replace(_NONE, as_of_ms=as_of_ms) if as_of_ms else _NONE
 
     @classmethod
     def from_row(cls, values: Mapping[str, Any], as_of_ms: int) -> History:

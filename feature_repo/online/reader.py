@@ -89,7 +89,7 @@ class UserFeatures:
     embeddings: Mapping[str, np.ndarray]
     """The user's vector (d,) float32 by space; only spaces with a fresh row."""
     history: History
-    """Empty where it was not asked for."""
+    """Empty where it was not asked for, and for a user of whom the last batch knew nothing."""
     event_times_ms: Mapping[str, int]
     """Event time of each view's row that was found, stale ones included."""
     stale: tuple[str, ...]
@@ -169,13 +169,13 @@ class OnlineFeatures:
         in_spaces += [(schema.USER_EMBEDDING, space) for space in embedded]
         asked += [(view, space, ids) for view, space in in_spaces]
         if history:
-            asked.append((schema.USER_HISTORY, None, ids))
+            asked.append((schema.USER_HISTORY, None, np.array([user_id, 0])))
         (sequence_row,), (profile_row, watermark), *rows = self._read(asked)
         event_times: dict[str, int] = {}
         stale: list[str] = []
         sequence = self._use(schema.USER_SEQUENCE, sequence_row, event_times, stale)
         profile = self._use(schema.USER_PROFILE, profile_row, event_times, stale, watermark)
-        past = self._use(schema.USER_HISTORY, rows.pop()[0], event_times, stale) if history else None
+        past = self._history(*rows.pop(), event_times, stale) if history else History.none()
         interests: dict[str, Interests] = {}
         embeddings: dict[str, np.ndarray] = {}
         for (view, space), (row,) in zip(in_spaces, rows, strict=True):
@@ -197,9 +197,7 @@ class OnlineFeatures:
             followed_boards=_array(profile, "followed_boards", _NO_IDS),
             interests=interests,
             embeddings=embeddings,
-            history=History.none()
-            if past is None
-            else History.from_row(past, event_times[schema.USER_HISTORY]),
+            history=past,
             event_times_ms=event_times,
             stale=tuple(stale),
         )
@@ -390,6 +388,14 @@ class OnlineFeatures:
             stale.append(name)
             return None
         return self._layout(view).unpack(row)
+
+    def _history(
+        self, row: bytes | None, watermark: bytes | None, event_times: dict[str, int], stale: list[str]
+    ) -> History:
+        found = self._use(schema.USER_HISTORY, row, event_times, stale)
+        if found is not None:
+            return History.from_row(found, event_times[schema.USER_HISTORY])
+        return History.none(stamp(watermark)[0] // 1000 if row is None and watermark is not None else 0)
 
     def _daily(self, view: str, ids: Iterable[int]) -> dict[int, Mapping[str, Any]]:
         wanted = list(dict.fromkeys(int(i) for i in ids))

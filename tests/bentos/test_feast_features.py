@@ -291,6 +291,19 @@ def test_a_history_of_the_day_before_is_named(real: Real, world: features_world.
     assert {one.name for one in found.below(0.999)} == {"history_age_s"}
 
 
+def test_who_came_after_the_last_batch_has_no_history_in_either(
+    real: Real, world: features_world.World
+) -> None:
+    release, user = by_v2(real), 778
+    events = [Event(user_id=user, pin_id=p, action="save", event_id=f"late{p}") for p in (13, 14)]
+    assert run(real.intake.accept(EventsRequest(events=events))).accepted == 2
+    service = replace(real.service, release=lambda: release, clock_ms=lambda: NOW_MS + DAY_MS)
+    records = served(real, service, range(user, user + 1))
+    assert len(records) == 1 and records[0].history_length == 0 < records[0].sequence_length
+    found = made_anew(real, world, records, release=release)
+    assert found.below(0.999) == ()
+
+
 @dataclass(frozen=True)
 class Wrong:
     """History with one counter of pins that is not what it was."""

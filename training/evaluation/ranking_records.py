@@ -103,13 +103,16 @@ def sequences(rows: pd.DataFrame, history: SequenceLog) -> Floats:
 
 def histories_seen(records: Sequence[RankingRecord]) -> Floats:
     """(n, 3): HISTORY of every row, as served; zeros where the user had none."""
-    found = [(r.timestamp_ms - r.history_as_of_ms) / 1000 * (r.history_as_of_ms > 0) for r in records]
+    there = [r.history_length + r.history_shown > 0 for r in records]
+    found = [
+        (r.timestamp_ms - r.history_as_of_ms) / 1000 * some for r, some in zip(records, there, strict=True)
+    ]
     facts = [(age, r.history_length, r.history_shown) for age, r in zip(found, records, strict=True)]
     return np.repeat(np.array(facts, np.float32), [len(r.pin_ids) for r in records], axis=0)
 
 
 def cut_at(records: Sequence[RankingRecord]) -> NDArray[np.int64]:
-    """(n,) when every row's history was cut, as served: Unix ms; the last midnight where the user had none."""
+    """(n,) when every row's history was cut, as served: Unix ms; the last midnight where there was no batch."""
     at = [r.history_as_of_ms or r.timestamp_ms // MS_PER_DAY * MS_PER_DAY for r in records]
     return np.repeat(np.array(at, np.int64), [len(r.pin_ids) for r in records])
 

@@ -188,6 +188,7 @@ def test_the_history_is_read_where_it_is_asked_for(store, world: World) -> None:
         np.testing.assert_array_equal(found.history.times_ms, whole_seconds(log.timestamps_ms[start:end][::-1]))
         assert found.history.shown_ms.max(initial=0) < end_ms and reader.user(user).history is History.none()
         assert found.sequence == reader.user(user).sequence
-    assert reader.user(10**15, history=True).history is History.none()
+    stranger = reader.user(10**15, history=True)
+    assert stranger.history.as_of_ms == end_ms and len(stranger.history.pin_ids) == 0 and not stranger.known
     old = OnlineFeatures(store, Freshness(user_history=60), clock=lambda: NOW).user(1, history=True)
     assert old.history is History.none() and old.stale == ("user_history",)
