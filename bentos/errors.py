@@ -242,7 +242,7 @@ class _OneLine(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, ValidationError):
-            told = _faults(error.errors(include_url=False, include_context=False, include_input=False))
+            told = _faults([_unnamed(each) for each in error.errors(include_url=False, include_input=False)])
             line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in told)
             asked = record.getMessage().removeprefix("Exception on ")
             record.msg, record.args = f"{asked} refused: {line[:MAX_LINE]}", None
@@ -299,6 +299,11 @@ def _reshape(status: int, content: bytes) -> bytes:
 
 COUNTS = {"too_short", "too_long"}
 """Pydantic's names for a list of the wrong length, which is told before what is in it."""
+
+
+def _unnamed(detail: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The error of a field that we do not know, without its name: what else could be a value."""
+    return {**detail, "loc": detail["loc"][:-1]} if detail["type"] == "extra_forbidden" else detail
 
 
 def _faults(details: Sequence[Mapping[str, Any]]) -> str:

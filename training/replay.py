@@ -139,7 +139,7 @@ def replay(ctx: TrainingContext, events_dir: Path, config: ReplayConfig) -> Repl
     if not records:
         raise NothingLogged(
             f"{events_dir} holds no ranking to replay; services log a share of what they rank"
-            " (CORKBOARD_RANKINGS_RATE; 1 logs all)"
+            " (CORKBOARD_RANKINGS_RATE; those started with 1 log all)"
         )
     lake = Lake(ctx.lake)
     history = SequenceLog.from_columns(logged_columns(lake, events_dir, ctx.progress))

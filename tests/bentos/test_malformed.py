@@ -81,6 +81,7 @@ def test_the_log_gets_the_path_and_what_is_wrong_on_one_line() -> None:
     line = logged('{"events": [{"user_id": 77, "a\\nb": [88]}]}')
     assert line.startswith("/events [POST] refused: events.0.pin_id: Field required; events.0.action: Field")
     assert "\n" not in line and "77" not in line and "88" not in line
+    assert "ann@example.org" not in logged('{"events": [{"ann@example.org": 1}]}')
     assert len(logged(json.dumps({"x" * 9_000: 1}))) < 600
 
 

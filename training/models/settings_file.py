@@ -23,7 +23,8 @@ def read_settings(file: Path) -> object:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where the first setting that does not fit stands, and why: `weights.buy: Input should be...`."""
+    """Where the first setting that does not fit stands, and why: `weights.buy: Input should be...`; why alone
+    where settings do not fit each other."""
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"])) or "file"
-    return f"{where}: {first['msg']}"
+    where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{where}: {why}" if where else why

@@ -171,7 +171,8 @@ def settings_of(ctx: TrainingContext, vocabulary: Vocabulary) -> TransActPipelin
     read, and naming the first setting that does not fit, alone or beside the others.
     """
     file = Path(ctx.feast_home) / SETTINGS
-    said = read_settings(file) if file.exists() else {}
+    said = read_settings(file) if file.exists() else None
+    said = {} if said is None else said
     if not isinstance(said, dict):
         raise Unreadable(f"{file}: holds no settings, `name: value` a line")
     version = said.pop("version", "v1")

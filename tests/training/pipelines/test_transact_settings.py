@@ -56,6 +56,15 @@ def test_a_file_that_cannot_be_is_named(tmp_path: Path, text: str, wrong: str) -
         said(tmp_path, text)
 
 
+def test_settings_that_do_not_fit_each_other_are_told_in_our_words(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match=f"{SETTINGS}: a lifelong selection has 40 tokens"):
+        said(tmp_path, "version: v2\nlifelong: {recent: 20}")
+
+
+def test_a_file_of_comments_alone_says_nothing(tmp_path: Path) -> None:
+    assert said(tmp_path, "# version: v2") == TransActPipeline()
+
+
 def test_a_run_tells_of_a_file_at_fault_before_it_begins(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     write_lake(ctx.lake, {})
