@@ -126,9 +126,8 @@ def _told(
         missing = f"{unfit} unfit candidates" if unfit else None
     else:
         missing = why_missing(outcome.error)
-        logger.warning(
-            "source %s brought nothing to request %d: %r", source.name, feed.request_id, outcome.error
-        )
+        told = source.name, feed.request_id, outcome.error
+        logger.log(feed.log_level, "source %s brought nothing to request %d: %r", *told)
     return part, SourceReport(name=source.name, count=len(part), ms=round(outcome.ms, 3), missing=missing)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from dataclasses import dataclass, field
@@ -89,6 +90,8 @@ class Feed:
     sources: list[SourceReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     fallback: str | None = None
+    log_level: int = logging.WARNING
+    """At which the log tells of what goes missing; the answer tells always."""
     _acted: tuple[User, Ints, Ints] | None = None
     """Whose actions of either sign were found last."""
     _foretold: tuple[Heads, Ints, list[dict[str, float]]] | None = None

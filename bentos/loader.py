@@ -309,10 +309,21 @@ def _trial(
     now_ms = int(release.manifest.data_end.timestamp() * 1000)
     try:
         for attempt in range(TRIALS):
-            feed = Feed(surface, release, now_ms, limit=20, pin_id=pin_id, query=query, request_id=attempt)
+            feed = Feed(
+                surface,
+                release,
+                now_ms,
+                limit=20,
+                pin_id=pin_id,
+                query=query,
+                request_id=attempt,
+                log_level=logging.DEBUG,  # what is missing in the end rejects the release, and says so
+            )
             run_blocking(feed, engines, stages or FUNNELS[surface])
-            if not _broken(feed):
+            broken = _broken(feed)
+            if not broken:
                 break
+            logger.info("the trial of release %d is made again: %s", release.version, ", ".join(broken))
             time.sleep(TRIAL_PAUSE_S)
     finally:
         pool.close()

@@ -320,4 +320,4 @@ class NoScores(RuntimeError):
 def fail_open(feed: Feed, what: str, error: Exception, instead: str = "") -> None:
     """The request goes on without `what`, and the answer says why, and what stands `instead`."""
     feed.missing.append(f"{what}: {why_missing(error)}{instead}")
-    logger.warning("request %d goes on without %s: %r", feed.request_id, what, error)
+    logger.log(feed.log_level, "request %d goes on without %s: %r", feed.request_id, what, error)

@@ -272,6 +272,24 @@ def test_a_release_whose_features_are_not_there_is_rejected(
         check_release(planted_release(tmp_path, features))
 
 
+def test_a_trial_that_is_made_again_is_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    features, attempts = planted_features(), []
+
+    def ends_the_trouble(_: float) -> None:
+        attempts.append(1)
+        features.broken.clear()
+
+    monkeypatch.setattr("bentos.loader.time.sleep", ends_the_trouble)
+    features.broken.add("pins")
+    with caplog.at_level("INFO", "corkboard"):
+        check_release(planted_release(tmp_path, features))
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert attempts and not any("request 0" in line for line in told), told
+    assert any("is made again: " in line and "pins" in line for line in caplog.messages)
+
+
 def test_an_empty_answer_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = planted_features()
     monkeypatch.setattr(features, "popular", lambda topic_ids: {})
