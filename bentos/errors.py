@@ -308,4 +308,5 @@ def _unnamed(detail: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _faults(details: Sequence[Mapping[str, Any]]) -> str:
     """The first of pydantic's errors: where each is, and what it says."""
-    return "; ".join(f"{'.'.join(map(str, d['loc'])) or 'body'}: {d['msg']}" for d in details[:5])
+    told = "; ".join(f"{'.'.join(map(str, d['loc'])) or 'body'}: {d['msg']}" for d in details[:5])
+    return told.replace(" after validation", "")

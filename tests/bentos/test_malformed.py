@@ -55,7 +55,7 @@ def test_both_forms_of_an_id_are_taken_and_shown() -> None:
 def test_a_wrong_number_of_events_is_refused_by_it_alone(count: int, bound: str) -> None:
     error = refused(EventsRequest, {"events": [EVENT] * count})
     assert (error["name"], error["count"]) == ("LimitOutOfRange", 1)
-    assert f"events: List should have {bound}" in error["message"] and f"not {count}" in error["message"]
+    assert error["message"] == f"events: List should have {bound}, not {count}"
     assert refused(EventsRequest, {"events": [EVENT, None]})["name"] == "InvalidRequest"
 
 
