@@ -19,8 +19,8 @@ from feature_repo.history import behind
 from training.models.ranker import Candidates, Request
 from training.models.transact.config import Fusion, Lifelong
 from training.models.transact.lifelong import levels, select
-from training.models.transact.network import TransAct, probabilities
-from training.models.transact.serving import check, newest
+from training.models.transact.network import TransAct
+from training.models.transact.serving import Scores, newest
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -29,8 +29,10 @@ GROUP_TOKENS = 2048
 """Tokens of the candidates that go through the encoder together."""
 
 
-class LifelongScorer:
+class LifelongScorer(Scores):
     """One network made ready to serve. Holds a copy of the weights; threads may share it.
+
+    Without `request.past` the sequence is all there is.
 
     Raises ValueError for a network that selects nothing.
     """
@@ -41,31 +43,11 @@ class LifelongScorer:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.settings: Lifelong = network.config.lifelong
 
-    def score(self, request: Request, candidates: Candidates) -> Floats:
-        """(N, H) float32 in [0, 1], a column a head. Without `request.past` the sequence is all there is.
-
-        Raises ValueError where content vectors are not finite or arrays are not parallel.
-        """
-        with torch.inference_mode():
-            return probabilities(self.logits(request, candidates)).numpy()
-
-    def logits(self, request: Request, candidates: Candidates) -> Tensor:
-        """(N, H) float32."""
-        check(request, candidates)
-        network = self.network
-        if len(candidates) == 0:
-            return torch.zeros(0, len(network.config.heads))
-        pins = network.pins(torch.from_numpy(candidates.content))
-        story = Story.of(request, self.settings, network.config.sequence.actions)
-        sequence = self._sequence(story, candidates, pins)
-        users = torch.tensor(request.user).expand(len(pins), -1)
-        return network.rank(network.features(torch.from_numpy(candidates.features)), pins, users, sequence)
-
-    def _sequence(self, story: Story, candidates: Candidates, pins: Tensor) -> Tensor:
-        """The module's part of x_0, (N, out); `pins` (N, pin_dim) are the candidates projected."""
+    def _sequence(self, request: Request, candidates: Candidates, pins: Tensor) -> Tensor:
         module, count = self.network.sequence, len(candidates)
         if module.config.fusion is Fusion.NONE:
             return torch.zeros(count, 0)
+        story = Story.of(request, self.settings, module.config.actions)
         seen, acted = levels(story.content), len(story.times_ms)
         places, _ = select(
             self.settings,

@@ -8,6 +8,7 @@ probe of real requests says that no logit moves by more than DRIFT; else float32
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,7 +33,36 @@ PLAIN_ROWS = 32
 """Candidates at a time where the algebra does not hold."""
 
 
-class Scorer:
+class Scores(ABC):
+    """What a network says of one user's candidates, however the sequence's part is made."""
+
+    network: TransAct
+
+    def score(self, request: Request, candidates: Candidates) -> Floats:
+        """(N, H) float32 in [0, 1], a column a head.
+
+        Raises ValueError where content vectors are not finite or arrays are not parallel.
+        """
+        with torch.inference_mode():
+            return probabilities(self.logits(request, candidates)).numpy()
+
+    def logits(self, request: Request, candidates: Candidates) -> Tensor:
+        """(N, H) float32."""
+        check(request, candidates)
+        network = self.network
+        if len(candidates) == 0:
+            return torch.zeros(0, len(network.config.heads))
+        pins = network.pins(torch.from_numpy(candidates.content))
+        sequence = self._sequence(request, candidates, pins)
+        users = torch.tensor(request.user).expand(len(pins), -1)
+        return network.rank(network.features(torch.from_numpy(candidates.features)), pins, users, sequence)
+
+    @abstractmethod
+    def _sequence(self, request: Request, candidates: Candidates, pins: Tensor) -> Tensor:
+        """The module's part of x_0, (N, out); `pins` (N, pin_dim) are the candidates projected."""
+
+
+class Scorer(Scores):
     """One network made ready to serve, in `dtype`. Holds a copy of the weights; threads may share it.
 
     Raises ValueError for a network that meets each candidate with a selection of a lifelong history.
@@ -49,28 +79,11 @@ class Scorer:
             for part in (self.network.cross, self.network.deep, self.network.heads):
                 part.bfloat16()
 
-    def score(self, request: Request, candidates: Candidates) -> Floats:
-        """(N, H) float32 in [0, 1], a column a head.
-
-        Raises ValueError where content vectors are not finite or arrays are not parallel.
-        """
-        with torch.inference_mode():
-            return probabilities(self.logits(request, candidates)).numpy()
-
-    def logits(self, request: Request, candidates: Candidates) -> Tensor:
-        """(N, H) float32."""
-        check(request, candidates)
-        network = self.network
-        if len(candidates) == 0:
-            return torch.zeros(0, len(network.config.heads))
-        request = newest(request, network.config.sequence.length)
-        pins = network.pins(torch.from_numpy(candidates.content))
+    def _sequence(self, request: Request, candidates: Candidates, pins: Tensor) -> Tensor:
+        request = newest(request, self.network.config.sequence.length)
         if self.encoder is None:
-            sequence = self._plain(request, candidates)
-        else:
-            sequence = self.encoder.candidates(self.encoder.user(self._tokens(request)), pins)
-        users = torch.tensor(request.user).expand(len(pins), -1)
-        return network.rank(network.features(torch.from_numpy(candidates.features)), pins, users, sequence)
+            return self._plain(request, candidates)
+        return self.encoder.candidates(self.encoder.user(self._tokens(request)), pins)
 
     def _tokens(self, request: Request) -> Tensor:
         """What tokens owe to the user, (T, d), newest first, behind the candidate's own where it has one."""
