@@ -12,10 +12,13 @@ from bentos.breaker import Breaker, BreakerOpen
 
 T = TypeVar("T")
 
-WAITS_S = 0.04
-"""How often calls in the air are looked at, by threads that come by or by one that waits until none has:
-beside a call that waits another may run, and nobody waits for those that are late. A deadline is kept within
-two looks and what it takes to wake for them, 0.1 s: each look takes the interpreter from a call that runs."""
+WAITS_S = 0.05
+"""How often calls in the air are looked at by threads that come by: beside a call that waits another may run,
+and nobody waits for those that are late."""
+
+LOOKS_S = 1.5 * WAITS_S
+"""How long after the last look a thread of its own looks, for none came by: a deadline is kept within this and
+what it takes to wake for it, 0.1 s. Each time it wakes takes the interpreter from a call that runs."""
 
 WAITING = 0.1
 """A call whose thread has had less than this share of a core since it began waits for a store. Threads that
@@ -111,6 +114,15 @@ class Job:
     def leave(self, ok: bool | None) -> None:
         if self.probe is not None and self.breaker is not None:
             self.breaker.leave(self.probe, ok)
+
+    def made(self) -> tuple[Any, BaseException | None]:
+        """Its work, here, if it has begun: the result, or what it raised."""
+        if self.begun is None:
+            return None, None
+        try:
+            return self.work(), None
+        except BaseException as error:
+            return None, error
 
     def waits(self, now: float) -> bool:
         """Whether it has run for a while and mostly waited."""

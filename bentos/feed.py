@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from training.models.light_ranking import Entries
 from training.models.page_policy import PagePolicy
 from training.models.ranker import Past
 from validation.events import Reached
+
+if TYPE_CHECKING:
+    from training.models.interests import Acts
 
 
 class Surface(StrEnum):
@@ -92,6 +96,8 @@ class Feed:
     fallback: str | None = None
     log_level: int = logging.WARNING
     """At which the log tells of what goes missing; the answer tells always."""
+    acts: tuple[User, Acts] | None = None
+    """Whose actions the networks' histories were made of last (`user_inputs.acts_of`)."""
     _acted: tuple[User, Ints, Ints] | None = None
     """Whose actions of either sign were found last."""
     _foretold: tuple[Heads, Ints, list[dict[str, float]]] | None = None

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from bentos.alarm import Alarm
 from bentos.breaker import Breakers, is_fault
-from bentos.calls import WAITS_S, Call, Group, Job, Outcome
+from bentos.calls import LOOKS_S, WAITS_S, Call, Group, Job, Outcome
 from bentos.metrics import metrics
 
 T = TypeVar("T")
@@ -91,10 +90,11 @@ class Pool:
         """Calls that do not wait, no two of one group."""
         self._flying: set[Group] = set()
         """Groups that are waited for."""
-        self._alarm: Alarm | None = None
-        """Rings where no thread has come by for a while; None until somebody waits for it."""
-        self._rings, self._looked = 0.0, 0.0
-        """When it does, and when somebody looked last at what is in the air."""
+        self._bell = threading.Condition(self._door)
+        self._watched, self._rests = False, False
+        """Whether there is a thread that looks where no other comes by, and whether it waits for a flight."""
+        self._looked = 0.0
+        """When somebody looked last at what is in the air."""
         self._here = threading.local()
         self._starved = False
         """No thread could be started the last time; it is said once."""
@@ -176,8 +176,7 @@ class Pool:
             self._threads -= len(self._idle)
             while self._idle:
                 self._idle.pop().put(None)
-            if self._alarm is not None:
-                self._alarm.set(0)
+            self._bell.notify()
 
     @property
     def _driven(self) -> _Drive[Any] | None:
@@ -246,7 +245,7 @@ class Pool:
         return bool(group.line)
 
     def _refusal(self, name: str) -> Exception | None:
-        hangs = self._abandoned[name]
+        hangs = self._abandoned.get(name, 0)
         if self._closed:
             return RuntimeError("the pool is closed")
         if hangs >= self._share or (hangs and self._abandoned.total() >= self._most):
@@ -289,41 +288,33 @@ class Pool:
     def _flies(self, group: Group) -> None:
         """Somebody waits for the group from now on, and what it does is looked at."""
         self._flying.add(group)
-        if self._alarm is None:
+        if self._rests:
+            self._looked = time.perf_counter()  # there was nothing to see
+            self._bell.notify()
+        elif not self._watched:
             try:
-                self._alarm = self._watched()
+                threading.Thread(target=self._look_on, name="looks", daemon=True).start()
+                self._watched = True
             except RuntimeError as error:
                 logger.error("no deadline is kept until a thread can be started: %s", error)
-        now = time.perf_counter()
-        if self._rings <= now:  # whoever arrives does not look, and so puts nothing off
-            self._put_off(now)
 
-    def _watched(self) -> Alarm:
-        """An alarm and the thread that waits for it. Raises RuntimeError where none can be started."""
-        alarm = Alarm()
-        threading.Thread(target=self._look_on, args=(alarm,), name="looks", daemon=True).start()
-        return alarm
-
-    def _put_off(self, now: float) -> None:
-        """Let the alarm ring once nobody has come by for WAITS_S; for those who look as they come by.
-        Half of that is near enough, and set half as often."""
-        if self._alarm is not None and not now + WAITS_S / 2 <= self._rings <= now + WAITS_S:
-            self._rings = now + WAITS_S
-            self._alarm.set(WAITS_S)
-
-    def _look_on(self, alarm: Alarm) -> None:
+    def _look_on(self) -> None:
         """Look at what is in the air where no thread comes by: all may hang. To wake for it takes the
         interpreter from the call that runs."""
         while True:
-            alarm.wait()
             with self._door:
-                self._rings = 0.0
-                if self._flying:
-                    self._put_off(time.perf_counter())
-                elif self._closed:
-                    self._alarm = None
-                    return
-            self._look()
+                while not self._flying:
+                    if self._closed:
+                        self._watched = False
+                        return
+                    self._rests = True
+                    self._bell.wait()
+                    self._rests = False
+                left = self._looked + LOOKS_S - time.perf_counter()
+            if left > 0:
+                time.sleep(left)
+            else:
+                self._look()
 
     def _look(self) -> None:
         """Beside calls that wait others may run; nobody waits for those that are late."""
@@ -357,9 +348,11 @@ class Pool:
         """A thread's life: one job after the other, and a wait where there is none."""
         asked: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         while job is not None:
-            if not self._do(job):
-                return  # another thread takes this one's place
+            self._begins(job)
+            outcome = job.made()
             with self._door:
+                if not self._ended(job, *outcome):
+                    return  # another thread takes this one's place
                 job = self._first() if len(self._running) < self._width else None
                 if job is None and self._closed:
                     self._threads -= 1
@@ -367,33 +360,29 @@ class Pool:
                 if job is None:
                     self._idle.append(asked)
             if job is None:
+                del outcome  # whoever asked has it
                 job = asked.get()
 
-    def _do(self, job: Job) -> bool:
-        """Whether somebody waited for it to its end."""
-        result, error = None, None
+    def _begins(self, job: Job) -> None:
+        """If somebody waits for it."""
         with self._door:
             if job.waited:
                 job.begun, job.began_at = self._clock(), time.perf_counter()
                 job.thread, job.cpu_s = threading.get_ident(), time.thread_time()
-                self._put_off(job.began_at)
         if job.began_at > self._looked + WAITS_S:
             self._look()
-        if job.begun is not None:
-            try:
-                result = job.work()
-            except BaseException as raised:
-                error = raised
-        with self._door:
-            self._stops(job)
-            if job.waited:
-                job.result, job.error, job.ended, job.ended_at = result, error, True, time.perf_counter()
-                self._ends(job)
-            elif job.begun is not None:
-                self._abandoned[job.name] -= 1
-                metrics().hanging.labels(job.name).dec()
-                return False
-            return True
+
+    def _ended(self, job: Job, result: Any, error: BaseException | None) -> bool:
+        """Whether somebody waited for it to its end."""
+        self._stops(job)
+        if job.waited:
+            job.result, job.error, job.ended, job.ended_at = result, error, True, time.perf_counter()
+            self._ends(job)
+        elif job.begun is not None:
+            self._abandoned[job.name] -= 1
+            metrics().hanging.labels(job.name).dec()
+            return False
+        return True
 
     def _give_up(self, jobs: Sequence[Job], why: type[BaseException] | None = None) -> None:
         """Wait no more for those that have not ended: `why` came of them. A thread that hangs is replaced."""

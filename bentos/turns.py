@@ -8,7 +8,7 @@ import numpy as np
 
 from bentos.features import Floats, Ints
 from feature_repo.vectors.index import Hits
-from training.models.light_kernels import COMPILED, dealt
+from training.models.light_kernels import compiled, dealt
 
 
 @dataclass(frozen=True)
@@ -22,5 +22,6 @@ class Found:
 
 def in_turns(hits: Hits, shares: Ints) -> Found:
     """The first `shares[q]` hits of each query q, dealt in turns; padding is dropped."""
-    ids, scores = np.require(hits.ids, np.int64, COMPILED), np.require(hits.scores, np.float32, COMPILED)
-    return Found(*dealt(ids, scores, np.require(shares, np.int64, COMPILED)))
+    return Found(
+        *dealt(compiled(hits.ids, np.int64), compiled(hits.scores, np.float32), compiled(shares, np.int64))
+    )

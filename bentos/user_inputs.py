@@ -13,7 +13,7 @@ from bentos.features import Floats, Ints
 
 if TYPE_CHECKING:
     from bentos.feed import Feed
-    from training.models.interests import Histories
+    from training.models.interests import Acts, Histories
     from training.models.pinnerformer import ActionArrays
 
 
@@ -28,17 +28,24 @@ def histories(feed: Feed, space: str | None, length: int) -> Histories:
     DCM and conditional retrieval read pins in their own space, the two-tower in the content space. A pin that
     the space does not know is no item.
     """
-    from training.models.interests import history, profile_codes
+    return acts_of(feed).history(feed.release.vectors(feed.user.sequence.pin_ids[:length], space)[0])
 
-    user, sequence = feed.user, feed.user.sequence
-    return history(
-        feed.release.vectors(sequence.pin_ids, space)[0],
-        feed.release.signs[sequence.actions],
-        sequence.timestamps_ms,
-        as_of_ms(feed),
-        profile_codes([user.country, user.language]),
-        length=length,
-    )
+
+def acts_of(feed: Feed) -> Acts:
+    """The user's actions and profile, as every network's history of a request has them: made once."""
+    from training.models.interests import Acts, profile_codes
+
+    user, found = feed.user, feed.acts
+    if found is None or found[0] is not user:
+        sequence = user.sequence
+        made = Acts.of(
+            feed.release.signs[sequence.actions],
+            sequence.timestamps_ms,
+            as_of_ms(feed),
+            profile_codes([user.country, user.language]),
+        )
+        found = feed.acts = user, made
+    return found[1]
 
 
 def liked(feed: Feed, space: str | None) -> tuple[Ints, Floats]:

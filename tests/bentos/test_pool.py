@@ -270,55 +270,35 @@ def test_a_late_call_is_given_up_while_others_arrive(monkeypatch: pytest.MonkeyP
     assert isinstance(told_of_a_late_call(Pool(4, width=1)), TimeoutError)
 
 
-class Still:
-    """An alarm that never rings, but to close."""
-
-    def __init__(self) -> None:
-        self.times_set, self._closed = 0, threading.Event()
-
-    def set(self, seconds: float) -> None:
-        self.times_set += 1
-        if seconds == 0:
-            self._closed.set()
-
-    def wait(self) -> None:
-        self._closed.wait()
-
-
-@pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> Still:
-    made = Still()
-    monkeypatch.setattr("bentos.pool.Alarm", lambda: made)
-    return made
-
-
-def test_threads_that_come_by_look_at_what_is_late(still: Still) -> None:
+def test_threads_that_come_by_look_at_what_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pool, "_look_on", lambda pool: None)  # nobody else does
     assert isinstance(told_of_a_late_call(Pool(4, width=2)), TimeoutError)
 
 
-def test_calls_that_begin_put_the_alarm_off_and_those_that_arrive_do_not(
-    still: Still, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "WAITING", 0.0)
-    now = 5.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    pool, hang, begun = Pool(4, width=1), threading.Event(), threading.Event()
-
-    async def hanging() -> None:
-        await pool.call("store", 20_000, lambda: (begun.set(), hang.wait()))
-
-    async def other() -> None:
-        await pool.call("other", 20_000, int)
-
-    pool.begin(hanging(), lambda _, error: None)
-    assert begun.wait(20) and still.times_set == 1
-    ended = threading.Event()
-    now = 5.0 + 0.55 * module.WAITS_S
-    pool.begin(other(), lambda _, error: ended.set())  # in line: the first one's thread computes
-    assert still.times_set == 1
-    hang.set()
-    assert ended.wait(20) and still.times_set == 2
+def test_where_others_look_nobody_looks_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentos.pool.LOOKS_S", 20.0)
+    looked: list[str] = []
+    monkeypatch.setattr(Pool, "_look", lambda pool: looked.append(threading.current_thread().name))
+    pool = Pool(4, width=1)
+    pool._looked = time.perf_counter()
+    assert run(pool.call("store", 20_000, lambda: time.sleep(0.1))) is None
+    pool._looked = 0.0
+    assert run(pool.call("store", 20_000, int)) == 0
+    assert set(looked) == {"store"}
     pool.close()
+
+
+def test_what_flies_after_a_rest_is_looked_at(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(pool.call("store", 20_000, int)) == 0
+    for _ in range(4_000):
+        if pool._rests:
+            break
+        time.sleep(0.005)
+    monkeypatch.setattr(module, "WAITING", 0.0)
+    hang = threading.Event()
+    with pytest.raises(TimeoutError):
+        run(pool.call("store", 50, hang.wait))
+    hang.set()
 
 
 def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

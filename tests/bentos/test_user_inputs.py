@@ -14,7 +14,7 @@ from bentos.feed import Feed, Surface
 from bentos.networks import Learned
 from bentos.release import ServingRelease
 from bentos.sources import conditional, dcm, pinnerformer
-from bentos.user_inputs import as_of_ms, histories
+from bentos.user_inputs import acts_of, as_of_ms, histories
 from feature_repo.sequence import Event, Sequence, SequenceLog
 from tests.bentos.fakes import (
     HIDE,
@@ -188,3 +188,11 @@ def test_an_action_of_this_very_millisecond_counts(release: ServingRelease) -> N
         assert as_of_ms(feed) == NOW_MS + late + 1
         assert histories(feed, "dcm@2", 64).valid.sum() == 1
     assert as_of_ms(online(release, [])) == NOW_MS
+
+
+def test_what_a_user_did_is_made_once_and_anew_for_another(release: ServingRelease) -> None:
+    feed = online(release, [Event(1, pin_of(1), SAVE, 1, NOW_MS - 1)])
+    made = acts_of(feed)
+    assert acts_of(feed) is made and histories(feed, "dcm@2", 64).valid.sum() == 1
+    feed.user = replace(feed.user, sequence=Sequence.empty())
+    assert len(acts_of(feed).signs) == 0

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models import light_kernels
 from training.models.interactions import AGE_CAP_DAYS
+from training.models.light_kernels import compiled
 from training.models.light_trees import FoldedTrees
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class LightSpec(BaseModel):
         ):
             if np.shape(block) != shape:
                 raise ValueError(f"{name} is {np.shape(block)}; {shape} is expected")
-        floats = partial(np.require, dtype=np.float32, requirements=light_kernels.COMPILED)
+        floats = partial(compiled, kind=np.float32)
         out = light_kernels.assembled(
             floats(fetched.scores),
             floats(fetched.ranks),
@@ -154,8 +155,8 @@ class LightSpec(BaseModel):
             floats(pin_scalars),
             _pin_columns(self.pin),
             (_ACTED, _SHOWN, _PRIOR_SHOWN),
-            np.require(created_at_ms, np.int64, light_kernels.COMPILED),
-            np.require(np.atleast_1d(now_ms), np.int64, light_kernels.COMPILED),
+            compiled(created_at_ms, np.int64),
+            compiled(np.atleast_1d(now_ms), np.int64),
             AGE_CAP_DAYS,
             floats(topic_followed),
             floats(topic_recent),
@@ -380,7 +381,7 @@ def recent_topics(topics: Ints) -> tuple[Ints, Floats]:
 
     `topics` (m, PIN_TOPICS) are those of each action's pin, zero-padded.
     """
-    wanted, counts = light_kernels.counted(np.require(topics, np.int64, light_kernels.COMPILED))
+    wanted, counts = light_kernels.counted(compiled(topics, np.int64))
     return wanted, (counts / max(len(topics), 1)).astype(np.float32)
 
 
@@ -392,9 +393,9 @@ def topic_match(topics: Ints, wanted: Ints, weights: Floats | None = None) -> Fl
     """
     given = np.ones(len(wanted), np.float32) if weights is None else weights
     return light_kernels.matched(
-        np.require(topics, np.int64, light_kernels.COMPILED),
-        np.require(wanted, np.int64, light_kernels.COMPILED),
-        np.require(given, np.float32, light_kernels.COMPILED),
+        compiled(topics, np.int64),
+        compiled(wanted, np.int64),
+        compiled(given, np.float32),
     )
 
 
@@ -409,6 +410,6 @@ def falling(scores: Floats) -> Ints:
     One sort of int64 keys, the bits of a float (which order as it does) above its position: a stable argsort of
     floats takes four times as long.
     """
-    keys = light_kernels.falling_keys(np.require(scores, np.float32, light_kernels.COMPILED).view(np.int32))
+    keys = light_kernels.falling_keys(compiled(scores, np.float32).view(np.int32))
     keys.sort()
     return keys & 0xFFFFFFFF

@@ -298,3 +298,14 @@ def test_lists_laid_one_after_the_other_are_entries() -> None:
 def test_rows_among_pins_that_stand_twice() -> None:
     rows = light_kernels.rows_among(np.array([5, 9, 3, 5]), np.array([3, 5, 5]))
     assert rows.tolist() == [2, 3, 0, 2]
+
+
+def test_arrays_are_copied_only_where_no_kernel_is_compiled_for_them() -> None:
+    dense = np.arange(6.0, dtype=np.float32)
+    fixed = dense.copy()
+    fixed.flags.writeable = False
+    assert light_kernels.compiled(dense, np.float32) is dense
+    for other in (dense.astype(np.float64), dense[::2], fixed, dense.tolist()):
+        made = light_kernels.compiled(other, np.float32)
+        assert made.dtype == np.float32 and made.flags.carray and made is not other
+        np.testing.assert_array_equal(made, np.asarray(other))

@@ -30,7 +30,14 @@ from training.models.interests.config import (
     RoutingConfig,
     UserTowerConfig,
 )
-from training.models.interests.features import Histories, PinFeatures, history, profile_codes, topic_places
+from training.models.interests.features import (
+    Acts,
+    Histories,
+    PinFeatures,
+    history,
+    profile_codes,
+    topic_places,
+)
 from training.models.interests.inference import (
     UserEmbeddings,
     embed_users,
@@ -41,6 +48,7 @@ from training.models.interests.inference import (
 from training.models.interests.network import InterestNetwork, Interests
 
 __all__ = [
+    "Acts",
     "Association",
     "Construction",
     "Histories",

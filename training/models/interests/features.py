@@ -109,13 +109,31 @@ def history(
             f"{len(vectors)} vectors, {len(signs)} signs, {len(times_ms)} times; all are one an action"
         )
     kept = (np.asarray(times_ms) < now_ms).nonzero()[0][:length]
-    hours = ((now_ms - np.asarray(times_ms, np.int64)[kept]) / MS_PER_HOUR).astype(np.float32)
-    items = np.ascontiguousarray(vectors[kept], np.float32)
-    known = np.asarray(signs)[kept].astype(np.int64)
-    known[~items.any(axis=1)] = 0
-    # One user is a batch of one before torch has it: each call of torch's costs ten of NumPy's.
-    arrays = (items[None], known[None], hours[None], np.array([profile], np.int64))
-    return Histories(*map(torch.from_numpy, arrays))
+    acts = Acts.of(np.asarray(signs)[kept], np.asarray(times_ms)[kept], now_ms, profile)
+    return acts.history(vectors[kept])
+
+
+@dataclass(frozen=True)
+class Acts:
+    """One user's actions as of a time, NEWEST FIRST, without their pins: alike in every space."""
+
+    signs: Ints  # (n,)
+    hours: Floats  # (n,) age
+    profile: Ints  # (1, len(PROFILE))
+
+    @classmethod
+    def of(cls, signs: NDArray[np.integer], times_ms: Ints, now_ms: int, profile: Sequence[int]) -> Acts:
+        """Of actions before `now_ms` alone, newest first."""
+        hours = ((now_ms - times_ms.astype(np.int64)) / MS_PER_HOUR).astype(np.float32)
+        return cls(signs.astype(np.int64), hours, np.array([profile], np.int64))
+
+    def history(self, vectors: Floats) -> Histories:
+        """The newest m actions by the vectors (m, d) of their pins; zeros are a pin without one."""
+        items = np.ascontiguousarray(vectors, np.float32)
+        signs = np.where(items.any(axis=1), self.signs[: len(items)], 0)
+        # One user is a batch of one before torch has it: each call of torch's costs ten of NumPy's.
+        arrays = (items[None], signs[None], self.hours[None, : len(items)], self.profile)
+        return Histories(*map(torch.from_numpy, arrays))
 
 
 RECENT = 10
