@@ -289,7 +289,7 @@ class Pool:
         """Somebody waits for the group from now on, and what it does is looked at."""
         self._flying.add(group)
         if self._rests:
-            self._looked = time.perf_counter()  # there was nothing to see
+            self._rests, self._looked = False, time.perf_counter()  # there was nothing to see
             self._bell.notify()
         elif not self._watched:
             try:
@@ -309,7 +309,6 @@ class Pool:
                         return
                     self._rests = True
                     self._bell.wait()
-                    self._rests = False
                 left = self._looked + LOOKS_S - time.perf_counter()
             if left > 0:
                 time.sleep(left)
