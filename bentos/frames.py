@@ -68,8 +68,10 @@ class Hearing(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hears = hears
         self._line: asyncio.WriteTransport | None = None
-        self._begun = b""
-        """Of a frame that has not come whole."""
+        self._begun: list[bytes] = []
+        """What came of a frame that is not whole: joined once it can be read on, not for every piece."""
+        self._missing = 0
+        """Bytes of its head, or then of its body, that have not come."""
 
     async def connect(self, channel: socket.socket) -> None:
         """Hear from now on what comes over `channel`, which is closed with the line."""
@@ -88,18 +90,31 @@ class Hearing(asyncio.Protocol):
         self._line = cast(asyncio.WriteTransport, transport)
 
     def data_received(self, data: bytes) -> None:
-        come, end = self._begun + data, 0
+        if self._begun:
+            self._begun.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = b"".join(self._begun)
+            self._begun = []
         try:
-            while (begin := end + _HEAD.size) <= len(come):
-                length, kind, number = _HEAD.unpack_from(come, end)
-                if begin + length > len(come):
-                    break
-                end = begin + length
-                self._hears(Frame(Kind(kind), number, come[begin:end]))
+            self._read(data)
         except Exception as error:
             self._end(error)
             self.hang_up()
-        self._begun = come[end:]
+
+    def _read(self, come: bytes) -> None:
+        """Hear the whole frames of what came, and keep what is left."""
+        end = 0
+        while (begin := end + _HEAD.size) <= len(come):
+            length, kind, number = _HEAD.unpack_from(come, end)
+            if begin + length > len(come):
+                self._begun, self._missing = [come[end:]], begin + length - len(come)
+                return
+            end = begin + length
+            self._hears(Frame(Kind(kind), number, come[begin:end]))
+        if end < len(come):
+            self._begun, self._missing = [come[end:]], begin - len(come)
 
     def eof_received(self) -> None:
         self._end(None)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
+from bentos import frames
 from bentos.frames import Frame, Hearing, Kind, packed
 
 SAID = [Frame(Kind.HELD, 0, b"{}"), Frame(Kind.ANSWER, 7, b"a" * 10_000), Frame(Kind.SHOWN, 0, b"")]
@@ -28,6 +29,31 @@ def test_frames_are_heard_whole_and_in_order(piece: int) -> None:
         await hearing.ended
 
     asyncio.run(scenario())
+
+
+def test_a_large_frame_is_joined_once_and_not_for_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = frames._HEAD
+
+    class Counting:
+        size, pack, read = head.size, staticmethod(head.pack), 0
+
+        def unpack_from(self, come: bytes, at: int) -> tuple[int, int, int]:
+            self.read += 1
+            return head.unpack_from(come, at)
+
+    async def scenario() -> None:
+        heard: list[Frame] = []
+        hearing = Hearing(heard.append)
+        large = Frame(Kind.ANSWER, 7, b"a" * 10_000_000)
+        wire = packed(large.kind, large.body, large.number)
+        for at in range(0, len(wire), 65_536):
+            hearing.data_received(wire[at : at + 65_536])
+        assert heard == [large]
+
+    counting = Counting()
+    monkeypatch.setattr(frames, "_HEAD", counting)
+    asyncio.run(scenario())
+    assert counting.read == 2, "once to learn its length, once when it is whole"
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
