@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.jobs.files import times, write
+from feature_repo.jobs.files import in_pieces, lists, times, write
 from feature_repo.views import PIN_EMBEDDING, SPACE, USER_EMBEDDING, USER_INTERESTS, View
 
 
@@ -60,18 +60,22 @@ def write_user_interests(out: Path, space: str, rows: Iterable[UserInterests], e
             raise ValueError(f"user {row.user_id}: an interest's vector holds NaN or infinity")
     ids = np.array([row.user_id for row in users], np.int64)
     _check_ids("user_id", ids)
-    table = pa.table(
-        {
-            "user_id": ids,
-            SPACE: pa.repeat(pa.scalar(space), len(users)),
-            "medoid_pin_ids": _lists([row.medoid_pin_ids for row in users], np.int64),
-            "importances": _lists([row.importances for row in users], np.float32),
-            "cluster_sizes": _lists([row.cluster_sizes for row in users], np.int64),
-            "medoid_vectors": _lists([row.vectors.reshape(-1) for row in users], np.float32),
-            **times(event_time, len(users)),
-        }
-    )
-    return write(out, USER_INTERESTS, space, table)
+
+    def table(some: slice) -> pa.Table:
+        here = users[some]
+        return pa.table(
+            {
+                "user_id": ids[some],
+                SPACE: pa.repeat(pa.scalar(space), len(here)),
+                "medoid_pin_ids": _lists([row.medoid_pin_ids for row in here], np.int64),
+                "importances": _lists([row.importances for row in here], np.float32),
+                "cluster_sizes": _lists([row.cluster_sizes for row in here], np.int64),
+                "medoid_vectors": _lists([row.vectors.reshape(-1) for row in here], np.float32),
+                **times(event_time, len(here)),
+            }
+        )
+
+    return write(out, USER_INTERESTS, space, in_pieces(len(users), table))
 
 
 def _write_vectors(
@@ -87,16 +91,20 @@ def _write_vectors(
         raise ValueError(
             f"{space}: {(~finite).sum()} vectors hold NaN or infinity, first {key} {ids[~finite][0]}"
         )
-    offsets = np.arange(0, vectors.size + 1, vectors.shape[1] or 1, dtype=np.int32)
-    table = pa.table(
-        {
-            key: ids,
-            SPACE: pa.repeat(pa.scalar(space), len(ids)),
-            "vector": pa.ListArray.from_arrays(offsets, vectors.reshape(-1)),
-            **times(event_time, len(ids)),
-        }
-    )
-    return write(out, view, space, table)
+    width = vectors.shape[1]
+
+    def table(some: slice) -> pa.Table:
+        count = len(ids[some])
+        return pa.table(
+            {
+                key: ids[some],
+                SPACE: pa.repeat(pa.scalar(space), count),
+                "vector": lists(width * np.arange(count + 1), vectors[some].reshape(-1)),
+                **times(event_time, count),
+            }
+        )
+
+    return write(out, view, space, in_pieces(len(ids), table))
 
 
 def _check_ids(key: str, ids: np.ndarray) -> None:
@@ -108,7 +116,4 @@ def _check_ids(key: str, ids: np.ndarray) -> None:
 
 
 def _lists(arrays: list[np.ndarray], dtype: type) -> pa.ListArray:
-    offsets = np.zeros(len(arrays) + 1, np.int32)
-    np.cumsum([len(a) for a in arrays], out=offsets[1:])
-    values = np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)
-    return pa.ListArray.from_arrays(offsets, values)
+    return lists(np.cumsum([0, *map(len, arrays)]), np.concatenate(arrays).astype(dtype))

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.history import ShownLog, kinds_of
-from feature_repo.jobs.files import part, times, write
+from feature_repo.jobs.files import in_pieces, lists, part, times, write
 from feature_repo.schema import HISTORY_LENGTH, SHOWN_DAYS
 from feature_repo.sequence import SequenceLog, columns_of
 from feature_repo.views import USER_HISTORY
@@ -36,6 +36,12 @@ def histories(lake: Lake, out: Path, as_of: datetime) -> int:
     log = SequenceLog.from_columns(_actions(lake, as_of))
     shown = read_shown(lake, log, as_of - timedelta(days=SHOWN_DAYS), as_of)
     users = np.union1d(np.union1d(log.users, shown.users), np.append(_written(out), 0))
+    made = in_pieces(len(users), lambda some: _table(log, shown, users[some], as_of))
+    return write(out, USER_HISTORY, FILE, made)
+
+
+def _table(log: SequenceLog, shown: ShownLog, users: np.ndarray, as_of: datetime) -> pa.Table:
+    """The rows of `users` (n,), in their order."""
     now_ms = int(as_of.timestamp() * 1000)
     at = np.full(len(users), now_ms)
     starts, ends = log.slice(users, at, HISTORY_LENGTH)
@@ -46,24 +52,20 @@ def histories(lake: Lake, out: Path, as_of: datetime) -> int:
     vain = seen[seen >= 0]
     seen_offsets = np.concatenate([[0], np.cumsum((seen >= 0).sum(axis=1))])
 
-    def lists(values: np.ndarray, ends: np.ndarray) -> pa.ListArray:
-        return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(values))
-
     def ages(times_ms: np.ndarray) -> np.ndarray:
         return (now_ms // 1000 - times_ms // 1000).astype(np.int32)
 
-    table = pa.table(
+    return pa.table(
         {
             "user_id": users,
-            "pin_ids": lists(log.pin_ids[rows], offsets),
-            "kinds": lists(kinds_of(log.actions[rows], log.surfaces[rows]), offsets),
-            "ages_s": lists(ages(log.timestamps_ms[rows]), offsets),
-            "shown_pin_ids": lists(shown.pin_ids[vain], seen_offsets),
-            "shown_ages_s": lists(ages(shown.times_ms[vain]), seen_offsets),
+            "pin_ids": lists(offsets, log.pin_ids[rows]),
+            "kinds": lists(offsets, kinds_of(log.actions[rows], log.surfaces[rows])),
+            "ages_s": lists(offsets, ages(log.timestamps_ms[rows])),
+            "shown_pin_ids": lists(seen_offsets, shown.pin_ids[vain]),
+            "shown_ages_s": lists(seen_offsets, ages(shown.times_ms[vain])),
             **times(as_of, len(users)),
         }
     )
-    return write(out, USER_HISTORY, FILE, table)
 
 
 def read_shown(lake: Lake, log: SequenceLog, start: datetime, end: datetime) -> ShownLog:

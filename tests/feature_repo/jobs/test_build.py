@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.jobs import build_features
+from feature_repo.jobs import build_features, files
 from feature_repo.jobs.build import BATCH_VIEWS
+from feature_repo.jobs.history import histories
 from feature_repo.jobs.popular import HALF_LIFE_DAYS, POPULAR_DAYS
 from feature_repo.schema import BOARD_RECENT, TOPIC_POPULAR
 from feature_repo.sequence import Sequence, SequenceLog
@@ -138,6 +139,19 @@ def test_a_whole_build_empties_the_row_of_whom_nothing_is_known_any_more(tmp_pat
     build_features(lake, features, as_of=END)
     rows = contents(features, "user_history").set_index("user_id")
     assert rows.loc[900, "shown_pin_ids"] == () and rows.loc[900, "event_timestamp"] == END
+
+
+def test_histories_made_in_pieces_are_the_same_file(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at_once in (files.AT_ONCE, 7):
+        monkeypatch.setattr(files, "AT_ONCE", at_once)
+        histories(world.lake, tmp_path / str(at_once), END)
+    whole, pieces = (pq.ParquetFile(f) for f in sorted(tmp_path.rglob("*.parquet")))
+    assert whole.num_row_groups == 1 < pieces.num_row_groups and len(
+        whole.read()["pin_ids"].combine_chunks().flatten()
+    )
+    assert pieces.read() == whole.read()
 
 
 def test_new_entities_with_new_days_stay_incremental(tmp_path: Path) -> None:
