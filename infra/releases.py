@@ -15,10 +15,17 @@ def history(home: Home) -> None:
     """The ledger as a table, oldest first: when, which move, to which release, by whom, past which gates."""
     from training.promotion import history as entries
 
-    rows = Table("when (UTC)", "move", "champion", "before", "by", "gates", "why in spite of them", box=None)
-    for entry in entries(home.ledger):
+    moves = entries(home.ledger)
+    rows = Table(box=None, pad_edge=False)
+    for title in ("when (UTC)", "move", "champion", "before", "by"):
+        rows.add_column(title, no_wrap=True)
+    rows.add_column("gates")
+    overridden = any(entry.override for entry in moves)
+    if overridden:
+        rows.add_column("override")
+    for entry in moves:
         passed = len(entry.gates) - len(entry.failed)
-        verdict = f"{passed} of {len(entry.gates)} passed" if entry.gates else ""
+        verdict = f"{passed} of {len(entry.gates)} pass" if entry.gates else ""
         if entry.failed:
             verdict += f", not {', '.join(gate.name for gate in entry.failed)}"
         rows.add_row(
@@ -28,7 +35,7 @@ def history(home: Home) -> None:
             str(entry.replaced or ""),
             entry.by,
             verdict,
-            escape(entry.override or ""),
+            *([escape(entry.override or "")] if overridden else []),
         )
     if rows.row_count:
         console.print(rows)
@@ -38,11 +45,15 @@ def history(home: Home) -> None:
 
 def diff(home: Home, a: int, b: int, *, measure: bool = False) -> None:
     """Two releases side by side; `measure` compares them anew, pair by pair, on today's lake."""
+    from training.release import load_manifest
     from training.release_difference import difference
 
+    ctx = context(home)
     if measure:
+        for version in (a, b):
+            load_manifest(ctx, version)
         local.ensure_milvus(home)
-    found = difference(context(home), home.ledger, a, b, measure=measure)
+    found = difference(ctx, home.ledger, a, b, measure=measure)
     for title, lines in (("", found.facts), ("part", found.parts), ("gate", found.gates)):
         rows = Table(title, f"release {a}", f"release {b}", box=None, pad_edge=False)
         for line in lines:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from infra import local
 from infra.cli import app
 from infra.commands import state
+from training.ledger import Ledger, LedgerEntry, Move
+from training.registry import Registry
+from validation.gate_results import GateResult
 
 HEAVY = (
     *("torch", "pandas", "numpy", "pyarrow", "feast", "mlflow", "bentoml", "pymilvus"),
@@ -85,6 +91,35 @@ def test_what_cannot_be_compared_is_said_before_the_home_is_opened(
     command = ["--home", str(tmp_path), "diff", "--measure", *named]
     answer = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
     assert answer.exit_code == 2 and words in answer.output
+
+
+@pytest.mark.parametrize("command", ["diff 1 2 --measure", "promote 1"])
+def test_nothing_is_started_for_a_release_that_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, give_registry: Callable[[Path], Registry], command: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(local, "ensure_milvus", lambda home: pytest.fail("Milvus was started"))
+    give_registry(tmp_path)
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), *command.split()], env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and "there is no release 1; releases: none" in answer.output
+
+
+@pytest.mark.parametrize("override", [None, "the AUC of ads is one day's"])
+def test_the_history_fits_a_terminal(tmp_path: Path, override: str | None) -> None:
+    made = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    gates = tuple(
+        GateResult(name=f"gate {n}", value=1, bound=1, n=1, passed=n < 120, message="") for n in range(125)
+    )
+    entry = LedgerEntry(
+        at=made, move=Move.PROMOTE, champion=12, previous=9, replaced=9, by="someone@somewhere",
+        git_commit="0" * 40, gates=gates if override else gates[:120], override=override,
+    )  # fmt: skip
+    Ledger(tmp_path / "releases" / "ledger.jsonl").append(entry)
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "history"], env={"COLUMNS": "80"})
+    head, first, *_ = answer.output.splitlines()
+    titles = ["when", "(UTC)", "move", "champion", "before", "by", "gates", *(["override"] if override else [])]
+    assert head.split() == titles
+    assert first.startswith("2026-03-01 12:00:00  promote  12        9       someone@somewhere  120 of")
 
 
 @pytest.mark.parametrize(
