@@ -26,9 +26,11 @@ from bentos.messages import (
     RankRequest,
     RetrieveAnswer,
     RetrieveRequest,
+    SeenAnswer,
     SourceReport,
 )
 from bentos.pool import Pool
+from bentos.ranking_features import FEATURES, Seen
 from training.models.light_ranking import SHORTLIST
 
 if TYPE_CHECKING:
@@ -192,9 +194,7 @@ class RemoteRetrieval:
         feed.parts = parts_of(answer, [source.name for source in sources])
         feed.sources.extend(answer.reports)
         feed.fallback = feed.fallback or answer.fallback
-        feed.missing.extend(
-            f"{r.name}: {r.missing}" for r in answer.reports if r.missing and r.missing != "skipped"
-        )
+        _without(feed, answer.missing)
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,8 @@ class RemoteRanking:
     ask_light: Callable[[LightRequest], Awaitable[LightAnswer]]
     ask: Callable[[RankRequest], Awaitable[RankAnswer]]
     ask_ads: Callable[[RankRequest], Awaitable[RankAnswer]]
+    logged: Callable[[Feed], bool] = lambda feed: False
+    """Whether the log of rankings is to have what is read for this one."""
     breakers: Breakers = field(default_factory=Breakers)
 
     async def light(self, feed: Feed, deadline_ms: float) -> Floats:
@@ -216,11 +218,12 @@ class RemoteRanking:
             ],
         )
         answer = await self._within("light", deadline_ms, lambda: self.ask_light(request))
+        _without(feed, answer.missing)
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
-        answer = await self._within("rank", deadline_ms, lambda: self.ask(RankRequest(**_asked(feed))))
-        return _heads(answer, feed)
+        request = RankRequest(**_asked(feed), seen=self.logged(feed))
+        return _heads(await self._within("rank", deadline_ms, lambda: self.ask(request)), feed)
 
     async def ads(self, feed: Feed, deadline_ms: float) -> Heads:
         answer = await self._within("ads", deadline_ms, lambda: self.ask_ads(RankRequest(**_asked(feed))))
@@ -245,8 +248,30 @@ def _asked(feed: Feed) -> dict[str, Any]:
 
 
 def _heads(answer: RankAnswer, feed: Feed) -> Heads:
+    _without(feed, answer.missing)
     p = np.array(answer.probabilities, np.float32).T.reshape(-1, len(answer.heads))
-    return Heads(answer.ranker, tuple(answer.heads), feed.candidates.pin_ids, p, reads_query=answer.reads_query)
+    pin_ids, read = feed.candidates.pin_ids, None if answer.seen is None else _seen(answer.seen, feed)
+    return Heads(answer.ranker, tuple(answer.heads), pin_ids, p, reads_query=answer.reads_query, seen=read)
+
+
+def _seen(answer: SeenAnswer, feed: Feed) -> Seen:
+    """Raises ValueError where the other process reads other features than this one logs."""
+    if tuple(answer.features) != FEATURES:
+        raise ValueError("the ranking service reads other features: run one version of both")
+    return Seen(
+        feed.candidates.pin_ids,
+        np.array(answer.values, np.float32).reshape(-1, len(FEATURES)),
+        sequence_length=answer.sequence_length,
+        sequence_newest_ms=answer.sequence_newest_ms,
+        history_as_of_ms=answer.history_as_of_ms,
+        history_length=answer.history_length,
+        history_shown=answer.history_shown,
+    )
+
+
+def _without(feed: Feed, missing: Sequence[str]) -> None:
+    """The answer says what another process went without, once where both did."""
+    feed.missing.extend(said for said in missing if said not in feed.missing)
 
 
 HOP_S = 0.25
@@ -272,6 +297,7 @@ def answer_of(feed: Feed) -> RetrieveAnswer:
         kinds=[k for part in feed.parts for k in part.kinds],
         reports=feed.sources,
         fallback=feed.fallback,
+        missing=feed.missing,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.features import Flags, Floats, Ints
+from bentos.ranking_features import Seen
 from training.models.light_kernels import rows_among
 
 
@@ -24,6 +25,8 @@ class Heads:
     calibrated: bool = False
     reads_query: bool = False
     """Whether the ranker weighs what is searched for: one that does not cannot order results of a search."""
+    seen: Seen | None = None
+    """What was read for them, where that was in another process and is to be logged."""
 
     def __post_init__(self) -> None:
         wanted = (len(self.pin_ids), len(self.names))

@@ -11,6 +11,7 @@ the page.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import bentoml
 from pydantic import BaseModel
@@ -46,6 +47,7 @@ from bentos.opened_service import OpenedService
 from bentos.page_app import front_door, page
 from bentos.parts import HomefeedParts, open_homefeed, written
 from bentos.ranking import Ranking
+from bentos.ranking_log import is_drawn
 from bentos.retrieval import Retrieval
 from bentos.service_config import CONFIG
 from bentos.settings import Profile, Settings, profile, service_url
@@ -91,6 +93,7 @@ class Homefeed(OpenedService[HomefeedParts | FrontParts]):
                 lambda request: hop(self.ranking_service.light(request.model_dump()), LightAnswer),
                 lambda request: hop(self.ranking_service.rank(request.model_dump()), RankAnswer),
                 lambda request: hop(self.ranking_service.ads(request.model_dump()), RankAnswer),
+                logged=partial(is_drawn, share=settings.rankings_rate),
             ),
             with_events=False,
             elsewhere=self._without,

@@ -321,6 +321,10 @@ class PinsAnswer(Message):
     unknown: list[ExternalId]
 
 
+def _missing() -> Any:
+    return Field(default_factory=list, description="What the answer went without, as FeedAnswer says it.")
+
+
 class RetrieveRequest(Message):
     """Ask for candidates. Ids here are the lake's int64: this speaks to the home feed, not to the public."""
 
@@ -346,6 +350,7 @@ class RetrieveAnswer(Message):
     kinds: list[str]
     reports: list[SourceReport]
     fallback: str | None = None
+    missing: list[str] = _missing()
 
 
 class HeldRequest(Message):
@@ -369,6 +374,7 @@ class RankRequest(Message):
     now_ms: UnixMs | None = None
     anchor: Int64 = Field(0, description="Ads: the pin they are shown beside.")
     query: str = _query("", "Search: what is searched for, in normal spelling.")
+    seen: bool = Field(False, description="Whether to say what was read, for the log of rankings.")
 
 
 class Brought(Message):
@@ -390,6 +396,21 @@ class LightAnswer(Message):
 
     release: int
     scores: list[float]
+    missing: list[str] = _missing()
+
+
+class SeenAnswer(Message):
+    """What a ranking read of the user and of the request's `pin_ids`."""
+
+    features: list[str]
+    values: list[list[float | None]] = Field(
+        description="For each pin a list parallel to `features`; null where nothing is known."
+    )
+    sequence_length: int = Field(description="Actions in the user's sequence, before the request.")
+    sequence_newest_ms: UnixMs = Field(description="When the newest of them happened; 0 for none.")
+    history_as_of_ms: UnixMs = Field(description="Midnight of the user's history; 0 where none was read.")
+    history_length: int = Field(description="Actions of that history.")
+    history_shown: int = Field(description="Impressions of that history.")
 
 
 class RankAnswer(Message):
@@ -402,3 +423,5 @@ class RankAnswer(Message):
     probabilities: list[list[float | None]] = Field(
         description="For each of `heads` a list parallel to the request's `pin_ids`; null where there is none."
     )
+    missing: list[str] = _missing()
+    seen: SeenAnswer | None = Field(None, description="Where the request asks for it.")

@@ -19,6 +19,7 @@ from bentos.engines import heads_of
 from bentos.errors import BadId, LimitOutOfRange, NamedErrors, NoRelease, named_errors
 from bentos.failing import needed
 from bentos.feast_features import FeastFeatures
+from bentos.features import Floats
 from bentos.feed import Feed, Surface
 from bentos.heads import Heads
 from bentos.last_good import LastGoodUsers
@@ -32,11 +33,12 @@ from bentos.messages import (
     LightRequest,
     RankAnswer,
     RankRequest,
+    SeenAnswer,
 )
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool
-from bentos.release import ServingRelease
+from bentos.ranking_features import FEATURES, Seen, seen
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
@@ -85,8 +87,11 @@ async def rank(parts: RankingParts, request: RankRequest) -> RankAnswer:
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     if release.reads_history:
         await read_past(feed, parts.pool, PAST_DEADLINE_MS)
-    heads = await needed(parts.pool, "rank", RANK_DEADLINE_MS, lambda: heads_of(feed))
-    return _answer(release, heads)
+
+    def ranked() -> RankAnswer:
+        return _answer(feed, heads_of(feed), seen(feed) if request.seen else None)
+
+    return await needed(parts.pool, "rank", RANK_DEADLINE_MS, ranked)
 
 
 async def ads(parts: RankingParts, request: RankRequest) -> RankAnswer:
@@ -105,17 +110,36 @@ async def ads(parts: RankingParts, request: RankRequest) -> RankAnswer:
     feed.pin_id = request.anchor
     await read_user(feed, parts.pool, READ_DEADLINE_MS, parts.last_good)
     await read_pins(feed, parts.pool, READ_DEADLINE_MS)
-    return _answer(release, await needed(parts.pool, "ads", RANK_DEADLINE_MS, lambda: ad_scores.score(feed)))
+    return _answer(feed, await needed(parts.pool, "ads", RANK_DEADLINE_MS, lambda: ad_scores.score(feed)))
 
 
-def _answer(release: ServingRelease, heads: Heads) -> RankAnswer:
+def _answer(feed: Feed, heads: Heads, read: Seen | None = None) -> RankAnswer:
     return RankAnswer(
-        release=release.version,
+        release=feed.release.version,
         ranker=heads.ranker,
         heads=list(heads.names),
         reads_query=heads.reads_query,
-        probabilities=np.where(np.isfinite(heads.p), heads.p, None).T.tolist(),
+        probabilities=_numbers(heads.p).T.tolist(),
+        missing=feed.missing,
+        seen=None if read is None else _told(read),
     )
+
+
+def _told(read: Seen) -> SeenAnswer:
+    return SeenAnswer(
+        features=list(FEATURES),
+        values=_numbers(read.values).tolist(),
+        sequence_length=read.sequence_length,
+        sequence_newest_ms=read.sequence_newest_ms,
+        history_as_of_ms=read.history_as_of_ms,
+        history_length=read.history_length,
+        history_shown=read.history_shown,
+    )
+
+
+def _numbers(values: Floats) -> np.ndarray:
+    """As JSON has them: None for what is no number."""
+    return np.where(np.isfinite(values), values, None)
 
 
 async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
@@ -137,7 +161,7 @@ async def light(parts: RankingParts, request: LightRequest) -> LightAnswer:
         check_all_brought(request)
         await read_pins(feed, parts.pool, READ_DEADLINE_MS)
     scores = await needed(parts.pool, "light", LIGHT_DEADLINE_MS, lambda: light_scores.score(feed))
-    return LightAnswer(release=release.version, scores=scores.tolist())
+    return LightAnswer(release=release.version, scores=scores.tolist(), missing=feed.missing)
 
 
 def brought(request: LightRequest, known: Sequence[str]) -> list[Candidates]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from bentos.breaker import PartAbsent
 from bentos.features import Floats, Ints, PinTable
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.models.interactions import INTERACTION_FEATURES, Pins, request_interactions
+from training.models.light_kernels import rows_among
 from training.models.pinnability import PIN_PREFIX, USER_PREFIX
 from training.models.query_features import QUERY_FEATURES, query_features
 from training.models.ranker import Candidates, Ranker, Request
@@ -56,8 +58,43 @@ FEATURES = (
 """What any ranker may read of a request and a candidate, named as in training rows."""
 
 
-def seen(feed: Feed) -> Floats:
-    """(n, len(FEATURES)) float32 of `feed.candidates`, NaN where user or pin are not known."""
+@dataclass(frozen=True)
+class Seen:
+    """What a ranking read of its user and of n pins."""
+
+    pin_ids: Ints  # (n,)
+    values: Floats  # (n, len(FEATURES)), NaN where user or pin are not known
+    sequence_length: int
+    """Actions in the user's sequence, before the request."""
+    sequence_newest_ms: int
+    """Unix ms of the newest of them, 0 for none."""
+    history_as_of_ms: int
+    """Midnight of the user's history, Unix ms; 0 where none was read."""
+    history_length: int
+    """Actions of that history."""
+    history_shown: int
+    """Impressions of that history."""
+
+    def of(self, pin_ids: Ints) -> Floats:
+        """Rows of `pin_ids`, (m, len(FEATURES)), all of them read here."""
+        return self.values[rows_among(pin_ids, self.pin_ids)]
+
+
+def seen(feed: Feed) -> Seen:
+    """What this process read of the feed's user and of `feed.candidates`."""
+    sequence, history = feed.user.sequence.before(feed.now_ms), feed.user.history
+    return Seen(
+        feed.candidates.pin_ids,
+        _values(feed),
+        sequence_length=len(sequence),
+        sequence_newest_ms=sequence.newest_ms,
+        history_as_of_ms=history.as_of_ms,
+        history_length=len(history.pin_ids),
+        history_shown=len(history.shown_pin_ids),
+    )
+
+
+def _values(feed: Feed) -> Floats:
     rows, stats = feed.pins.rows(feed.candidates.pin_ids), feed.pins.stats
     pins = np.where(stats.present[rows, None], stats.scalars[rows], np.float32(np.nan))
     user = feed.user.scalars if feed.user.known else np.full(len(USER_SCALARS), np.nan, np.float32)

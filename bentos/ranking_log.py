@@ -12,7 +12,7 @@ from bentos.digests import record_id
 from bentos.event_log import RecordLog
 from bentos.feed import Feed, Surface
 from bentos.ranking_features import FEATURES, seen
-from bentos.sampled_log import SampledLog
+from bentos.sampled_log import SampledLog, drawn
 from validation.events import RankingRecord, to_line
 from validation.queries import logged
 
@@ -45,11 +45,16 @@ class RankingLog(SampledLog):
         return (record.event_id,), (to_line(record),)
 
 
+def is_drawn(feed: Feed, share: float) -> bool:
+    """Whether the ranking of a feed may be logged where `share` of them are, known before it is ranked."""
+    return bool(feed.user_id) and drawn(feed, share, _DRAW)
+
+
 def record_of(feed: Feed) -> RankingRecord:
-    """The record of a ranked feed."""
-    heads, sequence, pin_ids = feed.heads, feed.user.sequence.before(feed.now_ms), feed.candidates.pin_ids
-    history = feed.user.history
+    """The record of a ranked feed: what was read where it was ranked."""
+    heads, pin_ids = feed.heads, feed.candidates.pin_ids
     assert heads is not None
+    read = heads.seen or seen(feed)
     return RankingRecord(
         event_id=ranking_id(feed.request_id),
         user_id=feed.user_id,
@@ -61,15 +66,15 @@ def record_of(feed: Feed) -> RankingRecord:
         ranker=heads.ranker,
         pin_ids=tuple(pin_ids.tolist()),
         features=FEATURES,
-        values=seen(feed).astype("<f4").tobytes(),
+        values=read.of(pin_ids).astype("<f4").tobytes(),
         heads=heads.names,
         scores=np.asarray(heads.of(pin_ids), "<f4").tobytes(),
         calibrated=heads.calibrated,
-        sequence_length=len(sequence),
-        sequence_newest_ms=sequence.newest_ms,
-        history_as_of_ms=history.as_of_ms,
-        history_length=len(history.pin_ids),
-        history_shown=len(history.shown_pin_ids),
+        sequence_length=read.sequence_length,
+        sequence_newest_ms=read.sequence_newest_ms,
+        history_as_of_ms=read.history_as_of_ms,
+        history_length=read.history_length,
+        history_shown=read.history_shown,
     )
 
 
