@@ -109,13 +109,10 @@ def release(home: Home, *, seed: int = 0) -> int:
 def promote(home: Home, version: int | None = None, override: str | None = None) -> int:
     """Put a release (the challenger by default) through its gates and make it the champion."""
     from training import promotion
-    from training.release import load_manifest
 
-    ctx = context(home)
-    if version is not None:
-        load_manifest(ctx, version)
-    local.ensure_milvus(home)
-    promoted = promotion.promote(ctx, home.ledger, version, override=override)
+    promoted = promotion.promote(
+        context(home), home.ledger, version, override=override, ready=lambda: local.ensure_milvus(home)
+    )
     say(f"release {promoted} is the champion; services pick it up within seconds")
     return promoted
 

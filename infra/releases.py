@@ -16,13 +16,12 @@ def history(home: Home) -> None:
     from training.promotion import history as entries
 
     moves = entries(home.ledger)
-    rows = Table(box=None, pad_edge=False)
-    for title in ("when (UTC)", "move", "champion", "before", "by"):
-        rows.add_column(title, no_wrap=True)
-    rows.add_column("gates")
     overridden = any(entry.override for entry in moves)
-    if overridden:
-        rows.add_column("override")
+    rows = Table(box=None, pad_edge=False)
+    for title in ("when (UTC)", "move", "champion", "before"):
+        rows.add_column(title, no_wrap=True)
+    for title in ("by", "gates", *(["override"] if overridden else [])):
+        rows.add_column(title, min_width=len(title))
     for entry in moves:
         passed = len(entry.gates) - len(entry.failed)
         verdict = f"{passed} of {len(entry.gates)} pass" if entry.gates else ""

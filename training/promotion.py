@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,9 +46,11 @@ def promote(
     *,
     override: str | None = None,
     bounds: GateBounds | None = None,
+    ready: Callable[[], object] = lambda: None,
 ) -> int:
     """Put a release (the challenger if none is named) through its gates and make it the champion; its version.
 
+    `ready` is called before a gate asks the vector store: not where there is nothing to promote.
     `override` promotes in spite of failing gates and is kept in the ledger with them. A release that is the
     champion already is left so.
 
@@ -68,6 +71,7 @@ def promote(
         if wanted is None:
             raise NothingToPromote("no release is the challenger; run `corkboard release`, or name a version")
         manifest = load_manifest(ctx, wanted)
+        ready()
         results = check(ctx, manifest, current, bounds)
         failed = [r for r in results if not r.passed]
         for result in results:
