@@ -50,9 +50,9 @@ def promote(
 ) -> int:
     """Put a release (the challenger if none is named) through its gates and make it the champion; its version.
 
-    `ready` is called before a gate asks the vector store: not where there is nothing to promote.
     `override` promotes in spite of failing gates and is kept in the ledger with them. A release that is the
-    champion already is left so.
+    champion already is left so. `ready` is called before a gate asks the vector store: not where nothing is to
+    be promoted.
 
     Raises GateFailed with every gate's result, NothingToPromote, ReleaseError for an unknown version,
     EmptyOverride.

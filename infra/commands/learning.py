@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.state import named_errors
+from infra.commands.state import Seed, named_errors
 
 
 class Tunable(StrEnum):
@@ -41,7 +41,7 @@ def train(
         int | None,
         typer.Option(min=1, help="Processes that learn models side by side; one a core, two at most."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Build features, train every model the tables allow, register them in MLflow, fill Milvus and Feast."""
     from infra import jobs
@@ -63,7 +63,7 @@ def retrain(
     promote: Annotated[
         bool, typer.Option("--promote", help="Put the release through its gates and make it the champion.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Take in the event log, let TransAct learn on from its newest version, compose a release: twice a week.
 
@@ -84,7 +84,7 @@ def tune(
     budget_minutes: Annotated[
         float | None, typer.Option("--budget-minutes", min=0.1, help="Stop after so long.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Choose a model's transforms and sizes on the rows of the last `train`; the next `train` uses them.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.state import named_errors
+from infra.commands.state import Seed, named_errors
 from infra.commands.tables import Size
 
 
@@ -48,7 +48,7 @@ def demo(
     context: typer.Context,
     data: Annotated[Data, typer.Option(help="What to run on.")] = Data.WORLD,
     size: Annotated[Size, typer.Option(help="Size of the demo world.")] = Size.DEMO,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """The whole job: data, ingest, train, release, promote, services up. Resumes where it stopped."""
     from infra import jobs

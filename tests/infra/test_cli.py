@@ -56,6 +56,26 @@ def test_ingest_wants_exactly_one_source(tmp_path) -> None:
     assert answer.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["train", "retrain", "tune ads --trials 1", "demo", "datasets world", "datasets complete-journey"],
+)
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused_at_once(tmp_path: Path, command: str, seed: int) -> None:
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), *command.split(), "--seed", str(seed)])
+    assert answer.exit_code == 2 and "--seed" in answer.output and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    command = (
+        f"--home {tmp_path / 'home'} datasets world --size tiny --users 2 --pins 9 --days 1 --out {taken / 'x'}"
+    )
+    answer = CliRunner().invoke(app, command.split(), env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and f"error: {taken}" in answer.output and "Not a directory" in answer.output
+
+
 def test_a_home_that_is_no_folder_is_named(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.touch()
