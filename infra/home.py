@@ -129,9 +129,12 @@ class Home:
         return self.external_milvus or self._own_milvus
 
     def ports(self) -> dict[str, int]:
-        """The home's ports by name, claimed on first use."""
+        """The home's ports by name, claimed on first use. Raises HomeUnusable where the file is garbage."""
         path = self.root / "ports.json"
-        ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        try:
+            ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise HomeUnusable(f"{path} cannot be read: {error}; remove it to claim other ports") from error
         missing = [name for name in PORT_NAMES if name not in ports]
         if missing:
             ports.update(zip(missing, _free_ports(len(missing)), strict=True))

@@ -34,6 +34,10 @@ class StartError(RuntimeError):
     """A process ended, or did not answer in time; the message carries the end of its log."""
 
 
+class ProcessFileBroken(RuntimeError):
+    """A process file is garbage: what it named may run or not."""
+
+
 @dataclass(frozen=True)
 class Process:
     """What `corkboard up` runs under one name."""
@@ -207,18 +211,26 @@ def _record(home: Home, name: str, pid: int) -> None:
         started = psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:  # it ended at once; the wait that follows reports its log
         started = 0.0
-    _file(home, name).write_text(json.dumps({"pid": pid, "started": started, "home": str(home.root)}))
+    path = _file(home, name)
+    staged = path.with_suffix(f".{os.getpid()}.tmp")
+    staged.write_text(json.dumps({"pid": pid, "started": started, "home": str(home.root)}))
+    staged.replace(path)
 
 
 def _running_pid(home: Home, name: str) -> int | None:
     """The recorded pid if that very process, by start time, still runs. A copied home runs nothing yet; what a
-    moved one runs is its own."""
+    moved one runs is its own. Raises ProcessFileBroken."""
     import psutil
 
     path = _file(home, name)
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ProcessFileBroken(
+            f"{path} cannot be read: {error}; stop {name} by hand if it runs, and remove the file"
+        ) from error
     recorded = record.get("home", str(home.root))
     if recorded != str(home.root) and Path(recorded).exists():
         return None

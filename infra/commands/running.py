@@ -33,7 +33,8 @@ def down(context: typer.Context) -> None:
     """Stop what `up` or `demo` started in this home."""
     from infra import jobs
 
-    jobs.down(context.obj.as_it_is)
+    with named_errors():
+        jobs.down(context.obj.as_it_is)
 
 
 def status(context: typer.Context) -> None:

@@ -84,6 +84,19 @@ def test_a_home_that_is_no_folder_is_named(tmp_path: Path) -> None:
     assert f"{taken} cannot be a home" in answer.output
 
 
+@pytest.mark.parametrize(
+    ("file", "mend"), [("ports.json", "remove it to claim"), ("run/homefeed.json", "stop homefeed by hand")]
+)
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_garbage_in_a_file_of_the_home_is_named(tmp_path: Path, file: str, mend: str, command: str) -> None:
+    garbage = tmp_path / file
+    garbage.parent.mkdir(exist_ok=True)
+    garbage.write_text("{")
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), command], env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and f"error: {garbage} cannot be read" in answer.output
+    assert mend in answer.output
+
+
 def test_nothing_is_started_to_clear_a_home_in_which_nothing_was_trained(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["--home", str(tmp_path), "gc"])
     assert answer.exit_code == 0 and "nothing was trained" in answer.output
