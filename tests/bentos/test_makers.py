@@ -25,6 +25,7 @@ from bentos.makers import DEATHS, Makers
 from bentos.messages import FeedRequest
 from bentos.settings import Settings
 from tests.bentos import fakes
+from tests.bentos.fakes import Stack
 from tests.bentos.planted_maker import open_planted
 from tests.bentos.scripted_makers import Script
 from tests.crashing import FORKED_FROM
@@ -378,6 +379,13 @@ async def test_what_one_maker_showed_the_others_know_before_they_are_asked(_: Pa
         await caught
 
 
+@pytest.fixture
+def compiled(stack: Stack) -> None:
+    """Every kernel that a maker's users reach, in numba's cache: makers compile nothing against a clock."""
+    for user in (fakes.FOLLOWER, fakes.COOK):
+        asyncio.run(stack.service.homefeed(FeedRequest(user_id=user)))
+
+
 def real(home: Path, **changes: Any) -> tuple[Makers, dict[str, EventLog]]:
     settings = Settings(home=home, mlflow_uri="sqlite://", makers=2, candidates_rate=1.0, **changes)
     logs = {log.stream: log for log in open_streams(settings)}
@@ -385,6 +393,8 @@ def real(home: Path, **changes: Any) -> tuple[Makers, dict[str, EventLog]]:
     return Makers(start, lambda: 1, logs, count=2, poll_s=0.1), logs
 
 
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.timeout(func_only=True)
 @on_a_loop
 async def test_real_makers_answer_log_and_are_killed_without_loss(folder: Path) -> None:
     """kill -9 of one of two: what was asked is answered all the same, and another takes its place."""
