@@ -248,18 +248,23 @@ class EventLog:
             entry.done.set_result(answer)
 
     def _write(self, data: bytes) -> None:
-        """Append `data` and sync. A failed write is undone; a failed sync ends the log, since the kernel may
-        drop dirty pages after reporting it once, and a second sync would then claim what is not there."""
+        """Append `data` and sync. A failed write is undone, and ends the log where it cannot be: what would
+        follow half a line is lost on recovery. A failed sync ends it too, since the kernel may drop dirty pages
+        after reporting it once, and a second sync would then claim what is not there."""
         if self._size and self._size + len(data) > self._segment_bytes:
             number = int(self._segment.stem.rpartition("-")[2]) + 1
-            os.close(self._file)
+            full = self._file
             self._open_segment(self.folder / _segment_name(self.stream, number))
+            os.close(full)
         try:
             written = 0
             while written < len(data):
                 written += os.write(self._file, data[written:])
         except OSError:
-            os.ftruncate(self._file, self._size)
+            try:
+                os.ftruncate(self._file, self._size)
+            except OSError as error:
+                self._failed = error
             raise
         try:
             self._sync(self._file)
@@ -269,10 +274,14 @@ class EventLog:
         self._size += len(data)
 
     def _open_segment(self, path: Path) -> None:
-        self._segment = path
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._size = os.fstat(self._file).st_size
-        sync_folder(self.folder)
+        """Write to `path` from now on; to what was written to before, where that fails."""
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            sync_folder(self.folder)
+        except OSError:
+            os.close(file)
+            raise
+        self._segment, self._file, self._size = path, file, os.fstat(file).st_size
 
     def _remember(self, fresh: Collection[int]) -> None:
         self._recent.update(fresh)

@@ -211,6 +211,57 @@ def test_a_failed_write_is_undone_and_the_next_one_works(
     assert ids_in(tmp_path) == [1, 2]
 
 
+def test_half_a_line_that_cannot_be_cut_off_ends_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EventLog.open(tmp_path, "actions")
+    log.append([record(1)]).result(5)
+    real = os.write
+
+    def broken(handle: int, data: int | bytes) -> int:
+        if isinstance(data, bytes):
+            real(handle, data[: len(data) // 2])
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("bentos.event_log.os.write", broken)
+        disk.setattr("bentos.event_log.os.ftruncate", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            log.append([record(2)]).result(5)
+    with pytest.raises(LogClosed, match="restart"):
+        log.append([record(3)])
+    log.close()
+    log = EventLog.open(tmp_path, "actions")
+    assert log.append([record(3)]).result(5).fresh == (True,)
+    log.close()
+    assert ids_in(tmp_path) == [1, 3]
+
+
+def test_a_segment_that_cannot_be_begun_closes_nobody_elses_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EventLog.open(tmp_path, "actions", segment_bytes=1)
+    log.append([record(1)]).result(5)
+    real, opened = os.open, []
+
+    def refusing(path: Path, *how: int) -> int:
+        if str(path).endswith("2.jsonl"):
+            raise OSError(28, "No space left on device")
+        return real(path, *how)
+
+    with monkeypatch.context() as disk:
+        disk.setattr("bentos.event_log.os.open", refusing)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                log.append([record(2)]).result(5)
+            opened.append(real(tmp_path, os.O_RDONLY))
+    assert log.append([record(2)]).result(5).fresh == (True,)
+    for handle in opened:
+        os.close(handle)  # still open
+    log.close()
+    assert ids_in(tmp_path) == [1, 2]
+
+
 def test_a_failed_sync_ends_the_log_until_it_is_reopened(tmp_path: Path) -> None:
     def broken(_: int) -> None:
         raise OSError(5, "Input/output error")
