@@ -87,15 +87,23 @@ class Makers:
         for number in range(self._count + STAND_BY):
             self._spawn(self._live(number))
         while not self._closing:
-            newest = await self._look()
-            if newest != self._wanted:
-                self._wanted, self._deaths = newest, 0
-                self._rejected.put(None)
-            for each in [each for each in self._lives.values() if each.late]:
-                logger.error("maker %d is not done in %.0f s and is replaced", each.number, LOAD_S)
-                each.replace()
-            self._rotate()
+            try:
+                await self._follow()
+            except Exception:
+                # Answers go on, and the next look may not meet what this one did.
+                logger.exception("the alias is not followed at this look")
             await asyncio.sleep(self._poll_s)
+
+    async def _follow(self) -> None:
+        """Look at the alias and at the makers once."""
+        newest = await self._look()
+        if newest != self._wanted:
+            self._wanted, self._deaths = newest, 0
+            self._rejected.put(None)
+        for each in [each for each in self._lives.values() if each.late]:
+            logger.error("maker %d is not done in %.0f s and is replaced", each.number, LOAD_S)
+            each.replace()
+        self._rotate()
 
     async def _look(self) -> int | None:
         """What the alias names. Where it cannot be read, what it named before; while no maker holds a release,

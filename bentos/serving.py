@@ -170,7 +170,6 @@ class ReleaseHolder:
         self._previous, self._current, self._loaded = self._beside(release), release, None
         self._rejected.put(None)
         self._why = ""
-        self._hold()
         metrics().release.set(release.version)
         metrics().swaps.labels("served").inc()
         # What was loaded now lives as long as the release: keep the collector from walking it on every pass.
@@ -178,6 +177,7 @@ class ReleaseHolder:
         gc.freeze()
         logger.info("serving release %d (%s)", release.version, ", ".join(release.spaces))
         try:
+            self._hold()  # what was said before the load says more, not less
             self._served(release)
         except OSError as error:
             logger.warning("what is served cannot be noted down: %s", error)

@@ -7,6 +7,7 @@ last whole line is what the process holds, so a line torn by a crash takes nothi
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -46,11 +47,15 @@ class Lease:
             os.close(descriptor)
 
     def hold(self, releases: Iterable[int]) -> None:
-        """From now on these release versions are held, and no others; nothing once the lease is closed."""
+        """From now on these release versions are held, and no others; nothing once the lease is closed. Raises
+        OSError where that cannot be written, and what was held before still is."""
         held = tuple(sorted(set(releases)))
         with self._lock:
             if self._open and held != self._held:
-                os.write(self._descriptor, f"{json.dumps(held)}\n".encode())
+                line, size = f"{json.dumps(held)}\n".encode(), os.fstat(self._descriptor).st_size
+                if os.write(self._descriptor, line) < len(line):
+                    os.ftruncate(self._descriptor, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
                 self._held = held
 
     def close(self) -> None:

@@ -250,6 +250,22 @@ async def test_a_start_while_the_registry_is_down_serves_what_was_served_last(_:
         await until(all_hold(script, 2))
 
 
+@on_a_loop
+async def test_a_look_that_fails_is_not_the_last(_: Path) -> None:
+    script, alias, broken = Script(), Alias(), [OSError("no note")] * 2
+    alias.down = True
+
+    def served_last() -> int | None:
+        if broken:
+            raise broken.pop()
+        return 1
+
+    async with running(script, alias) as makers:
+        makers._served_last = served_last
+        await until(all_hold(script, 1))
+        assert broken == []
+
+
 @pytest.mark.parametrize("unfit", [{"rejects": {2}}, {"kills": {2}}])
 def test_a_look_while_the_registry_is_down_brings_no_rejected_release_back(unfit: dict[str, set[int]]) -> None:
     async def scenario() -> None:

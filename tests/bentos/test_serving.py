@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +95,26 @@ def test_the_release_before_stays_and_going_back_loads_nothing(world: World, tmp
     assert not world.holder.refresh() and held[-1] == {1, 3, 9}, "held before it is loaded"
     world.holder.close()
     assert leased(tmp_path / "leases") == {}
+
+
+def test_a_full_disk_does_not_end_the_following(world: World, tmp_path: Path) -> None:
+    lease = Lease.take(tmp_path / "leases", "homefeed")
+    world.holder = ReleaseHolder(world.newest, world.load, world.check, poll_s=0.01, lease=lease)
+    world.alias, hold, left = 1, lease.hold, [True]
+
+    def full(releases: Iterable[int]) -> None:
+        if not left:
+            raise OSError(28, "No space left on device")
+        left.pop()
+        hold(releases)
+
+    with pytest.MonkeyPatch.context() as disk:
+        disk.setattr(lease, "hold", full)
+        assert world.holder.refresh() and world.holder.current().version == 1
+        world.alias = 2
+        assert not world.holder.refresh() and "No space left" in world.holder.why
+        assert set(leased(tmp_path / "leases")) == {1}
+    assert world.holder.refresh() and set(leased(tmp_path / "leases")) == {1, 2}
 
 
 def test_a_request_bound_to_the_release_before_is_still_answered(world: World) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from validation.lease import Lease, leased
 
 HOLDS = """
@@ -32,6 +34,19 @@ def test_a_killed_service_holds_nothing(tmp_path: Path) -> None:
         os.kill(service.pid, signal.SIGKILL)
         service.wait()
     assert leased(folder) == {} and list(folder.iterdir()) == []
+
+
+def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, write = Lease.take(tmp_path, "homefeed"), os.write
+    lease.hold([1])
+    with monkeypatch.context() as disk:
+        disk.setattr("validation.lease.os.write", lambda file, line: write(file, line[:4]))
+        with pytest.raises(OSError, match="No space left on device"):
+            lease.hold([1, 2])
+    assert set(leased(tmp_path)) == {1}
+    lease.hold([1, 2])
+    assert set(leased(tmp_path)) == {1, 2}
+    lease.close()
 
 
 def test_services_hold_side_by_side_until_they_close(tmp_path: Path) -> None:
