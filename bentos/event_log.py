@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import queue
 import threading
@@ -32,6 +33,8 @@ from pydantic import ValidationError
 
 from validation.events import SEGMENT_SUFFIX, from_line, segments_of, to_line, written_before
 from validation.events import AnyRecord as Record
+
+logger = logging.getLogger("corkboard.events")
 
 SEGMENT_BYTES = 64 << 20
 REMEMBERED_IDS = 200_000
@@ -50,6 +53,10 @@ class LogFull(RuntimeError):
 
 class LogInUse(RuntimeError):
     """Another process writes this stream."""
+
+
+class SyncFailed(OSError):
+    """Records were written, and whether they are on disk nobody knows."""
 
 
 class LogDamaged(RuntimeError):
@@ -111,6 +118,8 @@ class EventLog:
         self._file = -1
         self._size = 0
         self._failed: Exception | None = None
+        self._refused = False
+        """The disk took nothing the last time; it is said once."""
         self._closed = threading.Event()
         self._door = threading.Lock()
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
@@ -162,7 +171,8 @@ class EventLog:
         """Queue records; the future is done when all of them are on disk.
 
         Raises LogFull at once when as many wait as may, LogClosed at once, or through the future, when they
-        could not be kept.
+        could not be kept; through the future SyncFailed, when they may be kept or not, and any other OSError,
+        when the disk took none of them.
         """
         return self.append_lines(tuple(r.event_id for r in records), tuple(to_line(r) for r in records))
 
@@ -240,9 +250,13 @@ class EventLog:
             if fresh:
                 self._write(b"".join(texts))
         except OSError as error:
+            if not self._refused:
+                logger.error("the event log %r keeps nothing: %s", self.stream, error)
+            self._refused = True
             for entry in entries:
                 entry.done.set_exception(error)
             return
+        self._refused = False
         self._remember(fresh)
         for entry, answer in zip(entries, answers, strict=True):
             entry.done.set_result(answer)
@@ -270,7 +284,7 @@ class EventLog:
             self._sync(self._file)
         except OSError as error:
             self._failed = error
-            raise
+            raise SyncFailed(error.errno, error.strerror) from error
         self._size += len(data)
 
     def _open_segment(self, path: Path) -> None:

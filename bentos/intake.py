@@ -20,7 +20,7 @@ from bentos.errors import (
     UndeclaredIds,
     UnknownAction,
 )
-from bentos.event_log import EventLog, LogClosed, LogFull
+from bentos.event_log import EventLog, LogClosed, LogFull, SyncFailed
 from bentos.failing import needed
 from bentos.features import Features
 from bentos.ids import Ids
@@ -96,8 +96,13 @@ class EventIntake:
             appended = await asyncio.wrap_future(self._log.append(records))
         except LogFull as error:
             raise TooManyEvents(f"{error}; nothing was kept; send them again in a second") from error
+        except SyncFailed as error:
+            raise LogUnavailable(
+                f"what was sent may be kept or not: {error}; send it again, with the same event ids, once the"
+                " service was started again"
+            ) from error
         except (LogClosed, OSError) as error:
-            raise LogUnavailable(f"nothing was kept: {error}") from error
+            raise LogUnavailable(f"nothing was kept: {error}; send it again") from error
         # A repeat is merged again too: its first delivery may have died between the log and the store.
         applied = await self._apply(records)
         accepted = sum(appended.fresh)

@@ -255,6 +255,36 @@ def test_a_log_that_fails_refuses_by_name(door: Door) -> None:
     assert COOK not in door.features.stored
 
 
+def test_a_full_disk_is_told_to_senders_and_once_to_the_log(
+    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("bentos.event_log.os.write", full)
+        for _ in range(2):
+            with pytest.raises(
+                LogUnavailable, match=r"nothing was kept: .*No space left on device; send it again"
+            ):
+                door.send(save(5))
+    assert [r.message for r in caplog.records if r.name == "corkboard.events"] == [
+        "the event log 'actions' keeps nothing: [Errno 28] No space left on device"
+    ]
+    assert door.send(save(5)).accepted == 1, "taken as soon as there is space"
+
+
+def test_what_a_disk_may_have_kept_is_not_said_to_be_lost(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(door.log, "_sync", broken)
+    with pytest.raises(LogUnavailable, match=r"may be kept or not: .*same event ids"):
+        door.send(save(5))
+    with pytest.raises(LogUnavailable, match=r"nothing was kept: .*restart the service"):
+        door.send(save(6))
+
+
 def test_concurrent_requests_of_one_user_lose_nothing(door: Door) -> None:
     async def many() -> list[EventsAnswer]:
         requests = [EventsRequest(events=[Event(**save(1 + i % PINS, event_id=100 + i))]) for i in range(60)]
