@@ -96,8 +96,8 @@ class ReleaseLoader:
     def load(self, version: int) -> ServingRelease:
         """Everything of release `version` that this process's role needs.
 
-        Raises ReleaseRejected for a manifest this code cannot serve, and whatever the registry or the vector
-        store raises when it is down.
+        Raises ReleaseRejected for a manifest this code cannot serve and for files that cannot be read, and
+        whatever the registry or the vector store raises when it is down.
         """
         manifest = self.registry.manifest(version)
         lake = Lake(self.settings.lake)
@@ -162,9 +162,7 @@ class ReleaseLoader:
 
     def _pinnersage(self, manifest: ReleaseManifest) -> PinnerSageConfig | None:
         part = manifest.parts.get("pinnersage")
-        if part is None:
-            return None
-        return PinnerSageConfig.load(self.registry.files(part.model, part.version))
+        return None if part is None else self._shared.read(part, PinnerSageConfig.load)
 
     def _walker(self, manifest: ReleaseManifest, contract: Contract) -> Walker | None:
         part = manifest.parts.get("pixie")
@@ -188,7 +186,7 @@ class ReleaseLoader:
     def _fitted_ranker(self, release: ServingRelease, part: Part) -> Ranker:
         from training.models.ranker import load_ranker
 
-        ranker = load_ranker(self.registry.files(part.model, part.version))
+        ranker = self._shared.read(part, load_ranker)
         release = replace(release, ranker=ranker)
         check_ranker(release)
         return ranker.fitted_to([probe(release)])
@@ -206,12 +204,7 @@ class ReleaseLoader:
             return release
         from training.models.ads.model import AdsModel
 
-        part = release.manifest.parts[ADS]
-        try:
-            model = self._shared.of(part, AdsModel.load)
-        except ValueError as error:
-            raise ReleaseRejected(f"{release.ads_name}: {error}") from error
-        return replace(release, ads=model)
+        return replace(release, ads=self._shared.of(release.manifest.parts[ADS], AdsModel.load))
 
     def _ads_policy(self) -> AdsPolicy:
         """What the home's file says; the defaults, said in the log, where it is refused."""

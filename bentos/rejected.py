@@ -8,6 +8,10 @@ AGAIN_S = 300.0
 """A rejected release is loaded again after that: what it lacked may have been a store that was down."""
 
 
+class ReleaseRejected(RuntimeError):
+    """A release cannot be loaded, or failed its check; the one before it goes on serving."""
+
+
 class Rejected:
     """Remembers one version, for AGAIN_S."""
 

@@ -14,7 +14,7 @@ from bentos.shared_parts import SharedParts
 from bentos.sources import lexical, searchsage
 from training.models.lexical import LexicalIndex, PopularQueries
 from training.models.search_fusion import SearchFusion
-from validation.manifest import Part, ReleaseManifest
+from validation.manifest import ReleaseManifest
 
 
 def with_words(release: ServingRelease, shared: SharedParts) -> ServingRelease:
@@ -23,10 +23,7 @@ def with_words(release: ServingRelease, shared: SharedParts) -> ServingRelease:
     part = release.manifest.parts.get(lexical.NAME)
     if part is None:
         return release
-    try:
-        index, popular = shared.of(part, LexicalIndex.load), shared.of(part, PopularQueries.load)
-    except Exception as error:  # each format has errors of its own
-        raise _unreadable(part, error) from error
+    index, popular = shared.of(part, LexicalIndex.load), shared.of(part, PopularQueries.load)
     return replace(release, lexical=index, popular_queries=popular)
 
 
@@ -36,10 +33,7 @@ def with_fusion(release: ServingRelease, shared: SharedParts) -> ServingRelease:
     part = release.manifest.parts.get(searchsage.NAME)
     if part is None:
         return release
-    try:
-        return replace(release, fusion=shared.of(part, SearchFusion.load))
-    except ValueError as error:
-        raise _unreadable(part, error) from error
+    return replace(release, fusion=shared.of(part, SearchFusion.load))
 
 
 def query_vectors(manifest: ReleaseManifest, shared: SharedParts) -> QueryVectors | None:
@@ -48,17 +42,7 @@ def query_vectors(manifest: ReleaseManifest, shared: SharedParts) -> QueryVector
     Raises ReleaseRejected for files that cannot be read, and where the package that runs them is not installed.
     """
     part = manifest.parts.get(searchsage.NAME)
-    if part is None:
-        return None
-    try:
-        return shared.of(part, _load_query_vectors)
-    except Exception as error:  # weights, tokenizer and settings have errors of their own
-        raise _unreadable(part, error) from error
-
-
-def _unreadable(part: Part, error: Exception) -> ReleaseRejected:
-    again = f"train it again: corkboard train --model {part.model} --force, and release"
-    return ReleaseRejected(f"{part.model}@{part.version} cannot be read: {error!r}; {again}")
+    return None if part is None else shared.of(part, _load_query_vectors)
 
 
 def _load_query_vectors(folder: Path) -> QueryVectors:

@@ -10,16 +10,12 @@ from collections.abc import Callable, Sequence
 
 from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.metrics import metrics
-from bentos.rejected import Rejected
+from bentos.rejected import Rejected, ReleaseRejected
 from bentos.release import ServingRelease
 from validation.kept_release import nothing_noted
 from validation.lease import Lease
 
 logger = logging.getLogger("corkboard.release")
-
-
-class ReleaseRejected(RuntimeError):
-    """A release was loaded and failed its check; the one before it goes on serving."""
 
 
 Elsewhere = Callable[[int], Sequence[str]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from bentos.rejected import ReleaseRejected
 from validation.manifest import Part
 
 T = TypeVar("T")
@@ -25,9 +26,23 @@ class SharedParts:
         self._held: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
     def of(self, part: Part, load: Callable[[Path], T]) -> T:
-        """What `load` makes of the files of a part's version. Raises what the registry and `load` raise."""
-        key = (part.model, part.version, load.__qualname__)
-        return self.get(key, lambda: load(self._files(part.model, part.version)))
+        """What a release in memory holds of `read`, else that."""
+        return self.get((part.model, part.version, load.__qualname__), lambda: self.read(part, load))
+
+    def read(self, part: Part, load: Callable[[Path], T]) -> T:
+        """What `load` makes of the files of a part's version.
+
+        Raises ReleaseRejected for files that it cannot make out, and what the registry raises.
+        """
+        folder = self._files(part.model, part.version)
+        try:
+            return load(folder)
+        except Exception as error:
+            # Each format has errors of its own, and damaged files do not mend themselves.
+            raise ReleaseRejected(
+                f"{part.model}@{part.version} cannot be read: {error!r}; put back the files in {folder},"
+                f" or train it again: corkboard train --model {part.model} --force, and release"
+            ) from error
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """What a release in memory holds under `key`, else what `load` makes."""

@@ -15,6 +15,7 @@ from bentos.networks import Learned
 from bentos.release import ServingRelease
 from bentos.serving import ReleaseRejected
 from bentos.settings import Settings
+from bentos.shared_parts import SharedParts
 from tests.bentos.fakes import (
     DIM,
     PINS,
@@ -163,6 +164,27 @@ def test_a_network_of_another_content_space_is_rejected_by_name(
     wrong = replace(release, networks=replace(release.networks, two_tower=odd))
     with pytest.raises(ReleaseRejected, match=f"two_tower@2 reads {DIM + 1}-d content .* holds {DIM}-d pins"):
         loader.check(wrong)
+
+
+@pytest.mark.parametrize("model", ["pinnability_lr", "pixie", "pinnersage", "two_tower", "dcm"])
+def test_a_release_with_a_damaged_file_is_rejected_by_name(
+    loader_of: Callable[..., ReleaseLoader], model: str
+) -> None:
+    loader = loader_of()
+    loader.registry.manifests[5] = learned_manifest(5)  # type: ignore[attr-defined]
+    whole = loader.registry.files
+
+    def damaged(name: str, version: int) -> Path:
+        folder = whole(name, version)
+        for file in folder.rglob("*.*") if name == model else ():
+            file.write_bytes(file.read_bytes()[:7])
+        return folder
+
+    loader._shared = SharedParts(damaged)
+    with pytest.raises(
+        ReleaseRejected, match=rf"(?s){model}@\d cannot be read: .*files in /.*{model}.*, or train"
+    ):
+        loader.load(5)
 
 
 def test_releases_of_one_space_share_its_index(loader_of: Callable[..., ReleaseLoader]) -> None:
