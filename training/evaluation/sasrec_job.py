@@ -14,12 +14,14 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
 USERS_AT_ONCE = 1024
 LEAST_PINS = 3
@@ -34,27 +36,42 @@ def held_out(rows: pd.DataFrame) -> pd.Series:
     return newest & several & rows["item_id"].isin(rows.loc[~newest, "item_id"])
 
 
+def whole_checks(epochs: int, between: int) -> tuple[int, int]:
+    """Epochs to train, at most `epochs`, and epochs from one check to the next: training ends with a check, so
+    that no epoch is trained whose weights could not be kept."""
+    between = min(between, epochs)
+    return epochs // between * between, between
+
+
 @dataclass
 class Patience:
-    """Whether a run of checks, of which more is better, is to end."""
+    """Whether a run of checks, of which more is better, is to end, and the weights of the best one."""
 
     checks: int
     """Checks in a row that may bring nothing."""
     best: float = float("-inf")
     nothing: int = 0
     """Checks since the best one."""
+    kept: dict[str, torch.Tensor] | None = None
+    """A copy of the best check's weights; None before a check that gave a number."""
 
-    def better(self, value: float) -> bool:
-        """Take the next check's value; whether it is the best so far."""
+    def take(self, value: float, weights: Mapping[str, torch.Tensor]) -> None:
+        """The next check's value, and the weights that it is of."""
         if value > self.best:
             self.best, self.nothing = value, 0
-            return True
-        self.nothing += 1
-        return False
+            self.kept = {name: weight.clone() for name, weight in weights.items()}
+        else:
+            self.nothing += 1
 
     @property
     def over(self) -> bool:
         return self.nothing >= self.checks
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The best check's. Raises ValueError where no check gave a number."""
+        if self.kept is None:
+            raise ValueError("no check of training gave a number; lower learning_rate")
+        return self.kept
 
 
 def stopping(checks: int) -> Any:
@@ -79,14 +96,12 @@ def stopping(checks: int) -> Any:
 
         def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
             found = float(torch.cat(self.gains).mean())
-            if self.patience.better(found):
-                weights = module.torch_model.state_dict()
-                self.kept = {name: weight.clone() for name, weight in weights.items()}
+            self.patience.take(found, module.torch_model.state_dict())
             print(f"sasrec: epoch {trainer.current_epoch + 1}, NDCG {found:.4f}", flush=True)
             trainer.should_stop = self.patience.over
 
         def on_train_end(self, trainer: Any, module: Any) -> None:
-            module.torch_model.load_state_dict(self.kept)
+            module.torch_model.load_state_dict(self.patience.weights())
 
     return Stopping()
 
@@ -110,12 +125,15 @@ def main(folder: Path) -> None:
     rows = rows.rename(columns={"pin_id": "item_id"}).assign(weight=1.0, datetime=when)
     dataset = Dataset.construct(rows)
     checked = settings["patience"] is not None and held_out(rows).any()
+    epochs, between = settings["epochs"], settings["epochs"]
+    if checked:
+        epochs, between = whole_checks(epochs, settings["check_epochs"])
 
     def trainer() -> Trainer:
         return Trainer(
-            max_epochs=settings["epochs"],
+            max_epochs=epochs,
             callbacks=[stopping(settings["patience"])] if checked else [],
-            check_val_every_n_epoch=min(settings["check_epochs"], settings["epochs"]),
+            check_val_every_n_epoch=between,
             num_sanity_val_steps=0,
             deterministic=True,
             accelerator="cpu",

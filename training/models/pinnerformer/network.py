@@ -5,6 +5,7 @@
     E = normalise(MLP(LN(V_L)))                                     H -> 4H -> D, GELU, at every position
     p = normalise(MLP(pin))                                         the pin tower
 
+Where pins have no content, each MLP is one matrix, and users and ids start in one space, as SASRec's are.
 Each position answers for the user as of that action. Padding stands behind the newest token, so the causal
 mask alone keeps it out of everything that is read.
 """
@@ -37,6 +38,10 @@ FILES = "pinnerformer"
 
 LEAST_TEMPERATURE = 0.01
 
+ID_SCALE = 0.02
+"""Deviation of an id embedding at the start where pins have no content: so small that what is learned of a pin
+soon outweighs what was drawn for it."""
+
 
 class Block(nn.Module):
     """One PreNorm transformer block, its products without biases (the norms have them)."""
@@ -52,6 +57,14 @@ class Block(nn.Module):
         self.up = Linear(width, 4 * width, bias=False)
         self.down = Linear(4 * width, width, bias=False)
         self.drop = nn.Dropout(config.dropout)
+
+    def start_as_mean(self) -> None:
+        """Set weights under which the block adds the mean of the tokens so far to each token, nearly."""
+        width = len(self.out.weight)
+        with torch.no_grad():
+            nn.init.eye_(self.qkv.weight[2 * width :])
+        nn.init.eye_(self.out.weight)
+        nn.init.zeros_(self.down.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, L, H)."""
@@ -117,9 +130,28 @@ class PinnerFormer(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
-        self.user_head = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, config.dim))
-        self.pin_tower = nn.Sequential(Linear(pin_width, width), nn.GELU(), Linear(width, config.dim))
+        if content_dim:
+            self.user_head = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, config.dim))
+            self.pin_tower = nn.Sequential(Linear(pin_width, width), nn.GELU(), Linear(width, config.dim))
+        else:
+            self.user_head = Linear(width, config.dim, bias=False)
+            self.pin_tower = Linear(pin_width, config.dim, bias=False)
+            self._start_as_mean()
         self.tau = nn.Parameter(torch.tensor(config.temperature))
+
+    def _start_as_mean(self) -> None:
+        """Set weights under which a user's vector is, nearly, the mean of the user's pins in their ids' space.
+
+        Without content all that joins two pins is who took both. A mean in one space of ids, which factor
+        models have by construction, finds that in few steps; from weights drawn at random every user's order
+        is learned by heart first.
+        """
+        nn.init.normal_(self.id_embedding.weight, std=ID_SCALE)
+        for layer in (self.token, self.user_head, self.pin_tower):
+            nn.init.eye_(layer.weight)
+        nn.init.zeros_(self.token.bias)
+        for block in self.blocks:
+            block.start_as_mean()
 
     @property
     def temperature(self) -> Tensor:

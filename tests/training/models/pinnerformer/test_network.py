@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.training.models.pinnerformer.histories import CONFIG, PINS, WIDTH, content, histories
 from training.models.pinnerformer import PinnerFormer, PinnerFormerConfig, TokenFeatures, Tokens, collate
@@ -142,6 +143,18 @@ def test_id_embeddings_stand_in_for_content() -> None:
     assert (late[0] - late[2]).abs().max() > 1e-4
     with pytest.raises(ValueError, match="id embedding"):
         PinnerFormer(CONFIG, 0)
+
+
+def test_without_content_a_user_starts_as_the_mean_of_the_users_pins() -> None:
+    only_pins = TokenFeatures(action=False, surface=False, duration=False, time=False, position=False)
+    config = PinnerFormerConfig(id_dim=32, hidden=32, dim=32, layers=1, length=12, features=only_pins)
+    net = seeded(config, 0, PINS, 3).eval()
+    nothing = np.empty((PINS, 0), np.float32)
+    tokens = collate(*histories([12, 9]), nothing)
+    pins = net.pins(torch.empty(PINS, 0), torch.arange(1, PINS + 1))
+    for vector, row, length in zip(net(tokens), tokens.pins, (12, 9), strict=True):
+        mean = F.normalize(pins[row[:length] - 1].mean(dim=0), dim=0)
+        assert float(vector[length - 1] @ mean) > 0.9
 
 
 def test_temperature_never_falls_below_a_hundredth() -> None:
