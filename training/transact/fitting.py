@@ -139,20 +139,32 @@ def heads_of(
 ) -> tuple[tuple[Head, ...], dict[str, str]]:
     """A head an action with enough positives among `labels` (n, A), and ENGAGE; actions left out and why.
 
-    Raises NothingToLearn where no action has enough.
+    Raises NothingToLearn where no action has enough, ValueError as `every_head` does.
     """
     positives = labels.sum(axis=0, dtype=np.int64)
     few = {a: int(n) for a, n in zip(actions, positives, strict=True) if n < recipe.min_positives}
     left_out = {a: f"{n} positives, {recipe.min_positives} are needed" for a, n in few.items()}
-    kept = [action for action in actions if action not in few]
-    if not kept:
+    if len(few) == len(actions):
         raise NothingToLearn(
             "no action has enough positives: " + "; ".join(f"{a}: {why}" for a, why in left_out.items())
         )
-    unknown = sorted(set(recipe.label_weights) - {*actions, ENGAGE})
+    return tuple(head for head in every_head(actions, recipe) if head.action not in few), left_out
+
+
+def every_head(actions: Sequence[str], recipe: TransActRecipe) -> tuple[Head, ...]:
+    """A head for each of `actions` and for ENGAGE, weighted as the recipe says.
+
+    Raises ValueError for label weights that name another action or are negative.
+    """
+    known = (*actions, ENGAGE)
+    named = {
+        *recipe.label_weights,
+        *(action for own in recipe.label_weights.values() for action in own.weights),
+    }
+    unknown = sorted(named - set(known))
     if unknown:
-        raise ValueError(f"label weights name {', '.join(unknown)}; heads are {', '.join((*actions, ENGAGE))}")
-    return tuple(_head(name, recipe) for name in (*kept, ENGAGE)), left_out
+        raise ValueError(f"label weights name {', '.join(unknown)}; heads are {', '.join(known)}")
+    return tuple(_head(name, recipe) for name in known)
 
 
 def fit_transact(
