@@ -40,6 +40,8 @@ class RankingEvaluateConfig(BaseModel):
     """Newest training rows that are read, whole days: memory is about 1 KB a row."""
     utility: Path | None = None
     """File of utility weights; None: the data set's defaults."""
+    against: str | None = None
+    """The model that the others' AUC is compared with, user by user."""
     json_file: Path | None = None
     figure: Path | None = None
     trade: Path | None = None
@@ -183,6 +185,7 @@ def _measure(home: Home, config: RankingEvaluateConfig, progress: Progress) -> R
         k=config.k,
         weights=weights,
         trade=_trade(home, rows.info.space, weights) if config.trade else None,
+        against=config.against,
         skipped=left_out,
         progress=progress,
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.history import ShownLog, kinds_of
@@ -17,7 +16,8 @@ from feature_repo.jobs.files import in_pieces, lists, part, times, write
 from feature_repo.schema import HISTORY_LENGTH, SHOWN_DAYS
 from feature_repo.sequence import SequenceLog, columns_of
 from feature_repo.views import USER_HISTORY
-from validation.tables import ACTIONS, IMPRESSIONS, PIN_ID, RELATED_ADS, SURFACE, TIMESTAMP, USER_ID
+from validation.surfaces import of_surfaces
+from validation.tables import ACTIONS, IMPRESSIONS, PIN_ID, SURFACE, TIMESTAMP, USER_ID
 
 if TYPE_CHECKING:
     from validation.lake import Lake
@@ -80,9 +80,9 @@ def read_shown(lake: Lake, log: SequenceLog, start: datetime, end: datetime) -> 
 def _shown(file: Path, start: datetime, end: datetime) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Users, pins and times in Unix ms of one day."""
     table = pq.ParquetFile(file).read([USER_ID, PIN_ID, TIMESTAMP, SURFACE])
-    table = table.filter(pc.fill_null(pc.not_equal(table[SURFACE], RELATED_ADS), True))
     us = table[TIMESTAMP].cast(pa.timestamp("us", "UTC")).to_numpy().astype("datetime64[us]").view(np.int64)
     kept = (us >= start.timestamp() * 1e6) & (us < end.timestamp() * 1e6)
+    kept &= of_surfaces(table[SURFACE], ads=False)
     return table[USER_ID].to_numpy()[kept], table[PIN_ID].to_numpy()[kept], us[kept] // 1000
 
 

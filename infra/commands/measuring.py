@@ -114,7 +114,7 @@ def evaluate(
     with named_errors():
         if task is Task.RANKING:
             given = {"candidates": candidates, "interactions": interactions, "columns": columns, "at": at}
-            given |= {"max-users": max_users, "against": against}
+            given |= {"max-users": max_users}
             evaluation.refuse_foreign("--task ranking", given)
             ranking_evaluation.run(
                 context.obj.home,
@@ -125,6 +125,7 @@ def evaluate(
                     seeds=seeds,
                     max_rows=max_rows or 1_000_000,
                     utility=utility,
+                    against=against,
                     json_file=json,
                     figure=figure,
                     trade=trade,

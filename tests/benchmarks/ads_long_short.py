@@ -4,10 +4,11 @@
 
 One network, TransAct's with its recipe, on the home's training set of ads. Every arm reads what the ads model
 reads of the page: the ad's source, and how the ad lies to the pin it stands beside. Interaction features that
-are made of the user's sequence are left out, but in the last arm: with them an arm without the sequence module
-has a sequence all the same. PinnerFormer's vector of a user is of the midnight before the row, by a network
-that knew only the days before the first row. Scores are calibrated (Platt) on the days after training and
-measured on the last ones, at the places that the ads were shown at.
+are made of the user's sequence are left out, but in an arm that has them all: with them an arm without the
+sequence module has a sequence all the same. Three arms without either take one kind of them each: cosines of
+content vectors, which the sequence module compares too, topics, and counts. PinnerFormer's vector of a user is
+of the midnight before the row, by a network that knew only the days before the first row. Scores are calibrated
+(Platt) on the days after training and measured on the last ones, at the places that the ads were shown at.
 
 CTR AUC and log loss are of the clicks logged, and *planted* those expected under the chances that the demo
 world gave them: the sum over both outcomes of every row, each as likely as it was. A figure is the mean over
@@ -59,12 +60,26 @@ from validation.lake import Lake
 
 NEITHER, LONG, SHORT, BOTH = "neither", "long term", "short term", "both"
 ALL_FEATURES = "both, features made of the sequence too"
+
+
+def _with(*prefixes: str) -> tuple[str, ...]:
+    """WITHOUT_SEQUENCE and the features made of the sequence that begin so, in their order."""
+    return tuple(n for n in INTERACTION_FEATURES if n in WITHOUT_SEQUENCE or n.startswith(prefixes))
+
+
 ARMS: dict[str, tuple[bool, bool, tuple[str, ...]]] = {
     NEITHER: (False, False, WITHOUT_SEQUENCE),
     LONG: (True, False, WITHOUT_SEQUENCE),
     SHORT: (False, True, WITHOUT_SEQUENCE),
     BOTH: (True, True, WITHOUT_SEQUENCE),
     ALL_FEATURES: (True, True, INTERACTION_FEATURES),
+    "neither, what cosines tell": (False, False, _with("cos_")),
+    "neither, what topics tell": (False, False, _with("topic_", "hours_since_topic")),
+    "neither, what counts tell": (
+        False,
+        False,
+        _with("sequence_", "pin_", "hours_since_action"),
+    ),
 }
 """(whether the user's vector is read, whether the sequence is, interaction features), by arm."""
 
@@ -123,29 +138,32 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, TOWERS], default=[*ARMS, TOWERS])
     parser.add_argument("--days", type=int, nargs=3, default=[14, 3, 7], help="of training, validation, test")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-rows", type=int, default=512)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)
-    data = load(Home.at(args.home), tuple(args.days))
+    data = load(Home.at(args.home), tuple(args.days), any(ARMS[arm][0] for arm in args.arms if arm in ARMS))
     sizes = ", ".join(f"{len(block):,}" for block in data.blocks)
     print(f"{sizes} impressions train, calibrate, test; test clicks {int(data.clicks.sum())}", flush=True)
     print(f"order by the world's own chances: {expected(data.chances, data.chances)}\n", flush=True)
     runs: dict[str, list[Scores]] = {arm: [] for arm in args.arms}
+    changed = {"epochs": args.epochs, "batch_rows": args.batch_rows}
     for seed in args.seeds:
         for arm in args.arms:
-            made = _towers(data, seed) if arm == TOWERS else scores(data, arm, seed, args.epochs)
+            made = _towers(data, seed) if arm == TOWERS else scores(data, arm, {"seed": seed, **changed})
             runs[arm].append(made)
             print(f"seed {seed}, {arm}: AUC {metrics.auc(data.clicks, made.after[:, 0]):.4f}", flush=True)
     found = {arm: measured(data, own, runs[args.arms[0]]) for arm, own in runs.items()}
     print(f"\n{table(found)}")
-    out = {"days": args.days, "seeds": args.seeds, "sizes": sizes, "arms": found}
+    out = {"days": args.days, "seeds": args.seeds, "batch_rows": args.batch_rows, "sizes": sizes, "arms": found}
     if args.json is not None:
         args.json.write_text(json.dumps(out, indent=1))
     print(json.dumps(out))
 
 
-def load(home: Home, days: tuple[int, int, int]) -> Data:
-    """The home's ads: the last `days[2]` test, `days[1]` before them validate, `days[0]` train."""
+def load(home: Home, days: tuple[int, int, int], with_users: bool) -> Data:
+    """The home's ads: the last `days[2]` test, `days[1]` before them validate, `days[0]` train; PinnerFormer's
+    vectors beside them where asked for."""
     ctx, rows, lake = context(home), TrainingSet(home.training_sets / SET), Lake(home.lake)
     split = time_split(rows.info.start, rows.info.end, validation=days[1] * DAY, test=days[2] * DAY)
     split = replace(split, train=replace(split.train, start=split.train.end - days[0] * DAY))
@@ -154,7 +172,7 @@ def load(home: Home, days: tuple[int, int, int]) -> Data:
     pins = catalogue_of(ctx, space_part(registry, str(rows.info.space)))
     content = PinTable(pins.ids, np.ascontiguousarray(pins.vectors, np.float32))
     nights = [split.train.start + n * DAY for n in range((split.test.end - split.train.start).days)]
-    users = long_term(lake, content, split.train.start, nights)
+    users = long_term(lake, content, split.train.start, nights) if with_users else None
     blocks = tuple(rows.block(part) for part in parts)
     ads = tuple(read_examples(rows, lake, pins, part) for part in parts)
     known = Known(history_of(lake, split.test.end), content, users)
@@ -162,8 +180,9 @@ def load(home: Home, days: tuple[int, int, int]) -> Data:
     return Data(rows, blocks, ads, known, tuple(np.unique(ads[0].sources).tolist()), chances)
 
 
-def scores(data: Data, arm: str, seed: int, epochs: int) -> Scores:
-    """One arm under one seed: its probabilities of the test rows, before and after calibration."""
+def scores(data: Data, arm: str, changed: dict[str, int]) -> Scores:
+    """One arm, trained as the recipe says but for `changed`: its probabilities of the test rows, before and
+    after calibration."""
     long, short, interactions = ARMS[arm]
     recipe = TransActRecipe()
     if not short:
@@ -175,8 +194,8 @@ def scores(data: Data, arm: str, seed: int, epochs: int) -> Scores:
     known = data.known if long else replace(data.known, users=None)
     config = config_of(heads, AdSpec(**spec.model_dump(), beside=data.beside), recipe, known)
     actions = data.rows.info.action_names
-    training = recipe.training.model_copy(update={"seed": seed, "epochs": epochs})
-    start = begun(config, train, actions, 1.0, seed, recipe.attention_start)
+    training = recipe.training.model_copy(update=changed)
+    start = begun(config, train, actions, 1.0, training.seed, recipe.attention_start)
     network = train_network(config, train, actions, training, start=start).network
     curve = fit(
         predict(network, validation),

@@ -235,7 +235,8 @@ class Runs:
             validation, test = (predict(network, part, batch_rows=256) for part in others)
             return restore_rate(validation, self.data.kept), restore_rate(test, self.data.kept)
 
-        return self._kept(variant.name, seed, (repr(variant), self.recipe.model_dump_json()), made)
+        recipe = self.recipe.model_dump_json(exclude={"max_reads"})  # the rows are `load`'s
+        return self._kept(variant.name, seed, (repr(variant), recipe), made)
 
     def _trained(self, variant: Variant, train: Examples, seed: int) -> TransAct:
         data, recipe = self.data, self.recipe

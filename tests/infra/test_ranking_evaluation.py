@@ -25,8 +25,9 @@ def test_the_table_the_json_and_the_diagrams(home: Path, tmp_path: Path):
     (tmp_path / "utility.yaml").write_text("weights: {save: 3, hide: -4}")
     options = ("--models", "pinnability_logistic,logistic_no_position", "--utility", tmp_path / "utility.yaml")
     files = ("--json", tmp_path / "all.json", "--figure", tmp_path / "reliability.png")
-    result = run(home, "--task", "ranking", *options, *files)
+    result = run(home, "--task", "ranking", *options, *files, "--against", "pinnability_logistic")
     assert result.exit_code == 0, result.output
+    assert "change: AUC less that of pinnability_logistic" in result.output
     assert "left out: report" in result.output and "HIT@3" in result.output
     whole = json.loads((tmp_path / "all.json").read_text())
     assert whole["facts"]["utility"] == {"save": 3.0, "hide": -4.0}
@@ -67,7 +68,7 @@ def test_the_table_goes_into_the_card_of_the_newest_transact(
     ("options", "message"),
     [
         (("--task", "ranking", "--models", "mlp"), "no ranker 'mlp'; there are pinnability_logistic"),
-        (("--task", "ranking", "--at", 2, "--against", "ease"), "--at, --against means nothing"),
+        (("--task", "ranking", "--at", 2, "--max-users", 9), "--at, --max-users means nothing"),
         (("--task", "ranking", "--days", 4), "training, validation and test need at least"),
         (("--task", "ranking", "--card"), "holds no transact; run `corkboard train -m transact`"),
         (("--card",), "--card means nothing under --task retrieval"),

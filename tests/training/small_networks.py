@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.models.transact import SequenceConfig
-from training.pipelines.transact import TransActPipeline
+from training.pipelines.transact_settings import TransActPipeline
 
 SMALL_TRANSACT = TransActPipeline(
     sequence=SequenceConfig(length=16, action_dim=8, pin_dim=8, layers=1, ffn=16, k=2, mask_hours=0),

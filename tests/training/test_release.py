@@ -50,7 +50,8 @@ from training.pipelines.pinnerformer import PinnerFormerPipeline, train_pinnerfo
 from training.pipelines.pinnersage import train_pinnersage
 from training.pipelines.pixie import PixiePipeline, train_pixie
 from training.pipelines.retrievers import LEARNED
-from training.pipelines.transact import TransActPipeline, train_transact
+from training.pipelines.transact import train_transact
+from training.pipelines.transact_settings import TransActPipeline
 from training.pipelines.two_tower import TwoTowerPipeline, train_two_tower
 from training.promotion import NothingToPromote, RollbackImpossible, promote, rollback
 from training.registry import Registry

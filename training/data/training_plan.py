@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
@@ -28,7 +26,8 @@ from training.data.training_set_facts import (
 from training.models.interactions import INTERACTION_FEATURES
 from training.models.query_features import QUERY_FEATURES
 from validation.lake import Lake
-from validation.tables import LEARNED_TABLES, RELATED_ADS, SURFACE, Vocabulary
+from validation.surfaces import of_surfaces
+from validation.tables import LEARNED_TABLES, SURFACE, Vocabulary
 
 _ROOT = Path(__file__).parents[2]
 _CODE = (
@@ -131,12 +130,6 @@ def _code() -> str:
         for file in sorted(_ROOT.glob(pattern)):
             sha.update(file.read_bytes())
     return sha.hexdigest()
-
-
-def of_surfaces(surfaces: pa.ChunkedArray | pa.Array, ads: bool) -> np.ndarray:
-    """bool (n,): impressions of sponsored pins, or all the others."""
-    sponsored = pc.fill_null(pc.equal(surfaces, RELATED_ADS), False).to_numpy(zero_copy_only=False)
-    return sponsored if ads else ~sponsored
 
 
 def _shown(file: Path, ads: bool) -> int:

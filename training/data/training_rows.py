@@ -21,7 +21,7 @@ from training.data.labels import CLOCK_SKEW, attribute, known_until, multi_hot
 from training.data.point_in_time import PointInTime
 from training.data.sampled_negatives import Popularity, answers, pages
 from training.data.splits import DAY
-from training.data.training_plan import Plan, of_surfaces
+from training.data.training_plan import Plan
 from training.data.training_set_facts import (
     IMPRESSIONS,
     KEYS,
@@ -34,6 +34,7 @@ from training.data.training_set_facts import (
 )
 from training.models.interactions import polarity_signs
 from validation.lake import Lake
+from validation.surfaces import of_surfaces
 from validation.tables import (
     ACTION,
     PIN_ID,

@@ -21,16 +21,18 @@ from training.context import Progress, silent
 from training.data.splits import Interval, TimeSplit
 from training.data.training_set import Block, TrainingSet
 from training.evaluation import metrics
+from training.evaluation.auc_by_user import auc_by_user
 from training.evaluation.calibration_metrics import calibration_table
 from training.evaluation.diversity_curve import Trade
 from training.evaluation.hit_at_k import hit_at_k
 from training.evaluation.ranking_report import HeadQuality, RankingReport, RankingRow
 from training.evaluation.slices import block_slices
-from training.evaluation.spread import Spread
+from training.evaluation.spread import Spread, difference
 from training.models.calibration import CalibrationConfig, fit
 from training.models.utility import UtilityWeights, utility
 
 Floats = NDArray[np.float32]
+Parts = NDArray[np.float64]
 
 MIN_POSITIVES = 10
 """A head with fewer in training, validation or test is left out: its numbers would be chance."""
@@ -127,24 +129,30 @@ def evaluate(
     k: int = 3,
     weights: UtilityWeights | None = None,
     trade: Trade | None = None,
+    against: str | None = None,
     skipped: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> RankingReport:
     """Every model under every seed (once where it has none), in one report.
 
     `weights` order the pins of a request, the data set's defaults if left out; `trade` also draws what variety
-    costs under them. Raises UtilityError where
-    they weigh no head.
+    costs under them; `against` is the model that every other's AUC is compared with, user by user. Raises
+    UtilityError where the weights weigh no head, RankingError for an `against` that is no model.
     """
+    if against is not None and against not in models:
+        raise RankingError(f"--against {against}: add it to --models; there are {', '.join(models)}")
     weights = (weights or UtilityWeights.default(data.rows.info.vocabulary)).check(data.rows.info.vocabulary)
     vector = weights.vector(data.heads)
-    rows = []
+    rows: list[RankingRow] = []
+    parts: dict[str, list[Parts]] = {name: [] for name in models}
     for name, model in models.items():
         for seed in seeds if model.seeded else seeds[:1]:
             progress(f"{name}, seed {seed}")
             started = time.perf_counter()
             scores = model.scores(data, seed)
             rows.append(_row(data, name, seed, scores, vector, k, trade, time.perf_counter() - started))
+            if against is not None:
+                parts[name].append(_by_user(data, scores.test))
     info, test = data.rows.info, data.test
     return RankingReport(
         heads=data.heads,
@@ -163,6 +171,8 @@ def evaluate(
         },
         rows=tuple(rows),
         skipped=dict(skipped or {}),
+        against=against,
+        changes={} if against is None else _changes(parts, against),
     )
 
 
@@ -195,6 +205,19 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
     above, below = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (positives - 1) * (above - auc**2) + (negatives - 1) * (below - auc**2)
     return 1.96 * float(np.sqrt(max(variance, 0.0) / (positives * negatives)))
+
+
+def _by_user(data: RankingData, scores: Floats) -> Parts:
+    """What each user adds to the AUC of each head, (H, users)."""
+    users, labels = data.test.keys["user_id"], data.labels(data.test)
+    return np.stack([auc_by_user(labels[:, h], scores[:, h], users) for h in range(len(data.heads))])
+
+
+def _changes(parts: Mapping[str, Sequence[Parts]], against: str) -> dict[str, tuple[Spread, ...]]:
+    """Of the AUC of each head, by model."""
+    runs = {name: np.stack(own, axis=1) for name, own in parts.items()}  # (H, seeds, users)
+    other = runs.pop(against)
+    return {name: tuple(map(difference, own, other)) for name, own in runs.items()}
 
 
 def _row(

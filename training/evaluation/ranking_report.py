@@ -73,6 +73,10 @@ class RankingReport:
     rows: tuple[RankingRow, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Heads and models that were left out, and why."""
+    against: str | None = None
+    """The model that the others are compared with."""
+    changes: Mapping[str, tuple[Spread, ...]] = field(default_factory=dict)
+    """By model: AUC of each head less that of `against`, with its interval over users, paired."""
 
     def mean(self, model: str, head: str, metric: str) -> float:
         """Mean over the model's seeds of a field of HeadQuality, or of `hit`. Raises KeyError for another
@@ -100,7 +104,10 @@ class RankingReport:
             positives = self.rows[0].heads[place].positives if self.rows else 0
             lines += ["", f"{head}: {positives} positives"]
             titles = "".join(f"{title:>11}" for title in _SHOWN.values())
-            lines.append(f"  {'model':<24}{'AUC':>10}{'±':>8}{'seeds':>8}{titles}{hit:>10}{'±':>8}{'fit s':>9}")
+            change = f"{'change':>10}{'±':>8}" if self.against else ""
+            lines.append(
+                f"  {'model':<24}{'AUC':>10}{'±':>8}{'seeds':>8}{titles}{hit:>10}{'±':>8}{'fit s':>9}{change}"
+            )
             for model in sorted(self.models, key=lambda m: -self.mean(m, head, "auc")):
                 first = next(row for row in self.rows if row.model == model)
                 cells = "".join(f"{self.mean(model, head, name):11.4f}" for name in _SHOWN)
@@ -109,9 +116,14 @@ class RankingReport:
                     f"  {model:<24}{self.mean(model, head, 'auc'):10.4f}{own.auc_error:8.4f}"
                     f"{self._deviation(model, place):>8}{cells}"
                     f"{self.mean(model, head, 'hit'):10.4f}{hits.error or 0.0:8.4f}{first.fit_s:9.1f}"
+                    f"{self._change(model, place)}"
                 )
         seeds = {model: sum(row.model == model for row in self.rows) for model in self.models}
         lines += ["", "± is half a 95 % interval; seeds: " + ", ".join(f"{m} {n}" for m, n in seeds.items())]
+        if self.against:
+            lines.append(
+                f"change: AUC less that of {self.against}, ± half its 95 % interval over users, paired"
+            )
         lines += [f"left out: {name}: {why}" for name, why in self.skipped.items()]
         said = dict.fromkeys(f"{row.model}: {why}" for row in self.rows for why in row.uncalibrated.values())
         return "\n".join([*lines, *said])
@@ -119,6 +131,12 @@ class RankingReport:
     def _deviation(self, model: str, place: int) -> str:
         aucs = [row.heads[place].auc for row in self.rows if row.model == model]
         return f"{np.std(aucs, ddof=1):.4f}" if len(aucs) > 1 else "-"
+
+    def _change(self, model: str, place: int) -> str:
+        if model not in self.changes:
+            return ""
+        change = self.changes[model][place]
+        return f"{change.mean:+10.4f}{change.error or 0.0:8.4f}"
 
     def to_json(self) -> str:
         """As one JSON object, every seed apart."""
@@ -128,6 +146,8 @@ class RankingReport:
             "k": self.k,
             "rows": [asdict(row) for row in self.rows],
             "skipped": dict(self.skipped),
+            "against": self.against,
+            "changes": {model: [asdict(change) for change in own] for model, own in self.changes.items()},
         }
         return json.dumps(whole, indent=2, default=_plain)
 

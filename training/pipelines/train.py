@@ -69,6 +69,7 @@ from training.pipelines.publish import Publisher
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER, NothingServed
 from training.pipelines.searchsage import train_searchsage
 from training.pipelines.transact import train_transact
+from training.pipelines.transact_settings import settings_of
 from training.pipelines.two_tower import train_two_tower
 from training.registry import TRAINED, Registry
 from training.release_parts import newest_sources
@@ -166,7 +167,7 @@ class _Run:
 
     def go(self) -> Trained:
         if transact_pipeline.MODEL in self.wanted:  # a file at fault is told of before hours of work
-            transact_pipeline.settings_of(self.ctx, Lake(self.ctx.lake).contract().vocabulary)
+            settings_of(self.ctx, Lake(self.ctx.lake).contract().vocabulary)
         publisher = Publisher(self.ctx)
         interval = run_interval(self.ctx)
         self.ctx.progress(f"training on {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d} (end exclusive)")

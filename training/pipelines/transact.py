@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError
 
 from feature_repo import history as history_module
 from feature_repo.jobs import history as history_job
@@ -29,23 +27,19 @@ from training.evaluation import served_scores
 from training.models import calibration as calibration_module
 from training.models import ranker as ranker_module
 from training.models import transact as transact_module
-from training.models.calibration import CalibrationConfig
 from training.models.interactions import Pins
-from training.models.pinnability import FeatureSpec
-from training.models.ranker import ENGAGE
-from training.models.settings_file import Unreadable, first_fault, read_settings
-from training.models.transact import Head, TransAct
+from training.models.transact import TransAct
 from training.models.transact.ranker import TransActRanker
 from training.pipelines import fitting as linear_module
 from training.pipelines import night_vectors as night_vectors_module
 from training.pipelines import ranker_calibration, ranker_features
 from training.pipelines.night_vectors import newest_pinnerformer, night_vectors, rows_after
 from training.pipelines.pinnability import newest, split_of
-from training.pipelines.pinnerformer import LEAST_ROW_DAYS
 from training.pipelines.ranker_calibration import calibrate
-from training.pipelines.ranker_features import EVERY, keep_baseline, kept_baseline, spec_of, vetted
+from training.pipelines.ranker_features import keep_baseline, kept_baseline, spec_of, vetted
 from training.pipelines.registering import Kept, kept_weights, register, unchanged
 from training.pipelines.transact_card import MODEL, card, changed_settings
+from training.pipelines.transact_settings import TransActPipeline, settings_of
 from training.registry import (
     LEARNED_UNTIL_TAG,
     Registry,
@@ -54,11 +48,11 @@ from training.registry import (
 )
 from training.transact import fitting as fitting_module
 from training.transact.examples import Known, PinTable, UserVectors
-from training.transact.fitting import Fitted, TransActRecipe, config_of, fit_transact, in_space, misfit
+from training.transact.fitting import Fitted, fit_transact, in_space, misfit
 from validation.drift import DriftBaseline
 from validation.lake import Lake
 from validation.manifest import Part, Space
-from validation.tables import ACTION, SURFACE, TIMESTAMP, Polarity, Vocabulary
+from validation.tables import ACTION, SURFACE, TIMESTAMP
 
 CODE = (
     Path(transact_module.__file__).parent,
@@ -69,26 +63,6 @@ CODE = (
     *(Path(m.__file__ or "") for m in (ranker_calibration, ranker_features, served_scores)),
     Path(__file__),
 )
-
-
-SETTINGS = "transact.yaml"
-"""File in the home: settings of the ranker that differ from the recipe's, `version: v2` for TransAct V2's."""
-
-
-class TransActPipeline(TransActRecipe):
-    """Everything one TransAct version is made with."""
-
-    features: FeatureSpec = EVERY
-    """What is read beside the sequence, as far as the rows have it (`spec_of`); a copy of EVERY with less."""
-    calibration: CalibrationConfig = CalibrationConfig()
-    max_rows: int = Field(4_000_000, ge=1)
-    """Newest training rows that are read, whole days: memory is about 600 bytes a row."""
-    warm_days: int = Field(7, ge=1)
-    """A warm start reads the rows since the version it goes on from learned, and those of so many days."""
-    user_vectors: bool = True
-    """Whether PinnerFormer's vectors are read; rows that its weights know are left out (`night_vectors.py`)."""
-    least_days: int = Field(LEAST_ROW_DAYS, ge=1)
-    """Days of rows that must be left; where there are fewer, PinnerFormer's vectors are, and no row."""
 
 
 @dataclass(frozen=True)
@@ -162,38 +136,6 @@ def train_transact(
         ranker, rate, facts = fitted.ranker, fitted.negative_rate, _facts(job, fitted, start)
         tags = {LEARNED_UNTIL_TAG: job.split.validation.end.isoformat()}
     return _registered(job, known, ranker, rate, facts, tags, baseline)
-
-
-def settings_of(ctx: TrainingContext, vocabulary: Vocabulary) -> TransActPipeline:
-    """What the home's file says of the ranker, over the recipe of the version it names; the defaults without.
-
-    Groups of settings are merged, everything else is replaced. Raises Unreadable for a file that cannot be
-    read, and naming the first setting that does not fit, alone or beside the others.
-    """
-    file = Path(ctx.feast_home) / SETTINGS
-    said = read_settings(file) if file.exists() else None
-    said = {} if said is None else said
-    if not isinstance(said, dict):
-        raise Unreadable(f"{file}: holds no settings, `name: value` a line")
-    version = said.pop("version", "v1")
-    if version not in ("v1", "v2"):
-        raise Unreadable(f"{file}: version is {version!r}; TransAct's are v1 and v2")
-    positives = tuple(vocabulary.codes(Polarity.POSITIVE))
-    base = TransActPipeline.v2(positives) if version == "v2" else TransActPipeline()
-    try:
-        config = TransActPipeline.model_validate(_merged(base.model_dump(), said))
-        config_of((Head(action=ENGAGE),), config.features, config)
-        return config
-    except ValidationError as error:
-        raise Unreadable(f"{file}: {first_fault(error)}") from error
-
-
-def _merged(base: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in said.items():
-        deeper = isinstance(value, dict) and isinstance(base.get(name), dict)
-        merged[name] = _merged(base[name], value) if deeper else value
-    return merged
 
 
 def transact_part(registry: Registry, version: int) -> Part:

@@ -21,7 +21,8 @@ from validation.lake import Lake
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-    from training.pipelines.transact import Job, TransActPipeline
+    from training.pipelines.transact import Job
+    from training.pipelines.transact_settings import TransActPipeline
 
 MODEL = "transact"
 

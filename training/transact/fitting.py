@@ -42,7 +42,7 @@ class LabelWeights(BaseModel):
 
 
 class TransActRecipe(BaseModel):
-    """What a TransAct ranker is made with. Defaults learn the demo world in about 100 CPU seconds."""
+    """What a TransAct ranker is made with. Defaults learn the demo world in about 120 CPU seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,17 +70,17 @@ class TransActRecipe(BaseModel):
     lifelong: Lifelong | None = None
     """TransAct V2's selection from a history, as far as the feature store keeps it (`user_history`)."""
     training: TransActTraining = TransActTraining(
-        batch_rows=512, learning_rate=2e-3, weight_decay=0.01, average=0.25
+        batch_rows=128, learning_rate=2e-3, weight_decay=0.01, average=0.25
     )
     """Its epochs follow from `max_reads`, its seed is the run's."""
     label_weights: dict[str, LabelWeights] = {}
     """By head; heads that are not named count every row alike."""
     min_positives: int = Field(100, ge=1)
     """An action with fewer among the training rows gets no head."""
-    max_reads: int = Field(160_000, ge=1)
+    max_reads: int = Field(240_000, ge=1)
     """Rows read in all, those of every epoch together."""
     max_epochs: int = Field(2, ge=1)
-    """Epochs at most, where so few rows leave the budget unspent."""
+    """Epochs at most; fewer where another would leave too few of the rows without an action."""
 
     @model_validator(mode="after")
     def _is_stored(self) -> Self:
@@ -139,20 +139,32 @@ def heads_of(
 ) -> tuple[tuple[Head, ...], dict[str, str]]:
     """A head an action with enough positives among `labels` (n, A), and ENGAGE; actions left out and why.
 
-    Raises NothingToLearn where no action has enough.
+    Raises NothingToLearn where no action has enough, ValueError as `every_head` does.
     """
     positives = labels.sum(axis=0, dtype=np.int64)
     few = {a: int(n) for a, n in zip(actions, positives, strict=True) if n < recipe.min_positives}
     left_out = {a: f"{n} positives, {recipe.min_positives} are needed" for a, n in few.items()}
-    kept = [action for action in actions if action not in few]
-    if not kept:
+    if len(few) == len(actions):
         raise NothingToLearn(
             "no action has enough positives: " + "; ".join(f"{a}: {why}" for a, why in left_out.items())
         )
-    unknown = sorted(set(recipe.label_weights) - {*actions, ENGAGE})
+    return tuple(head for head in every_head(actions, recipe) if head.action not in few), left_out
+
+
+def every_head(actions: Sequence[str], recipe: TransActRecipe) -> tuple[Head, ...]:
+    """A head for each of `actions` and for ENGAGE, weighted as the recipe says.
+
+    Raises ValueError for label weights that name another action or are negative.
+    """
+    known = (*actions, ENGAGE)
+    named = {
+        *recipe.label_weights,
+        *(action for own in recipe.label_weights.values() for action in own.weights),
+    }
+    unknown = sorted(named - set(known))
     if unknown:
-        raise ValueError(f"label weights name {', '.join(unknown)}; heads are {', '.join((*actions, ENGAGE))}")
-    return tuple(_head(name, recipe) for name in (*kept, ENGAGE)), left_out
+        raise ValueError(f"label weights name {', '.join(unknown)}; heads are {', '.join(known)}")
+    return tuple(_head(name, recipe) for name in known)
 
 
 def fit_transact(
@@ -231,12 +243,16 @@ def misfit(start: TransAct, spec: FeatureSpec, recipe: TransActRecipe, known: Kn
 
 
 def plan_reads(labels: NDArray[np.int8], recipe: TransActRecipe) -> tuple[int, float]:
-    """(epochs, share of the rows without an action to keep) that read about `max_reads` rows of `labels`."""
+    """(epochs, share of the rows without an action to keep) that read about `max_reads` rows of `labels`.
+
+    Rows that an action answered are read once an epoch: of those epochs that leave MIN_SHARE of the others, the
+    most.
+    """
     answered = int(labels.any(axis=1).sum())
     silent = len(labels) - answered
-    epochs = max(1, min(recipe.max_epochs, recipe.max_reads // max(1, len(labels))))
-    share = (recipe.max_reads / epochs - answered) / max(1, silent)
-    return epochs, round(float(np.clip(share, MIN_SHARE, 1.0)), 4)
+    shares = {n: (recipe.max_reads / n - answered) / max(1, silent) for n in range(1, recipe.max_epochs + 1)}
+    epochs = max((n for n, share in shares.items() if share >= MIN_SHARE), default=1)
+    return epochs, round(float(np.clip(shares[epochs], MIN_SHARE, 1.0)), 4)
 
 
 def thinned(labels: NDArray[np.int8], rate: float, seed: int) -> NDArray[np.int64]:

@@ -42,6 +42,26 @@ class Truth:
         return np.column_stack([1 / (1 + np.exp(-line[head])) for head in data.heads]).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Bent(Truth):
+    """Says the same in other numbers."""
+
+    def scores(self, data: RankingData, seed: int) -> Scores:
+        made = super().scores(data, seed)
+        return Scores(made.validation / 2, made.test / 2)
+
+
+@dataclass(frozen=True)
+class Blind(Truth):
+    """Guesses."""
+
+    seeded: bool = True
+
+    def scores(self, data: RankingData, seed: int) -> Scores:
+        rng, made = np.random.default_rng(seed), super().scores(data, seed)
+        return Scores(*(rng.random(part.shape, np.float32) for part in (made.validation, made.test)))
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
     return planted(tmp_path_factory.mktemp("rows"))
@@ -94,6 +114,20 @@ def test_rankers_find_the_law(data: RankingData):
             assert (
                 report.mean(model, head, "auc_same_place") > report.mean("truth", head, "auc_same_place") - 0.05
             )
+
+
+def test_rankers_are_compared_user_by_user(data: RankingData):
+    found = {"truth": Truth(), "bent": Bent(), "blind": Blind()}
+    report = evaluate(data, found, seeds=(0, 1), against="truth")
+    assert list(report.changes) == ["bent", "blind"] and report.changes["bent"][0].mean == 0.0
+    for place, head in enumerate(data.heads):
+        change = report.changes["blind"][place]
+        gap = report.mean("blind", head, "auc") - report.mean("truth", head, "auc")
+        assert change.mean == pytest.approx(gap) and change.mean < -change.error < 0 < change.seeds
+    assert "change: AUC less that of truth" in report.table()
+    assert json.loads(report.to_json())["changes"]["blind"][0]["mean"] == report.changes["blind"][0].mean
+    with pytest.raises(RankingError, match="--against trees: add it to --models; there are truth"):
+        evaluate(data, found, against="trees")
 
 
 def test_telling_positions_in_training_takes_their_bias_out(data: RankingData):

@@ -32,10 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
 @pytest.fixture(scope="session")
 def home(world: WorldPaths, tmp_path_factory: pytest.TempPathFactory, give_registry: GiveRegistry) -> Path:
     """A home folder whose lake holds the world, with an empty registry."""
-    root = tmp_path_factory.mktemp("home")
-    give_registry(root)
-    ingest(world.tables, root / "lake", root / "quarantine", root / "reports", checkpoint=False)
-    return root
+    return ingested(world, tmp_path_factory.mktemp("home"), give_registry)
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +57,30 @@ def milvus_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
     finally:
         server.stop(process)
+
+
+@pytest.fixture(scope="module")
+def made(
+    world: WorldPaths, tmp_path_factory: pytest.TempPathFactory, give_registry: GiveRegistry, milvus_uri: str
+) -> TrainingContext:
+    """A context on a home of the file's own, for whole runs."""
+    return context(ingested(world, tmp_path_factory.mktemp("trained"), give_registry), milvus_uri=milvus_uri)
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[None]:
+    """Whole runs whose networks take seconds."""
+    from tests.training.pipelines.small_run import small_steps  # which stands on this file
+
+    with small_steps():
+        yield
+
+
+def ingested(world: WorldPaths, root: Path, give_registry: GiveRegistry) -> Path:
+    """`root` as a home: the world in its lake, an empty registry."""
+    give_registry(root)
+    ingest(world.tables, root / "lake", root / "quarantine", root / "reports", checkpoint=False)
+    return root
 
 
 def context(root: Path, **changes: object) -> TrainingContext:

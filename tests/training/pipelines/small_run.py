@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from tests.training.pipelines.conftest import GiveRegistry
 from tests.training.pipelines.test_interests import CONFIG as INTERESTS
 from tests.training.pipelines.test_interests import TOWERS
 from tests.training.pipelines.test_pinnerformer import CONFIG as FORMER
 from tests.training.pipelines.test_pinsage import CONFIG as PINSAGE
 from tests.training.pipelines.test_searchsage import CONFIG as SEARCHSAGE
 from tests.training.small_networks import SMALL_TRANSACT
-from training.data.world import WorldPaths
 from training.pipelines import pinsage as pinsage_module
 from training.pipelines import retrievers as retrievers_module
 from training.pipelines import searchsage as searchsage_module
@@ -28,7 +25,6 @@ from training.pipelines.pinsage_world import PinSagePipeline
 from training.pipelines.searchsage import train_searchsage
 from training.pipelines.transact import train_transact
 from training.pipelines.two_tower import train_two_tower
-from validation.ingest import ingest
 
 SMALL_PINSAGE = PINSAGE.model_copy(update={"held_out_days": PinSagePipeline().held_out_days})
 """Networks that take seconds, on the days that the pipelines' own settings learn from."""
@@ -53,13 +49,6 @@ class Lines(list[str]):
 
     def told(self, *words: str) -> bool:
         return any(all(word in line for word in words) for line in self)
-
-
-def ingested(world: WorldPaths, root: Path, give_registry: GiveRegistry) -> Path:
-    """`root` as a home: the world in its lake, an empty registry."""
-    give_registry(root)
-    ingest(world.tables, root / "lake", root / "quarantine", root / "reports", checkpoint=False)
-    return root
 
 
 @contextmanager

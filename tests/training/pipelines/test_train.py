@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,11 @@ import pytest
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from feature_repo.vectors.index import VectorIndexError
 from feature_repo.vectors.milvus import connect
-from tests.training.pipelines.conftest import GiveRegistry, context
-from tests.training.pipelines.small_run import DIM, Lines, ingested, small_steps
+from tests.training.pipelines.conftest import context
+from tests.training.pipelines.small_run import DIM, Lines
 from training import index
 from training.context import TrainingContext
 from training.data.training_set import NoTrainingRows, TrainingSet
-from training.data.world import WorldPaths
 from training.models.interactions import Pins
 from training.pipelines import pinsage as pinsage_module
 from training.pipelines import retrievers as retrievers_module
@@ -31,20 +29,7 @@ from training.release_parts import RANKERS, newest_parts
 from validation.lake import Lake
 from validation.manifest import Part
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def made(
-    world: WorldPaths, tmp_path_factory: pytest.TempPathFactory, give_registry: GiveRegistry, milvus_uri: str
-) -> TrainingContext:
-    return context(ingested(world, tmp_path_factory.mktemp("trained"), give_registry), milvus_uri=milvus_uri)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
-    with small_steps():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
 
 @pytest.fixture(scope="module")

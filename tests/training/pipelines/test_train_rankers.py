@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,13 +9,11 @@ import numpy as np
 import pytest
 
 from feature_repo.sequence import SequenceLog
-from tests.training.pipelines.conftest import GiveRegistry, context
-from tests.training.pipelines.small_run import Lines, ingested, small_steps
+from tests.training.pipelines.small_run import Lines
 from tests.training.small_networks import SMALL_TRANSACT
 from training.context import TrainingContext
 from training.data.splits import Interval, time_split
 from training.data.training_set import TrainingSet
-from training.data.world import WorldPaths
 from training.evaluation.metrics import auc
 from training.evaluation.served_scores import served_scores
 from training.models.interactions import Pins, polarity_signs, request_interactions
@@ -35,20 +32,7 @@ from training.release_parts import RANKERS
 from training.transact.examples import PinTable
 from validation.lake import Lake
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def made(
-    world: WorldPaths, tmp_path_factory: pytest.TempPathFactory, give_registry: GiveRegistry, milvus_uri: str
-) -> TrainingContext:
-    return context(ingested(world, tmp_path_factory.mktemp("trained"), give_registry), milvus_uri=milvus_uri)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
-    with small_steps():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
 
 @pytest.fixture(scope="module")

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.training.pipelines.conftest import GiveRegistry, context
-from tests.training.pipelines.small_run import Lines, ingested, small_steps
+from tests.training.pipelines.small_run import Lines
 from training.context import TrainingContext
 from training.data.world import WorldPaths
 from training.pipelines import train as train_module
 from training.pipelines.train import STEPS, UnknownStep, train
 from validation.ingest import ingest
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def made(
-    world: WorldPaths, tmp_path_factory: pytest.TempPathFactory, give_registry: GiveRegistry
-) -> TrainingContext:
-    return context(ingested(world, tmp_path_factory.mktemp("trained"), give_registry))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
-    with small_steps():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
 
 def test_an_unknown_step_is_named(made: TrainingContext):

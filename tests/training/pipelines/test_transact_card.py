@@ -11,8 +11,9 @@ from tests.training.small_networks import SMALL_TRANSACT
 from training.models.pinnability import FeatureSpec
 from training.pipelines.ranker_features import EVERY
 from training.pipelines.registering import Kept
-from training.pipelines.transact import TransActPipeline, _up_to_date
+from training.pipelines.transact import _up_to_date
 from training.pipelines.transact_card import changed_settings, settings
+from training.pipelines.transact_settings import TransActPipeline
 from training.transact.fitting import LabelWeights
 
 END = datetime(2026, 2, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from tests.feature_repo.conftest import write_lake
 from training.context import TrainingContext
 from training.models.settings_file import Unreadable
 from training.pipelines.train import train
-from training.pipelines.transact import SETTINGS, TransActPipeline, settings_of
+from training.pipelines.transact_settings import SETTINGS, TransActPipeline, settings_of
 from validation.tables import DEFAULT_VOCABULARY, Polarity
 
 
@@ -48,6 +48,15 @@ def test_v2_selects_and_foretells_the_next_positive_action(tmp_path: Path) -> No
         ("version: v2\nlifelong: {recent: 20}", "a lifelong selection has 40 tokens"),
         ("version: v2\nsequence: {causal: false}", "the next-action loss needs a causal encoder"),
         ("reads: 3", "reads: Extra inputs"),
+        ("label_weights: {buy: {base: 2}}", "label weights name buy; heads are closeup"),
+        ("label_weights: {save: {weights: {buy: 2}}}", "label weights name buy; heads are closeup"),
+        ("label_weights: {save: {weights: {hide: -2}}}", "weights {'hide': -2.0} are negative"),
+        (
+            "version: v2\nnext_action: {positives: [1, 99]}",
+            "positives: no action has code 99; there are",
+        ),
+        ("training: {epochs: 3}", "training.epochs: max_reads and max_epochs decide it; leave it out"),
+        ("training: {seed: 3}", "training.seed: it is the run's; leave it out"),
         ("a: [", "cannot be read"),
     ],
 )
