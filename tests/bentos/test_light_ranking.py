@@ -79,6 +79,12 @@ def engines(stack: Stack) -> Engines:
     return Engines(stack.pool, LocalRetrieval(stack.pool), LocalRanking(stack.pool))
 
 
+@pytest.fixture(autouse=True)
+def compiled(stack: Stack) -> None:
+    """What numba compiles for the trees, so that no deadline of a test is spent on it."""
+    light_scores.score(feed_of(released(stack)))
+
+
 def test_the_trees_order_candidates(stack: Stack) -> None:
     stack = released(stack)
     feed = feed_of(stack)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -301,7 +302,7 @@ def test_a_trial_that_is_made_again_is_no_warning(
         attempts.append(1)
         features.broken.clear()
 
-    monkeypatch.setattr("bentos.loader.time.sleep", ends_the_trouble)
+    monkeypatch.setattr("bentos.loader.time", SimpleNamespace(sleep=ends_the_trouble))
     features.broken.add("pins")
     with caplog.at_level("INFO", "corkboard"):
         check_release(planted_release(tmp_path, features))
