@@ -312,8 +312,12 @@ class Pool:
                 left = self._looked + LOOKS_S - time.perf_counter()
             if left > 0:
                 time.sleep(left)
-            else:
+                continue
+            try:
                 self._look()
+            except Exception:
+                # The next look may do: without any, no deadline is kept.
+                logger.exception("what is late was not seen this time")
 
     def _look(self) -> None:
         """Beside calls that wait others may run; nobody waits for those that are late."""

@@ -288,6 +288,24 @@ def test_where_others_look_nobody_looks_beside_them(monkeypatch: pytest.MonkeyPa
     pool.close()
 
 
+def test_a_look_that_fails_is_not_the_last(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, failed = pool._look, []
+
+    def fails_once() -> None:
+        if not failed:
+            failed.append(True)
+            raise OSError("no metrics")
+        looks()
+
+    monkeypatch.setattr(pool, "_look", fails_once)
+    monkeypatch.setattr("bentos.pool.WAITS_S", 20.0)  # threads that come by do not look
+    hang = threading.Event()
+    with pytest.raises(TimeoutError):
+        run(pool.call("store", 50, hang.wait))
+    assert failed
+    hang.set()
+
+
 def test_what_flies_after_a_rest_is_looked_at(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(pool.call("store", 20_000, int)) == 0
     for _ in range(4_000):
