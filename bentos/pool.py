@@ -333,8 +333,10 @@ class Pool:
 
     def _started(self, job: Job) -> bool:
         """Give a job to a new thread; where the machine has none left it stays first in line."""
+        asked: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        asked.put(job)  # a thread keeps its arguments, and with them a release, while it lives
         try:
-            threading.Thread(target=self._run, args=(job,), name="store", daemon=True).start()
+            threading.Thread(target=self._run, args=(asked,), name="store", daemon=True).start()
         except RuntimeError as error:
             if not self._starved:
                 logger.error("calls wait, for no thread can be started: %s", error)
@@ -347,9 +349,9 @@ class Pool:
         self._threads, self._starved = self._threads + 1, False
         return True
 
-    def _run(self, job: Job | None) -> None:
-        """A thread's life: one job after the other, and a wait where there is none."""
-        asked: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+    def _run(self, asked: queue.SimpleQueue[Job | None]) -> None:
+        """A thread's life: one job after the other, and a wait for what is `asked` where there is none."""
+        job = asked.get()
         while job is not None:
             self._begins(job)
             outcome = job.made()

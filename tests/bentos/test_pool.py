@@ -319,6 +319,26 @@ def test_what_flies_after_a_rest_is_looked_at(pool: Pool, monkeypatch: pytest.Mo
     hang.set()
 
 
+def test_a_thread_keeps_nothing_of_what_it_was_started_for(pool: Pool) -> None:
+    class Release:
+        pass
+
+    async def asked() -> weakref.ref[Release]:
+        release = Release()
+        return await pool.call("store", 20_000, lambda: weakref.ref(release))
+
+    gc.disable()
+    try:
+        held = run(asked())
+        for _ in range(4_000):
+            if pool._idle and held() is None:
+                break
+            time.sleep(0.005)
+        assert held() is None
+    finally:
+        gc.enable()
+
+
 def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     real, refused = threading.Thread.start, {"store": 3, "looks": 1}
 
