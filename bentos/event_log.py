@@ -56,7 +56,7 @@ class LogInUse(RuntimeError):
 
 
 class SyncFailed(OSError):
-    """Records were written, and whether they are on disk nobody knows."""
+    """Records were written, all or some, and whether they are on disk nobody knows."""
 
 
 class LogDamaged(RuntimeError):
@@ -275,17 +275,21 @@ class EventLog:
             while written < len(data):
                 written += os.write(self._file, data[written:])
         except OSError:
-            try:
+            with self._in_doubt():  # whole lines before the half one are found on recovery
                 os.ftruncate(self._file, self._size)
-            except OSError as error:
-                self._failed = error
             raise
-        try:
+        with self._in_doubt():
             self._sync(self._file)
+        self._size += len(data)
+
+    @contextlib.contextmanager
+    def _in_doubt(self) -> Iterator[None]:
+        """What fails in here ends the log. Raises SyncFailed for it."""
+        try:
+            yield
         except OSError as error:
             self._failed = error
             raise SyncFailed(error.errno, error.strerror) from error
-        self._size += len(data)
 
     def _open_segment(self, path: Path) -> None:
         """Write to `path` from now on; to what was written to before, where that fails."""

@@ -18,6 +18,7 @@ from bentos.event_log import (
     LogDamaged,
     LogFull,
     LogInUse,
+    SyncFailed,
     read,
     recover,
     segments_of,
@@ -235,6 +236,26 @@ def test_half_a_line_that_cannot_be_cut_off_ends_the_log(
     assert log.append([record(3)]).result(5).fresh == (True,)
     log.close()
     assert ids_in(tmp_path) == [1, 3]
+
+
+def test_lines_before_half_a_line_that_cannot_be_cut_off_are_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, real, left = EventLog.open(tmp_path, "actions"), os.write, [1.5]
+
+    def broken(handle: int, data: int | bytes) -> int:
+        if not (left and isinstance(data, bytes)):
+            raise OSError(5, "Input/output error")
+        return real(handle, data[: int(left.pop() * len(data) / 2)])
+
+    with monkeypatch.context() as disk:
+        disk.setattr("bentos.event_log.os.write", broken)
+        disk.setattr("bentos.event_log.os.ftruncate", broken)
+        with pytest.raises(SyncFailed):
+            log.append([record(1), record(2)]).result(5)
+    log.close()
+    EventLog.open(tmp_path, "actions").close()
+    assert ids_in(tmp_path) == [1]
 
 
 def test_a_segment_that_cannot_be_begun_closes_nobody_elses_file(
