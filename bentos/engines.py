@@ -30,7 +30,7 @@ from bentos.messages import (
     SourceReport,
 )
 from bentos.pool import Pool
-from bentos.ranking_features import FEATURES, Seen
+from bentos.ranking_features import Seen
 from training.models.light_ranking import SHORTLIST
 
 if TYPE_CHECKING:
@@ -255,17 +255,15 @@ def _heads(answer: RankAnswer, feed: Feed) -> Heads:
 
 
 def _seen(answer: SeenAnswer, feed: Feed) -> Seen:
-    """Raises ValueError where the other process reads other features than this one logs."""
-    if tuple(answer.features) != FEATURES:
-        raise ValueError("the ranking service reads other features: run one version of both")
     return Seen(
         feed.candidates.pin_ids,
-        np.array(answer.values, np.float32).reshape(-1, len(FEATURES)),
+        np.array(answer.values, np.float32).reshape(-1, len(answer.features)),
         sequence_length=answer.sequence_length,
         sequence_newest_ms=answer.sequence_newest_ms,
         history_as_of_ms=answer.history_as_of_ms,
         history_length=answer.history_length,
         history_shown=answer.history_shown,
+        features=tuple(answer.features),
     )
 
 

@@ -38,7 +38,7 @@ from bentos.messages import (
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool
-from bentos.ranking_features import FEATURES, Seen, seen
+from bentos.ranking_features import Seen, seen
 from bentos.service_config import CONFIG
 from bentos.serving import ReleaseHolder
 from bentos.settings import Settings
@@ -127,7 +127,7 @@ def _answer(feed: Feed, heads: Heads, read: Seen | None = None) -> RankAnswer:
 
 def _told(read: Seen) -> SeenAnswer:
     return SeenAnswer(
-        features=list(FEATURES),
+        features=list(read.features),
         values=_numbers(read.values).tolist(),
         sequence_length=read.sequence_length,
         sequence_newest_ms=read.sequence_newest_ms,

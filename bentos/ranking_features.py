@@ -63,7 +63,7 @@ class Seen:
     """What a ranking read of its user and of n pins."""
 
     pin_ids: Ints  # (n,)
-    values: Floats  # (n, len(FEATURES)), NaN where user or pin are not known
+    values: Floats  # (n, len(features)), NaN where user or pin are not known
     sequence_length: int
     """Actions in the user's sequence, before the request."""
     sequence_newest_ms: int
@@ -74,9 +74,11 @@ class Seen:
     """Actions of that history."""
     history_shown: int
     """Impressions of that history."""
+    features: tuple[str, ...] = FEATURES
+    """Other ones where another version of this code read them."""
 
     def of(self, pin_ids: Ints) -> Floats:
-        """Rows of `pin_ids`, (m, len(FEATURES)), all of them read here."""
+        """Rows of `pin_ids`, (m, len(features)), all of them read here."""
         return self.values[rows_among(pin_ids, self.pin_ids)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from bentos.digests import record_id
 from bentos.event_log import RecordLog
 from bentos.feed import Feed, Surface
-from bentos.ranking_features import FEATURES, seen
+from bentos.ranking_features import seen
 from bentos.sampled_log import SampledLog, drawn
 from validation.events import RankingRecord, to_line
 from validation.queries import logged
@@ -65,7 +65,7 @@ def record_of(feed: Feed) -> RankingRecord:
         query=logged(feed.query) or None,
         ranker=heads.ranker,
         pin_ids=tuple(pin_ids.tolist()),
-        features=FEATURES,
+        features=read.features,
         values=read.of(pin_ids).astype("<f4").tobytes(),
         heads=heads.names,
         scores=np.asarray(heads.of(pin_ids), "<f4").tobytes(),

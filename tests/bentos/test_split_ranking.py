@@ -13,7 +13,7 @@ from bentos import ranking, retrieval
 from bentos.engines import Engines, LocalRetrieval, RemoteRanking, RemoteRetrieval
 from bentos.event_log import EventLog, read
 from bentos.messages import FeedAnswer, FeedRequest, RankAnswer, RankRequest, RetrieveAnswer
-from bentos.ranking_features import FEATURES
+from bentos.ranking_features import FEATURES, seen
 from bentos.ranking_log import STREAM, RankingLog, is_drawn
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from feature_repo.sequence import merge
@@ -21,6 +21,8 @@ from tests.bentos.conftest import run
 from tests.bentos.fakes import COOK, NOW_MS, FakeFeatures, Stack, history, pin_of, planted_features
 from tests.bentos.preview import FixedHolder
 from validation.events import RankingRecord
+
+OTHERS = (*FEATURES[:-1], "what another version reads")
 
 LATER_MS = NOW_MS - 1_000
 """Of an action that reached the ranking service's store alone."""
@@ -79,9 +81,9 @@ def test_what_the_ranking_service_read_is_logged(ask: Ask) -> None:
     answer, (record,) = ask()
     assert answer.missing == [] and list(record.pin_ids) == [pin.pin_id for pin in answer.pins]
     values = np.frombuffer(record.values, "<f4").reshape(len(answer.pins), len(FEATURES))
-    seen = dict(zip(FEATURES, values.T, strict=True))
-    assert (seen["pin_actions_7d"] == 41).all() and (seen[f"user_{USER_SCALARS[0]}"] == 7).all()
-    assert (seen["hours_since_action"] < 2).all()
+    told = dict(zip(FEATURES, values.T, strict=True))
+    assert (told["pin_actions_7d"] == 41).all() and (told[f"user_{USER_SCALARS[0]}"] == 7).all()
+    assert (told["hours_since_action"] < 2).all()
     assert record.sequence_length == 7 and record.sequence_newest_ms == LATER_MS - 3_600_000
     scores = np.frombuffer(record.scores, "<f4")
     np.testing.assert_allclose(scores, [pin.heads["engage"] for pin in answer.pins], atol=1e-6)
@@ -92,6 +94,15 @@ def test_what_the_ranking_service_lacked_is_told_and_not_logged(ask: Ask, elsewh
     answer, records = ask()
     assert answer.missing == ["user: ConnectionError"] and len(answer.pins) == 10
     assert answer.fallback is None and records == []
+
+
+def test_a_ranking_service_of_another_version_ranks_and_its_own_features_are_logged(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bentos.ranking.seen", lambda feed: replace(seen(feed), features=OTHERS))
+    answer, (record,) = ask()
+    assert answer.missing == [] and "engage" in answer.pins[0].heads
+    assert record.features == OTHERS
 
 
 def test_only_what_is_logged_is_sent(stack: Stack) -> None:
