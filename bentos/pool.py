@@ -358,6 +358,7 @@ class Pool:
             with self._door:
                 if not self._ended(job, *outcome):
                     return  # another thread takes this one's place
+                del outcome  # whoever asked has it
                 job = self._first() if len(self._running) < self._width else None
                 if job is None and self._closed:
                     self._threads -= 1
@@ -365,7 +366,6 @@ class Pool:
                 if job is None:
                     self._idle.append(asked)
             if job is None:
-                del outcome  # whoever asked has it
                 job = asked.get()
 
     def _begins(self, job: Job) -> None:

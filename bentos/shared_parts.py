@@ -32,12 +32,15 @@ class SharedParts:
     def read(self, part: Part, load: Callable[[Path], T]) -> T:
         """What `load` makes of the files of a part's version.
 
-        Raises ReleaseRejected for files that it cannot make out, and what the registry raises.
+        Raises ReleaseRejected for files that it cannot make out, what the registry raises, and what the machine
+        does: too little memory, too many open files.
         """
         folder = self._files(part.model, part.version)
         try:
             return load(folder)
         except Exception as error:
+            if _of_the_machine(error):
+                raise
             # Each format has errors of its own, and damaged files do not mend themselves.
             raise ReleaseRejected(
                 f"{part.model}@{part.version} cannot be read: {error!r}; put back the files in {folder},"
@@ -50,3 +53,9 @@ class SharedParts:
         if held is None:
             held = self._held[key] = load()
         return held
+
+
+def _of_the_machine(error: Exception) -> bool:
+    """Whether the next attempt may do: the files are there, and may be whole."""
+    asked = isinstance(error, OSError) and error.errno is not None  # formats raise OSErrors without a number
+    return isinstance(error, MemoryError) or (asked and not isinstance(error, FileNotFoundError))

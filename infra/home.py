@@ -133,6 +133,8 @@ class Home:
         path = self.root / "ports.json"
         try:
             ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+            if not (isinstance(ports, dict) and all(type(port) is int for port in ports.values())):
+                raise ValueError("it should hold ports by name")
         except ValueError as error:
             raise HomeUnusable(f"{path} cannot be read: {error}; remove it to claim other ports") from error
         missing = [name for name in PORT_NAMES if name not in ports]

@@ -227,6 +227,8 @@ def _running_pid(home: Home, name: str) -> int | None:
         return None
     try:
         record = json.loads(path.read_text())
+        if not (isinstance(record, dict) and {"pid", "started"} <= record.keys()):
+            raise ValueError("it should hold a pid and when it started")
     except ValueError as error:
         raise ProcessFileBroken(
             f"{path} cannot be read: {error}; stop {name} by hand if it runs, and remove the file"

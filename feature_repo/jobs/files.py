@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from feature_repo.views import VIEWS, View
 
 AT_ONCE = 100_000
-"""Rows with lists that are made at once. A list column of one table counts its values in 32 bits: so many
-histories of 2,000 actions, or vectors of 20,000 numbers, stay within, and 2 GB."""
+"""Rows with lists that are made at once. A list column of one table counts its values in 32 bits: so many lists
+of 20,000 values stay within; histories of 2,000 actions take 2 GB."""
 
 
 def part(out: Path, view: View, name: str) -> Path:

@@ -50,7 +50,8 @@ class named_errors:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, OSError) and error.filename is not None:
-            said = f"{error.filename2 or error.filename}: {error.strerror}"
+            files = (error.filename, error.filename2)
+            said = f"{' to '.join(str(file) for file in files if file is not None)}: {error.strerror}"
         elif error is not None and type(error).__module__.partition(".")[0] in ROOMS:
             said = str(error)
         else:

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.ads_long_short --home COPY --json out.json
 
-One network, TransAct's with its recipe, on the home's training set of ads. Every arm reads what the ads model
-reads of the page: the ad's source, and how the ad lies to the pin it stands beside. Interaction features that
+One network, TransAct's with its recipe but for the rows of a step, on the home's training set of ads. Every
+arm reads what the ads model reads of the page: the ad's source, and how the ad lies to the pin it stands beside. Interaction features that
 are made of the user's sequence are left out, but in an arm that has them all: with them an arm without the
 sequence module has a sequence all the same. Three arms without either take one kind of them each: cosines of
 content vectors, which the sequence module compares too, topics, and counts. PinnerFormer's vector of a user is
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, TOWERS], default=[*ARMS, TOWERS])
     parser.add_argument("--days", type=int, nargs=3, default=[14, 3, 7], help="of training, validation, test")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch-rows", type=int, default=512)
+    parser.add_argument("--batch-rows", type=int, default=512, help="rows of a step; the recipe's are fewer")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)

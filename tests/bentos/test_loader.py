@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import weakref
 from collections.abc import Callable
@@ -288,3 +289,14 @@ def test_a_release_with_a_collection_needs_milvus(tmp_path: Path) -> None:
     loader = ReleaseLoader(settings, FakeRegistry(tmp_path), planted_features())  # type: ignore[arg-type]
     with pytest.raises(ReleaseRejected, match="CORKBOARD_MILVUS_URI is not set"):
         loader.load(1)
+
+
+def test_a_machine_in_trouble_rejects_no_release(loader_of: Callable[..., ReleaseLoader]) -> None:
+    loader = loader_of()
+    part = loader.registry.manifest(1).parts["ranker"]
+
+    def opened(_: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        SharedParts(loader.registry.files).read(part, opened)

@@ -312,6 +312,7 @@ def test_what_flies_after_a_rest_is_looked_at(pool: Pool, monkeypatch: pytest.Mo
         if pool._rests:
             break
         time.sleep(0.005)
+    assert pool._rests
     monkeypatch.setattr(module, "WAITING", 0.0)
     hang = threading.Event()
     with pytest.raises(TimeoutError):

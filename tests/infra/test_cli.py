@@ -87,11 +87,15 @@ def test_a_home_that_is_no_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "mend"), [("ports.json", "remove it to claim"), ("run/homefeed.json", "stop homefeed by hand")]
 )
-@pytest.mark.parametrize("command", ["status", "down"])
-def test_garbage_in_a_file_of_the_home_is_named(tmp_path: Path, file: str, mend: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "text"), [("status", "{"), ("down", "{"), ("down", "[]"), ("status", '{"pid": "x"}')]
+)
+def test_garbage_in_a_file_of_the_home_is_named(
+    tmp_path: Path, file: str, mend: str, command: str, text: str
+) -> None:
     garbage = tmp_path / file
     garbage.parent.mkdir(exist_ok=True)
-    garbage.write_text("{")
+    garbage.write_text(text)
     answer = CliRunner().invoke(app, ["--home", str(tmp_path), command], env={"COLUMNS": "300"})
     assert answer.exit_code == 1 and f"error: {garbage} cannot be read" in answer.output
     assert mend in answer.output

@@ -43,6 +43,7 @@ _CODE = (
     "training/data/sampled_negatives.py",
     "training/data/point_in_time.py",
     "training/data/training_rows.py",
+    "validation/surfaces.py",
 )
 
 

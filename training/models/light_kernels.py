@@ -19,10 +19,11 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def compiled(values: Any, kind: type[np.generic]) -> NDArray[Any]:
-    """`values` as the one form that a kernel here is compiled for, dense and writeable; others are copied."""
+    """`values` as the one form that a kernel here is compiled for, dense, aligned and writeable; others are
+    copied."""
     if isinstance(values, np.ndarray) and values.dtype == kind and values.flags.carray:
         return values  # `np.require` would say so too, in ten times the time
-    return np.require(values, kind, ("C", "W"))
+    return np.require(values, kind, ("C", "A", "W"))
 
 
 @numba.njit(cache=True, nogil=True)
