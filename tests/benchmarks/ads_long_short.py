@@ -2,13 +2,14 @@
 
     python -m tests.benchmarks.ads_long_short --home COPY --json out.json
 
-One network, TransAct's with its recipe but for the rows of a step, on the home's training set of ads. Every
-arm reads what the ads model reads of the page: the ad's source, and how the ad lies to the pin it stands beside. Interaction features that
-are made of the user's sequence are left out, but in an arm that has them all: with them an arm without the
-sequence module has a sequence all the same. Three arms without either take one kind of them each: cosines of
-content vectors, which the sequence module compares too, topics, and counts. PinnerFormer's vector of a user is
-of the midnight before the row, by a network that knew only the days before the first row. Scores are calibrated
-(Platt) on the days after training and measured on the last ones, at the places that the ads were shown at.
+One network, TransAct's with its recipe but for the rows of a step, on the home's training set of ads. Every arm
+reads what the ads model reads of the page: the ad's source, and how the ad lies to the pin it stands beside.
+Interaction features that are made of the user's sequence are left out, but in an arm that has them all: with
+them an arm without the sequence module has a sequence all the same. Three arms without either take one kind of
+them each: cosines of content vectors, which the sequence module compares too, topics, and counts.
+PinnerFormer's vector of a user is of the midnight before the row, by a network that knew only the days before
+the first row. Scores are calibrated (Platt) on the days after training and measured on the last ones, at the
+places that the ads were shown at.
 
 CTR AUC and log loss are of the clicks logged, and *planted* those expected under the chances that the demo
 world gave them: the sum over both outcomes of every row, each as likely as it was. A figure is the mean over
