@@ -220,9 +220,9 @@ def compare(
 ) -> Comparison:
     """Both releases on the same users and the same rows of today's lake, pair by pair.
 
-    What cannot be compared (a collection dropped, rows that differ) is named with the reason, and a gate will
-    fail on it. A part that the champion does not have needs no comparison. Search by meaning and ads are
-    compared by the metrics that both manifests hold, where those are of one evaluation.
+    What cannot be compared (a collection dropped, damaged files, rows that differ) is named with the reason,
+    and a gate will fail on it. A part that the champion does not have needs no comparison. Search by meaning
+    and ads are compared by the metrics that both manifests hold, where those are of one evaluation.
     """
     bench = Bench.of(ctx, [*candidate.parts.values(), *champion.parts.values()])
     pairs: list[Paired] = []
@@ -238,6 +238,10 @@ def compare(
             pairs += _compared(bench, role, candidate.parts[role], champion.parts[role])
         except (ReleaseError, LookupError, index.VectorIndexError) as error:
             missing[role] = str(error)
+        except Exception as error:
+            # Files that cannot be read raise what their formats raise.
+            ctx.progress(f"{role} cannot be measured: {error!r}")
+            missing[role] = f"it cannot be measured: {error!r}"
     beside, unlike = registered(candidate, champion)
     return Comparison(
         champion=champion_version,
