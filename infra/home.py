@@ -12,6 +12,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from validation.whole_files import replace_text
+
 PORT_NAMES = ("homefeed", "events", "retrieval", "ranking", "milvus", "mlflow")
 
 TELEMETRY_OFF = {
@@ -140,9 +142,7 @@ class Home:
         missing = [name for name in PORT_NAMES if name not in ports]
         if missing:
             ports.update(zip(missing, _free_ports(len(missing)), strict=True))
-            staged = path.with_suffix(f".{os.getpid()}.tmp")
-            staged.write_text(json.dumps(ports, indent=2))
-            staged.replace(path)
+            replace_text(path, json.dumps(ports, indent=2))
         return ports
 
     def environment(self) -> dict[str, str]:

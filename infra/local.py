@@ -23,6 +23,7 @@ from pathlib import Path
 
 from infra.console import say
 from infra.home import NO_TRACES, ONE_THREAD, Home
+from validation.whole_files import replace_text
 
 PATIENCE_S = 60.0
 """Seconds after which a line says what is still waited for."""
@@ -211,10 +212,8 @@ def _record(home: Home, name: str, pid: int) -> None:
         started = psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:  # it ended at once; the wait that follows reports its log
         started = 0.0
-    path = _file(home, name)
-    staged = path.with_suffix(f".{os.getpid()}.tmp")
-    staged.write_text(json.dumps({"pid": pid, "started": started, "home": str(home.root)}))
-    staged.replace(path)
+    record = {"pid": pid, "started": started, "home": str(home.root)}
+    replace_text(_file(home, name), json.dumps(record))
 
 
 def _running_pid(home: Home, name: str) -> int | None:

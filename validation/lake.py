@@ -40,6 +40,7 @@ from validation.tables import (
     Contract,
     Table,
 )
+from validation.whole_files import replace_text
 
 PART = "part.parquet"
 
@@ -76,9 +77,7 @@ class Lake:
     def write_contract(self, contract: Contract) -> None:
         """Replaces contract.json atomically."""
         self.path.mkdir(parents=True, exist_ok=True)
-        staged = self._contract_file.with_suffix(f".{os.getpid()}.tmp")
-        staged.write_text(contract.model_dump_json(indent=2))
-        staged.replace(self._contract_file)
+        replace_text(self._contract_file, contract.model_dump_json(indent=2))
 
     def has(self, table: str) -> bool:
         """True where the lake holds rows of `table`."""

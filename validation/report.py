@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from validation.outcome import CheckpointOutcome, ExpectationOutcome, IngestReport, TableOutcome
+from validation.whole_files import replace_text
 
 LATEST = "latest.html"
 
@@ -66,9 +67,7 @@ def write(report: IngestReport, examples: Examples) -> Path:
         (folder / LATEST, page),
         (report.page.with_suffix(".json"), report.model_dump_json(indent=2)),
     ):
-        staged = path.with_suffix(f".{os.getpid()}.tmp")
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(path)
+        replace_text(path, text)
     return report.page
 
 

@@ -7,7 +7,6 @@ run that was stopped halfway, or is run again, publishes what is missing and not
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ from training.registry import digest_of
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 from validation.tables import Polarity
+from validation.whole_files import replace_text
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -188,9 +188,7 @@ class Publisher:
     def _note(self, what: str, digest: str) -> None:
         notes = json.loads(self._notes.read_text()) if self._notes.exists() else {}
         self._notes.parent.mkdir(parents=True, exist_ok=True)
-        staged = self._notes.with_suffix(f".{os.getpid()}.tmp")
-        staged.write_text(json.dumps({**notes, what: digest}, indent=2, sort_keys=True))
-        staged.replace(self._notes)
+        replace_text(self._notes, json.dumps({**notes, what: digest}, indent=2, sort_keys=True))
 
 
 def pin_quality(lake: Lake, pin_ids: NDArray[np.int64], end: datetime) -> NDArray[np.float64]:
