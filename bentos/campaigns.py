@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.features import Flags, Floats, Ints
-from bentos.file_stamp import file_stamp
+from validation.file_stamp import file_stamp
 from validation.tables import BID, ENDS_AT, PIN_ID, SOURCE, STARTS_AT
 
 Fetch = Callable[[Ints], tuple[Floats, Flags]]

@@ -96,10 +96,17 @@ class ReleaseLoader:
     def load(self, version: int) -> ServingRelease:
         """Everything of release `version` that this process's role needs.
 
-        Raises ReleaseRejected for a manifest this code cannot serve and for files that cannot be read, and
-        whatever the registry or the vector store raises when it is down.
+        Raises ReleaseRejected for a manifest this code cannot serve and for files that cannot be read or are
+        not those that were released, and whatever the registry or the vector store raises when it is down.
         """
         manifest = self.registry.manifest(version)
+        if unknown := [part.name for part in manifest.parts.values() if part.files is None]:
+            logger.warning(
+                "release %d keeps no digests of %s: their files are loaded unchecked; `corkboard release` makes"
+                " one that does",
+                version,
+                ", ".join(unknown),
+            )
         lake = Lake(self.settings.lake)
         contract = lake.contract()
         content, pinsage = manifest.parts.get("content"), manifest.parts.get("pinsage")
@@ -179,7 +186,7 @@ class ReleaseLoader:
         part = release.manifest.parts.get("ranker")
         if part is None:
             return release
-        release = replace(release, ranker_name=f"{part.model}@{part.version}")
+        release = replace(release, ranker_name=part.name)
         fitted = partial(self._fitted_ranker, release, part)
         return replace(release, ranker=self._shared.get((part.model, part.version, release.space), fitted))
 
@@ -218,8 +225,7 @@ class ReleaseLoader:
         part = release.manifest.parts.get("ranker")
         if part is None:
             return release
-        name = f"{part.model}@{part.version}"
-        calibrator = released_calibrator(self.registry.files(part.model, part.version), name, release.heads)
+        calibrator = released_calibrator(self._shared.folder(part), part.name, release.heads)
         return replace(release, calibrator=calibrator)
 
     def check(self, release: ServingRelease) -> None:

@@ -7,10 +7,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from bentos.file_stamp import file_stamp
 from bentos.release import ServingRelease
 from training.models.page_policy import PagePolicy, read_policy
 from training.models.utility import UtilityError
+from validation.file_stamp import file_stamp
 
 logger = logging.getLogger("corkboard.policy")
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bentos.file_stamp import file_stamp
 from bentos.settings import Settings
 from training.models import MODEL_FILES
+from validation.file_stamp import SETTLED_NS, file_stamp
 from validation.kept_release import KeptRelease, note_of
 from validation.manifest import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
 
@@ -26,9 +26,6 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT
 """How long a server that does not answer is asked, unless the environment says: MLflow's own are minutes a
 question, and a service that starts has a dozen. Whoever asks first writes it into the environment of the whole
 process."""
-
-SETTLED_NS = 1_000_000_000
-"""A file that changed later than this before a look may change again and look the same: its time is coarse."""
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such alias, or no such model."""

@@ -130,7 +130,7 @@ class ServingRelease:
     def ads_name(self) -> str:
         """`model@version` of the ads model; empty where there is none."""
         part = self.manifest.parts.get(ADS)
-        return f"{part.model}@{part.version}" if part else ""
+        return part.name if part else ""
 
     @property
     def spaces(self) -> list[str]:

@@ -60,7 +60,7 @@ def check_queries(release: ServingRelease, queries: QueryVectors) -> None:
     A version has a space of its own, joined from one of the release's; older ones lived in that one itself.
     """
     part, made = release.manifest.parts[searchsage.NAME], queries.encoder
-    name, held = f"{part.model}@{part.version}", release.dim(part.space)
+    name, held = part.name, release.dim(part.space)
     own = part.space in (name, made.stands_on)
     if not own or made.stands_on not in release.spaces or made.dimension != held:
         raise ReleaseRejected(

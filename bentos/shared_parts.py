@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from bentos.rejected import ReleaseRejected
+from validation.file_digests import altered
 from validation.manifest import Part
 
 T = TypeVar("T")
@@ -29,23 +30,34 @@ class SharedParts:
         """What a release in memory holds of `read`, else that."""
         return self.get((part.model, part.version, load.__qualname__), lambda: self.read(part, load))
 
-    def read(self, part: Part, load: Callable[[Path], T]) -> T:
-        """What `load` makes of the files of a part's version.
+    def folder(self, part: Part) -> Path:
+        """The files of a part's version, which are those that the release was made of.
 
-        Raises ReleaseRejected for files that it cannot make out, what the registry raises, and what the machine
-        does: too little memory, too many open files.
+        Raises ReleaseRejected naming those that are not, what the registry raises, and OSError for what cannot
+        be read. Where the manifest keeps no digests nothing is compared.
         """
         folder = self._files(part.model, part.version)
+        wrong = [] if part.files is None else altered(folder, part.files)
+        if wrong:
+            raise ReleaseRejected(
+                f"{part.name} is not what was released: {', '.join(wrong)}; {_mend(part, folder)}"
+            )
+        return folder
+
+    def read(self, part: Part, load: Callable[[Path], T]) -> T:
+        """What `load` makes of `folder`.
+
+        Raises ReleaseRejected for files that it cannot make out too, and what the machine raises: too little
+        memory, too many open files.
+        """
+        folder = self.folder(part)
         try:
             return load(folder)
         except Exception as error:
             if _of_the_machine(error):
                 raise
             # Each format has errors of its own, and damaged files do not mend themselves.
-            raise ReleaseRejected(
-                f"{part.model}@{part.version} cannot be read: {error!r}; put back the files in {folder},"
-                f" or train it again: corkboard train --model {part.model} --force, and release"
-            ) from error
+            raise ReleaseRejected(f"{part.name} cannot be read: {error!r}; {_mend(part, folder)}") from error
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """What a release in memory holds under `key`, else what `load` makes."""
@@ -53,6 +65,13 @@ class SharedParts:
         if held is None:
             held = self._held[key] = load()
         return held
+
+
+def _mend(part: Part, folder: Path) -> str:
+    return (
+        f"put back the files in {folder}, or train it again: corkboard train --model {part.model} --force,"
+        " and release"
+    )
 
 
 def _of_the_machine(error: Exception) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from bentos.file_stamp import file_stamp
+from validation.file_stamp import file_stamp
 from validation.forgotten import FILE, Forgotten
 
 

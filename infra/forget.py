@@ -219,14 +219,16 @@ def _graphs(artifacts: Path, person: Person) -> Store:
     """Their boards in the graphs of released versions, where they would still be answered for."""
     from infra.forget_graphs import named, unname
     from training.models.pixie.released import SETTINGS
+    from validation.manifest import MANIFEST_FILE, RELEASE_MODEL
 
     def versions() -> list[Path]:
         return [file.parent for file in artifacts.rglob(SETTINGS)]
 
     def remove() -> None:
+        manifests = list(artifacts.rglob(f"{RELEASE_MODEL}/{MANIFEST_FILE}"))
         for folder in versions():
             if named(folder, person):
-                unname(folder, person)
+                unname(folder, person, manifests)
 
     return Store("released graphs", lambda: sum(named(folder, person) for folder in versions()), remove)
 

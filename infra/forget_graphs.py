@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.models.pixie.released import GRAPH, SETTINGS, PixieSettings
-from validation.forgetting import take_place
+from validation.file_digests import digest_of
+from validation.forgetting import replace_word, take_place
 from validation.forgotten import Person
 
 NOBODY = -1
@@ -22,12 +24,14 @@ def named(folder: Path, person: Person) -> int:
     return int(_theirs(_ids(folder), folder, person).sum())
 
 
-def unname(folder: Path, person: Person) -> None:
+def unname(folder: Path, person: Person, manifests: Sequence[Path]) -> None:
     """Take those ids out of the version; its edges stay, as counts that name nobody.
 
     A row that loses its id gets the one before it in order, which a search finds at its own row: the order of
-    the ids is what it was, and one file is replaced, whole and durably. The digest in the graph's manifest
-    stays that of the graph as it was built.
+    the ids is what it was, and one file is replaced, whole and durably. Where release manifests of `manifests`
+    hold the file's digest they hold the new one before; killed between the two, services refuse those releases
+    until the same again replaces the file. A file that was damaged is none that they hold, and stays refused.
+    The digest in the graph's own files stays that of the graph as it was built.
     """
     ids, order = _ids(folder), np.load(folder / GRAPH / "board_order.npy")
     rising = np.where(_theirs(ids, folder, person), NOBODY, ids)[order]
@@ -37,6 +41,9 @@ def unname(folder: Path, person: Person) -> None:
     staged = file.with_name(f".{os.getpid()}.{file.name}")  # numpy wants the suffix
     try:
         np.save(staged, left, allow_pickle=False)
+        before, after = digest_of(file).encode(), digest_of(staged).encode()
+        for manifest in manifests:
+            replace_word(manifest, before, after)
         take_place(staged, file)
     finally:
         staged.unlink(missing_ok=True)

@@ -17,10 +17,11 @@ from feature_repo.vectors.index import CollectionMissing
 from feature_repo.vectors.milvus import connect
 from training.context import TrainingContext
 from training.ledger import Ledger, LedgerEntry, Move
-from training.registry import Registry, git_commit
+from training.registry import Registry, VersionDropped, git_commit
 from training.release import load_manifest, served_parts, versions_of
 from training.release_comparison import compare
-from training.release_parts import newest_parts, registry_of
+from training.release_files import released_files
+from training.release_parts import ReleaseError, newest_parts, registry_of
 from validation.gate_bounds import GateBounds
 from validation.gate_results import GateFailed, GateResult
 from validation.gates import run_gates
@@ -90,8 +91,8 @@ def promote(
 def rollback(ctx: TrainingContext, ledger: Path) -> int:
     """Make the champion before this one the champion again; its version. A second rollback goes further back.
 
-    Nothing is trained, built or measured: only that the release's collections and files are still there. Raises
-    RollbackImpossible, naming what is gone.
+    Nothing is trained, built or measured: only that the release's collections and files are still there, and
+    are its own. Raises RollbackImpossible, naming what is not.
     """
     book, registry = Ledger(ledger), registry_of(ctx)
     with book.lock():
@@ -146,17 +147,29 @@ def check(
 
 
 def parts_present(ctx: TrainingContext, manifest: ReleaseManifest) -> GateResult:
-    """The files of every part are there: none was cleared away by retention."""
+    """The files of every part are there, none cleared away by retention, and are those that were released."""
     registry, parts = registry_of(ctx), manifest.parts.values()
-    gone = [f"{part.model}@{part.version}" for part in parts if registry.dropped(part.model, part.version)]
-    said = f"{', '.join(gone)} cleared away by `corkboard gc`" if gone else "all files are there"
+    gone: list[str] = []
+    wrong: list[str] = []
+    for part in parts:
+        try:
+            released_files(registry, part)
+        except VersionDropped:
+            gone.append(part.name)
+        except ReleaseError as error:
+            wrong.append(str(error))
+    said = [f"{', '.join(gone)} cleared away by `corkboard gc`"] if gone else []
+    said += wrong or ([] if gone else ["all files are there"])
+    if unknown := [part.name for part in parts if part.files is None]:
+        said.append(f"the release keeps no digests of {', '.join(unknown)}")
+    good = len(parts) - len(gone) - len(wrong)
     return GateResult(
         name="parts",
-        value=float(len(parts) - len(gone)),
+        value=float(good),
         bound=float(len(parts)),
         n=None,
-        passed=not gone,
-        message=f"parts: {said}",
+        passed=good == len(parts),
+        message=f"parts: {'; '.join(said)}",
     )
 
 

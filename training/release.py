@@ -19,6 +19,7 @@ from training.pipelines.search_space import PIN_SPACE_TAG
 from training.registry import COMMIT_TAG, Registry, git_commit
 from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
+from training.release_files import with_digests
 from training.release_latency import latency_metrics
 from training.release_parts import (
     CONTENT,
@@ -60,8 +61,9 @@ def release(ctx: TrainingContext) -> int:
 def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> ReleaseManifest:
     """Measure the parts together and write the manifest of their release; nothing is registered yet.
 
-    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together
-    and for a ranker whose calibrator is not its own, CollectionMissing where a space was never built.
+    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together,
+    whose files are not those that the newest release was made of, and for a ranker whose calibrator is not its
+    own; CollectionMissing where a space was never built.
     """
     skipped: dict[str, str] = {}
     if parts is None:
@@ -70,6 +72,8 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
     parts, light_by = served_parts(parts, skipped)
     lake, bench = Lake(ctx.lake), Bench.of(ctx, parts.values())
     spaces = _spaces(bench.registry, parts)
+    newest = bench.registry.latest(RELEASE_MODEL)
+    parts = with_digests(bench.registry, parts, None if newest is None else load_manifest(ctx, newest))
     if RANKER in parts:
         calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
     sources = _sources(lake, parts, skipped)
@@ -269,13 +273,14 @@ def _interval(registry: Registry, parts: Mapping[str, Part]) -> tuple[datetime, 
 
 
 def _same(a: ReleaseManifest, b: ReleaseManifest) -> bool:
-    """Whether two manifests name the same parts, data, sources, collections, code and evaluation, and measure
-    the same."""
+    """Whether two manifests name the same parts, files, data, sources, collections, code and evaluation, and
+    measure the same."""
     said = ("git_commit", "dataset", "data_start", "data_end", "sources", "skipped", "evaluation", "light_by")
     return (
         all(getattr(a, name) == getattr(b, name) for name in said)
         and a.metrics.keys() == b.metrics.keys()
         and versions_of(a.parts) == versions_of(b.parts)
+        and all(part.files == b.parts[role].files for role, part in a.parts.items())
         and {(c.collection, c.rows) for c in a.collections} == {(c.collection, c.rows) for c in b.collections}
     )
 

@@ -48,6 +48,7 @@ from training.release_evaluation import (
     tested_days,
     tested_rows,
 )
+from training.release_files import released_files
 from training.release_parts import (
     LEXICAL,
     PINNERSAGE,
@@ -127,7 +128,8 @@ class Bench:
         return self._stored[space]
 
     def files(self, part: Part) -> Path:
-        return self.registry.download(part.model, part.version)
+        """Folder of a part's files. Raises ReleaseError where they are not those that were released."""
+        return released_files(self.registry, part)
 
     def retrieval(self, role: str, part: Part) -> Measured:
         """A retriever as it would have served at the cut. Raises ReleaseError where nobody is held out."""

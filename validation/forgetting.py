@@ -106,6 +106,12 @@ def blank_lines(segment: Path, pattern: re.Pattern[bytes]) -> None:
     _rewrite(segment, lines, times=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def replace_word(file: Path, word: bytes, by: bytes) -> None:
+    """Put `by` in place of `word` wherever a text file has it; one that does not is left alone."""
+    if word in file.read_bytes():
+        _rewrite(file, (line.replace(word, by) for line in _read(file)))
+
+
 def user_pattern(own_id: str) -> re.Pattern[bytes]:
     """Text that names a user by a number: `"user_id": 7`, `user 7`, `user_id=7`."""
     before = rb"(?<![a-z])user(?:_?id)?[\"']?\s{0,2}[:= ]\s{0,2}[\"']?"

@@ -65,6 +65,14 @@ class Part(Frozen):
     """The Milvus collection it searches."""
     feature_service: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
+    files: dict[str, str] | None = None
+    """SHA-256 of each of the version's files by its path, 64 hex digits, as the release was made of them; None
+    where that was not written down."""
+
+    @property
+    def name(self) -> str:
+        """`model@version`."""
+        return f"{self.model}@{self.version}"
 
 
 class CollectionCheck(Frozen):

@@ -22,6 +22,7 @@ from feature_repo.vectors.collection import MilvusIndex
 from feature_repo.vectors.exact import top_k
 from feature_repo.vectors.index import Fetched, Filter, Hits, VectorIndexError, check_queries
 from feature_repo.vectors.rows import PinRows, concatenate
+from validation.file_digests import digests_of
 
 if TYPE_CHECKING:
     import faiss
@@ -34,6 +35,9 @@ MAX_FLOATS = 256_000_000
 
 BRUTE_ROWS = 20_000
 """Pins passing a filter up to which they are compared one by one without asking the graph."""
+
+META = "replica.json"
+"""A kept copy's file that says what it is of, and the digests of the others."""
 
 _NONE = np.empty(0, np.int64)
 
@@ -241,8 +245,13 @@ def _save(replica: Replica, folder: Path, content: str) -> None:
     )
     if replica._graph is not None:
         faiss.write_index(replica._graph, str(staged / "graph.faiss"))
-    meta = {"collection": replica.name, "content": content, "graph": replica._graph is not None}
-    (staged / "replica.json").write_text(json.dumps(meta))
+    meta = {
+        "collection": replica.name,
+        "content": content,
+        "graph": replica._graph is not None,
+        "files": digests_of(staged),
+    }
+    (staged / META).write_text(json.dumps(meta))
     shutil.rmtree(folder, ignore_errors=True)
     try:
         staged.rename(folder)
@@ -252,14 +261,17 @@ def _save(replica: Replica, folder: Path, content: str) -> None:
 
 
 def _load(folder: Path, name: str, content: str) -> Replica | None:
-    """The kept copy, or None where there is none or the collection has changed since."""
+    """The kept copy, or None where there is none, its files are damaged or the collection has changed since."""
     import faiss
 
-    meta_path = folder / "replica.json"
-    if not meta_path.exists():
+    found = digests_of(folder)
+    if found.pop(META, None) is None:
         return None
-    meta = json.loads(meta_path.read_text())
-    if meta["collection"] != name or meta["content"] != content:
+    try:
+        meta = json.loads((folder / META).read_text())
+    except ValueError:
+        return None
+    if (meta.get("collection"), meta.get("content"), meta.get("files")) != (name, content, found):
         return None
     with np.load(folder / "rows.npz", allow_pickle=False) as kept:
         rows = PinRows(**{field: kept[field] for field in kept.files})

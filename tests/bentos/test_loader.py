@@ -32,6 +32,7 @@ from training.models.ads.ranking import AdsPolicy
 from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.pinnersage import PinnerSageConfig
 from training.models.two_tower import TwoTower, TwoTowerConfig
+from validation.file_digests import digests_of
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part, ReleaseManifest
 from validation.tables import Contract
@@ -188,6 +189,83 @@ def test_a_release_with_a_damaged_file_is_rejected_by_name(
         loader.load(5)
 
 
+def digested(loader: ReleaseLoader, given: ReleaseManifest) -> ReleaseManifest:
+    """The manifest with the digests of its parts' files, and the loader's registry gives it."""
+    files = loader.registry.files
+    parts = {
+        role: part.model_copy(update={"files": digests_of(files(part.model, part.version))})
+        for role, part in given.parts.items()
+    }
+    made = given.model_copy(update={"parts": parts})
+    loader.registry.manifests[5] = made  # type: ignore[attr-defined]
+    return made
+
+
+def flipped(file: Path) -> None:
+    """One bit in the middle of a file is another."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("role", ["ranker", "pixie", "pinnersage", "two_tower", "dcm", "pinnerformer"])
+def test_a_flipped_bit_in_a_part_rejects_the_release_and_names_the_file(
+    loader_of: Callable[..., ReleaseLoader], role: str
+) -> None:
+    loader = loader_of()
+    part = digested(loader, learned_manifest(5)).parts[role]
+    assert part.files is not None
+    name = max(part.files)
+    file = loader.registry.files(part.model, part.version) / name
+    whole = file.read_bytes()
+    flipped(file)
+    with pytest.raises(
+        ReleaseRejected, match=f"{part.name} is not what was released: {name} is another file; put"
+    ):
+        loader.load(5)
+    file.write_bytes(whole)
+    assert loader.load(5).version == 5, "the files were put back"
+
+
+@pytest.mark.parametrize("role", [Role.FEED, Role.RANK, WHOLE])
+def test_a_calibrator_that_is_not_the_released_one_is_rejected(
+    loader_of: Callable[..., ReleaseLoader], role: Role
+) -> None:
+    loader = loader_of(role)
+    folder = loader.registry.files("pinnability_lr", 1)
+    platt_of("pinnability_lr@1").save(folder)
+    digested(loader, manifest(1))
+    platt_of("pinnability_lr@1", bias=-2).save(folder)
+    with pytest.raises(ReleaseRejected, match=r"pinnability_lr@1 is not .*: calibration.json is another file"):
+        loader.load(5)
+
+
+def test_a_release_without_digests_is_served_and_says_so_once(
+    loader_of: Callable[..., ReleaseLoader], caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = loader_of()
+    part = manifest(1).parts["ranker"]
+    likes_the_near().save(loader.registry.files(part.model, part.version))
+    loader.check(loader.load(1))
+    assert [r.levelname for r in caplog.records if "no digests" in r.message] == ["WARNING"]
+    assert "release 1 keeps no digests of content@1, pinnersage@1, pixie@1, pinnability_lr@1" in caplog.text
+    caplog.clear()
+    digested(loader, manifest(1))
+    loader.load(5)
+    assert "no digests" not in caplog.text
+
+
+def test_releases_that_share_a_part_read_its_files_once(loader_of: Callable[..., ReleaseLoader]) -> None:
+    loader = loader_of()
+    made = digested(loader, manifest(1))
+    first = loader.load(5)
+    loader.registry.manifests[6] = made  # type: ignore[attr-defined]
+    flipped(loader.registry.files("pixie", 1) / "pixie.json")
+    second = loader.load(6)
+    assert second.walker is not None and first.walker is not None
+    assert second.walker.released is first.walker.released, "what is in memory is whole"
+
+
 def test_releases_of_one_space_share_its_index(loader_of: Callable[..., ReleaseLoader]) -> None:
     loader = loader_of()
     one, two = loader.load(1), loader.load(2)
@@ -213,8 +291,8 @@ def test_a_release_of_popular_pins_alone(loader_of: Callable[..., ReleaseLoader]
     loader.check(release)
 
 
-def platt_of(ranker: str, head: str = "engage", **changes: object) -> Calibrator:
-    curve = Platt(slope=0.5, bias=-1, **changes)  # type: ignore[arg-type]
+def platt_of(ranker: str, head: str = "engage", bias: float = -1, **changes: object) -> Calibrator:
+    curve = Platt(slope=0.5, bias=bias, **changes)  # type: ignore[arg-type]
     features = ("pin_positives_7d",) if changes else ()
     return Calibrator(ranker=ranker, heads=(HeadCalibration(head=head, curve=curve),), features=features)
 
@@ -275,11 +353,11 @@ def test_a_typo_in_the_ads_policy_costs_its_numbers_and_no_release(
     file = tmp_path / "ads.yaml"
     file.write_text("every: 6")
     assert loader.load(1).ads_policy == AdsPolicy(every=6)
-    assert not caplog.records
+    assert "ads.yaml" not in caplog.text
     file.write_text("everi: 6")
     release = loader.load(1)
     assert release.has_ads and release.ads_policy == AdsPolicy()
-    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    assert [r.levelname for r in caplog.records if "ads.yaml" in r.message] == ["ERROR"]
     assert "ads.yaml: everi: " in caplog.text
 
 

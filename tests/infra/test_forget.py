@@ -18,13 +18,16 @@ from typer.testing import CliRunner
 from infra import forget, local
 from infra.cli import app
 from infra.home import Home
+from tests.training import planted_releases as planted
 from training.models.pin_board_graph import from_edges
 from training.models.pixie import PixieSettings, ReleasedPixie
 from validation.events import ActionRecord, ForgottenRecord, ImpressionRecord, from_line, to_line
+from validation.file_digests import altered, digests_of
 from validation.ingest import ingest, silent
 from validation.ingest_events import ingest_events
 from validation.lake import Lake
 from validation.lease import Lease, leases_of
+from validation.manifest import MANIFEST_FILE, RELEASE_MODEL, Part, ReleaseManifest
 from validation.tables import EntityKind
 
 pytestmark = pytest.mark.slow
@@ -103,7 +106,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path]:
     home.run.mkdir()
     for context, edges in (("board", boards_of(lake)), ("user", [ann, ben])):
         graph = from_edges(np.array([1, 2]), np.array(edges), pin_ids=np.arange(1, 4))
-        ReleasedPixie(PixieSettings(context=context), graph).save(home.mlflow_artifacts / f"by {context}")
+        folder = home.mlflow_artifacts / f"by {context}"
+        ReleasedPixie(PixieSettings(context=context), graph).save(folder)
+        part = Part(model="pixie", version=1, files=digests_of(folder))
+        manifest = home.mlflow_artifacts / f"of {context}" / RELEASE_MODEL / MANIFEST_FILE
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text(planted.manifest(1, parts={"pixie": part}).model_dump_json(indent=2))
     (home.run / "homefeed.log").write_text(f"a line\nrequest of user {ANN} failed\n")
     return home, source
 
@@ -165,7 +173,11 @@ def test_nothing_of_the_user_is_left_and_everybody_else_is(home: Home) -> None:
     lines = (home.events / "actions-00000001.jsonl").read_bytes().splitlines(keepends=True)
     assert [isinstance(from_line(line), ForgottenRecord) for line in lines] == [True, False, True]
     for context, (hers, his) in (("board", boards), ("user", [ann, ben])):
-        graph = ReleasedPixie.load(home.mlflow_artifacts / f"by {context}").graph
+        folder = home.mlflow_artifacts / f"by {context}"
+        released = home.mlflow_artifacts / f"of {context}" / RELEASE_MODEL / MANIFEST_FILE
+        part = ReleaseManifest.model_validate_json(released.read_text()).parts["pixie"]
+        assert altered(folder, part.files or {}) == []
+        graph = ReleasedPixie.load(folder).graph
         assert graph.board_index_of([hers])[0] == -1 and hers not in graph.board_ids
         assert graph.ids_of(graph.pins_of(graph.board_index_of([his])[0])).tolist() == [2]
 

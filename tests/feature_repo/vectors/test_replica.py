@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from feature_repo.vectors.exact import recall, top_k
 from feature_repo.vectors.index import Filter
-from feature_repo.vectors.replica import Replica, ReplicaTooLarge
+from feature_repo.vectors.replica import Replica, ReplicaTooLarge, _load, _save
 from feature_repo.vectors.rows import PinRows
 from tests.feature_repo.vectors.conftest import COMMON_TOPIC, planted_pins
 
@@ -70,6 +72,21 @@ def test_equal_vectors_all_count_as_right() -> None:
     assert set(found.ids[0].tolist()) <= set(base.ids[:50].tolist())
     reversed_ids = top_k(vectors[:1], vectors[::-1], base.ids[::-1], 10)
     assert recall(found, reversed_ids).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("damaged", ["rows.npz", "graph.faiss", "replica.json"])
+def test_a_kept_copy_that_was_damaged_is_none(graph: Replica, tmp_path: Path, damaged: str) -> None:
+    folder = tmp_path / graph.name
+    _save(graph, folder, "content")
+    kept = _load(folder, graph.name, "content")
+    assert kept is not None and kept.rows == graph.rows and not kept.exact
+    assert _load(folder, graph.name, "other content") is None
+    content = bytearray((folder / damaged).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / damaged).write_bytes(content)
+    assert _load(folder, graph.name, "content") is None
+    _save(graph, folder, "content")
+    assert _load(folder, graph.name, "content") is not None, "the next copy takes its place"
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SETTLED_NS = 1_000_000_000
+"""A file that changed later than this before a look may change again and look the same: its time is coarse."""
+
 
 def file_stamp(file: str | Path) -> tuple[int, ...]:
     """Time, size and inode. Raises OSError as `stat` does."""

@@ -1,0 +1,48 @@
+"""The files of a release's parts: which they were when it was made, and that they are still those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.registry import Registry, VersionDropped
+from training.release_parts import ReleaseError
+from validation.file_digests import altered, digests_of
+from validation.manifest import Part, ReleaseManifest
+
+
+def released_files(registry: Registry, part: Part) -> Path:
+    """Folder of a part's files, which are those that its release was made of, as far as that keeps digests.
+
+    Raises ReleaseError naming files that are not, or where none can be had; VersionDropped.
+    """
+    mend = f"put them back, or run `corkboard train --model {part.model} --force` and `corkboard release`"
+    try:
+        folder = registry.download(part.model, part.version)
+        wrong = [] if part.files is None else altered(folder, part.files)
+    except VersionDropped:
+        raise
+    except Exception as error:
+        # Registries and disks fail in ways of their own; without its files there is no part.
+        raise ReleaseError(f"the files of {part.name} cannot be read: {error}; {mend}") from error
+    if wrong:
+        raise ReleaseError(f"{part.name} is not what was released: {', '.join(wrong)} (in {folder}); {mend}")
+    return folder
+
+
+def with_digests(
+    registry: Registry, parts: Mapping[str, Part], before: ReleaseManifest | None
+) -> dict[str, Part]:
+    """The parts, by role, with the digests of their files. `before` is the newest release, whose digests of
+    versions that it has in common with this one stand: the files of a version never change.
+
+    Raises ReleaseError where they did, or cannot be read.
+    """
+    known = {} if before is None else {part.name: part.files for part in before.parts.values()}
+    out = {}
+    for role, part in parts.items():
+        stated = part.model_copy(update={"files": known.get(part.name)})
+        folder = released_files(registry, stated)
+        found = stated.files or digests_of(folder)
+        out[role] = stated.model_copy(update={"files": found})
+    return out
