@@ -45,9 +45,12 @@ class Outcome(Generic[T]):
 
     def get(self) -> T:
         """The result; raises the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result  # type: ignore[return-value]
+        try:
+            if self.error is not None:
+                raise self.error
+            return self.result  # type: ignore[return-value]
+        finally:
+            del self  # the error's traceback leads here, and from here to the error
 
 
 @dataclass(eq=False, slots=True)
@@ -135,6 +138,8 @@ class Job:
         return self.waited and not self.ended and now >= self.late_at
 
     def outcome(self, began: float) -> Outcome[Any]:
-        """`began` is when it was asked for."""
+        """What came of it, asked for at `began`; a call does not keep its error, whose traceback leads back
+        to it."""
         ended = self.ended_at or time.perf_counter()
-        return Outcome(self.result, self.error, 1000 * (ended - (self.began_at or began)))
+        error, self.error = self.error, None
+        return Outcome(self.result, error, 1000 * (ended - (self.began_at or began)))

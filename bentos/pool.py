@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from bentos.breaker import Breakers, is_fault
-from bentos.calls import LOOKS_S, WAITS_S, Call, Group, Job, Outcome
+from bentos.calls import WAITS_S, Call, Group, Job, Outcome
+from bentos.flights import Flights
 from bentos.metrics import metrics
 
 T = TypeVar("T")
@@ -88,13 +89,7 @@ class Pool:
         """Coroutines that have not begun."""
         self._running: set[Job] = set()
         """Calls that do not wait, no two of one group."""
-        self._flying: set[Group] = set()
-        """Groups that are waited for."""
-        self._bell = threading.Condition(self._door)
-        self._watched, self._rests = False, False
-        """Whether there is a thread that looks where no other comes by, and whether it waits for a flight."""
-        self._looked = 0.0
-        """When somebody looked last at what is in the air."""
+        self._flights = Flights(self._door, lambda: self._look())
         self._here = threading.local()
         self._starved = False
         """No thread could be started the last time; it is said once."""
@@ -105,7 +100,10 @@ class Pool:
         Raises BreakerOpen or Busy at once, TimeoutError after `deadline_ms`, or what `work` raises.
         """
         (outcome,) = await self.calls([Call(name, deadline_ms, work)])
-        return outcome.get()
+        try:
+            return outcome.get()
+        finally:
+            del outcome  # the error's traceback leads here, and from here to the error
 
     async def calls(self, asked: Sequence[Call[T]]) -> list[Outcome[T]]:
         """Every call's outcome, in order, once each has ended or is late; their errors are those of `call`.
@@ -148,6 +146,8 @@ class Pool:
         except asyncio.CancelledError:
             drive.given_up = True
             raise
+        finally:
+            del done, drive  # an error's traceback leads here, and from here to the error
 
     def begin(
         self, work: Coroutine[Any, Any, T], tell: Callable[[T | None, BaseException | None], None]
@@ -176,7 +176,7 @@ class Pool:
             self._threads -= len(self._idle)
             while self._idle:
                 self._idle.pop().put(None)
-            self._bell.notify()
+            self._flights.close()
 
     @property
     def _driven(self) -> _Drive[Any] | None:
@@ -197,7 +197,7 @@ class Pool:
         if self._closed:
             drive.work.close()
             raise RuntimeError("the pool is closed")
-        self._flies(drive.steps)
+        self._flights.add(drive.steps)
 
     def _next_step(self, drive: _Drive[Any], join: Callable[[Group], None]) -> None:
         step = Job("drive", 0.0, partial(self._step, drive), drive.steps, waited=True)
@@ -227,8 +227,9 @@ class Pool:
 
     def _lands(self, drive: _Drive[Any], result: Any, error: BaseException | None) -> None:
         with self._door:
-            self._flying.discard(drive.steps)
-        drive.tell(result, error)
+            self._flights.groups.discard(drive.steps)
+        tell, drive.tell = drive.tell, _tell_nobody  # an error's traceback leads to the drive
+        tell(result, error)
 
     def _take(self, group: Group, join: Callable[[Group], None]) -> bool:
         """The calls that a breaker let through into the line; whether there are any."""
@@ -241,7 +242,7 @@ class Pool:
                 group.line.append(job)
         if group.line:
             join(group)
-            self._flies(group)
+            self._flights.add(group)
         return bool(group.line)
 
     def _refusal(self, name: str) -> Exception | None:
@@ -285,49 +286,15 @@ class Pool:
             self._running.remove(job)
             job.group.computes = False
 
-    def _flies(self, group: Group) -> None:
-        """Somebody waits for the group from now on, and what it does is looked at."""
-        self._flying.add(group)
-        if self._rests:
-            self._rests, self._looked = False, time.perf_counter()  # there was nothing to see
-            self._bell.notify()
-        elif not self._watched:
-            try:
-                threading.Thread(target=self._look_on, name="looks", daemon=True).start()
-                self._watched = True
-            except RuntimeError as error:
-                logger.error("no deadline is kept until a thread can be started: %s", error)
-
-    def _look_on(self) -> None:
-        """Look at what is in the air where no thread comes by: all may hang. To wake for it takes the
-        interpreter from the call that runs."""
-        while True:
-            with self._door:
-                while not self._flying:
-                    if self._closed:
-                        self._watched = False
-                        return
-                    self._rests = True
-                    self._bell.wait()
-                left = self._looked + LOOKS_S - time.perf_counter()
-            if left > 0:
-                time.sleep(left)
-                continue
-            try:
-                self._look()
-            except Exception:
-                # The next look may do: without any, no deadline is kept.
-                logger.exception("what is late was not seen this time")
-
     def _look(self) -> None:
         """Beside calls that wait others may run; nobody waits for those that are late."""
         now = time.perf_counter()
         with self._door:
-            self._looked = now
+            self._flights.looked = now
             for job in [job for job in self._running if job.waits(now)]:
                 self._stops(job)
             self._send()
-            late = [job for group in self._flying for job in group.jobs if job.is_late(now)]
+            late = self._flights.late(now)
         if late:
             self._give_up(late, TimeoutError)
 
@@ -374,7 +341,7 @@ class Pool:
             if job.waited:
                 job.begun, job.began_at = self._clock(), time.perf_counter()
                 job.thread, job.cpu_s = threading.get_ident(), time.thread_time()
-        if job.began_at > self._looked + WAITS_S:
+        if job.began_at > self._flights.looked + WAITS_S:
             self._look()
 
     def _ended(self, job: Job, result: Any, error: BaseException | None) -> bool:
@@ -410,7 +377,7 @@ class Pool:
         group.left -= 1
         if group.left == 0:
             if group.jobs:
-                self._flying.discard(group)
+                self._flights.groups.discard(group)
             group.wake()
 
     def _ok(self, job: Job) -> bool | None:
@@ -421,6 +388,10 @@ class Pool:
         if job.error is not None:
             return not is_fault(job.error)
         return True if job.ended else None
+
+
+def _tell_nobody(result: Any, error: BaseException | None) -> None:
+    """Whoever waited was told."""
 
 
 def _tell(waiting: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 
 import pytest
 
 from bentos import calls as module
 from bentos.calls import Call
+from bentos.flights import Flights
 from bentos.pool import Pool
 from tests.bentos.conftest import run
 
@@ -87,29 +86,6 @@ def test_a_call_that_hangs_is_left_to_its_thread_and_another_goes_on(pool: Pool)
         return await pool.call("hangs", 20_000, lambda: 1)
 
     run(main())
-
-
-def test_what_a_coroutine_held_goes_with_it(pool: Pool) -> None:
-    """Without the collector: a feed is some hundred objects, and rings of them cost every request a pass."""
-
-    class Held:
-        pass
-
-    async def feed(held: Held) -> weakref.ref[Held]:
-        await pool.calls([Call("store", 20_000, lambda: held), Call("wrong", 20_000, wrong)])
-        await pool.call("store", 20_000, lambda: held)
-        return weakref.ref(held)
-
-    async def main() -> None:
-        gone = await pool.drive(feed(Held()))
-        while gone() is not None:  # its thread lets go a moment after it told
-            await asyncio.sleep(0.005)
-
-    gc.disable()
-    try:
-        run(asyncio.wait_for(main(), 20))
-    finally:
-        gc.enable()
 
 
 def test_one_that_is_begun_here_waits_for_its_turn_elsewhere(
@@ -271,18 +247,18 @@ def test_a_late_call_is_given_up_while_others_arrive(monkeypatch: pytest.MonkeyP
 
 
 def test_threads_that_come_by_look_at_what_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pool, "_look_on", lambda pool: None)  # nobody else does
+    monkeypatch.setattr(Flights, "_look_on", lambda flights: None)  # nobody else does
     assert isinstance(told_of_a_late_call(Pool(4, width=2)), TimeoutError)
 
 
 def test_where_others_look_nobody_looks_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bentos.pool.LOOKS_S", 20.0)
+    monkeypatch.setattr("bentos.flights.LOOKS_S", 20.0)
     looked: list[str] = []
     monkeypatch.setattr(Pool, "_look", lambda pool: looked.append(threading.current_thread().name))
     pool = Pool(4, width=1)
-    pool._looked = time.perf_counter()
+    pool._flights.looked = time.perf_counter()
     assert run(pool.call("store", 20_000, lambda: time.sleep(0.1))) is None
-    pool._looked = 0.0
+    pool._flights.looked = 0.0
     assert run(pool.call("store", 20_000, int)) == 0
     assert set(looked) == {"store"}
     pool.close()
@@ -309,35 +285,15 @@ def test_a_look_that_fails_is_not_the_last(pool: Pool, monkeypatch: pytest.Monke
 def test_what_flies_after_a_rest_is_looked_at(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(pool.call("store", 20_000, int)) == 0
     for _ in range(4_000):
-        if pool._rests:
+        if pool._flights._rests:
             break
         time.sleep(0.005)
-    assert pool._rests
+    assert pool._flights._rests
     monkeypatch.setattr(module, "WAITING", 0.0)
     hang = threading.Event()
     with pytest.raises(TimeoutError):
         run(pool.call("store", 50, hang.wait))
     hang.set()
-
-
-def test_a_thread_keeps_nothing_of_what_it_was_started_for(pool: Pool) -> None:
-    class Release:
-        pass
-
-    async def asked() -> weakref.ref[Release]:
-        release = Release()
-        return await pool.call("store", 20_000, lambda: weakref.ref(release))
-
-    gc.disable()
-    try:
-        held = run(asked())
-        for _ in range(4_000):
-            if pool._idle and held() is None:
-                break
-            time.sleep(0.005)
-        assert held() is None
-    finally:
-        gc.enable()
 
 
 def test_calls_wait_in_line_while_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
