@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from bentos import candidate_log, impressions, ranking_log
 from bentos.candidate_log import CandidateLog, CandidateSample
-from bentos.event_log import EventLog, RecordLog, read
+from bentos.event_log import EventLog, RecordLog
 from bentos.impressions import Impressions, ServedPins
+from bentos.log_segments import read
 from bentos.ranking_log import RankingLog
 from bentos.settings import Settings
 from validation.event_compaction import shown_from_ms

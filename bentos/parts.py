@@ -17,7 +17,7 @@ from bentos import intake
 from bentos.answer_logs import Logs, open_logs
 from bentos.catalogue import ActiveUsers
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RankingEngine, RetrievalEngine
-from bentos.event_log import EventLog, read
+from bentos.event_log import EventLog
 from bentos.failing import needed
 from bentos.feast_features import FeastFeatures
 from bentos.features import Features
@@ -26,6 +26,7 @@ from bentos.ids import Ids
 from bentos.intake import EventIntake
 from bentos.load import LoadRules, LoadShedder
 from bentos.loader import WHOLE, ReleaseLoader, Role
+from bentos.log_segments import read
 from bentos.messages import (
     FeedRequest,
     PinsRequest,

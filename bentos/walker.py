@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.event_log import LogDamaged, Tail
 from bentos.intake import STREAM
+from bentos.log_segments import LogDamaged, Tail
 from training.models.pin_board_overlay import FreshSaves, OverlayFull
 from training.models.pixie import Pixie, PixieSettings, Query, ReleasedPixie, board_query
 from validation.events import ActionRecord

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from bentos.event_log import read
+from bentos.log_segments import read
 from tests.bentos.fakes import COOK, GARDENER
 from tests.bentos.servers import Server
 

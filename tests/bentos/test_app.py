@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bentos.event_log import read
+from bentos.log_segments import read
 from tests.bentos.fakes import COOK, FOLLOWER, PINS, STRANGER, pin_of, topic_of
 from tests.bentos.servers import Server, python, serving
 

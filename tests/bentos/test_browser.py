@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from bentos.access import FrontDoor
-from bentos.event_log import read
+from bentos.log_segments import read
 from bentos.page_app import page as page_app
 from tests.bentos.browser import CHROMIUM, Browser
 from tests.bentos.fakes import COOK, FOLLOWER, GARDENER

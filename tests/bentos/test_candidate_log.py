@@ -15,10 +15,11 @@ import pytest
 
 from bentos.candidate_log import STREAM, CandidateLog, CandidateSample, fates, lines_of
 from bentos.candidates import Candidates
-from bentos.event_log import EventLog, read
+from bentos.event_log import EventLog
 from bentos.feed import Feed, Surface
 from bentos.feed_service import run_blocking
 from bentos.funnel import HOMEFEED
+from bentos.log_segments import read
 from bentos.messages import FeedAnswer, FeedRequest, RelatedRequest
 from bentos.sampled_log import drawn
 from tests.bentos.fakes import COOK, GARDENER, NOW_MS, PINS, Stack

@@ -12,18 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bentos.event_log import (
-    EventLog,
-    LogClosed,
-    LogDamaged,
-    LogFull,
-    LogInUse,
-    SyncFailed,
-    read,
-    recover,
-    segments_of,
-)
-from validation.events import ActionRecord, to_line
+from bentos.event_log import EventLog, LogClosed, LogFull, LogInUse, SyncFailed
+from bentos.log_segments import LogDamaged, read, recover
+from validation.events import ActionRecord, segments_of, to_line
 
 
 def record(event_id: int, timestamp_ms: int = 1_000) -> ActionRecord:

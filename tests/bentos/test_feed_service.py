@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bentos.errors import BadId, BoardNotFound, LimitOutOfRange, OneSubject, PinNotFound
-from bentos.event_log import read
+from bentos.log_segments import read
 from bentos.messages import FeedAnswer, FeedRequest, PinsRequest, RelatedRequest, SuggestionsRequest
 from feature_repo.sequence import merge
 from tests.bentos.conftest import run

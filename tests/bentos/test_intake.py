@@ -22,10 +22,11 @@ from bentos.errors import (
     UndeclaredIds,
     UnknownAction,
 )
-from bentos.event_log import EventLog, read
+from bentos.event_log import EventLog
 from bentos.given import MAX_TEXT
 from bentos.ids import Ids
 from bentos.intake import MAX_AGE_DAYS, MS_PER_DAY, STREAM, EventIntake
+from bentos.log_segments import read
 from bentos.messages import MAX_DURATION_S, Event, EventsAnswer, EventsRequest
 from bentos.metrics import metrics
 from bentos.pool import Pool

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bentos.answer_logs import open_logs
-from bentos.event_log import EventLog, LogInUse, read
+from bentos.event_log import EventLog, LogInUse
+from bentos.log_segments import read
 from bentos.messages import Event, EventsRequest
 from bentos.parts import open_intake
 from bentos.pool import Pool

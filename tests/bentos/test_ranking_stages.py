@@ -11,10 +11,10 @@ import pytest
 
 from bentos.candidates import KINDS, Candidates
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking
-from bentos.event_log import read
 from bentos.features import PinTable
 from bentos.feed import Feed, Surface
 from bentos.heads import Heads
+from bentos.log_segments import read
 from bentos.messages import FeedAnswer, FeedRequest, RankAnswer
 from bentos.policy_file import ServedPolicy
 from bentos.ranking_stages import CALIBRATION_FEATURES, Calibrate, Diversify, Rank, Value, calibration_features

@@ -15,10 +15,10 @@ from bentos import ranking
 from bentos.campaigns import Campaigns
 from bentos.engines import Engines, RemoteRanking
 from bentos.errors import BadId, LimitOutOfRange, PinNotFound
-from bentos.event_log import read
 from bentos.feed_service import FeedService
 from bentos.impressions import STREAM
 from bentos.loader import check_release
+from bentos.log_segments import read
 from bentos.messages import FeedAnswer, RankRequest, RelatedAdsRequest, RelatedRequest
 from bentos.pool import Pool
 from bentos.ranking import RankingParts

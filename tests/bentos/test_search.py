@@ -12,10 +12,10 @@ import pytest
 from bentos import ranking, retrieval
 from bentos.engines import Engines, RemoteRanking, RemoteRetrieval
 from bentos.errors import EmptyQuery, NoSearch, QueryTooLong, RequestError
-from bentos.event_log import read
 from bentos.feed import Feed, Surface
 from bentos.impressions import STREAM
 from bentos.loader import check_release
+from bentos.log_segments import read
 from bentos.messages import FeedAnswer, FeedRequest, SearchRequest, SuggestionsRequest
 from bentos.query_vectors import QueryVectors
 from bentos.ranking import RankingParts

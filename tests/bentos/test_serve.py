@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bentos.event_log import read
+from bentos.log_segments import read
 from tests.bentos.clients import Clients, kept_once, processes_of
 from tests.bentos.fakes import COOK, GARDENER, pin_of, topic_of
 from tests.bentos.servers import Server, bentoml, serving

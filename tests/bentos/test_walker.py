@@ -163,7 +163,7 @@ def test_a_log_that_cannot_be_read_is_looked_at_again(
 ) -> None:
     save(log, LONELY, board_of(3), event=1)
     with monkeypatch.context() as patched:
-        patched.setattr("bentos.event_log.segments_of", lambda *_: (_ for _ in ()).throw(OSError("no")))
+        patched.setattr("bentos.log_segments.segments_of", lambda *_: (_ for _ in ()).throw(OSError("no")))
         assert related(walker, LONELY) == []
     clock.now += 60
     assert len(related(walker, LONELY)) > 20

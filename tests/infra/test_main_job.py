@@ -21,7 +21,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from bentos.event_log import read
+from bentos.log_segments import read
 from feature_repo.jobs.replay import replay_sequences
 from feature_repo.online.reader import Freshness, OnlineFeatures
 from infra import jobs, local
