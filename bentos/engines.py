@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from bentos import ad_scores, light_scores, ranking_features
 from bentos.breaker import Breakers
 from bentos.calls import Call, Outcome
 from bentos.candidates import KINDS, SOURCES, Candidates
-from bentos.failing import why_missing
+from bentos.failing import READ, why_missing
 from bentos.features import Floats
 from bentos.heads import Heads
 from bentos.last_good import LastGoodUsers
@@ -30,7 +30,7 @@ from bentos.messages import (
     SourceReport,
 )
 from bentos.pool import Pool
-from bentos.ranking_features import Seen
+from bentos.ranking_features import Depth, Seen
 from training.models.light_ranking import SHORTLIST
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class RemoteRetrieval:
         feed.parts = parts_of(answer, [source.name for source in sources])
         feed.sources.extend(answer.reports)
         feed.fallback = feed.fallback or answer.fallback
-        _without(feed, answer.missing)
+        _without(feed, [f"retrieval's {said}" if said.startswith(READ) else said for said in answer.missing])
 
 
 @dataclass(frozen=True)
@@ -255,16 +255,9 @@ def _heads(answer: RankAnswer, feed: Feed) -> Heads:
 
 
 def _seen(answer: SeenAnswer, feed: Feed) -> Seen:
-    return Seen(
-        feed.candidates.pin_ids,
-        np.array(answer.values, np.float32).reshape(-1, len(answer.features)),
-        sequence_length=answer.sequence_length,
-        sequence_newest_ms=answer.sequence_newest_ms,
-        history_as_of_ms=answer.history_as_of_ms,
-        history_length=answer.history_length,
-        history_shown=answer.history_shown,
-        features=tuple(answer.features),
-    )
+    values = np.array(answer.values, np.float32).reshape(-1, len(answer.features))
+    depth = Depth(**{one.name: getattr(answer, one.name) for one in fields(Depth)})
+    return Seen(feed.candidates.pin_ids, values, depth, tuple(answer.features))
 
 
 def _without(feed: Feed, missing: Sequence[str]) -> None:

@@ -15,6 +15,10 @@ T = TypeVar("T")
 logger = logging.getLogger("corkboard.pool")
 
 
+READ = ("user:", "pins:", "vectors:", "past:")
+"""How an answer begins to say that what a ranker reads could not be read where it is ranked."""
+
+
 def why_missing(error: BaseException) -> str:
     """How an answer names a part that failed open."""
     if isinstance(error, TimeoutError):

@@ -29,6 +29,7 @@ from bentos.maker_process import LOAD_S, Ended, Maker, Process, Start
 from bentos.metrics import forget_process, metrics
 from bentos.rejected import Rejected
 from bentos.rotation import STAND_BY
+from bentos.trouble import Trouble
 from validation.kept_release import nothing_noted
 
 logger = logging.getLogger("corkboard.makers")
@@ -78,6 +79,8 @@ class Makers:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._unread = Trouble(logger, "the alias cannot be read")
+        self._unfollowed = Trouble(logger, "the alias is not followed")
         self._loop: asyncio.AbstractEventLoop | None = None
         atexit.register(self.close)  # before multiprocessing's own, which waits for processes without end
 
@@ -89,9 +92,10 @@ class Makers:
         while not self._closing:
             try:
                 await self._follow()
-            except Exception:
+                self._unfollowed.over()
+            except Exception as error:
                 # Answers go on, and the next look may not meet what this one did.
-                logger.exception("the alias is not followed at this look")
+                self._unfollowed.met(error)
             await asyncio.sleep(self._poll_s)
 
     async def _follow(self) -> None:
@@ -109,10 +113,13 @@ class Makers:
         """What the alias names. Where it cannot be read, what it named before; while no maker holds a release,
         what was served last, if that is known."""
         try:
-            return await asyncio.to_thread(self._newest)
+            newest = await asyncio.to_thread(self._newest)
         except Exception as error:
             # What is served is served on, whatever the registry's trouble.
-            logger.error("the alias cannot be read: %r", error)
+            self._unread.met(error)
+        else:
+            self._unread.over()
+            return newest
         held = any(each.release is not None for each in self._opened)
         last = None if held else await asyncio.to_thread(self._served_last)
         return self._wanted if last is None else last

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import bentoml
 import numpy as np
@@ -126,15 +126,7 @@ def _answer(feed: Feed, heads: Heads, read: Seen | None = None) -> RankAnswer:
 
 
 def _told(read: Seen) -> SeenAnswer:
-    return SeenAnswer(
-        features=list(read.features),
-        values=_numbers(read.values).tolist(),
-        sequence_length=read.sequence_length,
-        sequence_newest_ms=read.sequence_newest_ms,
-        history_as_of_ms=read.history_as_of_ms,
-        history_length=read.history_length,
-        history_shown=read.history_shown,
-    )
+    return SeenAnswer(features=list(read.features), values=_numbers(read.values).tolist(), **asdict(read.depth))
 
 
 def _numbers(values: Floats) -> np.ndarray:

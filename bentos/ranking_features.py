@@ -59,11 +59,9 @@ FEATURES = (
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a ranking read of its user and of n pins."""
+class Depth:
+    """How far back a ranking read its user's actions. Messages and the log name these fields alike."""
 
-    pin_ids: Ints  # (n,)
-    values: Floats  # (n, len(features)), NaN where user or pin are not known
     sequence_length: int
     """Actions in the user's sequence, before the request."""
     sequence_newest_ms: int
@@ -74,6 +72,15 @@ class Seen:
     """Actions of that history."""
     history_shown: int
     """Impressions of that history."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a ranking read of its user and of n pins."""
+
+    pin_ids: Ints  # (n,)
+    values: Floats  # (n, len(features)), NaN where user or pin are not known
+    depth: Depth
     features: tuple[str, ...] = FEATURES
     """Other ones where another version of this code read them."""
 
@@ -85,15 +92,14 @@ class Seen:
 def seen(feed: Feed) -> Seen:
     """What this process read of the feed's user and of `feed.candidates`."""
     sequence, history = feed.user.sequence.before(feed.now_ms), feed.user.history
-    return Seen(
-        feed.candidates.pin_ids,
-        _values(feed),
+    depth = Depth(
         sequence_length=len(sequence),
         sequence_newest_ms=sequence.newest_ms,
         history_as_of_ms=history.as_of_ms,
         history_length=len(history.pin_ids),
         history_shown=len(history.shown_pin_ids),
     )
+    return Seen(feed.candidates.pin_ids, _values(feed), depth)
 
 
 def _values(feed: Feed) -> Floats:

@@ -1,15 +1,19 @@
 """What the ranking of an answer saw: features and scores of the pins shown, for a sample of answers.
 
 `corkboard replay` makes the same features anew from history and holds the two against each other. Answers that
-went on without the user's or the pins' features say so themselves, and are no part of the sample.
+were ranked without the user's or the pins' features say so themselves, and are no part of the sample; what a
+retrieval service lacked is no matter here.
 """
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 import numpy as np
 
 from bentos.digests import record_id
 from bentos.event_log import RecordLog
+from bentos.failing import READ
 from bentos.feed import Feed, Surface
 from bentos.ranking_features import seen
 from bentos.sampled_log import SampledLog, drawn
@@ -20,9 +24,6 @@ STREAM = "rankings"
 
 _DRAW = 21
 """Which draw decides whether a request is logged."""
-
-_DEGRADED = ("user:", "pins:", "vectors:", "past:")
-"""What an answer says that went on without features."""
 
 
 class RankingLog(SampledLog):
@@ -35,7 +36,7 @@ class RankingLog(SampledLog):
         return (
             feed.heads is not None
             and feed.surface is not Surface.RELATED_ADS
-            and not any(said.startswith(_DEGRADED) for said in feed.missing)
+            and not any(said.startswith(READ) for said in feed.missing)
         )
 
     def _lines(self, feed: Feed) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
@@ -70,11 +71,7 @@ def record_of(feed: Feed) -> RankingRecord:
         heads=heads.names,
         scores=np.asarray(heads.of(pin_ids), "<f4").tobytes(),
         calibrated=heads.calibrated,
-        sequence_length=read.sequence_length,
-        sequence_newest_ms=read.sequence_newest_ms,
-        history_as_of_ms=read.history_as_of_ms,
-        history_length=read.history_length,
-        history_shown=read.history_shown,
+        **asdict(read.depth),
     )
 
 

@@ -12,6 +12,7 @@ from bentos.errors import NoRelease, ReleaseMismatch
 from bentos.metrics import metrics
 from bentos.rejected import Rejected, ReleaseRejected
 from bentos.release import ServingRelease
+from bentos.trouble import Trouble
 from validation.kept_release import nothing_noted
 from validation.lease import Lease
 
@@ -73,6 +74,7 @@ class ReleaseHolder:
         self._asked: int | None = None
         """The version that a home feed in front of this process last asked for and was given."""
         self._rejected = Rejected()
+        self._unloaded = Trouble(logger, "the release cannot be loaded")
         self._why = "no release was promoted yet; run `corkboard promote`"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="release", daemon=True)
@@ -135,22 +137,7 @@ class ReleaseHolder:
         """
         try:
             version = self._wanted()
-            if version != self._rejected.version:
-                self._rejected.put(None)
-            served = self._current.version if self._current is not None else None
-            if version is None or version in (self._rejected.version, served):
-                self._let_go()
-                if version is not None and version == served:
-                    self._why = ""
-                return False
-            release = self._kept(version)
-            if release is None:
-                self._hold(version)
-                release = self._load(version)
-                self._check(release)
-                self._loaded = release
-            if self._waits(version):
-                return False
+            release = self._to_serve(version)
         except ReleaseRejected as error:
             self._rejected.put(version)
             self._why = str(error)
@@ -161,7 +148,10 @@ class ReleaseHolder:
             # Whatever is wrong with the new release, the registry or the network, the old one serves on.
             self._why = f"{type(error).__name__}: {error}"
             metrics().swaps.labels("failed").inc()
-            logger.error("the release cannot be loaded: %s", self._why, exc_info=True)
+            self._unloaded.met(error)
+            return False
+        self._unloaded.over()
+        if release is None:
             return False
         self._previous, self._current, self._loaded = self._beside(release), release, None
         self._rejected.put(None)
@@ -178,6 +168,25 @@ class ReleaseHolder:
         except OSError as error:
             logger.warning("what is served cannot be noted down: %s", error)
         return True
+
+    def _to_serve(self, version: int | None) -> ServingRelease | None:
+        """The release of `version`, loaded, checked and held by the services behind; None where nothing is to
+        be swapped in at this look. Raises ReleaseRejected, and what `load` and `check` do."""
+        if version != self._rejected.version:
+            self._rejected.put(None)
+        served = self._current.version if self._current is not None else None
+        if version is None or version in (self._rejected.version, served):
+            self._let_go()
+            if version is not None and version == served:
+                self._why = ""
+            return None
+        release = self._kept(version)
+        if release is None:
+            self._hold(version)
+            release = self._load(version)
+            self._check(release)
+            self._loaded = release
+        return None if self._waits(version) else release
 
     def _wanted(self) -> int | None:
         """What the alias names. Raises what `newest` does, while a release is held or none is noted."""

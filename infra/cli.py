@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,8 +64,8 @@ datasets_app.command("complete-journey")(tables.datasets_complete_journey)
 def root(
     context: typer.Context,
     home: Annotated[
-        Path, typer.Option("--home", envvar="CORKBOARD_HOME", help="Folder that holds all state.")
-    ] = Path(".corkboard"),
+        str, typer.Option("--home", envvar="CORKBOARD_HOME", help="Folder that holds all state.")
+    ] = ".corkboard",
 ) -> None:
     """Shared options."""
     ignore_advice()

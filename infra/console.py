@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 
-console = Console(highlight=False)
+IN_A_PIPE = 10_000
+"""Columns where no terminal shows the lines, unless COLUMNS says: what reads them wants each whole."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else IN_A_PIPE)
 
 
 class Steps:

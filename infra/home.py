@@ -43,7 +43,10 @@ class Home:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> Home:
-        """The home at `path`, made absolute; the folder is created. Raises HomeUnusable."""
+        """The home at `path`, made absolute; the folder is created. Raises HomeUnusable, also for no path at
+        all, which would be the working directory."""
+        if not os.fspath(path).strip():
+            raise HomeUnusable(f"--home {os.fspath(path)!r} names no folder; give one, or leave it out")
         root = Path(path).expanduser().resolve()
         try:
             root.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,7 @@ from training.pipelines.night_vectors import night_vectors
 from training.registry import Registry
 from training.release import load_manifest
 from training.release_evaluation import point_in_time
+from training.release_files import released_files
 from training.release_parts import LEXICAL, RANKER, ReleaseError, calibrated_ranker, registry_of, space_of
 from training.transact.examples import Known, PinTable, UserVectors
 from validation.events import RankingRecord
@@ -67,6 +68,10 @@ SCORE = "score_"
 
 class NothingLogged(RuntimeError):
     """No ranking of the time asked for was logged; the message says how to log some."""
+
+
+class UnknownFeatures(RuntimeError):
+    """Serving logged what this code does not make; the message names it and says what to do."""
 
 
 class ReplayConfig(BaseModel):
@@ -133,7 +138,8 @@ class Scorer:
 def replay(ctx: TrainingContext, events_dir: Path, config: ReplayConfig) -> Replayed:
     """Replays the newest logged rankings.
 
-    Raises NothingLogged, LakeError, and ReleaseError for a release that is gone or ranks by another ranker.
+    Raises NothingLogged, UnknownFeatures, LakeError, and ReleaseError for a release that is gone or ranks by
+    another ranker.
     """
     records = logged(events_dir, config.since, ctx.progress)[-config.max_requests :]
     if not records:
@@ -160,7 +166,8 @@ def kinds(records: Iterable[RankingRecord]) -> list[list[RankingRecord]]:
 
 
 def both(records: list[RankingRecord], join: FeatureJoin, scorer: Scorer) -> Sides:
-    """What `records`, all of one kind (`kinds`), saw, beside the same rows joined and scored anew."""
+    """What `records`, all of one kind (`kinds`), saw, beside the same rows joined and scored anew. Raises
+    UnknownFeatures."""
     first, rows = records[0], rows_of(records)
     made = join.of(rows, rows[TIMESTAMP])
     block = block_of(rows, made)
@@ -176,7 +183,20 @@ def both(records: list[RankingRecord], join: FeatureJoin, scorer: Scorer) -> Sid
     heads = scorer.calibrator.calibrate(raw, beside) if first.calibrated else raw
     offline |= {SCORE + name: heads[:, i] for i, name in enumerate(scorer.ranker.heads)}
     online |= {SCORE + name: scores for name, scores in zip(first.heads, scored(records).T, strict=True)}
-    return Sides(rows, {name: (values, offline[name]) for name, values in online.items()})
+    return Sides(rows, beside_each_other(online, offline))
+
+
+def beside_each_other(
+    online: Mapping[str, Floats], offline: Mapping[str, Floats]
+) -> dict[str, tuple[Floats, Floats]]:
+    """What serving saw and what was made anew, by name. Raises UnknownFeatures for what only serving has."""
+    unknown = [name for name in online if name not in offline]
+    if unknown:
+        raise UnknownFeatures(
+            f"services logged {', '.join(unknown)}, which this version of the code does not make: replay with"
+            " the version that served, or with `--since` what was logged after it"
+        )
+    return {name: (values, offline[name]) for name, values in online.items()}
 
 
 def compared(sides: Iterable[Sides], config: ReplayConfig) -> Replayed:
@@ -206,9 +226,9 @@ def _of_release(
     """What the rows of a release's ranker are joined with, and what scored them."""
     manifest = load_manifest(ctx, records[0].release or 0)
     registry, part = registry_of(ctx), manifest.parts.get(RANKER)
-    if part is None or f"{part.model}@{part.version}" != records[0].ranker:
+    if part is None or part.name != records[0].ranker:
         raise ReleaseError(f"release {records[0].release} does not rank by {records[0].ranker}, as was logged")
-    ranker, calibrator = calibrated_ranker(registry.download(part.model, part.version), part)
+    ranker, calibrator = calibrated_ranker(released_files(registry, part), part)
     space = space_of(part)
     pins = catalogue_of(ctx, space_part(registry, space))
     lexical = manifest.parts.get(LEXICAL)
@@ -233,7 +253,7 @@ def _shown(lake: Lake, history: SequenceLog, records: list[RankingRecord]) -> Sh
 
 
 def _words(registry: Registry, part: Part | None) -> LexicalIndex | None:
-    return None if part is None else LexicalIndex.load(registry.download(part.model, part.version))
+    return None if part is None else LexicalIndex.load(released_files(registry, part))
 
 
 def _user_vectors(

@@ -2,7 +2,7 @@
 
 A process has one file below `<home>/run/leases`, locked for as long as it lives: the kernel lets the lock go
 when the process ends, however it ends. A file that nobody locks is a dead process's and counts for nothing. Its
-last whole line is what the process holds, so a line torn by a crash takes nothing away.
+last whole line is what the process holds, so a line torn by a crash or a full disk takes nothing away.
 """
 
 from __future__ import annotations
@@ -52,9 +52,8 @@ class Lease:
         held = tuple(sorted(set(releases)))
         with self._lock:
             if self._open and held != self._held:
-                line, size = f"{json.dumps(held)}\n".encode(), os.fstat(self._descriptor).st_size
+                line = f"\n{json.dumps(held)}\n".encode()  # it ends a line that was torn before
                 if os.write(self._descriptor, line) < len(line):
-                    os.ftruncate(self._descriptor, size)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
                 self._held = held
 
@@ -73,7 +72,7 @@ def leased(folder: Path) -> dict[int, str]:
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         try:
             with path.open("rb") as file:
-                lines = file.read().split(b"\n")[:-1]
+                lines = [line for line in file.read().split(b"\n")[:-1] if line]
                 if _dead(file.fileno()):
                     path.unlink(missing_ok=True)
                     continue

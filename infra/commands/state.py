@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,7 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every ran
 class State:
     """What every command shares."""
 
-    home_path: Path
+    home_path: str
 
     @property
     def home(self) -> Home:

@@ -18,8 +18,9 @@ import pytest
 
 from bentos.answer_logs import open_streams
 from bentos.errors import NoRelease, RequestError, StoreUnavailable
-from bentos.event_log import EventLog, read
+from bentos.event_log import EventLog
 from bentos.frames import Kind
+from bentos.log_segments import read
 from bentos.maker_process import WAITING_FRAMES, forked
 from bentos.makers import DEATHS, Makers
 from bentos.messages import FeedRequest

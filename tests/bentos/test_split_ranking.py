@@ -11,7 +11,10 @@ import pytest
 
 from bentos import ranking, retrieval
 from bentos.engines import Engines, LocalRetrieval, RemoteRanking, RemoteRetrieval
-from bentos.event_log import EventLog, read
+from bentos.event_log import EventLog
+from bentos.feed import Feed
+from bentos.heads import Heads
+from bentos.log_segments import read
 from bentos.messages import FeedAnswer, FeedRequest, RankAnswer, RankRequest, RetrieveAnswer
 from bentos.ranking_features import FEATURES, seen
 from bentos.ranking_log import STREAM, RankingLog, is_drawn
@@ -34,6 +37,7 @@ class Ahead(FakeFeatures):
     def pins(self, ids: np.ndarray):  # type: ignore[no-untyped-def]
         stats = super().pins(ids)
         stats.scalars[:, PIN_SCALARS.index("actions_7d")] = 41
+        stats.scalars[:, PIN_SCALARS.index("title_words")] = ids
         return stats
 
 
@@ -89,6 +93,25 @@ def test_what_the_ranking_service_read_is_logged(ask: Ask) -> None:
     np.testing.assert_allclose(scores, [pin.heads["engage"] for pin in answer.pins], atol=1e-6)
 
 
+def test_what_is_logged_stays_beside_its_pin_when_the_order_changes_after_ranking(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked: list[int] = []
+    heads_of = ranking.heads_of
+
+    def keeps_order(feed: Feed) -> Heads:
+        ranked.extend(feed.candidates.pin_ids.tolist())
+        return heads_of(feed)
+
+    monkeypatch.setattr(ranking, "heads_of", keeps_order)
+    answer, (record,) = ask()
+    shown = [pin.pin_id for pin in answer.pins]
+    assert list(record.pin_ids) == shown and len(shown) == 10
+    assert shown != [pin for pin in ranked if pin in shown], "the order of the ranking request is another"
+    values = np.frombuffer(record.values, "<f4").reshape(len(shown), len(FEATURES))
+    assert values[:, FEATURES.index("pin_title_words")].tolist() == shown
+
+
 def test_what_the_ranking_service_lacked_is_told_and_not_logged(ask: Ask, elsewhere: FakeFeatures) -> None:
     elsewhere.broken.add("user")
     answer, records = ask()
@@ -112,7 +135,9 @@ def test_only_what_is_logged_is_sent(stack: Stack) -> None:
     assert told is not None and np.shape(told.values) == (2, len(FEATURES))
 
 
-def test_what_the_retrieval_service_lacked_is_told(stack: Stack, elsewhere: FakeFeatures) -> None:
+def test_what_the_retrieval_service_lacked_is_told_and_the_ranking_logged(
+    stack: Stack, elsewhere: FakeFeatures
+) -> None:
     elsewhere.broken.add("user")
     holder = FixedHolder(replace(stack.release, features=elsewhere))
     there = retrieval.RetrievalParts(stack.pool, holder)  # type: ignore[arg-type]
@@ -122,5 +147,9 @@ def test_what_the_retrieval_service_lacked_is_told(stack: Stack, elsewhere: Fake
         return RetrieveAnswer.model_validate_json(answer.model_dump_json())
 
     engines = replace(stack.service.engines, retrieval=RemoteRetrieval(retrieve))
-    answer = run(replace(stack.service, engines=engines).homefeed(FeedRequest(user_id=COOK, limit=10)))
-    assert answer.missing == ["user: ConnectionError"] and len(answer.pins) == 10
+    log = RankingLog(EventLog.open(stack.events, STREAM), 1.0)
+    service = replace(stack.service, engines=engines, rankings=log)
+    answer = run(service.homefeed(FeedRequest(user_id=COOK, limit=10)))
+    log.close()
+    assert answer.missing == ["retrieval's user: ConnectionError"] and len(answer.pins) == 10
+    assert len(list(read(stack.events, STREAM))) == 1, "what ranked it read the user"

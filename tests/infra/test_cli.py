@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from infra import local
 from infra.cli import app
 from infra.commands import state
+from infra.console import console
 from training.ledger import Ledger, LedgerEntry, Move
 from training.registry import Registry
 from validation.gate_results import GateResult
@@ -82,6 +84,16 @@ def test_a_home_that_is_no_folder_is_named(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["--home", str(taken), "history"])
     assert answer.exit_code == 1
     assert f"{taken} cannot be a home" in answer.output
+
+
+@pytest.mark.parametrize("command", ["history", "status"])
+def test_no_home_is_not_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["--home", "", command])
+    assert answer.exit_code == 1 and "error: --home '' names no folder; give one" in answer.output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -152,8 +164,18 @@ def test_nothing_is_started_for_a_release_that_does_not_exist(
     assert answer.exit_code == 1 and words in answer.output
 
 
+def test_a_line_in_a_pipe_is_one_line() -> None:
+    code = "from infra.console import say; say('word ' * 60)"
+    bare = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare)
+    assert len(told.stdout.splitlines()) == 1 and told.stdout.split() == ["word"] * 60
+
+
 @pytest.mark.parametrize("override", [None, "the AUC of ads is one day's"])
-def test_the_history_fits_a_terminal(tmp_path: Path, override: str | None) -> None:
+def test_the_history_fits_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str | None
+) -> None:
+    monkeypatch.setattr(console, "width", 80)
     made = datetime(2026, 3, 1, 12, tzinfo=UTC)
     gates = tuple(
         GateResult(name=f"gate {n}", value=1, bound=1, n=1, passed=n < 120, message="") for n in range(125)
@@ -163,7 +185,7 @@ def test_the_history_fits_a_terminal(tmp_path: Path, override: str | None) -> No
         git_commit="0" * 40, gates=gates if override else gates[:120], override=override,
     )  # fmt: skip
     Ledger(tmp_path / "releases" / "ledger.jsonl").append(entry)
-    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "history"], env={"COLUMNS": "80"})
+    answer = CliRunner().invoke(app, ["--home", str(tmp_path), "history"])
     head, first, *_ = answer.output.splitlines()
     titles = ["when", "(UTC)", "move", "champion", "before", "by", "gates", *(["override"] if override else [])]
     assert head.split() == titles

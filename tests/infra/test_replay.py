@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from infra.cli import app
 from training import replay
 from training.evaluation.ranking_records import logged, scored, seen
-from training.replay import ReplayConfig, Sides, compared
+from training.replay import ReplayConfig, Sides, UnknownFeatures, beside_each_other, compared
 from validation.events import RankingRecord, to_line
 
 
@@ -82,6 +82,14 @@ def test_rankings_of_other_columns_are_read_apart_and_a_foreign_line_is_counted(
     assert [[one.request_id for one in own] for own in found] == [[1, 3], [2], [4]]
     assert [seen(own).shape for own in found] == [(2, 4), (1, 3), (1, 3)]
     assert [scored(own).shape for own in found] == [(2, 1), (1, 1), (1, 2)]
+
+
+def test_a_feature_that_this_code_does_not_make_is_named() -> None:
+    values = np.zeros(3, np.float32)
+    with pytest.raises(UnknownFeatures, match=r"logged pin_moods, user_age, which .* replay with .*`--since`"):
+        beside_each_other({"pin_moods": values, "cos_max": values, "user_age": values}, {"cos_max": values})
+    found = beside_each_other({"cos_max": values}, {"cos_max": values + 1, "cos_mean": values})
+    assert list(found) == ["cos_max"] and found["cos_max"][1].tolist() == [1, 1, 1]
 
 
 def test_a_home_that_logged_nothing_says_how(tmp_path: Path) -> None:

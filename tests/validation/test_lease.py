@@ -36,11 +36,14 @@ def test_a_killed_service_holds_nothing(tmp_path: Path) -> None:
     assert leased(folder) == {} and list(folder.iterdir()) == []
 
 
-def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("length", [1, 2, 4, 7])
+def test_half_a_line_on_a_full_disk_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
     lease, write = Lease.take(tmp_path, "homefeed"), os.write
     lease.hold([1])
     with monkeypatch.context() as disk:
-        disk.setattr("validation.lease.os.write", lambda file, line: write(file, line[:4]))
+        disk.setattr("validation.lease.os.write", lambda file, line: write(file, line[:length]))
         with pytest.raises(OSError, match="No space left on device"):
             lease.hold([1, 2])
     assert set(leased(tmp_path)) == {1}
