@@ -23,5 +23,5 @@ class Trouble:
     def over(self) -> None:
         """It was not met at this look."""
         if self._said is not None:
-            self._logger.warning("it is over that %s", self._what)
+            self._logger.warning("%s: no longer", self._what)
         self._said = None

@@ -12,6 +12,7 @@ from training.models.calibration import Calibrator
 from training.registry import VersionDropped
 from training.release import load_manifest
 from training.release_comparison import compare
+from training.release_files import released_files
 from training.release_parts import RANKER, ReleaseError, registry_of
 from validation.gate_results import GateResult
 from validation.gates import non_inferiority_of, run_gates
@@ -122,9 +123,11 @@ def _part(ctx: TrainingContext, role: str, part: Part | None) -> str:
 
 def _calibration(ctx: TrainingContext, part: Part) -> str:
     try:
-        calibrator = Calibrator.load(registry_of(ctx).download(part.model, part.version))
+        calibrator = Calibrator.load(released_files(registry_of(ctx), part))
     except (VersionDropped, FileNotFoundError):  # to say so is all that is asked
         return "no calibration there"
+    except ReleaseError as error:
+        return str(error)
     return f"calibrated for {', '.join(calibrator.head_names)}"
 
 

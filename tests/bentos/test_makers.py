@@ -267,6 +267,31 @@ async def test_a_look_that_fails_is_not_the_last(_: Path) -> None:
         assert broken == []
 
 
+def test_trouble_that_lasts_is_said_when_it_comes_and_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def no_life(makers: Makers, number: int) -> None:
+        """Nobody answers here."""
+
+    async def follows() -> None:
+        makers = Makers(Script().start, alias, {}, count=2, poll_s=0.001)
+        running = asyncio.ensure_future(makers.run())
+        for alias.down in (True, False):
+            alias.looks = 0
+            await until(lambda: alias.looks >= 3)
+        running.cancel()
+        makers.close()
+
+    alias = Alias()
+    monkeypatch.setattr(Makers, "_live", no_life)
+    asyncio.run(follows())
+    told = [(r.levelname, r.getMessage(), r.exc_info is not None) for r in caplog.records]
+    assert told == [
+        ("ERROR", "the alias cannot be read: ConnectionError('the registry is down')", True),
+        ("WARNING", "the alias cannot be read: no longer", False),
+    ]
+
+
 @pytest.mark.parametrize("unfit", [{"rejects": {2}}, {"kills": {2}}])
 def test_a_look_while_the_registry_is_down_brings_no_rejected_release_back(unfit: dict[str, set[int]]) -> None:
     async def scenario() -> None:

@@ -211,6 +211,16 @@ def test_a_registry_that_is_down_leaves_the_old_release_serving(world: World) ->
     assert world.holder.refresh()
 
 
+def test_a_registry_that_stays_down_is_said_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.alias = 1
+    world.holder.refresh()
+    for world.down in (True, True, False, True):
+        assert not world.holder.refresh()
+    said = [r.getMessage() for r in caplog.records if "cannot be loaded" in r.getMessage()]
+    down = "the release cannot be loaded: ConnectionError('the registry is down')"
+    assert said == [down, "the release cannot be loaded: no longer", down]
+
+
 def test_a_start_while_the_registry_is_down_serves_what_was_served_last(world: World) -> None:
     world.down = True
     assert not world.holder.refresh() and "registry is down" in world.holder.why, "nothing is noted"

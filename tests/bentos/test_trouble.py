@@ -23,6 +23,6 @@ def test_it_is_said_once_with_where_it_came_from(caplog: pytest.LogCaptureFixtur
     assert [(r.levelname, r.message, r.exc_info is not None) for r in caplog.records] == [
         ("ERROR", "the alias cannot be read: ConnectionError('down')", True),
         ("ERROR", "the alias cannot be read: TimeoutError('slow')", False),
-        ("WARNING", "it is over that the alias cannot be read", False),
+        ("WARNING", "the alias cannot be read: no longer", False),
         ("ERROR", "the alias cannot be read: TimeoutError('slow')", True),
     ]

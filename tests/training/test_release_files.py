@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.training import planted_releases as planted
-from training import promotion
+from training import promotion, release_difference
 from training.promotion import parts_present
 from training.registry import VersionDropped
 from training.release import _same
@@ -96,6 +96,16 @@ def test_the_gate_names_what_is_not_as_it_was(registry: Folders, monkeypatch: py
     assert gate.value == 0 and gate.message.startswith(
         "parts: content@2 cleared away by `corkboard gc`; pixie@2"
     )
+
+
+def test_a_difference_says_that_a_ranker_is_not_the_released_one(
+    registry: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release_difference, "registry_of", lambda ctx: registry)
+    ctx, part = planted.context(registry.folder), made(registry).parts["pixie"]
+    assert release_difference._part(ctx, "ranker", part) == "pixie@2, no calibration there"
+    (registry.folder / "pixie@2" / "weights.bin").write_text("others")
+    assert "pixie@2 is not what was released" in release_difference._part(ctx, "ranker", part)
 
 
 def test_files_that_cannot_be_had_are_named(registry: Folders) -> None:
