@@ -264,13 +264,11 @@ def _load(folder: Path, name: str, content: str) -> Replica | None:
     """The kept copy, or None where there is none, its files are damaged or the collection has changed since."""
     import faiss
 
-    found = digests_of(folder)
-    if found.pop(META, None) is None:
-        return None
     try:
-        meta = json.loads((folder / META).read_text())
-    except ValueError:
+        meta, found = json.loads((folder / META).read_text()), digests_of(folder)
+    except (OSError, ValueError):  # there is none, or another process is putting its own there
         return None
+    found.pop(META, None)
     if (meta.get("collection"), meta.get("content"), meta.get("files")) != (name, content, found):
         return None
     with np.load(folder / "rows.npz", allow_pickle=False) as kept:
