@@ -16,7 +16,7 @@ def released_files(registry: Registry, part: Part) -> Path:
 
     Raises ReleaseError naming files that are not, or where none can be had; VersionDropped.
     """
-    mend = f"put them back, or run `corkboard train --model {part.model} --force` and `corkboard release`"
+    mend = f"put its files back, or run `corkboard train --model {part.model} --force` and `corkboard release`"
     try:
         folder = registry.download(part.model, part.version)
         wrong = [] if part.files is None else altered(folder, part.files)
