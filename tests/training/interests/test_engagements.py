@@ -33,7 +33,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def pins(world: World) -> Pins:
-    encoder = ContentEncoder.fit(pin_frames(world.lake), ContentConfig(dim=16, hash_bits=10))
+    encoder = ContentEncoder.fit(pin_frames(world.lake), ContentConfig(dim=16, hash_bits=10, text_encoder="ngrams"))
     return catalogue(world.lake, encoder)
 
 
