@@ -33,7 +33,8 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def pins(world: World) -> Pins:
-    encoder = ContentEncoder.fit(pin_frames(world.lake), ContentConfig(dim=16, hash_bits=10, text_encoder="ngrams"))
+    config = ContentConfig(dim=16, hash_bits=10, text_encoder="ngrams")
+    encoder = ContentEncoder.fit(pin_frames(world.lake), config)
     return catalogue(world.lake, encoder)
 
 
