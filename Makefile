@@ -24,7 +24,7 @@ UV := UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$(call PIP_SAYS,index-url)}" \
   UV_EXTRA_INDEX_URL="$${UV_EXTRA_INDEX_URL:-$(call PIP_SAYS,extra-index-url)}" \
   UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo "$(call PIP_SAYS,find-links)" | tr ' ' ,)}" \
   SSL_CERT_FILE="$${SSL_CERT_FILE:-$(call PIP_SAYS,cert)}" \
-  UV_INDEX_STRATEGY=unsafe-best-match VIRTUAL_ENV=$(VENV) $(BIN)/uv
+  UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv pip install --quiet --no-deps --python
 
 .PHONY: help demo up down status test lint bench lock milvus-server rectools clean
 
@@ -36,7 +36,7 @@ $(VENV)/.installed: requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing $$(grep -c == requirements.lock) pinned packages (a minute or two)"
 	@$(BIN)/pip install --quiet --no-compile --no-deps "$$(grep ^uv== requirements.lock)"
-	@$(UV) pip install --quiet --no-deps --requirement requirements.lock || { echo "uv could not: pip installs" && \
+	@$(UV) $(BIN)/python --requirement requirements.lock || { echo "uv could not: pip installs" && \
 	  $(BIN)/pip install --quiet --no-compile --no-deps --requirement requirements.lock; } || { \
 	  echo; echo "If pip found no torch +cpu build: let it see PyTorch's CPU wheels, by PIP_EXTRA_INDEX_URL=<their index>"; \
 	  echo "or PIP_FIND_LINKS=<a folder that holds the wheel>, and run make again. The CUDA build is never installed."; exit 1; }
@@ -78,9 +78,10 @@ milvus-server: .milvus-venv/.installed ## the real Milvus server, in a venv of i
 
 rectools: .rectools-venv/.installed ## RecTools, whose SASRec `evaluate` compares with, in a venv of its own (it wants numpy < 2)
 
-.rectools-venv/.installed: rectools.lock
+.rectools-venv/.installed: rectools.lock $(VENV)/.installed
 	$(PYTHON) -m venv .rectools-venv
-	.rectools-venv/bin/pip install --quiet --no-deps --requirement rectools.lock
+	@$(UV) .rectools-venv/bin/python --requirement rectools.lock || { echo "uv could not: pip installs" && \
+	  .rectools-venv/bin/pip install --quiet --no-compile --no-deps --requirement rectools.lock; }
 	@touch $@
 
 clean: down ## remove the home and the environments
