@@ -98,11 +98,11 @@ def test_metrics_of_the_funnel(server: Server) -> None:
     assert 'stage="retrieve"' in text and "corkboard_answer_seconds_count" in text
 
 
+@pytest.mark.parametrize("server", ["separate"], indirect=True, scope="module")
 def test_slow_and_killed_services_cost_what_they_bring_and_come_back(server: Server) -> None:
     """Retrieval and ranking stand still; then both and events are killed, and then the home feed."""
     behind = ("Retrieval", "Ranking", "Events")
-    if not processes_of(server, *behind):
-        pytest.skip("the services behind are in the home feed's process")
+    assert processes_of(server, *behind), "processes of their own"
     with Clients(server, 10_000) as clients:
         clients.stall("Retrieval", "Ranking")
         clients.kill(*behind)
