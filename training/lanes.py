@@ -28,6 +28,9 @@ T_co = TypeVar("T_co", covariant=True)
 POLL_S = 0.1
 LAST_LINES_S = 5.0
 """How long the last lines of lanes that have ended may take."""
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What says to OpenMP and to BLAS, when they are loaded, how many threads to take: by themselves one a core in
+every lane, and those of OpenBLAS wait for each other by spinning."""
 
 
 class LaneLost(RuntimeError):
@@ -143,6 +146,7 @@ def _begin(lines: SimpleQueue[str], threads: int) -> None:
     _lines = lines
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ignore_advice()
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
     import torch
 
     torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ import pytest
 
 from training.context import TrainingContext
 from training.data.splits import TooShort
-from training.lanes import LaneLost, Lanes
+from training.lanes import THREADS, LaneLost, Lanes
 
 
 def squared(ctx: TrainingContext, n: int, *, also: int = 0) -> tuple[int, int]:
@@ -22,6 +22,13 @@ def squared(ctx: TrainingContext, n: int, *, also: int = 0) -> tuple[int, int]:
 
 def too_short(ctx: TrainingContext) -> None:
     raise TooShort("two days are no split")
+
+
+def blas_threads(ctx: TrainingContext) -> set[int]:
+    import numpy  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    return {library["num_threads"] for library in threadpool_info()}
 
 
 def killed(ctx: TrainingContext) -> None:
@@ -50,13 +57,19 @@ def test_one_lane_is_this_process_and_runs_when_asked(ctx: TrainingContext) -> N
     assert told == ["squaring 3"]
 
 
-def test_steps_run_in_other_processes_and_tell_this_one(ctx: TrainingContext) -> None:
+def test_steps_run_in_other_processes_and_tell_this_one(
+    ctx: TrainingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
     told: list[str] = []
     with Lanes(replace(ctx, lanes=2, progress=told.append)) as lanes:
         outcomes = [lanes.start(f"square {n}", squared, n) for n in (2, 3)]
+        threads = lanes.start("threads", blas_threads)
         failing = lanes.start("split", too_short)
         (four, there), (nine, _) = (outcome.result() for outcome in outcomes)
         assert (four, nine) == (4, 9) and there != os.getpid()
+        assert threads.result() == {max(1, (os.cpu_count() or 1) // 2)}, "lanes share the cores"
         with pytest.raises(TooShort, match="two days"):
             failing.result()
     assert {"squaring 2", "squaring 3"} <= set(told)
