@@ -189,14 +189,15 @@ def from_milvus(index: MilvusIndex, *, max_floats: int = MAX_FLOATS, cache: Path
     """
     _check_size(index.name, index.rows, index.dim, max_floats)
     folder = None if cache is None else cache / index.name
-    content = "" if folder is None else _content(*index.digests())
-    if folder is not None and (kept := _load(folder, index.name, content)) is not None:
-        return kept
+    if folder is not None and folder.exists():
+        kept = _load(folder, index.name, _content(*index.digests()))
+        if kept is not None:
+            return kept
     pages = list(index.scan())
     rows = concatenate(pages) if pages else PinRows.of([], np.empty((0, index.dim), np.float32), [], [], [])
     replica = Replica.of(index.name, rows, max_floats=max_floats)
     if folder is not None:
-        _save(replica, folder, content)
+        _save(replica, folder, _content(rows.ids, rows.digests()))
     return replica
 
 
