@@ -173,10 +173,15 @@ def demo(home: Home, *, data: str, size: str, seed: int) -> None:
         ingest(home, tables)
     with step("Train: features, models, vectors"):
         train(home, seed=seed)
-    with step("Release: measure together, register"):
-        version = release(home, seed=seed)
-    with step("Promote: gates, then the alias"):
-        promote(home, version)
+    local.begin(home, local.homefeed(home))  # it imports while the release is measured, and serves what comes
+    try:
+        with step("Release: measure together, register"):
+            version = release(home, seed=seed)
+        with step("Promote: gates, then the alias"):
+            promote(home, version)
+    except BaseException:
+        local.stop(home, "homefeed")
+        raise
     with step("Serve"):
         up(home)
 

@@ -1,9 +1,9 @@
 """The processes of one home on one machine: started detached, found again by process file, stopped by pid.
 
 Contract: `start` returns when the process answers its health check, however long a busy machine takes; where
-the process ends before that it raises `StartError` with the end of its log. A process file names pid and start
-time, so that a pid used again by another program is never signalled. Nothing here is needed to run the services
-by hand.
+the process ends before that it raises `StartError` with the end of its log. `begin` does not wait. A process
+file names pid and start time, so that a pid used again by another program is never signalled. Nothing here is
+needed to run the services by hand.
 """
 
 from __future__ import annotations
@@ -120,9 +120,23 @@ def mlflow_server(home: Home) -> Process:
 
 def start(home: Home, process: Process) -> bool:
     """Start `process` unless it runs already; True if this call started it. Raises StartError."""
+    child = begin(home, process)
+    try:
+        _wait_ready(home, process, child)
+    except StartError:
+        if child is not None:
+            stop(home, process.name)
+        raise
+    return child is not None
+
+
+def begin(home: Home, process: Process) -> subprocess.Popen[bytes] | None:
+    """Start `process` and do not wait until it is ready; None where it runs already.
+
+    Raises StartError where another program answers at its address.
+    """
     if _running_pid(home, process.name) is not None:
-        _wait_ready(home, process)
-        return False
+        return None
     if process.ready():
         raise StartError(
             f"something else answers at {process.address}, where {process.name} should; stop it,"
@@ -141,12 +155,7 @@ def start(home: Home, process: Process) -> bool:
             start_new_session=True,
         )
     _record(home, process.name, child.pid)
-    try:
-        _wait_ready(home, process, child)
-    except StartError:
-        stop(home, process.name)
-        raise
-    return True
+    return child
 
 
 def stop(home: Home, name: str) -> bool:
