@@ -25,15 +25,15 @@ class Steps:
     @contextmanager
     def __call__(self, title: str) -> Iterator[None]:
         self.done += 1
-        console.print(f"[bold cyan]\\[{self.done}/{self.total}][/] [bold]{title}[/]")
+        console.print(f"[bold cyan]\\[{self.done}/{self.total}][/] [bold]{title}[/]", soft_wrap=True)
         start = time.monotonic()
         yield
         console.print(f"      [dim]{time.monotonic() - start:.1f} s[/]")
 
 
 def say(message: str) -> None:
-    """One line of what is happening."""
-    console.print(f"      {message}", markup=False)
+    """One line of what is happening, however long: terminals wrap it, files keep paths and addresses whole."""
+    console.print(f"      {message}", markup=False, soft_wrap=True)
 
 
 @contextmanager

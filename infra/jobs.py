@@ -138,7 +138,8 @@ def up(home: Home, *, with_mlflow: bool = False) -> None:
         say(f"{process.name}: {process.address}{'' if fresh else ' (was running)'}")
     page = next(p for p in local.processes(home) if p.name == "homefeed").address
     console.print(
-        f"\n  The page is at [bold underline]{page}[/]   (`corkboard --home {home.root} down` stops it)\n"
+        f"\n  The page is at [bold underline]{page}[/]   (`corkboard --home {home.root} down` stops it)\n",
+        soft_wrap=True,
     )
 
 
@@ -163,9 +164,12 @@ def demo(home: Home, *, data: str, size: str, seed: int) -> None:
     """The whole job on the demo world or on Complete Journey; every step is skipped once it is done."""
     if champion(home) is not None:
         _same_data(home, data)
-        console.print(f"{home.root} has a champion release already; starting its services")
+        say(f"{home.root} has a champion release already; starting its services")
         up(home)
         return
+    if data == WORLD:
+        say("Some ten minutes on two cores, most of them training.")
+    say("Stopped at any time, the same command goes on from there.")
     step = Steps(DEMO_STEPS)
     with step("Data: contract tables"):
         tables = _demo_tables(home, data, size, seed)
@@ -184,6 +188,8 @@ def demo(home: Home, *, data: str, size: str, seed: int) -> None:
         raise
     with step("Serve"):
         up(home)
+    say("Pick a user there, act on pins, and watch the next feed change.")
+    say(f"`corkboard --home {home.root} status` shows what there is and what runs. README.md: your own tables")
 
 
 def write_world(

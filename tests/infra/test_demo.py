@@ -45,3 +45,11 @@ def test_services_without_a_release_to_serve_are_stopped(
     with pytest.raises(jobs.JobError, match="a gate fails"):
         jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
     assert ran[-2:] == ["release", "stop"]
+
+
+def test_what_is_said_is_not_cut_into_lines_where_nobody_reads_a_screen(
+    home: Home, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(f"corkboard --home {home.root} status" in line for line in lines)
