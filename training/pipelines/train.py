@@ -102,6 +102,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 STEPS = tuple(NEEDS)
 
+RANKERS = (*(kind.model for kind in Kind), transact_pipeline.MODEL)
+"""Models that learn from the rows of impressions."""
+
 INSIDE = (pinnersage_pipeline.MODEL, searchsage_pipeline.MODEL)
 """Models that stand on PinSage's space."""
 
@@ -171,13 +174,14 @@ class _Run:
         publisher = Publisher(self.ctx)
         interval = run_interval(self.ctx)
         self.ctx.progress(f"training on {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d} (end exclusive)")
-        if self._may(FEATURES):
-            publisher.features(self._forced(FEATURES))
-        pins = self._content(publisher) if self._needed(content_pipeline.MODEL) else None
-        if pins is not None:
-            with Lanes(self.ctx) as lanes:
+        with Lanes(self.ctx) as lanes:
+            features = lanes.start(FEATURES, _features, self._forced(FEATURES)) if self._may(FEATURES) else None
+            pins = self._content() if self._needed(content_pipeline.MODEL) else None
+            if features is not None:
+                features.result()
+            if pins is not None:
                 self._from_content(publisher, lanes, pins)
-        elif content_pipeline.MODEL in self.skipped:
+        if content_pipeline.MODEL in self.skipped:
             for step in self.wanted:
                 if STEPS.index(step) > STEPS.index(content_pipeline.MODEL):
                     self._skip(step, f"it stands on the {content_pipeline.MODEL} space, which was skipped")
@@ -185,14 +189,17 @@ class _Run:
 
     def _from_content(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> None:
         """All that stands on the content space. Lanes are begun first, and published in turn; what this process
-        learns itself comes before what only waits for them."""
+        learns itself comes before what only waits for them. Of what nothing waits for, the longest is first."""
         pinsage = self._begin_pinsage(lanes)
         retrieving = {name: self._begin_retriever(lanes, name) for name in RETRIEVERS}
+        self._publish_content(publisher)
         self._lexical()
-        ranking = self._begin_rankers(publisher, lanes, pins, retrieving[PINNERFORMER])
-        ads = self._begin_ads(publisher, lanes, pins)
+        rows = self._ranking_rows(publisher, pins)
+        transact = self._begin_transact(lanes, rows, retrieving[PINNERFORMER])
         space = self._pinsage(publisher, pinsage) or self.parts[content_pipeline.MODEL]
         searching = self._begin_searchsage(lanes, space)
+        ranking = self._begin_pinnability(lanes, rows) | transact
+        ads = self._begin_ads(publisher, lanes, pins)
         self._pixie(pins)
         for name, learned in retrieving.items():
             self._retriever(publisher, name, learned)
@@ -203,7 +210,7 @@ class _Run:
         self._ads(ads)
         publisher.online()
 
-    def _content(self, publisher: Publisher) -> Pins | None:
+    def _content(self) -> Pins | None:
         """Every pin in the content space; None where there is no such space."""
         name = content_pipeline.MODEL
         if not self._may(name):
@@ -215,9 +222,12 @@ class _Run:
             return None
         self.parts[name] = part
         Registry(self.ctx.mlflow_uri, self.ctx.mlflow_artifacts).set_alias(name, TRAINED, part.version)
-        if name in self.wanted:
-            self.collections.append(publisher.vectors(part, self._forced(name)))
         return pins
+
+    def _publish_content(self, publisher: Publisher) -> None:
+        name = content_pipeline.MODEL
+        if name in self.wanted:
+            self.collections.append(publisher.vectors(self.parts[name], self._forced(name)))
 
     def _content_part(self) -> Part:
         """The content space: made anew where what it is made of changed, but for a warm start that does not ask
@@ -320,35 +330,43 @@ class _Run:
             part = self.parts[name] = train_pinnersage(self.ctx, pins, force=self._forced(name))
             publisher.interests(part, pins, self._forced(name))
 
-    def _begin_rankers(
-        self, publisher: Publisher, lanes: Lanes, pins: Pins, pinnerformer: Outcome[Part] | None
-    ) -> dict[str, Outcome[Part]]:
-        """The rows of impressions, then every ranker that learns from them, by model; TransAct reads users'
-        vectors by this run's PinnerFormer."""
-        steps = [*(kind.model for kind in Kind), transact_pipeline.MODEL]
-        steps = [name for name in steps if name in self.wanted and self._may(name)]
+    def _ranking_rows(self, publisher: Publisher, pins: Pins) -> TrainingSet | None:
+        """The rows of impressions that rankers learn from; None where none is to learn, or there are none."""
+        steps = [name for name in RANKERS if name in self.wanted and self._may(name)]
         if not steps:
-            return {}
-        content = self.parts[content_pipeline.MODEL]
+            return None
         try:
-            rows = build_training_set(self.ctx, publisher.store, content, pins)
+            return build_training_set(self.ctx, publisher.store, self.parts[content_pipeline.MODEL], pins)
         except NoTrainingRows as reason:
             for name in steps:
                 self._skip(name, str(reason))
+            return None
+
+    def _begin_pinnability(self, lanes: Lanes, rows: TrainingSet | None) -> dict[str, Outcome[Part]]:
+        """The regression and the trees, by model."""
+        if rows is None:
             return {}
-        learned = {
+        content = self.parts[content_pipeline.MODEL]
+        return {
             kind.model: lanes.start(
                 kind.model, train_pinnability, kind, rows, content, force=self._forced(kind.model)
             )
             for kind in Kind
-            if kind.model in steps
+            if kind.model in self.wanted
         }
-        if (name := transact_pipeline.MODEL) in steps:
-            if pinnerformer is not None:
-                with contextlib.suppress(Exception):  # what went wrong is said where it is published
-                    pinnerformer.result()
-            learned[name] = lanes.start(name, _ranker, train_transact, rows, content, self._forced(name))
-        return learned
+
+    def _begin_transact(
+        self, lanes: Lanes, rows: TrainingSet | None, pinnerformer: Outcome[Part] | None
+    ) -> dict[str, Outcome[Part]]:
+        """TransAct by its model, once this run's PinnerFormer is there: it reads users' vectors by it."""
+        name = transact_pipeline.MODEL
+        if rows is None or name not in self.wanted:
+            return {}
+        if pinnerformer is not None:
+            with contextlib.suppress(Exception):  # what went wrong is said where it is published
+                pinnerformer.result()
+        content = self.parts[content_pipeline.MODEL]
+        return {name: lanes.start(name, _ranker, train_transact, rows, content, self._forced(name))}
 
     def _rankers(self, learned: dict[str, Outcome[Part]]) -> None:
         for name, ranker in learned.items():
@@ -407,6 +425,11 @@ class _Run:
     def _skip(self, step: str, reason: str) -> None:
         self.skipped[step] = reason
         self.ctx.progress(f"{step}: skipped, {reason}")
+
+
+def _features(ctx: TrainingContext, force: bool) -> None:
+    """Build the features and bring them online: in a lane, beside the content space."""
+    Publisher(ctx).features(force)
 
 
 class _TrainRanker(Protocol):
