@@ -6,6 +6,7 @@ lane nothing is started: a step runs where its result is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -18,6 +19,8 @@ from functools import partial
 from multiprocessing.queues import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 from training.context import TrainingContext, ignore_advice, silent
 
@@ -48,8 +51,9 @@ class Outcome(Protocol[T_co]):
 class Lanes:
     """`ctx.lanes` processes that live as long as the `with` block; steps enter in the order they are given.
 
-    Their progress reaches `ctx.progress` line by line, and each says how much CPU it took. Leaving the block
-    drops the steps that have not begun and waits for the others.
+    Their progress reaches `ctx.progress` line by line, and each says how much CPU it took. BLAS has a lane's
+    threads in this process too while there are lanes. Leaving the block drops the steps that have not begun and
+    waits for the others.
     """
 
     def __init__(self, ctx: TrainingContext) -> None:
@@ -58,6 +62,7 @@ class Lanes:
         self._lines: SimpleQueue[str] | None = None
         self._over = threading.Event()
         self._reader: threading.Thread | None = None
+        self._limits = contextlib.ExitStack()
 
     def __enter__(self) -> Lanes:
         return self
@@ -67,6 +72,7 @@ class Lanes:
     ) -> None:
         if self._pool is None or self._lines is None or self._reader is None:
             return
+        self._limits.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._over.set()
         self._reader.join(LAST_LINES_S)
@@ -83,6 +89,7 @@ class Lanes:
         spawn = multiprocessing.get_context("spawn")  # threads of torch and numba do not survive a fork
         self._lines = lines = spawn.SimpleQueue()
         threads = max(1, (os.cpu_count() or 1) // self.ctx.lanes)
+        self._limits.enter_context(threadpool_limits(threads, user_api="blas"))
         self._pool = ProcessPoolExecutor(self.ctx.lanes, spawn, _begin, (lines, threads))
         self._reader = threading.Thread(target=self._tell, args=(lines,), daemon=True)
         self._reader.start()

@@ -7,8 +7,10 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy  # noqa: F401  (BLAS, whose threads are counted)
 import psutil
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from training.context import TrainingContext
 from training.data.splits import TooShort
@@ -25,9 +27,6 @@ def too_short(ctx: TrainingContext) -> None:
 
 
 def blas_threads(ctx: TrainingContext) -> set[int]:
-    import numpy  # noqa: F401
-    from threadpoolctl import threadpool_info
-
     return {library["num_threads"] for library in threadpool_info()}
 
 
@@ -63,13 +62,15 @@ def test_steps_run_in_other_processes_and_tell_this_one(
     for name in THREADS:
         monkeypatch.delenv(name, raising=False)
     told: list[str] = []
-    with Lanes(replace(ctx, lanes=2, progress=told.append)) as lanes:
+    with threadpool_limits(8, user_api="blas"), Lanes(replace(ctx, lanes=2, progress=told.append)) as lanes:
         outcomes = [lanes.start(f"square {n}", squared, n) for n in (2, 3)]
         threads = lanes.start("threads", blas_threads)
         failing = lanes.start("split", too_short)
         (four, there), (nine, _) = (outcome.result() for outcome in outcomes)
         assert (four, nine) == (4, 9) and there != os.getpid()
-        assert threads.result() == {max(1, (os.cpu_count() or 1) // 2)}, "lanes share the cores"
+        share = max(1, (os.cpu_count() or 1) // 2)
+        assert threads.result() == {share}, "lanes share the cores"
+        assert {b["num_threads"] for b in threadpool_info() if b["user_api"] == "blas"} == {share}
         with pytest.raises(TooShort, match="two days"):
             failing.result()
     assert {"squaring 2", "squaring 3"} <= set(told)
