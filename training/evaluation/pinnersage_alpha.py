@@ -217,12 +217,12 @@ def _found(
     medoids = sorted({pin for of_draw in drawn for pin in of_draw})
     if not medoids:
         return np.zeros(len(interests))
-    rows = searched[~np.isin(searched, question.known)]
-    nearest = _nearest(pins, np.searchsorted(pins.ids, medoids), rows, budget)
+    known, held = np.zeros((2, len(pins.ids)), bool)
+    known[question.known], held[question.held] = True, True
+    nearest = _nearest(pins, np.searchsorted(pins.ids, medoids), searched[~known[searched]], budget)
     lists = dict(zip(medoids, nearest, strict=True))
     finds = {
-        of_draw: int(np.isin(question.held, in_turns([lists[pin] for pin in of_draw], budget)).sum())
-        for of_draw in set(drawn)
+        of_draw: int(held[in_turns([lists[pin] for pin in of_draw], budget)].sum()) for of_draw in set(drawn)
     }
     return np.array([finds[d] for d in drawn]).reshape(len(interests), draws).mean(axis=1)
 
