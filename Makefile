@@ -15,7 +15,8 @@ export DO_NOT_TRACK = true
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # What is not compiled beforehand: it is when somebody imports it. pip would compile all, one file after another.
-SELDOM := /tests?/|/transformers/models/|/torch/_inductor/|/torch/testing/|/databricks/|/mypyc?/|/pip/|/setuptools/
+SELDOM := /tests?/|/transformers/models/|/torch/_inductor/|/torch/testing/|/databricks/|/mypyc?/|/pip/|/setuptools/|/_pytest/
+SELDOM := $(SELDOM)|/torch_geometric/|/sentence_transformers/|/networkx/|/dask/|/fontTools/|/schemathesis/|/hypothesis/|/optuna/
 
 # uv needs a tenth of pip's time. It is told which indexes, folders of wheels and certificates pip knows; where that
 # does not do, pip installs.
