@@ -168,7 +168,7 @@ def demo(home: Home, *, data: str, size: str, seed: int) -> None:
         up(home)
         return
     if data == WORLD:
-        say("Some ten minutes on two cores, most of them training.")
+        say("Ten to fifteen minutes on two cores, most of them training.")
     say("Stopped at any time, the same command goes on from there.")
     step = Steps(DEMO_STEPS)
     with step("Data: contract tables"):
