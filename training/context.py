@@ -19,7 +19,6 @@ def silent(message: str) -> None:
 def ignore_advice() -> None:
     """Advice of libraries to those who call them is nothing that a user of ours can follow."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="(?s).*type hints to the `predict` method")
 
 
 @dataclass(frozen=True)

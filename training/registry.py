@@ -448,7 +448,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(input example|[Tt]ype hint)")
+            warnings.filterwarnings("ignore", message=".*input example")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -20,7 +20,7 @@ class InterestsModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.network = InterestNetwork.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input, params=None) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Actions NEWEST FIRST with the pins' vectors in this space; `params["topics"]` asks for topics."""
         actions = pd.DataFrame(model_input)
         times = actions["timestamp_ms"].to_numpy(np.int64)

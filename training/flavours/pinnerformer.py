@@ -15,7 +15,7 @@ class PinnerFormerModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.network = PinnerFormer.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
         """A row a user: parallel lists, newest action first as the store keeps them; a pin without content is
         a vector of zeros. A user without actions has the zero vector. In float32: calls are of a few users."""
         users = pd.DataFrame(model_input)

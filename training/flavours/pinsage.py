@@ -15,7 +15,7 @@ class PinSageModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.network = PinSage.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
         """Neighbours are pins of the same table; one that is not in it is left out."""
         pins = pd.DataFrame(model_input)
         ids = pd.Index(pins["pin_id"])

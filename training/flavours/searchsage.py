@@ -15,7 +15,7 @@ class SearchSageModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.encoder = QueryEncoder.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
         return self.encoder.encode(pd.DataFrame(model_input)["query"].tolist())
 
 

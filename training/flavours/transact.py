@@ -18,7 +18,7 @@ class TransActModel(mlflow.pyfunc.PythonModel):
         self.ranker = load_ranker(folder)
         self.calibrator = Calibrator.load(folder)
 
-    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
         """A row a user: parallel lists, newest action first, and a list a candidate. Calibrated, stacked in the
         order of the candidates."""
         width = self.ranker.network.content_dim

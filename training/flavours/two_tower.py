@@ -16,7 +16,7 @@ class TwoTowerModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.network = TwoTower.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input, params=None) -> NDArray[np.float32]:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
         """`performance` is what `models.two_tower.performance` gives of a pin."""
         pins = pd.DataFrame(model_input)
         topics = np.zeros((len(pins), max(1, max((len(t) for t in pins["topics"]), default=1))), np.int64)
