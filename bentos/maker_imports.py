@@ -7,7 +7,6 @@ import gc
 
 import bentoml
 import faiss
-import feast
 import mlflow
 import pymilvus
 import torch
