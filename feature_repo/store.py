@@ -7,6 +7,7 @@ The `feast` command does the same by hand from this folder; both read the same Y
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
@@ -53,8 +54,10 @@ def open_config(path: Path, variables: Mapping[str, str]) -> FeatureStore:
     Raises FeatureStoreError for a variable that is not given: Feast would take its name for a path.
     """
     import yaml
-    from feast import FeatureStore
-    from feast.repo_config import RepoConfig
+
+    with warnings.catch_warnings():  # Feast's import has deprecations shown that whoever runs us leaves out
+        from feast import FeatureStore
+        from feast.repo_config import RepoConfig
 
     try:
         text = Template(path.read_text()).substitute(variables)
