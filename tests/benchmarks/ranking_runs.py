@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -41,7 +40,7 @@ from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.pinnability import SET
 from training.pipelines.pinnerformer import rules_of
 from training.pipelines.pinnerformer_users import user_vectors
-from training.registry import Registry
+from training.registry import Registry, digest_of
 from training.transact.examples import Examples, Known, PinTable, UserVectors
 from training.transact.fitting import TransActRecipe, config_of
 from training.transact.starting import begun
@@ -263,8 +262,7 @@ class Runs:
         return self._kept(name, seed, (repr(model),), made)
 
     def _kept(self, name: str, seed: int, settings: tuple[str, ...], made) -> Run:  # type: ignore[no-untyped-def]
-        key = "\0".join((name, str(seed), self.data.facts(), *settings))
-        file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+        file = self.folder / f"{digest_of(name, seed, self.data.facts(), *settings)[:16]}.npz"
         if not file.exists():
             started = time.process_time()
             validation, test = made()

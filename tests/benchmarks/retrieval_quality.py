@@ -2,31 +2,27 @@
 
     make bench NAME=retrieval_quality ARGS='--home H --runs DIR'
 
-`corkboard evaluate --protocol temporal` on a home's lake. Every list is kept in `--runs`, so that a run that
-was cut short goes on, and models may be fitted in several calls. Then the differences that the question is
-about, user by user. The last line is JSON.
+`corkboard evaluate --protocol temporal` on a home's lake. Every list is kept in `--runs` under the settings it
+was made with, so that a run that was cut short goes on, and models may be fitted in several calls. Then the
+differences that the question is about, user by user. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from infra.evaluation import lake_of, sentences_of
 from infra.home import Home
 from tests.benchmarks.differences import markdown, verdict
+from tests.benchmarks.kept_lists import kept
 from training.cpu import tune_cpu
 from training.evaluation import temporal
-from training.evaluation.as_of import AsOf, Blend, Fit, Model, Recommend
 from training.evaluation.report import Report
-from training.evaluation.seeded import Seeded
 from training.evaluation.spread import Spread
 from training.evaluation.temporal_models import BLENDED, SOURCES, models
 
@@ -47,7 +43,7 @@ def main() -> None:
     home = Home.at(args.home)
     tune_cpu(threads=1)
     known = models(os.cpu_count() or 1, partial(sentences_of, home, _say))
-    chosen = {name: kept(name, known[name], args.runs, str(args.home)) for name in args.models or known}
+    chosen = {name: kept(name, known[name], args.runs, str(args.home), _say) for name in args.models or known}
     report = temporal.evaluate(
         lake_of(home),
         chosen,
@@ -62,41 +58,6 @@ def main() -> None:
     differences = compared(report)
     print(markdown("HR, recall and NDCG of 100", differences.items()))
     print(json.dumps({name: [s.mean, s.error, s.seeds, verdict(s)] for name, s in differences.items()}))
-
-
-def kept(name: str, model: Model, runs: Path, data: str) -> Model:
-    """The model, with what it recommends kept in files below `runs`, a file a fit, cut and set of users."""
-    if isinstance(model, Blend):
-        return model
-    if isinstance(model, Seeded):
-        return Seeded(lambda seed: _variants(f"{data} {name} {seed}", model.variants(seed), runs / name))
-    fits: Sequence[Fit] = model if isinstance(model, Sequence) else [model]
-    return _variants(f"{data} {name}", fits, runs / name)
-
-
-def _variants(key: str, fits: Sequence[Fit], folder: Path) -> list[Fit]:
-    return [_kept(f"{key} {place}", fit, folder) for place, fit in enumerate(fits)]
-
-
-def _kept(key: str, fit: Fit, folder: Path) -> Fit:
-    def fitted(known: AsOf) -> Recommend:
-        recommenders: list[Recommend] = []
-
-        def recommend(users: np.ndarray, k: int) -> np.ndarray:
-            asked = hashlib.sha256(f"{key} {known.cut} {k}".encode() + users.tobytes()).hexdigest()[:24]
-            path = folder / f"{asked}.npy"
-            if not path.exists():
-                if not recommenders:
-                    recommenders.append(fit(known))
-                folder.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(".part.npy")
-                np.save(part, recommenders[0](users, k))
-                part.replace(path)
-            return np.load(path)
-
-        return recommend
-
-    return fitted
 
 
 def compared(report: Report) -> dict[str, Spread]:

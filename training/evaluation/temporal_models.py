@@ -58,9 +58,9 @@ def popular_by_topic(known: AsOf, *, sentences: OpenSentences = default_sentence
     return recommend
 
 
-def on_matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
+def on_matrix(known: AsOf, *, baseline: Callable[..., Scorer]) -> Recommend:
     """A baseline of `training.models.baselines` on all that was taken before the cut."""
-    return lambda known: by_score(known, baseline(known.matrix, **settings))
+    return by_score(known, baseline(known.matrix))
 
 
 def ease(known: AsOf, *, ridge: float) -> Recommend:
@@ -133,6 +133,9 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
     """
     read = {"sentences": sentences}
 
+    def matrix(baseline: Callable[..., Scorer], **settings: Any) -> Fit:
+        return partial(on_matrix, baseline=partial(baseline, **settings))
+
     def interests(method: Method) -> Seeded[Fit]:
         return Seeded(
             lambda seed: [partial(networks.interests, method=method, config=INTERESTS, seed=seed, **read)]
@@ -140,14 +143,14 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
 
     return {
         "popularity": popularity,
-        "itemknn": [on_matrix(baselines.itemknn, shrink=shrink) for shrink in (10.0, 100.0)],
+        "itemknn": [matrix(baselines.itemknn, shrink=shrink) for shrink in (10.0, 100.0)],
         "rp3beta": [
-            on_matrix(baselines.rp3beta, beta=beta, neighbours=k)
+            matrix(baselines.rp3beta, beta=beta, neighbours=k)
             for beta, k in ((0.0, 2_000), (0.3, 500), (0.6, 200))
         ],
         "ease": [partial(ease, ridge=ridge) for ridge in (250.0, 1_000.0)],
         "ials": Seeded(
-            lambda seed: [on_matrix(baselines.ials, regularisation=r, seed=seed) for r in (0.003, 0.03)]
+            lambda seed: [matrix(baselines.ials, regularisation=r, seed=seed) for r in (0.003, 0.03)]
         ),
         "sasrec": Seeded(
             lambda seed: [
