@@ -85,7 +85,7 @@ class ModelRegistry:
             if seen is not None and seen[0] == stamp:
                 return seen[1]
         version = self._asked(alias)
-        if stamp and now - max(stamp[0], stamp[3]) > SETTLED_NS:
+        if stamp and now - max(stamp[0], stamp[4]) > SETTLED_NS:
             self._seen[alias] = stamp, version
         return version
 
@@ -156,5 +156,5 @@ def _stamp(database: Path) -> tuple[int, ...]:
     try:
         log = file_stamp(database.with_name(database.name + "-wal"))
     except FileNotFoundError:
-        log = (0, 0, 0)
+        log = (0, 0, 0, 0)
     return *main, *log

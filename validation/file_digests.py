@@ -18,7 +18,7 @@ def digest_of(file: Path) -> str:
     """SHA-256 of a file's bytes, 64 hex digits. One that did not change since this process read it is not read
     again. Raises OSError."""
     stamp = file_stamp(file)
-    if time.time_ns() - stamp[0] < SETTLED_NS:
+    if time.time_ns() - stamp[1] < SETTLED_NS:
         return _read(file)
     return _remembered(file, stamp)
 

@@ -10,6 +10,7 @@ SETTLED_NS = 1_000_000_000
 
 
 def file_stamp(file: str | Path) -> tuple[int, ...]:
-    """Time, size and inode. Raises OSError as `stat` does."""
+    """Time of its content, time of any change, which nobody can set back, size and inode. Raises OSError as
+    `stat` does."""
     found = os.stat(file)
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
