@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def run(home: Home, own_id: str, *, allow_again: bool = False) -> bool:
             shutil.rmtree(lake.path / leftover, ignore_errors=True)
         forgotten = Forgotten.of(lake.path)
         person = forgotten.unfinished(own_id) or _person(lake, own_id)
-        stores = _stores(home, lake, person)
+        stores = _stores(home, lake, person, forgotten.under_way())
         found = {store.name: store.find() for store in stores}
         if not any(found.values()) and forgotten.unfinished(own_id) is None:
             known = forgotten.knows(own_id)
@@ -118,8 +118,9 @@ def _person(lake: Lake, own_id: str) -> Person:
     return Person(own_id=own_id, lake_id=lake_id, boards=tuple(own.tolist()))
 
 
-def _stores(home: Home, lake: Lake, person: Person) -> list[Store]:
-    """Every store, those last that others are found by: the id map names the user to the rest."""
+def _stores(home: Home, lake: Lake, person: Person, under_way: Sequence[Person]) -> list[Store]:
+    """Every store, those last that others are found by: the id map names the user to the rest. `under_way` are
+    those whose forgetting was cut short."""
     own, ids = by_own_id(person), lake.id_map()
     string_ids = ids.form(EntityKind.USER) is IdForm.STRING
     named = _word(person.own_id) if string_ids else user_pattern(person.own_id)
@@ -140,7 +141,7 @@ def _stores(home: Home, lake: Lake, person: Person) -> list[Store]:
             *_online(home, person),
             _rows("offline features", home.features, here),
             _rows("training sets and nightly vectors", home.training_sets, here),
-            _graphs(home.mlflow_artifacts, person),
+            _graphs(home.mlflow_artifacts, person, under_way),
         ]
     return [*stores, _names(ids, person)] if string_ids else stores
 
@@ -215,8 +216,9 @@ def _reports(home: Home, own: Wanted, named: re.Pattern[bytes]) -> Store:
     return Store("reports", lambda: len(files()), remove)
 
 
-def _graphs(artifacts: Path, person: Person) -> Store:
-    """Their boards in the graphs of released versions, where they would still be answered for."""
+def _graphs(artifacts: Path, person: Person, under_way: Sequence[Person]) -> Store:
+    """Their boards in the graphs of released versions, where they would still be answered for. Those
+    `under_way` go first, in the order begun: manifests may hold the digests of graphs without them already."""
     from infra.forget_graphs import named, unname
     from training.models.pixie.released import SETTINGS
     from validation.manifest import MANIFEST_FILE, RELEASE_MODEL
@@ -226,9 +228,10 @@ def _graphs(artifacts: Path, person: Person) -> Store:
 
     def remove() -> None:
         manifests = list(artifacts.rglob(f"{RELEASE_MODEL}/{MANIFEST_FILE}"))
-        for folder in versions():
-            if named(folder, person):
-                unname(folder, person, manifests)
+        for each in (*under_way, person):
+            for folder in versions():
+                if named(folder, each):
+                    unname(folder, each, manifests)
 
     return Store("released graphs", lambda: sum(named(folder, person) for folder in versions()), remove)
 

@@ -30,8 +30,9 @@ def unname(folder: Path, person: Person, manifests: Sequence[Path]) -> None:
     A row that loses its id gets the one before it in order, which a search finds at its own row: the order of
     the ids is what it was, and one file is replaced, whole and durably. Where release manifests of `manifests`
     hold the file's digest they hold the new one before; killed between the two, services refuse those releases
-    until the same again replaces the file. A file that was damaged is none that they hold, and stays refused.
-    The digest in the graph's own files stays that of the graph as it was built.
+    until the same again, before anybody else is taken out, replaces the file. A file that was damaged is none
+    that they hold, and stays refused. The digest in the graph's own files stays that of the graph as it was
+    built.
     """
     ids, order = _ids(folder), np.load(folder / GRAPH / "board_order.npy")
     rising = np.where(_theirs(ids, folder, person), NOBODY, ids)[order]

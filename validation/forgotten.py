@@ -101,6 +101,11 @@ class Forgotten(BaseModel):
             return None
         return Person(own_id=own_id, lake_id=entry.lake_id, boards=entry.boards)
 
+    def under_way(self) -> list[Person]:
+        """Everybody whose forgetting was cut short, the first begun first. Their own ids are not known."""
+        entries = [entry for entry in self.users.values() if entry.lake_id]
+        return [Person(own_id="", lake_id=entry.lake_id, boards=entry.boards) for entry in entries]
+
     def _with(self, own_id: str, entry: _Entry) -> Forgotten:
         return self.model_copy(update={"users": {**self.users, self._digest(own_id): entry}})
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from infra import forget_graphs
+from infra.forget import _graphs
 from infra.forget_graphs import named, unname
 from tests.training.models.graphs import random_graph
 from training.models.pixie import PixieSettings, ReleasedPixie
 from validation.file_digests import altered, digests_of
-from validation.forgotten import Person
+from validation.forgotten import Forgotten, Person
+from validation.manifest import MANIFEST_FILE, RELEASE_MODEL
 
 
 @pytest.mark.parametrize("gone", [slice(0, 1), slice(0, 3), slice(4, 6), slice(-1, None)])
@@ -79,6 +81,27 @@ def test_killed_before_the_file_is_replaced_the_release_is_refused_until_it_is_d
     assert named(folder, person) == 2
     unname(folder, person, [manifest])
     assert altered(folder, json.loads(manifest.read_text())) == [] and named(folder, person) == 0
+
+
+def test_who_was_half_forgotten_goes_first_so_that_the_release_is_whole_after_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder, written, first = released(tmp_path)
+    manifest = tmp_path / "run" / RELEASE_MODEL / MANIFEST_FILE
+    manifest.parent.mkdir(parents=True)
+    written.rename(manifest)
+    second = Person(own_id="8", lake_id=2, boards=tuple(random_graph().board_ids[3:5].tolist()))
+    Forgotten().begun(first).begun(second).save(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(forget_graphs, "take_place", dies)
+        with pytest.raises(KeyboardInterrupt):
+            unname(folder, first, [manifest])
+    _graphs(tmp_path, second, Forgotten.of(tmp_path).under_way()).remove()
+    assert altered(folder, json.loads(manifest.read_text())) == []
+    assert named(folder, first) == named(folder, second) == 0
 
 
 def test_a_graph_that_was_damaged_stays_refused(tmp_path: Path) -> None:
