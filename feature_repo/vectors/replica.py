@@ -267,12 +267,12 @@ def _load(folder: Path, name: str, content: str) -> Replica | None:
 
     try:
         meta, found = json.loads((folder / META).read_text()), digests_of(folder)
-    except (OSError, ValueError):  # there is none, or another process is putting its own there
+        found.pop(META, None)
+        if (meta.get("collection"), meta.get("content"), meta.get("files")) != (name, content, found):
+            return None
+        with np.load(folder / "rows.npz", allow_pickle=False) as kept:
+            rows = PinRows(**{field: kept[field] for field in kept.files})
+        graph = faiss.read_index(str(folder / "graph.faiss")) if meta["graph"] else None
+    except (OSError, ValueError, RuntimeError):  # there is none, or another process is putting its own there
         return None
-    found.pop(META, None)
-    if (meta.get("collection"), meta.get("content"), meta.get("files")) != (name, content, found):
-        return None
-    with np.load(folder / "rows.npz", allow_pickle=False) as kept:
-        rows = PinRows(**{field: kept[field] for field in kept.files})
-    graph = faiss.read_index(str(folder / "graph.faiss")) if meta["graph"] else None
     return Replica(name, rows, graph)

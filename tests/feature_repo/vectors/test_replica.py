@@ -14,6 +14,7 @@ from feature_repo.vectors.index import Filter
 from feature_repo.vectors.replica import Replica, ReplicaTooLarge, _load, _save
 from feature_repo.vectors.rows import PinRows
 from tests.feature_repo.vectors.conftest import COMMON_TOPIC, planted_pins
+from validation.file_digests import digests_of
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,20 @@ def test_a_kept_copy_that_was_damaged_is_none(graph: Replica, tmp_path: Path, da
     assert _load(folder, graph.name, "content") is None
     _save(graph, folder, "content")
     assert _load(folder, graph.name, "content") is not None, "the next copy takes its place"
+
+
+@pytest.mark.parametrize("gone", ["rows.npz", "graph.faiss"])
+def test_a_kept_copy_that_another_process_replaces_meanwhile_is_none(
+    graph: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    def replaced(folder: Path) -> dict[str, str]:
+        found = digests_of(folder)
+        (folder / gone).unlink()
+        return found
+
+    _save(graph, tmp_path / graph.name, "content")
+    monkeypatch.setattr("feature_repo.vectors.replica.digests_of", replaced)
+    assert _load(tmp_path / graph.name, graph.name, "content") is None
 
 
 @settings(max_examples=60, deadline=None)
