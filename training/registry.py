@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -226,6 +226,10 @@ class Registry:
         """The UTC time before which everything a version's weights were learned from lies; None if unsaid."""
         said = self.version(name, version).tags.get(LEARNED_UNTIL_TAG)
         return None if said is None else datetime.fromisoformat(said)
+
+    def made_at(self, name: str, version: int) -> datetime:
+        """The UTC time at which a version was registered."""
+        return datetime.fromtimestamp(self.version(name, version).creation_timestamp / 1000, UTC)
 
     def data_end(self, name: str, version: int) -> datetime:
         """The UTC end, exclusive, of the data that a version was made of."""

@@ -63,7 +63,7 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
     """Measure the parts together and write the manifest of their release; nothing is registered yet.
 
     `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together,
-    whose files are not those that the newest release was made of, and for a ranker whose calibrator is not its
+    whose files are not those that a release was made of, and for a ranker whose calibrator is not its
     own; CollectionMissing where a space was never built.
     """
     skipped: dict[str, str] = {}
@@ -73,8 +73,8 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
     parts, light_by = served_parts(parts, skipped)
     lake, bench = Lake(ctx.lake), Bench.of(ctx, parts.values())
     spaces = _spaces(bench.registry, parts)
-    newest = bench.registry.latest(RELEASE_MODEL)
-    parts = with_digests(bench.registry, parts, None if newest is None else load_manifest(ctx, newest))
+    before = reversed(bench.registry.versions(RELEASE_MODEL))
+    parts = with_digests(bench.registry, parts, (load_manifest(ctx, version) for version in before))
     if RANKER in parts:
         calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
     sources = _sources(lake, parts, skipped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from training.registry import Registry, VersionDropped
@@ -31,14 +31,22 @@ def released_files(registry: Registry, part: Part) -> Path:
 
 
 def with_digests(
-    registry: Registry, parts: Mapping[str, Part], before: ReleaseManifest | None
+    registry: Registry, parts: Mapping[str, Part], before: Iterable[ReleaseManifest]
 ) -> dict[str, Part]:
-    """The parts, by role, with the digests of their files. `before` is the newest release, whose digests of
-    versions that it has in common with this one stand: the files of a version never change.
+    """The parts, by role, with the digests of their files. `before` are the releases, the newest first, whose
+    digests of these versions stand: the files of a version never change. None is read that is older than every
+    version whose digests are not found yet.
 
     Raises ReleaseError where they did, or cannot be read.
     """
-    known = {} if before is None else {part.name: part.files for part in before.parts.values()}
+    known: dict[str, dict[str, str]] = {}
+    for release in before:
+        for part in release.parts.values():
+            if part.files is not None:
+                known.setdefault(part.name, part.files)
+        sought = [part for part in parts.values() if part.name not in known]
+        if all(registry.made_at(part.model, part.version) > release.created_at for part in sought):
+            break
     out = {}
     for role, part in parts.items():
         stated = part.model_copy(update={"files": known.get(part.name)})

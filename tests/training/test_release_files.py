@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +35,9 @@ class Folders:
             raise OSError(f"no such artifact: {name}")
         return self.folder / name
 
+    def made_at(self, model: str, version: int) -> datetime:
+        return planted.WHEN - timedelta(days=1)
+
 
 PARTS = {role: Part(model=role, version=2) for role in ("content", "pixie")}
 
@@ -46,7 +51,8 @@ def registry(tmp_path: Path) -> Folders:
 
 
 def made(registry: Folders, before: ReleaseManifest | None = None) -> ReleaseManifest:
-    return planted.manifest(1, parts=with_digests(registry, PARTS, before))  # type: ignore[arg-type]
+    known = [] if before is None else [before]
+    return planted.manifest(1, parts=with_digests(registry, PARTS, known))  # type: ignore[arg-type]
 
 
 def test_a_release_holds_a_digest_of_every_file(registry: Folders) -> None:
@@ -67,6 +73,26 @@ def test_files_that_changed_since_the_release_before_are_not_released(registry: 
     with pytest.raises(ReleaseError, match=r"pixie@2 is not what was released: weights.bin is another file"):
         made(registry, before)
     assert made(registry, planted.manifest(1, parts=PARTS)).parts["pixie"].files, "nothing is known of them"
+
+
+def test_a_part_that_was_left_out_of_a_release_comes_back_as_it_was(registry: Folders) -> None:
+    first = made(registry)
+    second = planted.manifest(2, parts={"content": first.parts["content"]})
+    (registry.folder / "pixie@2" / "weights.bin").write_text("others")
+    with pytest.raises(ReleaseError, match=r"pixie@2 is not what was released: weights.bin is another file"):
+        with_digests(registry, PARTS, [second, first])  # type: ignore[arg-type]
+
+
+def test_no_release_is_read_that_is_older_than_all_that_is_sought(
+    registry: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def releases() -> Iterator[ReleaseManifest]:
+        yield planted.manifest(2, parts={"content": first.parts["content"]})
+        pytest.fail("pixie@2 is younger than the release before")
+
+    first = made(registry)
+    monkeypatch.setattr(registry, "made_at", lambda model, version: planted.WHEN + timedelta(hours=1))
+    assert with_digests(registry, PARTS, releases()) == first.parts  # type: ignore[arg-type]
 
 
 def test_what_measures_a_part_reads_only_what_was_released(registry: Folders) -> None:
