@@ -171,7 +171,8 @@ def test_the_better_variant_is_chosen() -> None:
     assert evaluate(rows, {"walk": [nothing, walk]}).row("walk").variant == 1
 
 
-def test_every_default_model_finds_the_planted_groups() -> None:
+def test_every_default_model_finds_the_planted_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sasrec, "VENV", tmp_path)  # it has tests of its own
     rows = planted()
     report = evaluate(rows, default_models(90))
     chance = 10 / 82
