@@ -141,7 +141,7 @@ def _stores(home: Home, lake: Lake, person: Person, under_way: Sequence[Person])
             *_online(home, person),
             _rows("offline features", home.features, here),
             _rows("training sets and nightly vectors", home.training_sets, here),
-            _graphs(home.mlflow_artifacts, person, under_way),
+            _graphs(home.mlflow_artifacts, home.ledger, person, under_way),
         ]
     return [*stores, _names(ids, person)] if string_ids else stores
 
@@ -216,10 +216,12 @@ def _reports(home: Home, own: Wanted, named: re.Pattern[bytes]) -> Store:
     return Store("reports", lambda: len(files()), remove)
 
 
-def _graphs(artifacts: Path, person: Person, under_way: Sequence[Person]) -> Store:
+def _graphs(artifacts: Path, ledger: Path, person: Person, under_way: Sequence[Person]) -> Store:
     """Their boards in the graphs of released versions, where they would still be answered for. Those
-    `under_way` go first, in the order begun: manifests may hold the digests of graphs without them already."""
+    `under_way` go first, in the order begun: manifests may hold the digests of graphs without them already. The
+    lock of `ledger` keeps a release from being registered with the digest of a graph that is being replaced."""
     from infra.forget_graphs import named, unname
+    from training.ledger import Ledger
     from training.models.pixie.released import SETTINGS
     from validation.manifest import MANIFEST_FILE, RELEASE_MODEL
 
@@ -227,11 +229,12 @@ def _graphs(artifacts: Path, person: Person, under_way: Sequence[Person]) -> Sto
         return [file.parent for file in artifacts.rglob(SETTINGS)]
 
     def remove() -> None:
-        manifests = list(artifacts.rglob(f"{RELEASE_MODEL}/{MANIFEST_FILE}"))
-        for each in (*under_way, person):
-            for folder in versions():
-                if named(folder, each):
-                    unname(folder, each, manifests)
+        with Ledger(ledger).lock():
+            manifests = list(artifacts.rglob(f"{RELEASE_MODEL}/{MANIFEST_FILE}"))
+            for each in (*under_way, person):
+                for folder in versions():
+                    if named(folder, each):
+                        unname(folder, each, manifests)
 
     return Store("released graphs", lambda: sum(named(folder, person) for folder in versions()), remove)
 

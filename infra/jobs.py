@@ -101,7 +101,7 @@ def release(home: Home, *, seed: int = 0) -> int:
 
     need_lake(home)
     local.ensure_milvus(home)
-    version = releases.release(context(home, seed=seed))
+    version = releases.release(context(home, seed=seed), home.ledger)
     say(f"release {version} is the challenger; `corkboard promote` puts it through its gates")
     return version
 

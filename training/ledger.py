@@ -122,7 +122,8 @@ class Ledger:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One promotion at a time among the processes that share this ledger's file."""
+        """One promotion, clearing, registering or forgetting at a time among the processes that share this ledger's
+        file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("a") as held:
             fcntl.flock(held, fcntl.LOCK_EX)

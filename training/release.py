@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 from training import index
 from training.context import TrainingContext
+from training.ledger import Ledger
 from training.pipelines.clock import run_interval
 from training.pipelines.content import content_space_of
 from training.pipelines.light import chosen
@@ -20,7 +22,7 @@ from training.pipelines.search_space import PIN_SPACE_TAG
 from training.registry import COMMIT_TAG, Registry, git_commit
 from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
-from training.release_files import with_digests
+from training.release_files import check_unchanged, with_digests
 from training.release_latency import latency_metrics
 from training.release_parts import (
     CONTENT,
@@ -51,12 +53,18 @@ from validation.manifest import (
 from validation.tables import PADDING_ID
 
 
-def release(ctx: TrainingContext) -> int:
-    """Compose a release of the newest parts and make it the challenger; its version. See `compose`."""
+def release(ctx: TrainingContext, ledger: Path) -> int:
+    """Compose a release of the newest parts and make it the challenger; its version. See `compose`.
+
+    Raises ReleaseError where a part's files changed meanwhile. They are looked at, and the release is
+    registered, under the lock of `ledger`.
+    """
     manifest = compose(ctx)
     for part, reason in manifest.skipped.items():
         ctx.progress(f"left out: {part}: {reason}")
-    return register(ctx, manifest)
+    with Ledger(ledger).lock():
+        check_unchanged(registry_of(ctx), manifest.parts.values())
+        return register(ctx, manifest)
 
 
 def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> ReleaseManifest:

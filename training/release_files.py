@@ -16,18 +16,25 @@ def released_files(registry: Registry, part: Part) -> Path:
 
     Raises ReleaseError naming files that are not, or where none can be had; VersionDropped.
     """
-    mend = f"put its files back, or run `corkboard train --model {part.model} --force` and `corkboard release`"
-    try:
-        folder = registry.download(part.model, part.version)
-        wrong = [] if part.files is None else altered(folder, part.files)
-    except VersionDropped:
-        raise
-    except Exception as error:
-        # Registries and disks fail in ways of their own; without its files there is no part.
-        raise ReleaseError(f"the files of {part.name} cannot be read: {error}; {mend}") from error
+    folder, wrong = _found(registry, part)
     if wrong:
+        mend = f"put its files back, or run `corkboard train --model {part.model} --force` and `corkboard release`"
         raise ReleaseError(f"{part.name} is not what was released: {', '.join(wrong)} (in {folder}); {mend}")
     return folder
+
+
+def check_unchanged(registry: Registry, parts: Iterable[Part]) -> None:
+    """Hold parts that were just measured to the digests that they had before. Raises ReleaseError, VersionDropped.
+
+    Under the ledger's lock nobody changes them until it is let go: `corkboard forget` takes it as well.
+    """
+    for part in parts:
+        _, wrong = _found(registry, part)
+        if wrong:
+            raise ReleaseError(
+                f"{part.name} changed while the release was measured, as `corkboard forget` makes graphs do:"
+                f" {', '.join(wrong)}; run `corkboard release` again"
+            )
 
 
 def with_digests(
@@ -54,3 +61,15 @@ def with_digests(
         found = stated.files or digests_of(folder)
         out[role] = stated.model_copy(update={"files": found})
     return out
+
+
+def _found(registry: Registry, part: Part) -> tuple[Path, list[str]]:
+    """Folder of a part's files, and which of them are not those that its digests are of."""
+    try:
+        folder = registry.download(part.model, part.version)
+        return folder, [] if part.files is None else altered(folder, part.files)
+    except VersionDropped:
+        raise
+    except Exception as error:
+        # Registries and disks fail in ways of their own; without its files there is no part.
+        raise ReleaseError(f"the files of {part.name} cannot be read: {error}") from error

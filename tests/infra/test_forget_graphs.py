@@ -12,6 +12,7 @@ from infra import forget_graphs
 from infra.forget import _graphs
 from infra.forget_graphs import named, unname
 from tests.training.models.graphs import random_graph
+from tests.training.planted_releases import is_locked
 from training.models.pixie import PixieSettings, ReleasedPixie
 from validation.file_digests import altered, digests_of
 from validation.forgotten import Forgotten, Person
@@ -99,9 +100,22 @@ def test_who_was_half_forgotten_goes_first_so_that_the_release_is_whole_after_th
         patched.setattr(forget_graphs, "take_place", dies)
         with pytest.raises(KeyboardInterrupt):
             unname(folder, first, [manifest])
-    _graphs(tmp_path, second, Forgotten.of(tmp_path).under_way()).remove()
+    _graphs(tmp_path, tmp_path / "ledger.jsonl", second, Forgotten.of(tmp_path).under_way()).remove()
     assert altered(folder, json.loads(manifest.read_text())) == []
     assert named(folder, first) == named(folder, second) == 0
+
+
+def test_graphs_are_replaced_under_the_ledgers_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*_: object) -> None:
+        assert is_locked(ledger)
+        raise KeyboardInterrupt
+
+    _, _, person = released(tmp_path)
+    ledger = tmp_path / "releases" / "ledger.jsonl"
+    monkeypatch.setattr(forget_graphs, "unname", held)
+    with pytest.raises(KeyboardInterrupt):
+        _graphs(tmp_path, ledger, person, ()).remove()
+    assert not is_locked(ledger)
 
 
 def test_a_graph_that_was_damaged_stays_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Release r is of `content@r`, `pinnerformer@r` over it, `pinnersage@r` and a rank
 
 from __future__ import annotations
 
+import fcntl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def context(home: Path, milvus_uri: str = "nowhere") -> TrainingContext:
 
 def ledger(home: Path) -> Path:
     return home / "releases" / "ledger.jsonl"
+
+
+def is_locked(ledger: Path) -> bool:
+    """Whether somebody holds the lock of a ledger."""
+    with ledger.with_suffix(".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def manifest(number: int, **changes: object) -> ReleaseManifest:

@@ -190,18 +190,18 @@ def trained(
         fill(ctx, content, pins)
         train_learned(ctx, content)
         train_all(ctx, content, pins)
-        first = release.release(ctx)
+        first = release.release(ctx, planted.ledger(root))
 
         again = train_content(ctx, SMALL_CONTENT, force=True)
         fill(ctx, again, pins)
         train_learned(ctx, again)
         train_all(ctx, again, pins, (Kind.LOGISTIC,))
-        second = release.release(ctx)
+        second = release.release(ctx, planted.ledger(root))
 
         third = train_content(ctx, SMALL_CONTENT, force=True)
         fill(ctx, third, pins, np.random.default_rng(0).permutation(pins.vectors))
         train_all(ctx, third, pins, (Kind.LOGISTIC,))
-        scrambled = release.release(ctx)
+        scrambled = release.release(ctx, planted.ledger(root))
         yield Trained(ctx, first, second, scrambled)
 
 
@@ -383,10 +383,10 @@ def test_no_day_is_tested_that_a_ranker_has_learned_from(trained: Trained) -> No
         tested_days(rows, test.end)
 
 
-def test_the_same_parts_are_not_released_twice(trained: Trained) -> None:
+def test_the_same_parts_are_not_released_twice(trained: Trained, ledger: Path) -> None:
     newest = registry_of(trained.ctx).latest(RELEASE_MODEL)
     assert newest == trained.scrambled
-    assert release.release(trained.ctx) == newest
+    assert release.release(trained.ctx, ledger) == newest
     assert registry_of(trained.ctx).latest(RELEASE_MODEL) == newest
     assert registry_of(trained.ctx).alias(RELEASE_MODEL, CHALLENGER) == newest
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.training import planted_releases as planted
-from training import promotion, release_difference
+from training import promotion, release, release_difference
 from training.promotion import parts_present
 from training.registry import VersionDropped
 from training.release import _same
@@ -137,3 +137,20 @@ def test_a_difference_says_that_a_ranker_is_not_the_released_one(
 def test_files_that_cannot_be_had_are_named(registry: Folders) -> None:
     with pytest.raises(ReleaseError, match=r"files of dcm@9 cannot be read: no such artifact"):
         released_files(registry, SimpleNamespace(model="dcm", version=9, name="dcm@9", files=None))  # type: ignore[arg-type]
+
+
+def test_what_changed_while_it_was_measured_is_not_released(
+    registry: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def registers(*_: object) -> int:
+        assert planted.is_locked(ledger), "nobody forgets between the last look and the release"
+        return 7
+
+    measured, ledger = made(registry), planted.ledger(registry.folder)
+    monkeypatch.setattr(release, "registry_of", lambda ctx: registry)
+    monkeypatch.setattr(release, "compose", lambda ctx: measured)
+    monkeypatch.setattr(release, "register", registers)
+    assert release.release(planted.context(registry.folder), ledger) == 7
+    (registry.folder / "pixie@2" / "weights.bin").write_text("without a board")
+    with pytest.raises(ReleaseError, match=r"pixie@2 changed while .*another file; run `corkboard release` again"):
+        release.release(planted.context(registry.folder), ledger)
