@@ -7,7 +7,6 @@ The `feast` command does the same by hand from this folder; both read the same Y
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
@@ -55,9 +54,7 @@ def open_config(path: Path, variables: Mapping[str, str]) -> FeatureStore:
     """
     import yaml
 
-    with warnings.catch_warnings():  # Feast's import has deprecations shown that whoever runs us leaves out
-        from feast import FeatureStore
-        from feast.repo_config import RepoConfig
+    from feature_repo.feast_import import FeatureStore, RepoConfig
 
     try:
         text = Template(path.read_text()).substitute(variables)
