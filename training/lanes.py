@@ -31,7 +31,7 @@ T_co = TypeVar("T_co", covariant=True)
 POLL_S = 0.1
 LAST_LINES_S = 5.0
 """How long the last lines of lanes that have ended may take."""
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+OPENMP, OPENBLAS, MKL = THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What says to OpenMP and to BLAS, when they are loaded, how many threads to take: by themselves one a core in
 every lane, and those of OpenBLAS wait for each other by spinning."""
 
@@ -88,8 +88,9 @@ class Lanes:
     def _open(self) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")  # threads of torch and numba do not survive a fork
         self._lines = lines = spawn.SimpleQueue()
-        threads = max(1, (os.cpu_count() or 1) // self.ctx.lanes)
-        self._limits.enter_context(threadpool_limits(threads, user_api="blas"))
+        threads = threads_of(max(1, (os.cpu_count() or 1) // self.ctx.lanes))
+        blas = min(threads[OPENBLAS], threads[MKL])
+        self._limits.enter_context(threadpool_limits(blas, user_api="blas"))
         self._pool = ProcessPoolExecutor(self.ctx.lanes, spawn, _begin, (lines, threads))
         self._reader = threading.Thread(target=self._tell, args=(lines,), daemon=True)
         self._reader.start()
@@ -110,6 +111,14 @@ class Lanes:
                     tell = silent
             if over:
                 return
+
+
+def threads_of(share: int) -> dict[str, int]:
+    """Threads that a lane takes, for each of THREADS: its share of the cores, or what the environment says
+    where that is fewer. BLAS goes by OpenMP's where nothing is said of its own."""
+    said = {name: os.environ.get(name, os.environ.get(OPENMP, "")).partition(",")[0] for name in THREADS}
+    given = {name: int(word) for name, word in said.items() if word.strip().isdecimal()}
+    return {name: min(given.get(name) or share, share) for name in THREADS}
 
 
 class _Here(Generic[T]):
@@ -147,16 +156,16 @@ _lines: SimpleQueue[str] | None = None
 """Where this process, a lane, says what it does."""
 
 
-def _begin(lines: SimpleQueue[str], threads: int) -> None:
+def _begin(lines: SimpleQueue[str], threads: dict[str, int]) -> None:
     """Make this process a lane that ends with the process that it works for."""
     global _lines
     _lines = lines
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ignore_advice()
-    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+    os.environ.update({name: str(number) for name, number in threads.items()})
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads[OPENMP])
 
 
 def _end_with_parent() -> None:

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from training.context import TrainingContext
 from training.data.splits import TooShort
-from training.lanes import THREADS, LaneLost, Lanes
+from training.lanes import MKL, OPENBLAS, OPENMP, THREADS, LaneLost, Lanes, threads_of
 
 
 def squared(ctx: TrainingContext, n: int, *, also: int = 0) -> tuple[int, int]:
@@ -76,6 +76,26 @@ def test_steps_run_in_other_processes_and_tell_this_one(
     assert {"squaring 2", "squaring 3"} <= set(told)
     assert any(line.startswith("square 2: ") and line.endswith(" s of CPU") for line in told)
     assert not psutil.pid_exists(there)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({}, (4, 4, 4)),
+        ({OPENMP: "2"}, (2, 2, 2)),
+        ({OPENMP: "2,1", OPENBLAS: "3"}, (2, 3, 2)),
+        ({OPENMP: "16", MKL: "1"}, (4, 4, 1)),
+        ({OPENMP: "many", OPENBLAS: "0"}, (4, 4, 4)),
+    ],
+)
+def test_fewer_threads_than_a_lanes_share_are_kept(
+    given: dict[str, str], taken: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    for name, said in given.items():
+        monkeypatch.setenv(name, said)
+    assert threads_of(4) == dict(zip(THREADS, taken, strict=True))
 
 
 def test_a_lane_that_dies_is_named(ctx: TrainingContext) -> None:
