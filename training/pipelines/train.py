@@ -342,6 +342,10 @@ class _Run:
                 self._skip(name, str(reason))
             return None
 
+    def _learns(self, name: str) -> bool:
+        """Whether a ranker learns from the rows, which `_ranking_rows` has made."""
+        return name in self.wanted and name not in self.skipped
+
     def _begin_pinnability(self, lanes: Lanes, rows: TrainingSet | None) -> dict[str, Outcome[Part]]:
         """The regression and the trees, by model."""
         if rows is None:
@@ -352,7 +356,7 @@ class _Run:
                 kind.model, train_pinnability, kind, rows, content, force=self._forced(kind.model)
             )
             for kind in Kind
-            if kind.model in self.wanted
+            if self._learns(kind.model)
         }
 
     def _begin_transact(
@@ -360,7 +364,7 @@ class _Run:
     ) -> dict[str, Outcome[Part]]:
         """TransAct by its model, once this run's PinnerFormer is there: it reads users' vectors by it."""
         name = transact_pipeline.MODEL
-        if rows is None or name not in self.wanted:
+        if rows is None or not self._learns(name):
             return {}
         if pinnerformer is not None:
             with contextlib.suppress(Exception):  # what went wrong is said where it is published
