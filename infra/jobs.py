@@ -177,14 +177,15 @@ def demo(home: Home, *, data: str, size: str, seed: int) -> None:
         ingest(home, tables)
     with step("Train: features, models, vectors"):
         train(home, seed=seed)
-    local.begin(home, local.homefeed(home))  # it imports while the release is measured, and serves what comes
+    begun = _begin_homefeed(home)  # it imports while the release is measured, and serves what comes
     try:
         with step("Release: measure together, register"):
             version = release(home, seed=seed)
         with step("Promote: gates, then the alias"):
             promote(home, version)
     except BaseException:
-        local.stop(home, "homefeed")
+        if begun:
+            local.stop(home, "homefeed")
         raise
     with step("Serve"):
         up(home)
@@ -284,6 +285,14 @@ def need_lake(home: Home) -> None:
     """Raises JobError where nothing was ingested."""
     if not (home.lake / "contract.json").exists():
         raise JobError(f"{home.root} has no tables yet; run `corkboard ingest FOLDER` or `corkboard demo`")
+
+
+def _begin_homefeed(home: Home) -> bool:
+    """Start the home feed and do not wait; True if this call did. Why it cannot start is told by `up`."""
+    try:
+        return local.begin(home, local.homefeed(home)) is not None
+    except local.StartError:
+        return False
 
 
 def _demo_tables(home: Home, data: str, size: str, seed: int) -> Path:
