@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bentos.log_segments import recent_ids, recover, segment_name, sync_folder
+from bentos.log_segments import recent_ids, recover, segment_name
 from validation.events import AnyRecord as Record
 from validation.events import segments_of, to_line
+from validation.whole_files import sync_folder
 
 logger = logging.getLogger("corkboard.events")
 

@@ -100,15 +100,6 @@ def recover(path: Path) -> int:
     return torn
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a new or renamed entry of `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
     """Whole lines from byte `start` on with the byte each ends at, up to the first that is cut short or is no
     JSON.

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from validation.gate_results import GateResult
 from validation.manifest import Frozen
+from validation.whole_files import sync_folder
 
 
 class LedgerBroken(RuntimeError):
@@ -93,7 +94,7 @@ class Ledger:
         finally:
             os.close(descriptor)
         if new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
 
     def champions(self) -> tuple[int, ...]:
         """The champions a rollback would walk back along, oldest first; the last one is champion now.
@@ -122,8 +123,8 @@ class Ledger:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One promotion, clearing, registering or forgetting at a time among the processes that share this ledger's
-        file."""
+        """One at a time among the processes that share this ledger's file: who moves an alias, registers a
+        release, or changes or clears files that releases are made of."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("a") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -149,11 +150,3 @@ def _cut_torn_line(descriptor: int) -> None:
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

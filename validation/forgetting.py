@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from validation.events import ForgottenRecord, to_line
 from validation.forgotten import Person
+from validation.whole_files import sync_folder
 
 USER_COLUMNS = ("user_id", "owner_id")
 """Columns that name a user: who acted, and whose a board is."""
@@ -152,7 +153,8 @@ def _rewrite(file: Path, lines: Iterator[bytes], times: tuple[int, int] | None =
 
 
 def take_place(staged: Path, file: Path) -> None:
-    """Put `staged` where `file` is, once it is on disk."""
+    """Put `staged` where `file` is, once it is on disk; on return the name is as well."""
     with staged.open("rb") as written:
         os.fsync(written.fileno())
     staged.replace(file)
+    sync_folder(file.parent)

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
+from validation.whole_files import sync_folder
+
 FILE = "forgotten.json"
 
 
@@ -64,6 +66,7 @@ class Forgotten(BaseModel):
             file.flush()
             os.fsync(file.fileno())
         staged.replace(lake / FILE)
+        sync_folder(lake)
 
     def knows(self, own_id: str) -> bool:
         """Whether a user, by the data set's own id, was forgotten or is being so."""

@@ -11,3 +11,12 @@ def replace_text(path: Path, text: str) -> None:
     staged = path.with_suffix(f".{os.getpid()}.tmp")
     staged.write_text(text, encoding="utf-8")
     staged.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new, renamed or replaced entry of `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
