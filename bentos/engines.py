@@ -194,7 +194,7 @@ class RemoteRetrieval:
         feed.parts = parts_of(answer, [source.name for source in sources])
         feed.sources.extend(answer.reports)
         feed.fallback = feed.fallback or answer.fallback
-        _without(feed, [f"retrieval's {said}" if said.startswith(READ) else said for said in answer.missing])
+        _without(feed, _read_there("retrieval", answer.missing))
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class RemoteRanking:
             ],
         )
         answer = await self._within("light", deadline_ms, lambda: self.ask_light(request))
-        _without(feed, answer.missing)
+        _without(feed, _read_there("light", answer.missing))
         return np.array(answer.scores, np.float32)
 
     async def rank(self, feed: Feed, deadline_ms: float) -> Heads:
@@ -263,6 +263,11 @@ def _seen(answer: SeenAnswer, feed: Feed) -> Seen:
 def _without(feed: Feed, missing: Sequence[str]) -> None:
     """The answer says what another process went without, once where both did."""
     feed.missing.extend(said for said in missing if said not in feed.missing)
+
+
+def _read_there(stage: str, missing: Sequence[str]) -> list[str]:
+    """What a stage of another process lacked, told apart from what the ranker lacks."""
+    return [f"{stage}'s {said}" if said.startswith(READ) else said for said in missing]
 
 
 HOP_S = 0.25

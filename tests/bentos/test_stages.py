@@ -14,10 +14,11 @@ from bentos import light_scores, ranking
 from bentos.candidates import Candidates, brought, concatenate
 from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking, answer_of, parts_of
 from bentos.errors import NoRelease
+from bentos.failing import READ
 from bentos.features import User
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
-from bentos.messages import FeedRequest, LightRequest, RetrieveAnswer
+from bentos.messages import FeedRequest, LightAnswer, LightRequest, RetrieveAnswer
 from bentos.networks import Networks
 from bentos.pool import Busy, Pool
 from bentos.stages import LightRank, Merge, ReadPins, ReadVectors, Retrieve, Shortlist, Source, merge
@@ -290,6 +291,20 @@ def test_light_scoring_is_no_alarm_where_there_is_nothing_to_score(stack_of: Cal
     for asked in (bare, stranger, empty):
         run(LightRank(5_000).run(asked, engines_of(stack.pool)))
         assert asked.ordered_by == "merged" and asked.missing == []
+
+
+def test_what_the_light_ranker_could_not_read_elsewhere_is_not_the_rankers(
+    stack_of: Callable[..., Stack],
+) -> None:
+    _, feed = light_feed(stack_of)
+
+    async def light(request: LightRequest) -> LightAnswer:
+        told = ["user: ConnectionError", "stale: pins"]
+        return LightAnswer(release=request.release or 0, scores=[0.0] * len(request.pin_ids), missing=told)
+
+    run(RemoteRanking(light, light, light).light(feed, 5_000))  # type: ignore[arg-type]
+    assert feed.missing == ["light's user: ConnectionError", "stale: pins"]
+    assert not any(said.startswith(READ) for said in feed.missing), "the ranking is logged"
 
 
 def test_remote_light_and_heavy_scores_are_the_local_ones(stack_of: Callable[..., Stack]) -> None:
