@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from training.registry import Registry, VersionDropped
@@ -18,15 +19,19 @@ def released_files(registry: Registry, part: Part) -> Path:
     """
     folder, wrong = _found(registry, part)
     if wrong:
-        mend = f"put its files back, or run `corkboard train --model {part.model} --force` and `corkboard release`"
-        raise ReleaseError(f"{part.name} is not what was released: {', '.join(wrong)} (in {folder}); {mend}")
+        raise ReleaseError(
+            f"{part.name} is not what was released: {', '.join(wrong)} (in {folder}); run `corkboard forget`"
+            " again if one was cut short, else put the files back, or run"
+            f" `corkboard train --model {part.model} --force` and `corkboard release`"
+        )
     return folder
 
 
 def check_unchanged(registry: Registry, parts: Iterable[Part]) -> None:
-    """Hold parts that were just measured to the digests that they had before. Raises ReleaseError, VersionDropped.
+    """Hold parts that were just measured to the digests that they had before.
 
-    Under the ledger's lock nobody changes them until it is let go: `corkboard forget` takes it as well.
+    Under the ledger's lock nobody changes them until it is let go: `corkboard forget` takes it as well. Raises
+    ReleaseError, VersionDropped.
     """
     for part in parts:
         _, wrong = _found(registry, part)
@@ -44,7 +49,7 @@ def with_digests(
     digests of these versions stand: the files of a version never change. None is read that is older than every
     version whose digests are not found yet.
 
-    Raises ReleaseError where they did, or cannot be read.
+    Raises ReleaseError where they did, cannot be read, or where there are none; VersionDropped.
     """
     known: dict[str, dict[str, str]] = {}
     for release in before:
@@ -58,16 +63,28 @@ def with_digests(
     for role, part in parts.items():
         stated = part.model_copy(update={"files": known.get(part.name)})
         folder = released_files(registry, stated)
-        found = stated.files or digests_of(folder)
+        with _reading(part):
+            found = stated.files or digests_of(folder)
+        if not found:
+            raise ReleaseError(
+                f"{part.name} has no files (in {folder}); run `corkboard train --model {part.model} --force`"
+            )
         out[role] = stated.model_copy(update={"files": found})
     return out
 
 
 def _found(registry: Registry, part: Part) -> tuple[Path, list[str]]:
     """Folder of a part's files, and which of them are not those that its digests are of."""
-    try:
+    with _reading(part):
         folder = registry.download(part.model, part.version)
         return folder, [] if part.files is None else altered(folder, part.files)
+
+
+@contextmanager
+def _reading(part: Part) -> Iterator[None]:
+    """Raises ReleaseError naming the part for whatever is raised meanwhile, but for VersionDropped."""
+    try:
+        yield
     except VersionDropped:
         raise
     except Exception as error:

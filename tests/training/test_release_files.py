@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.training import planted_releases as planted
-from training import promotion, release, release_difference
+from training import promotion, release, release_difference, release_files
 from training.promotion import parts_present
 from training.registry import VersionDropped
 from training.release import _same
@@ -135,8 +135,31 @@ def test_a_difference_says_that_a_ranker_is_not_the_released_one(
 
 
 def test_files_that_cannot_be_had_are_named(registry: Folders) -> None:
-    with pytest.raises(ReleaseError, match=r"files of dcm@9 cannot be read: no such artifact"):
+    """Nobody learns a model again for a registry that is down."""
+    with pytest.raises(ReleaseError, match=r"files of dcm@9 cannot be read: no such artifact: dcm@9$"):
         released_files(registry, SimpleNamespace(model="dcm", version=9, name="dcm@9", files=None))  # type: ignore[arg-type]
+
+
+def test_a_forgetting_that_was_cut_short_is_done_again_first(registry: Folders) -> None:
+    part = made(registry).parts["pixie"]
+    (registry.folder / "pixie@2" / "weights.bin").write_text("with a board")
+    with pytest.raises(
+        ReleaseError, match=r"run `corkboard forget` again if one was cut short, else .* --force"
+    ):
+        released_files(registry, part)  # type: ignore[arg-type]
+
+
+def test_a_version_without_files_is_not_released(registry: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    (registry.folder / "pixie@2" / "weights.bin").unlink()
+    with pytest.raises(ReleaseError, match=r"pixie@2 has no files .*train --model pixie --force"):
+        made(registry)
+
+    def fails(folder: Path) -> dict[str, str]:
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(release_files, "digests_of", fails)
+    with pytest.raises(ReleaseError, match="files of content@2 cannot be read: input/output error"):
+        made(registry)
 
 
 def test_what_changed_while_it_was_measured_is_not_released(
@@ -152,5 +175,7 @@ def test_what_changed_while_it_was_measured_is_not_released(
     monkeypatch.setattr(release, "register", registers)
     assert release.release(planted.context(registry.folder), ledger) == 7
     (registry.folder / "pixie@2" / "weights.bin").write_text("without a board")
-    with pytest.raises(ReleaseError, match=r"pixie@2 changed while .*another file; run `corkboard release` again"):
+    with pytest.raises(
+        ReleaseError, match=r"pixie@2 changed while .*another file; run `corkboard release` again"
+    ):
         release.release(planted.context(registry.folder), ledger)
