@@ -5,7 +5,8 @@
     E = normalise(MLP(LN(V_L)))                                     H -> 4H -> D, GELU, at every position
     p = normalise(MLP(pin))                                         the pin tower
 
-Where pins have no content, each MLP is one matrix, and users and ids start in one space, as SASRec's are.
+Where pins have ids, blocks start as the mean of the tokens so far; where they have no content beside them, each
+MLP is one matrix, and users and ids start in one space, as SASRec's are.
 Each position answers for the user as of that action. Padding stands behind the newest token, so the causal
 mask alone keeps it out of everything that is read.
 """
@@ -39,8 +40,8 @@ FILES = "pinnerformer"
 LEAST_TEMPERATURE = 0.01
 
 ID_SCALE = 0.02
-"""Deviation of an id embedding at the start where pins have no content: so small that what is learned of a pin
-soon outweighs what was drawn for it."""
+"""Deviation of an id embedding at the start: so small that what is learned of a pin soon outweighs what was
+drawn for it, and that content, where pins have it, says first what they are."""
 
 
 class Block(nn.Module):
@@ -136,22 +137,24 @@ class PinnerFormer(nn.Module):
         else:
             self.user_head = Linear(width, config.dim, bias=False)
             self.pin_tower = Linear(pin_width, config.dim, bias=False)
+        if self.id_embedding is not None:
             self._start_as_mean()
         self.tau = nn.Parameter(torch.tensor(config.temperature))
 
     def _start_as_mean(self) -> None:
-        """Set weights under which a user's vector is, nearly, the mean of the user's pins in their ids' space.
+        """Set weights under which a user is, nearly, the mean of the user's pins: without content in the space
+        of their ids, with it in that of tokens.
 
-        Without content all that joins two pins is who took both. A mean in one space of ids, which factor
-        models have by construction, finds that in few steps; from weights drawn at random every user's order
-        is learned by heart first.
+        All that joins two ids is who took both pins. A mean, which factor models have by construction, finds
+        that in few steps; from weights drawn at random every user's order is learned by heart first.
         """
         nn.init.normal_(self.id_embedding.weight, std=ID_SCALE)
-        for layer in (self.token, self.user_head, self.pin_tower):
-            nn.init.eye_(layer.weight)
-        nn.init.zeros_(self.token.bias)
         for block in self.blocks:
             block.start_as_mean()
+        if not self.content_dim:
+            for layer in (self.token, self.user_head, self.pin_tower):
+                nn.init.eye_(layer.weight)
+            nn.init.zeros_(self.token.bias)
 
     @property
     def temperature(self) -> Tensor:

@@ -157,6 +157,16 @@ def test_without_content_a_user_starts_as_the_mean_of_the_users_pins() -> None:
         assert float(vector[length - 1] @ mean) > 0.9
 
 
+def test_beside_content_ids_start_small_and_blocks_as_the_mean_of_tokens() -> None:
+    net = network(CONFIG.model_copy(update={"id_dim": 6}), PINS)
+    assert float(net.id_embedding.weight.detach().abs().max()) < 0.1
+    tokens = batch([12])
+    x = net.embed(tokens)
+    added = (net.blocks[0](x) - x)[0, -1]
+    mean = net.blocks[0].before_attention(x)[0].mean(dim=0)
+    assert float(F.cosine_similarity(added, mean, dim=0)) > 0.9
+
+
 def test_temperature_never_falls_below_a_hundredth() -> None:
     net = network()
     with torch.no_grad():
