@@ -39,12 +39,7 @@ class SasRecConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(20, ge=1)
-    """At most, where `patience` is given: then it is brought down to a whole number of checks."""
-    patience: int | None = Field(None, ge=1)
-    """Checks in a row without a better one that end training; it is checked by each user's newest pin, which it
-    does not see, and the best check's weights are kept. None: every epoch is trained, on every pin."""
-    check_epochs: int = Field(10, ge=1)
-    """Epochs from one check to the next."""
+    """Over every pin of every user, to the last."""
     factors: int = Field(64, ge=2)
     blocks: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)

@@ -186,7 +186,7 @@ def models(threads: int = 1, sentences: OpenSentences = default_sentences) -> di
     }
 
 
-SASREC = SasRecConfig(length=50, epochs=40, patience=2)
+SASREC = SasRecConfig(length=50, epochs=40)
 """On a few hundred users what pins have in common comes long after they are known by heart, so that it gets
 twice the epochs of `SasRecConfig`; what three times as many bring is little."""
 
