@@ -12,6 +12,7 @@ import psutil
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tests.training import planted_releases as planted
 from training.context import TrainingContext
 from training.data.splits import TooShort
 from training.lanes import MKL, OPENBLAS, OPENMP, THREADS, LaneLost, Lanes, threads_of
@@ -36,15 +37,7 @@ def killed(ctx: TrainingContext) -> None:
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> TrainingContext:
-    return TrainingContext(
-        lake=tmp_path,
-        features=tmp_path,
-        training_sets=tmp_path,
-        feast_home="",
-        mlflow_uri="",
-        mlflow_artifacts=tmp_path,
-        milvus_uri="",
-    )
+    return planted.context(tmp_path)
 
 
 def test_one_lane_is_this_process_and_runs_when_asked(ctx: TrainingContext) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training.context import TrainingContext
+from tests.training import planted_releases as planted
 from training.pipelines.train import RANKERS, _Run
 from validation.manifest import Part
 
@@ -20,17 +21,8 @@ class Begun:
 
 
 @pytest.mark.parametrize("skipped", RANKERS)
-def test_a_ranker_that_was_skipped_is_not_begun(skipped: str, tmp_path: Any) -> None:
-    ctx = TrainingContext(
-        lake=tmp_path,
-        features=tmp_path,
-        training_sets=tmp_path,
-        feast_home="",
-        mlflow_uri="",
-        mlflow_artifacts=tmp_path,
-        milvus_uri="",
-    )
-    run = _Run(ctx, RANKERS, False, parts={"content": Part(model="content", version=1)})
+def test_a_ranker_that_was_skipped_is_not_begun(skipped: str, tmp_path: Path) -> None:
+    run = _Run(planted.context(tmp_path), RANKERS, False, parts={"content": Part(model="content", version=1)})
     run.skipped[skipped] = "the data has no impressions"
     lanes, rows = Begun(), object()
     begun = run._begin_pinnability(lanes, rows) | run._begin_transact(lanes, rows, None)  # type: ignore[arg-type]
