@@ -77,6 +77,7 @@ def remove_rows(file: Path, wanted: Wanted, *, empty: bool = True) -> None:
             take_place(staged, file)
         else:
             file.unlink()
+            sync_folder(file.parent)
     finally:
         staged.unlink(missing_ok=True)
 
