@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from bentos.rejected import ReleaseRejected
-from validation.file_digests import altered
 from validation.manifest import Part
+from validation.part_files import mend_for, unlike_released
 
 T = TypeVar("T")
 
@@ -37,10 +37,10 @@ class SharedParts:
         be read. Where the manifest keeps no digests nothing is compared.
         """
         folder = self._files(part.model, part.version)
-        wrong = [] if part.files is None else altered(folder, part.files)
+        wrong = unlike_released(part, folder)
         if wrong:
             raise ReleaseRejected(
-                f"{part.name} is not what was released: {', '.join(wrong)}; {_mend(part, folder)}"
+                f"{part.name} is not what was released: {', '.join(wrong)}; {mend_for(part, folder)}"
             )
         return folder
 
@@ -57,7 +57,7 @@ class SharedParts:
             if _of_the_machine(error):
                 raise
             # Each format has errors of its own, and damaged files do not mend themselves.
-            raise ReleaseRejected(f"{part.name} cannot be read: {error!r}; {_mend(part, folder)}") from error
+            raise ReleaseRejected(f"{part.name} cannot be read: {error!r}; {mend_for(part, folder)}") from error
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """What a release in memory holds under `key`, else what `load` makes."""
@@ -65,13 +65,6 @@ class SharedParts:
         if held is None:
             held = self._held[key] = load()
         return held
-
-
-def _mend(part: Part, folder: Path) -> str:
-    return (
-        f"put back the files in {folder}, or train it again: corkboard train --model {part.model} --force,"
-        " and release"
-    )
 
 
 def _of_the_machine(error: Exception) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from training.registry import Registry, VersionDropped
 from training.release_parts import ReleaseError
-from validation.file_digests import altered, digests_of
+from validation.file_digests import digests_of
 from validation.manifest import Part, ReleaseManifest
+from validation.part_files import mend_for, unlike_released
 
 
 def released_files(registry: Registry, part: Part) -> Path:
@@ -20,9 +21,7 @@ def released_files(registry: Registry, part: Part) -> Path:
     folder, wrong = _found(registry, part)
     if wrong:
         raise ReleaseError(
-            f"{part.name} is not what was released: {', '.join(wrong)} (in {folder}); run `corkboard forget`"
-            " again if one was cut short, else put the files back, or run"
-            f" `corkboard train --model {part.model} --force` and `corkboard release`"
+            f"{part.name} is not what was released: {', '.join(wrong)}; {mend_for(part, folder)}"
         )
     return folder
 
@@ -77,7 +76,7 @@ def _found(registry: Registry, part: Part) -> tuple[Path, list[str]]:
     """Folder of a part's files, and which of them are not those that its digests are of."""
     with _reading(part):
         folder = registry.download(part.model, part.version)
-        return folder, [] if part.files is None else altered(folder, part.files)
+        return folder, unlike_released(part, folder)
 
 
 @contextmanager

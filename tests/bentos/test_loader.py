@@ -183,9 +183,8 @@ def test_a_release_with_a_damaged_file_is_rejected_by_name(
         return folder
 
     loader._shared = SharedParts(damaged)
-    with pytest.raises(
-        ReleaseRejected, match=rf"(?s){model}@\d cannot be read: .*files in /.*{model}.*, or train"
-    ):
+    mend = rf"files in /.*{model}.*, or run `corkboard train --model {model}"
+    with pytest.raises(ReleaseRejected, match=rf"(?s){model}@\d cannot be read: .*{mend}"):
         loader.load(5)
 
 
@@ -220,7 +219,7 @@ def test_a_flipped_bit_in_a_part_rejects_the_release_and_names_the_file(
     whole = file.read_bytes()
     flipped(file)
     with pytest.raises(
-        ReleaseRejected, match=f"{part.name} is not what was released: {name} is another file; put"
+        ReleaseRejected, match=f"{part.name} is not what was released: {name} is another file; run `corkboard"
     ):
         loader.load(5)
     file.write_bytes(whole)

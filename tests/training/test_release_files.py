@@ -70,7 +70,9 @@ def test_a_release_holds_a_digest_of_every_file(registry: Folders) -> None:
 def test_files_that_changed_since_the_release_before_are_not_released(registry: Folders) -> None:
     before = made(registry)
     (registry.folder / "pixie@2" / "weights.bin").write_text("others")
-    with pytest.raises(ReleaseError, match=r"pixie@2 is not what was released: weights.bin is another file"):
+    with pytest.raises(
+        ReleaseError, match=r"pixie@2 is not what was released: weights.bin is another file; run"
+    ):
         made(registry, before)
     assert made(registry, planted.manifest(1, parts=PARTS)).parts["pixie"].files, "nothing is known of them"
 
@@ -101,7 +103,7 @@ def test_what_measures_a_part_reads_only_what_was_released(registry: Folders) ->
     assert bench.files(part) == registry.folder / "pixie@2"
     (registry.folder / "pixie@2" / "weights.bin").unlink()
     assert bench.files(PARTS["pixie"]) == registry.folder / "pixie@2", "of that one no digests are kept"
-    with pytest.raises(ReleaseError, match=r"weights.bin is missing .*corkboard train --model pixie --force"):
+    with pytest.raises(ReleaseError, match=r"weights.bin is missing; .*corkboard train --model pixie --force"):
         bench.files(part)
 
 

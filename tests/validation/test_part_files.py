@@ -1,0 +1,32 @@
+"""Files of a part are held to what its release keeps of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from validation.file_digests import digests_of
+from validation.manifest import Part
+from validation.part_files import mend_for, unlike_released
+
+
+@pytest.mark.parametrize(("kept", "said"), [(True, ["weights.bin is another file"]), (False, [])])
+def test_a_part_without_digests_is_taken_on_trust(tmp_path: Path, kept: bool, said: list[str]) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_text("learned")
+    part = Part(model="pixie", version=2, files=digests_of(tmp_path) if kept else None)
+    assert unlike_released(part, tmp_path) == []
+    weights.write_text("others")
+    assert unlike_released(part, tmp_path) == said
+
+
+def test_the_mend_names_the_folder_and_the_commands(tmp_path: Path) -> None:
+    said = mend_for(Part(model="pixie", version=2), tmp_path)
+    for words in (
+        str(tmp_path),
+        "corkboard forget",
+        "corkboard train --model pixie --force",
+        "corkboard release",
+    ):
+        assert words in said
