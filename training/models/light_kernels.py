@@ -86,12 +86,15 @@ def rows_among(ids: Ints, pin_ids: Ints) -> Ints:
 def dealt(ids: Ints, scores: Floats, shares: Ints) -> tuple[Ints, Floats, Ints]:
     """(ids, scores, rows that brought them), (n,) each: the first `shares[r]` entries of each row r of `ids`
     (q, k), in turns, every id once and none that is 0."""
-    most = min(shares.sum(), ids.size)
+    most = longest = 0
+    for share in shares:
+        most, longest = most + share, max(longest, share)
+    most = min(most, ids.size)
     slots, shift = _empty(most)
     keys = np.empty(len(slots), np.int64)
     found, said, owners = np.empty(most, np.int64), np.empty(most, np.float32), np.empty(most, np.int64)
     count = 0
-    for place in range(min(shares.max(), ids.shape[1])):
+    for place in range(min(longest, ids.shape[1])):
         for row in range(len(ids)):
             if place >= shares[row] or ids[row, place] == 0:
                 continue

@@ -247,14 +247,14 @@ def encode(layers, shared, given, asked, columns, tokens, panel, most, out):  # 
     for c in range(len(given.plus)):
         x = tokens.x
         for n in range(depth):
+            own, made = x if n else shared.tokens, x
             if not everything and 0 < n == depth - 1:
                 for i in range(len(asked)):
                     copied(x[asked[i]], tokens.few[i])
-                layer(layers, n, shared, given, c, x, tokens.few, tokens.values, tokens.keys, panel, tokens.few)
-                x = tokens.few
-            else:
-                own = x if n else shared.tokens
-                layer(layers, n, shared, given, c, x, own, tokens.values, tokens.keys, panel, x)
+                own = made = tokens.few
+            # The one call: every other is compiled again.
+            layer(layers, n, shared, given, c, x, own, tokens.values, tokens.keys, panel, made)
+            x = made
         if everything:
             maxima(x, panel.most)
             copied(panel.most[0, :d], most[c])
