@@ -15,9 +15,10 @@ from pathlib import Path
 
 from feature_repo.vectors.index import CollectionMissing
 from feature_repo.vectors.milvus import connect
+from training.commit import git_commit
 from training.context import TrainingContext
 from training.ledger import Ledger, LedgerEntry, Move
-from training.registry import Registry, VersionDropped, git_commit
+from training.registry import Registry, VersionDropped
 from training.release import load_manifest, served_parts, versions_of
 from training.release_comparison import compare
 from training.release_files import released_files

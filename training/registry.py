@@ -7,28 +7,23 @@ and a model card. Plain MLflow underneath: `mlflow ui`, aliases and `models:/nam
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
-import subprocess
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
-from importlib.metadata import version as installed_version
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.commit import git_commit
+from training.model_log import Dataset, ModelLog, model_card
 from training.models import MODEL_FILES
 
 if TYPE_CHECKING:
     import mlflow
-    from matplotlib.figure import Figure
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models import ModelSignature
 
 EXPERIMENT = "corkboard"
 
@@ -52,53 +47,9 @@ CARD = "model_card.md"
 TRAINED = "trained"
 """Alias of the version that the last training run made or found unchanged: what releases are composed of."""
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-FLAVOURS = Path(__file__).resolve().parent / "flavours"
-
 
 class VersionDropped(LookupError):
     """A version whose files retention took away."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One data set a model was trained on."""
-
-    name: str
-    source: str
-    """Where it lies: a path or URI."""
-    digest: str
-    """Of its content (`digest_files`)."""
-    context: str = "training"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelLog:
-    """Everything there is to say of one trained model."""
-
-    name: str
-    """Registered model name."""
-    files: Path = Path()
-    """Folder of weights and configuration; it becomes `MODEL_FILES` of the version. Pipelines leave it to
-    `pipelines.registering.register`, which has the files written."""
-    flavour: Path
-    """Script by which MLflow loads the files, in training/flavours."""
-    description: str
-    """What it is and does, the card's first paragraph."""
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    interval: tuple[datetime, datetime]
-    """Of the actions it was trained on, UTC; the end is exclusive."""
-    datasets: tuple[Dataset, ...]
-    signature: ModelSignature
-    requirements: tuple[str, ...]
-    """Pinned pip requirements (`pinned`)."""
-    inputs: str
-    """Digest of data, parameters and upstream versions together."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    notes: str = ""
-    """The card's limits: what the data cannot say, what the model must not be used for."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +63,10 @@ class Registry:
     @cached_property
     def client(self) -> mlflow.MlflowClient:
         self._use()
-        with _quiet():
-            from mlflow import MlflowClient
+        from mlflow import MlflowClient
 
-            client = MlflowClient(self.uri, self.uri)
-            client.get_experiment("0")  # a SQLite database is made on its first use
+        client = MlflowClient(self.uri, self.uri)
+        client.get_experiment("0")  # a SQLite database is made on its first use
         return client
 
     def log_model_version(self, log: ModelLog) -> int:
@@ -139,7 +89,7 @@ class Registry:
             INPUTS_TAG: log.inputs,
         }
         card = model_card(log)
-        with mlflow.start_run(experiment_id=self.experiment(), run_name=log.name, tags=tags) as run, _quiet():
+        with mlflow.start_run(experiment_id=self.experiment(), run_name=log.name, tags=tags) as run:
             mlflow.log_params({k: str(v)[:5000] for k, v in log.params.items()})
             for data in log.datasets:
                 mlflow.log_input(_mlflow_dataset(data), data.context)
@@ -339,83 +289,9 @@ class Registry:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
+        _hold_back_advice()
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-
-
-def pinned(*packages: str) -> tuple[str, ...]:
-    """Requirements of exactly the installed versions, without local parts: ("numpy==2.4.6", ...)."""
-    return tuple(f"{name}=={installed_version(name).partition('+')[0]}" for name in packages)
-
-
-def columns_signature(inputs: Mapping[str, str], output: str = "float") -> ModelSignature:
-    """Signature of named columns of MLflow types to one column of type `output`."""
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
-
-    columns = [ColSpec(kind, name) for name, kind in inputs.items()]
-    return ModelSignature(Schema(columns), Schema([ColSpec(output)]))
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str:
-    """Commit of the code that runs, with `+changes` where tracked files differ; `unknown` outside git."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return "unknown"
-    return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
-
-
-def digest_files(paths: Iterable[Path]) -> str:
-    """Content digest of files and folders (32 hex digits): equal files give equal digests wherever they lie.
-
-    What Python and numba keep in `__pycache__` is no part of it: a run must not change its own code's digest.
-    """
-    total = hashlib.sha256()
-    for root in sorted(paths):
-        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if _counted(p))
-        for file in files:
-            with file.open("rb") as handle:
-                content = hashlib.file_digest(handle, "sha256").hexdigest()
-            name = file.name if file == root else file.relative_to(root.parent).as_posix()
-            total.update(f"{name}\0{content}\n".encode())
-    return total.hexdigest()[:32]
-
-
-def _counted(path: Path) -> bool:
-    return path.is_file() and "__pycache__" not in path.parts
-
-
-def digest_of(*parts: object) -> str:
-    """Digest of values by their text (32 hex digits), for combining digests, parameters and versions."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
-
-
-def model_card(log: ModelLog) -> str:
-    """The model card, Markdown."""
-    start, end = log.interval
-    lines = [f"# {log.name}", "", log.description, ""]
-    span = f"Actions from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC (end exclusive)."
-    lines += ["## Data", "", span, ""]
-    lines += [f"- {d.name}: digest `{d.digest}`" for d in log.datasets]
-    lines += ["", "## Metrics", "", "| metric | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.5g} |" for name, value in sorted(log.metrics.items())]
-    lines += ["", "## Parameters", "", "| parameter | value |", "|---|---|"]
-    lines += [f"| {name} | {str(value)[:200]} |" for name, value in log.params.items()]
-    if log.notes:
-        lines += ["", "## Limits", "", log.notes]
-    lines += ["", "## Made by", "", f"Commit `{git_commit()}`; inputs `{log.inputs}`.", ""]
-    return "\n".join(lines)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):  # no git here: an unpacked archive, a slim image
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _named_model(folder: Path) -> Path:
@@ -441,19 +317,11 @@ def _local_folder(uri: str) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back MLflow's and alembic's lines of progress, and the plea for an example: signatures are ours."""
-    import mlflow  # noqa: F401  (its import sets the level of its loggers)
+def _hold_back_advice() -> None:
+    """MLflow's and alembic's lines of progress, and the plea for an example: signatures are ours.
 
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*input example")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    For the whole process and for good: filters that are put back afterwards are put back for every thread.
+    """
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*input example")

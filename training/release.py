@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from training import index
+from training.commit import git_commit
 from training.context import TrainingContext
 from training.ledger import Ledger
 from training.pipelines.clock import run_interval
 from training.pipelines.content import content_space_of
 from training.pipelines.light import chosen
 from training.pipelines.search_space import PIN_SPACE_TAG
-from training.registry import COMMIT_TAG, Registry, git_commit
+from training.registry import COMMIT_TAG, Registry
 from training.release_comparison import Bench
 from training.release_evaluation import normalized_entropy
 from training.release_files import check_unchanged, with_digests

@@ -22,6 +22,7 @@ from training.context import TrainingContext
 from training.data.point_in_time import FeastPointInTime, PointInTime
 from training.data.splits import Interval
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetError, build
+from training.digests import digest_of
 from training.evaluation.histories import Histories
 from training.evaluation.measured import K, Measured, measured, unknown
 from training.evaluation.ranker_metrics import engage_losses, ranker_metrics, row_slices
@@ -47,7 +48,6 @@ from training.pipelines.pinnability import SET, split_of
 from training.pipelines.pixie import walk
 from training.pipelines.retrievers import CONDITIONAL, DCM, LEARNED, PINNERFORMER, TWO_TOWER
 from training.pipelines.user_actions import UserActions
-from training.registry import digest_of
 from training.transact.examples import Known
 from validation.lake import Lake
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from training.context import Progress, silent
+from training.digests import digest_of
 from training.evaluation.as_of import AsOf, Blend, Fit, Model, Recommend
 from training.evaluation.seeded import Seeded
-from training.registry import digest_of
 
 
 def kept(name: str, model: Model, runs: Path, data: str, progress: Progress = silent) -> Model:

@@ -23,6 +23,7 @@ from tests.benchmarks.ranking_variants import WITHOUT_SEQUENCE, Variant
 from training.data.splits import DAY, time_split
 from training.data.training_rows import history_of
 from training.data.training_set import Block, TrainingSet
+from training.digests import digest_of
 from training.evaluation.hit_at_k import hit_at_k
 from training.evaluation.ranking import RankingData
 from training.evaluation.ranking_models import Gbdt, Logistic
@@ -40,7 +41,7 @@ from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.pinnability import SET
 from training.pipelines.pinnerformer import rules_of
 from training.pipelines.pinnerformer_users import user_vectors
-from training.registry import Registry, digest_of
+from training.registry import Registry
 from training.transact.examples import Examples, Known, PinTable, UserVectors
 from training.transact.fitting import TransActRecipe, config_of
 from training.transact.starting import begun

@@ -13,8 +13,9 @@ from infra import relocation
 from infra.home import Home
 from infra.relocation import PLACES, RegistryUnreadable, settle
 from tests.training import planted_releases as planted
+from training.model_log import FLAVOURS, ModelLog, columns_signature
 from training.models import MODEL_FILES
-from training.registry import FLAVOURS, ModelLog, Registry, columns_signature
+from training.registry import Registry
 from training.release import load_manifest, register
 from validation.kept_release import KeptRelease, note_of, notes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.registry import FLAVOURS
+from training.model_log import FLAVOURS
 
 
 @pytest.mark.parametrize("file", sorted(FLAVOURS.glob("[!_]*.py")), ids=lambda file: file.stem)

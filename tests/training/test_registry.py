@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,23 +13,12 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from training.commit import git_commit
+from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature, pinned
 from training.models import MODEL_FILES
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.ranker import load_ranker
-from training.registry import (
-    COMMIT_TAG,
-    FLAVOURS,
-    INPUTS_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    columns_signature,
-    digest_files,
-    digest_of,
-    git_commit,
-    model_card,
-    pinned,
-)
+from training.registry import COMMIT_TAG, INPUTS_TAG, Registry
 
 NAME = "pinnability_logistic"
 SPEC = FeatureSpec(user=(), pin=(), interactions=("weekend", "cos_day_max"), position=False)
@@ -162,31 +152,19 @@ def test_the_database_and_its_folder_are_made_on_first_use(tmp_path: Path):
     assert (tmp_path / "deep" / "mlflow.db").exists()
 
 
-def test_requirements_carry_no_local_version():
-    assert all("+" not in r and "==" in r for r in pinned("torch", "numpy"))
+def test_filters_that_another_thread_sets_meanwhile_stay(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import mlflow
 
+    log_metrics = mlflow.log_metrics
 
-def test_the_card_reads_as_markdown(tmp_path: Path):
-    card = model_card(log_of(tmp_path))
-    assert card.startswith(f"# {NAME}\n\nA ranker for a test.\n")
-    assert "| auc | 0.75 |" in card and "2026-01-01 00:00 to 2026-02-01 00:00 UTC" in card
+    def meanwhile(*args: object, **named: object) -> object:
+        warnings.filterwarnings("ignore", message="of another thread")
+        return log_metrics(*args, **named)
 
-
-def test_digests_follow_content_and_nothing_else(tmp_path: Path):
-    for name in ("a", "b"):
-        (tmp_path / name / "day=1").mkdir(parents=True)
-        (tmp_path / name / "day=1" / "part.parquet").write_bytes(b"rows")
-    nested = [digest_files([tmp_path / name / "day=1"]) for name in ("a", "b")]
-    assert nested[0] == nested[1]
-    (tmp_path / "b" / "day=1" / "part.parquet").write_bytes(b"other")
-    assert digest_files([tmp_path / "b" / "day=1"]) != nested[0]
-    assert digest_of("a", 1) == digest_of("a", 1) != digest_of("a1")
-
-
-def test_what_running_code_caches_is_no_part_of_its_digest(tmp_path: Path):
-    (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels" / "walk.py").write_text("steps = 1")
-    before = digest_files([tmp_path / "kernels"])
-    (tmp_path / "kernels" / "__pycache__").mkdir()
-    (tmp_path / "kernels" / "__pycache__" / "walk.nbi").write_text("compiled")
-    assert digest_files([tmp_path / "kernels"]) == before
+    monkeypatch.setattr(mlflow, "log_metrics", meanwhile)
+    with warnings.catch_warnings():
+        registry.log_model_version(log_of(tmp_path, "inputs-filters"))
+        patterns = [said.pattern for _, said, *_ in warnings.filters if said is not None]
+    assert "of another thread" in patterns and any("input example" in pattern for pattern in patterns)

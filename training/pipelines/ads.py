@@ -16,22 +16,15 @@ from training.context import TrainingContext
 from training.data.splits import DAY, TimeSplit, time_split
 from training.data.training_set import TrainingSet, TrainingSetConfig
 from training.data.training_set_facts import TrainingSetInfo
+from training.digests import digest_files, digest_of
+from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature, pinned
 from training.models.ads.config import DENSE
 from training.models.ads.model import AdsModel
 from training.models.calibration.sampling import restore_rate
 from training.models.interactions import Pins
 from training.pipelines.pinnability import build_training_set
 from training.pipelines.registering import flat_params, register, unchanged
-from training.registry import (
-    FLAVOURS,
-    Dataset,
-    ModelLog,
-    Registry,
-    columns_signature,
-    digest_files,
-    digest_of,
-    pinned,
-)
+from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import Part
 

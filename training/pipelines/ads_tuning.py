@@ -10,12 +10,14 @@ from training.ads import tuning
 from training.ads.examples import read_examples
 from training.ads.trainer import AdsTraining
 from training.ads.tuning import Tuned, tune
+from training.commit import git_commit
 from training.context import TrainingContext
 from training.data.training_set import TrainingSet
+from training.digests import digest_files, digest_of
 from training.pipelines import content as content_pipeline
 from training.pipelines.ads import CODE, SET, TUNED, split_of
 from training.pipelines.content import content_part, load_catalogue
-from training.registry import COMMIT_TAG, Registry, digest_files, digest_of, git_commit
+from training.registry import COMMIT_TAG, Registry
 from validation.lake import Lake
 
 STORAGE = Path("tuning") / "ads.db"

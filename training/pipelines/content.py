@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import CONTENT_SERVICE, PIN_TOPICS
 from training.context import TrainingContext
+from training.digests import digest_files, digest_of
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models import content as content_model
 from training.models import sentence as sentence_model
 from training.models.content import (
@@ -26,16 +28,7 @@ from training.models.content import (
 from training.models.interactions import Pins
 from training.pipelines.clock import run_interval
 from training.pipelines.registering import register, space_part, unchanged
-from training.registry import (
-    FLAVOURS,
-    WEIGHTS_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    digest_files,
-    digest_of,
-    pinned,
-)
+from training.registry import WEIGHTS_TAG, Registry
 from training.text_vectors import FILE, KeptSentences
 from validation.lake import Lake
 from validation.manifest import Part

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from training.context import TrainingContext
+from training.digests import digest_files, digest_of
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models import lexical as lexical_model
 from training.models.content import open_text_encoder
 from training.models.lexical import LexicalIndex, PopularQueries, language_of
@@ -19,7 +21,7 @@ from training.models.lexical.popular import FEWEST_USERS
 from training.pipelines.clock import run_interval
 from training.pipelines.content import pin_frames
 from training.pipelines.registering import register, unchanged
-from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
+from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import Part
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.context import TrainingContext
 from training.data.point_in_time import PointInTime
 from training.data.splits import DAY
+from training.digests import digest_files, digest_of
 from training.evaluation import served as served_module
 from training.evaluation.funnel_recall import funnel_recall
 from training.evaluation.histories import actions_by_day
@@ -33,6 +34,7 @@ from training.light.logged import logged_requests
 from training.light.measure import LIGHT, MERGE, TWO_TOWER, measure, requests_of
 from training.light.replay import PIXIE, ROLES, Replayed, Sources, replay
 from training.light.rows import Outcome, Request, World, labelled
+from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature, pinned
 from training.models import light_ranking as light_ranking_module
 from training.models.interactions import Pins, polarity_signs
 from training.models.light_ranking import LightSpec
@@ -41,17 +43,7 @@ from training.pipelines.clock import run_end
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.light_fitting import LightConfig, LightRows, fit_light
 from training.pipelines.registering import flat_params, register, unchanged
-from training.registry import (
-    FLAVOURS,
-    LEARNED_UNTIL_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    columns_signature,
-    digest_files,
-    digest_of,
-    pinned,
-)
+from training.registry import LEARNED_UNTIL_TAG, Registry
 from validation.lake import Lake
 from validation.manifest import RELEASE_MODEL, Part
 from validation.tables import CANDIDATES, IMPRESSIONS, PIN_ID, USER_ID

@@ -16,7 +16,9 @@ from training.context import TrainingContext
 from training.data.splits import DAY, Interval, TimeSplit, time_split
 from training.data.training_set import Block, PinVectors, TrainingSet, TrainingSetConfig, build
 from training.data.training_set_facts import TrainingSetInfo
+from training.digests import digest_files, digest_of
 from training.evaluation import calibration_metrics
+from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature, pinned
 from training.models import calibration as calibration_module
 from training.models import interactions as interactions_module
 from training.models import pinnability as pinnability_module
@@ -30,17 +32,7 @@ from training.pipelines.lexical import catalogue_texts, read_language
 from training.pipelines.ranker_calibration import calibrate, engage_scores
 from training.pipelines.ranker_features import EVERY, keep_baseline, spec_of, vetted
 from training.pipelines.registering import register, unchanged
-from training.registry import (
-    FLAVOURS,
-    LEARNED_UNTIL_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    columns_signature,
-    digest_files,
-    digest_of,
-    pinned,
-)
+from training.registry import LEARNED_UNTIL_TAG, Registry
 from validation.lake import Lake
 from validation.manifest import Part
 

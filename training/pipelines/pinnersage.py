@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import PINNERSAGE_SERVICE
 from training.context import TrainingContext
+from training.digests import digest_files, digest_of
 from training.evaluation import pinnersage_alpha
 from training.evaluation.pinnersage_alpha import (
     AlphaChoice,
@@ -24,6 +25,7 @@ from training.evaluation.pinnersage_alpha import (
     procedure,
 )
 from training.evaluation.retrieval import HOLDOUT_DAYS, HOLDOUT_USERS
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models import interest_clusters, interest_kernels
 from training.models import pinnersage as pinnersage_model
 from training.models.interactions import Pins
@@ -39,7 +41,7 @@ from training.pipelines.catalogues import catalogue_of
 from training.pipelines.clock import run_end
 from training.pipelines.interest_map import interest_maps
 from training.pipelines.user_actions import UserActions
-from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
+from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import Part
 

@@ -16,6 +16,8 @@ from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.data import graph as graph_module
 from training.data.graph import build_graph
+from training.digests import digest_files, digest_of
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models import pinsage as pinsage_model
 from training.models import weights as weights_module
 from training.models.content import without_content
@@ -38,16 +40,7 @@ from training.pipelines.clock import run_end
 from training.pipelines.content import content_part, content_space_of, load_catalogue
 from training.pipelines.pinsage_world import PinSagePipeline, read_world
 from training.pipelines.registering import flat_params, kept_weights, register, space_part, unchanged
-from training.registry import (
-    FLAVOURS,
-    LEARNED_UNTIL_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    digest_files,
-    digest_of,
-    pinned,
-)
+from training.registry import LEARNED_UNTIL_TAG, Registry
 from validation.lake import Lake
 from validation.manifest import Part, Space
 

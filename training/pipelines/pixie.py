@@ -18,6 +18,7 @@ from feature_repo.schema import PIXIE_SERVICE
 from training.context import TrainingContext
 from training.data import graph as graph_module
 from training.data.graph import Context, GraphConfig, PinVectors, build_graph
+from training.digests import digest_files, digest_of
 from training.evaluation.histories import Histories, actions_by_day
 from training.evaluation.retrieval import (
     HeldOut,
@@ -26,6 +27,7 @@ from training.evaluation.retrieval import (
     popularity,
     user_metrics,
 )
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models import pixie as pixie_model
 from training.models.interactions import Pins
 from training.models.pin_board_graph import PinBoardGraph
@@ -33,7 +35,7 @@ from training.models.pixie import Pixie, PixieConfig, PixieSettings, ReleasedPix
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_part, content_space_of, load_catalogue
 from training.pipelines.registering import register, unchanged
-from training.registry import FLAVOURS, Dataset, ModelLog, Registry, digest_files, digest_of, pinned
+from training.registry import Registry
 from validation.lake import Lake
 from validation.manifest import Part, Space
 from validation.tables import Polarity

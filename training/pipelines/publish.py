@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import PIN_EMBEDDING, USER_EMBEDDING, USER_INTERESTS
 from training.context import TrainingContext
+from training.digests import digest_of
 from training.models.content import without_content
 from training.models.pinnersage import Interests
 from training.pipelines import content as content_pipeline
 from training.pipelines.catalogues import catalogue_of
 from training.pipelines.clock import run_end
 from training.pipelines.query_records import QueryRecords, read_records
-from training.registry import digest_of
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
 from validation.tables import Polarity

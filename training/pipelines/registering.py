@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from training.context import TrainingContext
-from training.registry import LEARNED_UNTIL_TAG, WEIGHTS_TAG, ModelLog, Registry
+from training.model_log import ModelLog
+from training.registry import LEARNED_UNTIL_TAG, WEIGHTS_TAG, Registry
 from validation.manifest import Part, Space
 
 

@@ -21,26 +21,19 @@ from feature_repo.schema import (
 )
 from training.context import TrainingContext
 from training.cpu import tune_cpu
+from training.digests import digest_files, digest_of
 from training.evaluation.histories import Histories
 from training.evaluation.measured import measure_baselines, measured
 from training.evaluation.retrieval import EVALUATED_USERS, hold_out_last
 from training.evaluation.served import AtCut, Served
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models import weights as weights_module
 from training.models.interactions import Pins
 from training.pipelines.clock import run_end
 from training.pipelines.content import content_part, content_space_of, load_catalogue
 from training.pipelines.figures import recall_by_length
 from training.pipelines.registering import flat_params, kept_weights, register, space_part, unchanged
-from training.registry import (
-    FLAVOURS,
-    LEARNED_UNTIL_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    digest_files,
-    digest_of,
-    pinned,
-)
+from training.registry import LEARNED_UNTIL_TAG, Registry
 from validation.gate_bounds import GateBounds
 from validation.gates import recall_floors
 from validation.lake import Lake

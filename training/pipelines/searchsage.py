@@ -11,10 +11,12 @@ import training.searchsage as searchsage_training
 from feature_repo.schema import SEARCHSAGE_SERVICE
 from training.context import TrainingContext
 from training.cpu import tune_cpu
+from training.digests import digest_files, digest_of
 from training.evaluation import blending as blending_module
 from training.evaluation import judged_queries as judged_module
 from training.evaluation.blending import LISTED
 from training.evaluation.judged_queries import engaged_queries
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models import lexical as lexical_model
 from training.models import search_fusion as search_fusion_module
 from training.models import searchsage as searchsage_model
@@ -35,16 +37,7 @@ from training.pipelines.registering import Kept, flat_params, kept_weights, regi
 from training.pipelines.search_measures import MODEL, measure
 from training.pipelines.search_space import PIN_SPACE_TAG
 from training.pipelines.search_world import Learning, SearchSagePipeline, SearchWorld
-from training.registry import (
-    FLAVOURS,
-    LEARNED_UNTIL_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    digest_files,
-    digest_of,
-    pinned,
-)
+from training.registry import LEARNED_UNTIL_TAG, Registry
 from training.searchsage.evaluation import nearest_pins, word_pins
 from training.searchsage.fusing import chosen_fusion
 from training.searchsage.pairs import SplitPairs

@@ -23,6 +23,7 @@ from training.context import TrainingContext
 from training.cpu import tune_cpu
 from training.data.splits import DAY, Interval, TimeSplit, midnight
 from training.data.training_set import TrainingSet
+from training.digests import digest_files, digest_of
 from training.evaluation import served_scores
 from training.models import calibration as calibration_module
 from training.models import ranker as ranker_module
@@ -40,12 +41,7 @@ from training.pipelines.ranker_features import keep_baseline, kept_baseline, spe
 from training.pipelines.registering import Kept, kept_weights, register, unchanged
 from training.pipelines.transact_card import MODEL, card, changed_settings
 from training.pipelines.transact_settings import TransActPipeline, settings_of
-from training.registry import (
-    LEARNED_UNTIL_TAG,
-    Registry,
-    digest_files,
-    digest_of,
-)
+from training.registry import LEARNED_UNTIL_TAG, Registry
 from training.transact import fitting as fitting_module
 from training.transact.examples import Known, PinTable, UserVectors
 from training.transact.fitting import Fitted, fit_transact, in_space, misfit

@@ -9,13 +9,13 @@ import numpy as np
 
 from feature_repo.schema import PINNABILITY_SERVICE, TRANSACT_LIFELONG_SERVICE
 from training.evaluation import calibration_metrics
+from training.model_log import FLAVOURS, Dataset, ModelLog, pinned
 from training.models.calibration import Calibrator
 from training.models.pinnability import FeatureSpec
 from training.models.transact.ranker import TransActRanker
 from training.pipelines import figures
 from training.pipelines.ranker_calibration import Calibrated, engage_scores
 from training.pipelines.registering import flat_params
-from training.registry import FLAVOURS, Dataset, ModelLog, pinned
 from validation.lake import Lake
 
 if TYPE_CHECKING:

@@ -11,16 +11,9 @@ from pydantic import BaseModel
 
 from tests.training.pipelines.conftest import GiveRegistry, context
 from training.context import TrainingContext
+from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature
 from training.pipelines.registering import flat_params, kept_weights, register, space_part, unchanged
-from training.registry import (
-    FLAVOURS,
-    LEARNED_UNTIL_TAG,
-    WEIGHTS_TAG,
-    Dataset,
-    ModelLog,
-    Registry,
-    columns_signature,
-)
+from training.registry import LEARNED_UNTIL_TAG, WEIGHTS_TAG, Registry
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
 
