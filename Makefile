@@ -79,10 +79,10 @@ milvus-server: .milvus-venv/.installed ## the real Milvus server, in a venv of i
 
 rectools: .rectools-venv/.installed ## RecTools, whose SASRec `evaluate` compares with, in a venv of its own (it wants numpy < 2)
 
-.rectools-venv/.installed: rectools.lock $(VENV)/.installed
+.rectools-venv/.installed: infra/rectools.lock $(VENV)/.installed
 	$(PYTHON) -m venv .rectools-venv
-	@$(UV) .rectools-venv/bin/python --requirement rectools.lock || { echo "uv could not: pip installs" && \
-	  .rectools-venv/bin/pip install --quiet --no-compile --no-deps --requirement rectools.lock; }
+	@$(UV) .rectools-venv/bin/python --requirement infra/rectools.lock || { echo "uv could not: pip installs" && \
+	  .rectools-venv/bin/pip install --quiet --no-compile --no-deps --requirement infra/rectools.lock; }
 	@touch $@
 
 clean: down ## remove the home and the environments
