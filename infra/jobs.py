@@ -162,6 +162,8 @@ def status(home: Home) -> None:
 
 def demo(home: Home, *, data: str, size: str, seed: int) -> None:
     """The whole job on the demo world or on Complete Journey; every step is skipped once it is done."""
+    from training import kernels
+
     if champion(home) is not None:
         _same_data(home, data)
         say(f"{home.root} has a champion release already; starting its services")
@@ -170,6 +172,7 @@ def demo(home: Home, *, data: str, size: str, seed: int) -> None:
     if data == WORLD:
         say("Ten to fifteen minutes on two cores, most of them training.")
     say("Stopped at any time, the same command goes on from there.")
+    kernels.begin_compiling()  # a core has nothing else to do until models are learned
     step = Steps(DEMO_STEPS)
     with step("Data: contract tables"):
         tables = _demo_tables(home, data, size, seed)

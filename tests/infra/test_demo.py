@@ -8,6 +8,7 @@ import pytest
 
 from infra import jobs, local
 from infra.home import Home
+from training import kernels
 
 STARTED = object()
 """What a process that was begun is."""
@@ -25,6 +26,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         put(jobs, name)
     for name in ("begin", "stop"):
         put(local, name)
+    put(kernels, "begin_compiling")
     return told
 
 
@@ -35,7 +37,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_the_services_start_while_the_release_is_measured(home: Home, ran: list[str]) -> None:
     jobs.demo(home, data=jobs.WORLD, size="tiny", seed=7)
-    assert ran == ["write_world", "ingest", "train", "begin", "release", "promote", "up"]
+    assert ran == ["begin_compiling", "write_world", "ingest", "train", "begin", "release", "promote", "up"]
 
 
 def test_services_without_a_release_to_serve_are_stopped(
