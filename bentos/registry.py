@@ -10,11 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bentos.rejected import ReleaseRejected
 from bentos.settings import Settings
 from training.models import MODEL_FILES
 from validation.file_stamp import SETTLED_NS, file_stamp
+from validation.file_uri import folder_gone
 from validation.kept_release import KeptRelease, note_of
 from validation.manifest import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
+from validation.part_files import mend_for
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,7 +113,7 @@ class ModelRegistry:
             KeptRelease(alias=alias, version=version, folders=folders).save(self.kept)
 
     def manifest(self, version: int) -> ReleaseManifest:
-        """The manifest of a release. Raises ManifestMissing."""
+        """The manifest of a release. Raises ManifestMissing, and what `files` does."""
         path = self._download(RELEASE_MODEL, version) / MANIFEST_FILE
         if not path.exists():
             raise ManifestMissing(
@@ -119,7 +122,11 @@ class ModelRegistry:
         return ReleaseManifest.model_validate_json(path.read_text())
 
     def files(self, model: str, version: int) -> Path:
-        """Folder of a version's weights and configuration."""
+        """Folder of a version's weights and configuration.
+
+        Raises ReleaseRejected where the registry names a folder of this machine that is not there, and what
+        MLflow's client raises where it cannot be asked.
+        """
         return self._download(model, version) / MODEL_FILES
 
     def _download(self, model: str, version: int) -> Path:
@@ -129,6 +136,7 @@ class ModelRegistry:
         held = self._folders.get(name)
         if held is not None and held.exists():
             return held
+        uri = ""
         try:
             uri = self.client.get_model_version_download_uri(model, str(version))
             folder = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=self.uri))
@@ -136,7 +144,10 @@ class ModelRegistry:
             # Drivers and servers fail in ways of their own; what this machine has of a version is that version.
             note = self._note()
             if note is None or name not in note.folders or not Path(note.folders[name]).is_dir():
-                raise
+                gone = folder_gone(uri) if uri else None
+                if gone is None:
+                    raise
+                raise ReleaseRejected(f"{name} has no files; {mend_for(model, gone)}") from error
             folder = Path(note.folders[name])
             logger.warning("%s is read where it was before: %r", name, error)
         self._folders[name] = folder

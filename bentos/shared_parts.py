@@ -40,7 +40,7 @@ class SharedParts:
         wrong = unlike_released(part, folder)
         if wrong:
             raise ReleaseRejected(
-                f"{part.name} is not what was released: {', '.join(wrong)}; {mend_for(part, folder)}"
+                f"{part.name} is not what was released: {', '.join(wrong)}; {mend_for(part.model, folder)}"
             )
         return folder
 
@@ -57,7 +57,9 @@ class SharedParts:
             if _of_the_machine(error):
                 raise
             # Each format has errors of its own, and damaged files do not mend themselves.
-            raise ReleaseRejected(f"{part.name} cannot be read: {error!r}; {mend_for(part, folder)}") from error
+            raise ReleaseRejected(
+                f"{part.name} cannot be read: {error!r}; {mend_for(part.model, folder)}"
+            ) from error
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """What a release in memory holds under `key`, else what `load` makes."""

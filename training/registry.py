@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from training.commit import git_commit
 from training.model_log import Dataset, ModelLog, model_card
 from training.models import MODEL_FILES
+from validation.file_uri import folder_gone, local_folder
+from validation.part_files import mend_for
 
 if TYPE_CHECKING:
     import mlflow
@@ -50,6 +52,10 @@ TRAINED = "trained"
 
 class VersionDropped(LookupError):
     """A version whose files retention took away."""
+
+
+class FilesGone(FileNotFoundError):
+    """A version whose files somebody else took away: the registry answers, and its folder is not there."""
 
 
 @dataclass(frozen=True)
@@ -207,14 +213,21 @@ class Registry:
     def download(self, name: str, version: int) -> Path:
         """Folder of the version's weights and configuration, what the model's `load` takes.
 
-        With a local artifact folder this is that folder itself: read, do not write. Raises VersionDropped.
+        With a local artifact folder this is that folder itself: read, do not write. Raises VersionDropped,
+        FilesGone, and what MLflow raises where it cannot be asked.
         """
         self._use()
         import mlflow
 
         if self.dropped(name, version):
             raise VersionDropped(f"the files of {name}@{version} were cleared away by `corkboard gc`")
-        root = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", tracking_uri=self.uri)
+        try:
+            root = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", tracking_uri=self.uri)
+        except mlflow.MlflowException as error:
+            gone = folder_gone(self._location(name, version))
+            if gone is None:
+                raise
+            raise FilesGone(f"{name}@{version} has no files; {mend_for(name, gone)}") from error
         return Path(root) / MODEL_FILES
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -239,7 +252,7 @@ class Registry:
 
     def files_size(self, name: str, version: int) -> int:
         """Bytes of a version's files; 0 where they lie on a server."""
-        folder = _local_folder(self._location(name, version))
+        folder = local_folder(self._location(name, version))
         if folder is None:
             return 0
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -307,14 +320,6 @@ def _mlflow_dataset(data: Dataset) -> Any:
 
     source = Path(data.source).resolve().as_uri() if "://" not in data.source else data.source
     return MetaDataset(HTTPDatasetSource(source), name=data.name, digest=data.digest)
-
-
-def _local_folder(uri: str) -> Path | None:
-    """The folder of a file URI or a path, None for any other URI."""
-    from urllib.parse import unquote, urlparse
-
-    parts = urlparse(uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _hold_back_advice() -> None:

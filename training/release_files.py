@@ -21,7 +21,7 @@ def released_files(registry: Registry, part: Part) -> Path:
     folder, wrong = _found(registry, part)
     if wrong:
         raise ReleaseError(
-            f"{part.name} is not what was released: {', '.join(wrong)}; {mend_for(part, folder)}"
+            f"{part.name} is not what was released: {', '.join(wrong)}; {mend_for(part.model, folder)}"
         )
     return folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from validation.file_digests import altered
-from validation.manifest import Part
+from validation.manifest import RELEASE_MODEL, Part
 
 
 def unlike_released(part: Part, folder: Path) -> list[str]:
@@ -14,9 +14,11 @@ def unlike_released(part: Part, folder: Path) -> list[str]:
     return [] if part.files is None else altered(folder, part.files)
 
 
-def mend_for(part: Part, folder: Path) -> str:
-    """What to do about files of `part` in `folder` that are not the released ones, or cannot be made out."""
+def mend_for(model: str, folder: Path) -> str:
+    """What to do about a model's files in `folder` that are others than they were, unreadable or gone."""
+    anew = "`corkboard release`"
+    if model != RELEASE_MODEL:
+        anew = f"`corkboard train --model {model} --force` and {anew}"
     return (
-        f"run `corkboard forget` again if one was cut short, else put back the files in {folder}, or run"
-        f" `corkboard train --model {part.model} --force` and `corkboard release`"
+        f"run `corkboard forget` again if one was cut short, else put back the files in {folder}, or run {anew}"
     )

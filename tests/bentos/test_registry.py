@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from bentos.registry import ModelRegistry
+from bentos.rejected import ReleaseRejected
 from training.models import MODEL_FILES
 
 
@@ -94,3 +95,25 @@ def test_where_a_version_is_is_asked_once_and_again_when_it_is_gone(
     assert asked == [("pixie", "3"), ("pixie", "4")]
     shutil.rmtree(folder)
     assert registry.files("pixie", 3) == folder / MODEL_FILES and len(asked) == 3
+
+
+@pytest.mark.parametrize(("place", "raised"), [("file://{}/3", ReleaseRejected), ("s3://bucket{}/3", OSError)])
+def test_files_that_are_gone_from_this_machine_are_told_from_a_store_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, raised: type[Exception]
+) -> None:
+    def download(uri: str, tracking_uri: str) -> str:
+        raise OSError("No such artifact")
+
+    monkeypatch.setitem(
+        sys.modules, "mlflow", SimpleNamespace(artifacts=SimpleNamespace(download_artifacts=download))
+    )
+    registry = ModelRegistry("sqlite:///none")
+    uri = place.format(tmp_path)
+    registry.__dict__["client"] = SimpleNamespace(get_model_version_download_uri=lambda model, version: uri)
+    with pytest.raises(raised) as failed:
+        registry.files("pixie", 3)
+    if raised is ReleaseRejected:
+        assert "pixie@3 has no files; " in str(failed.value) and str(tmp_path / "3") in str(failed.value)
+        (tmp_path / "3").mkdir()
+        with pytest.raises(OSError):
+            registry.files("pixie", 3)  # they are there, and MLflow cannot read them

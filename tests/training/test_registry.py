@@ -18,7 +18,7 @@ from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature, p
 from training.models import MODEL_FILES
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.ranker import load_ranker
-from training.registry import COMMIT_TAG, INPUTS_TAG, Registry
+from training.registry import COMMIT_TAG, INPUTS_TAG, FilesGone, Registry
 
 NAME = "pinnability_logistic"
 SPEC = FeatureSpec(user=(), pin=(), interactions=("weekend", "cos_day_max"), position=False)
@@ -145,6 +145,15 @@ def test_a_folder_of_another_name_is_refused_before_anything_is_registered(regis
     with pytest.raises(ValueError, match="to be named 'model'"):
         registry.log_model_version(log_of(tmp_path, "inputs-9", files=tmp_path / "weights"))
     assert registry.versions(NAME) == before
+
+
+def test_files_that_somebody_took_away_are_named_with_their_folder(registry: Registry, version: int):
+    folder = registry.download(NAME, version).parents[len(Path(MODEL_FILES).parts) - 1]
+    away = folder.rename(folder.with_name("away"))
+    with pytest.raises(FilesGone, match=rf"{NAME}@{version} has no files; .* put back the files in {folder}, "):
+        registry.download(NAME, version)
+    away.rename(folder)
+    assert registry.download(NAME, version).is_dir()
 
 
 def test_the_database_and_its_folder_are_made_on_first_use(tmp_path: Path):

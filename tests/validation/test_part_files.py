@@ -21,12 +21,13 @@ def test_a_part_without_digests_is_taken_on_trust(tmp_path: Path, kept: bool, sa
     assert unlike_released(part, tmp_path) == said
 
 
-def test_the_mend_names_the_folder_and_the_commands(tmp_path: Path) -> None:
-    said = mend_for(Part(model="pixie", version=2), tmp_path)
-    for words in (
-        str(tmp_path),
-        "corkboard forget",
-        "corkboard train --model pixie --force",
-        "corkboard release",
-    ):
-        assert words in said
+@pytest.mark.parametrize(
+    ("model", "anew"),
+    [
+        ("pixie", "`corkboard train --model pixie --force` and `corkboard release`"),
+        ("homefeed", "`corkboard release`"),
+    ],
+)
+def test_the_mend_names_the_folder_and_the_commands(tmp_path: Path, model: str, anew: str) -> None:
+    said = mend_for(model, tmp_path)
+    assert f"put back the files in {tmp_path}" in said and said.endswith(f"or run {anew}")

@@ -1,0 +1,28 @@
+"""What a URI says of this machine's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from validation.file_uri import folder_gone, local_folder
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("file:///a%20b/c", Path("/a b/c")),
+        ("/a/c", Path("/a/c")),
+        ("s3://bucket/c", None),
+        ("mlflow-artifacts:/1/c", None),
+        ("http://127.0.0.1:5000/c", None),
+    ],
+)
+def test_only_paths_and_file_uris_are_folders_here(uri: str, folder: Path | None) -> None:
+    assert local_folder(uri) == folder
+
+
+def test_only_a_folder_of_this_machine_can_be_gone(tmp_path: Path) -> None:
+    assert folder_gone(tmp_path.as_uri()) is None and folder_gone("s3://bucket/none") is None
+    assert folder_gone((tmp_path / "none").as_uri()) == tmp_path / "none"

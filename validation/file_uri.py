@@ -1,0 +1,18 @@
+"""Where a registry's files lie, if that is on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder of a file URI or a path, None for any other URI."""
+    parts = urlparse(uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def folder_gone(uri: str) -> Path | None:
+    """The folder of a file URI or a path, where there is none: somebody took it away."""
+    folder = local_folder(uri)
+    return folder if folder is not None and not folder.exists() else None
