@@ -68,6 +68,7 @@ from training.pipelines.pixie import NothingToWalk, train_pixie
 from training.pipelines.publish import Publisher
 from training.pipelines.retrievers import CONDITIONAL, DCM, PINNERFORMER, TWO_TOWER, NothingServed
 from training.pipelines.searchsage import train_searchsage
+from training.pipelines.steps import FEATURES, INSIDE, RANKERS, STEPS, Chosen
 from training.pipelines.transact import train_transact
 from training.pipelines.transact_settings import settings_of
 from training.pipelines.two_tower import train_two_tower
@@ -77,36 +78,6 @@ from training.searchsage.pairs import TooFewQueries
 from training.transact.trainer import NothingToLearn as NothingForTransAct
 from validation.lake import Lake
 from validation.manifest import CollectionCheck, Part
-
-FEATURES = "features"
-ADS = "ads"
-
-NEEDS: dict[str, tuple[str, ...]] = {
-    FEATURES: ("pins", "actions"),
-    content_pipeline.MODEL: ("pins",),
-    lexical_pipeline.MODEL: ("pins",),
-    pinsage_pipeline.MODEL: ("pins", "actions"),
-    searchsage_pipeline.MODEL: ("pins", "actions"),
-    pixie_pipeline.MODEL: ("pins", "actions"),
-    PINNERFORMER: ("pins", "actions"),
-    DCM: ("pins", "actions"),
-    CONDITIONAL: ("pins", "actions", "follows"),
-    TWO_TOWER: ("pins", "actions"),
-    pinnersage_pipeline.MODEL: ("pins", "actions"),
-    **{kind.model: ("pins", "actions") for kind in Kind},
-    transact_pipeline.MODEL: ("pins", "actions"),
-    light_pipeline.MODEL: ("pins", "actions", "impressions"),
-    ADS: ("pins", "actions", "ads", "impressions"),
-}
-"""Tables each step cannot do without, in the order the steps run."""
-
-STEPS = tuple(NEEDS)
-
-RANKERS = (*(kind.model for kind in Kind), transact_pipeline.MODEL)
-"""Models that learn from the rows of impressions."""
-
-INSIDE = (pinnersage_pipeline.MODEL, searchsage_pipeline.MODEL)
-"""Models that stand on PinSage's space."""
 
 
 class TrainRetriever(Protocol):
@@ -123,10 +94,6 @@ RETRIEVERS: dict[str, TrainRetriever] = {
 }
 """In the order they are trained. DCM, conditional retrieval and the two-tower publish pins alone: services make
 their users from the stored sequence."""
-
-
-class UnknownStep(ValueError):
-    """A step was asked for that no run has."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +118,7 @@ def train(ctx: TrainingContext, models: Sequence[str] | None = None, force: bool
     LabelLeak where a feature of the rankers' rows knows what they are to foretell: then nothing after that step
     is made.
     """
-    unknown = [name for name in models or () if name not in STEPS]
-    if unknown:
-        raise UnknownStep(f"unknown step {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
-    return _Run(ctx, tuple(models or STEPS), force).go()
+    return _Run(ctx, Chosen(tuple(models or STEPS), force, Lake(ctx.lake), ctx.progress)).go()
 
 
 @dataclass
@@ -162,30 +126,29 @@ class _Run:
     """One run under way."""
 
     ctx: TrainingContext
-    wanted: tuple[str, ...]
-    force: bool
+    steps: Chosen
     parts: dict[str, Part] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
     collections: list[CollectionCheck] = field(default_factory=list)
 
     def go(self) -> Trained:
-        if transact_pipeline.MODEL in self.wanted:  # a file at fault is told of before hours of work
+        if transact_pipeline.MODEL in self.steps.wanted:  # a file at fault is told of before hours of work
             settings_of(self.ctx, Lake(self.ctx.lake).contract().vocabulary)
         publisher = Publisher(self.ctx)
         interval = run_interval(self.ctx)
         self.ctx.progress(f"training on {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d} (end exclusive)")
         with Lanes(self.ctx) as lanes:
-            features = lanes.start(FEATURES, _features, self._forced(FEATURES)) if self._may(FEATURES) else None
-            pins = self._content() if self._needed(content_pipeline.MODEL) else None
+            features = None
+            if self.steps.may(FEATURES):
+                features = lanes.start(FEATURES, _features, self.steps.forced(FEATURES))
+            pins = self._content() if self.steps.reach(content_pipeline.MODEL) else None
             if features is not None:
                 features.result()
             if pins is not None:
                 self._from_content(publisher, lanes, pins)
-        if content_pipeline.MODEL in self.skipped:
-            for step in self.wanted:
-                if STEPS.index(step) > STEPS.index(content_pipeline.MODEL):
-                    self._skip(step, f"it stands on the {content_pipeline.MODEL} space, which was skipped")
-        return Trained(interval, self.parts, tuple(self.collections), self.skipped)
+        name = content_pipeline.MODEL
+        if name in self.steps.skipped:
+            self.steps.skip_after(name, f"it stands on the {name} space, which was skipped")
+        return Trained(interval, self.parts, tuple(self.collections), self.steps.skipped)
 
     def _from_content(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> None:
         """All that stands on the content space. Lanes are begun first, and published in turn; what this process
@@ -213,12 +176,12 @@ class _Run:
     def _content(self) -> Pins | None:
         """Every pin in the content space; None where there is no such space."""
         name = content_pipeline.MODEL
-        if not self._may(name):
+        if not self.steps.may(name):
             return None
         part = self._content_part()
         pins = load_catalogue(self.ctx, part)
         if not pins.vectors.any():
-            self._skip(name, "no pin has a title, description, topic, link domain or embedding")
+            self.steps.skip(name, "no pin has a title, description, topic, link domain or embedding")
             return None
         self.parts[name] = part
         Registry(self.ctx.mlflow_uri, self.ctx.mlflow_artifacts).set_alias(name, TRAINED, part.version)
@@ -226,33 +189,33 @@ class _Run:
 
     def _publish_content(self, publisher: Publisher) -> None:
         name = content_pipeline.MODEL
-        if name in self.wanted:
-            self.collections.append(publisher.vectors(self.parts[name], self._forced(name)))
+        if name in self.steps.wanted:
+            self.collections.append(publisher.vectors(self.parts[name], self.steps.forced(name)))
 
     def _content_part(self) -> Part:
         """The content space: made anew where what it is made of changed, but for a warm start that does not ask
         for it, which goes on in the space there is."""
         name, registry = content_pipeline.MODEL, Registry(self.ctx.mlflow_uri, self.ctx.mlflow_artifacts)
-        version = registry.trained(name) if self.ctx.warm_start and name not in self.wanted else None
+        version = registry.trained(name) if self.ctx.warm_start and name not in self.steps.wanted else None
         if version is not None:
             return content_part(registry, version)
-        return train_content(self.ctx, force=self._forced(name))
+        return train_content(self.ctx, force=self.steps.forced(name))
 
     def _lexical(self) -> None:
         name = lexical_pipeline.MODEL
-        if name in self.wanted and self._may(name):
+        if self.steps.takes(name):
             try:
-                self.parts[name] = train_lexical(self.ctx, force=self._forced(name))
+                self.parts[name] = train_lexical(self.ctx, force=self.steps.forced(name))
             except NoWords as reason:
-                self._skip(name, str(reason))
+                self.steps.skip(name, str(reason))
 
     def _begin_pinsage(self, lanes: Lanes) -> Outcome[Part] | None:
         """PinSage where it is wanted, or what stands on it: PinnerSage and SearchSage."""
         name = pinsage_pipeline.MODEL
-        if not {name, *INSIDE} & set(self.wanted) or not self._may(name):
+        if not {name, *INSIDE} & set(self.steps.wanted) or not self.steps.may(name):
             return None
         content = self.parts[content_pipeline.MODEL]
-        return lanes.start(name, train_pinsage, content, force=self._forced(name))
+        return lanes.start(name, train_pinsage, content, force=self.steps.forced(name))
 
     def _pinsage(self, publisher: Publisher, learned: Outcome[Part] | None) -> Part | None:
         """PinSage's space; None where data is too little for it, or for it to know more than content does."""
@@ -262,21 +225,21 @@ class _Run:
         try:
             part = learned.result()
         except TooFewPairs as reason:
-            self._skip(name, str(reason))
+            self.steps.skip(name, str(reason))
             return None
         self.parts[name] = part
         if reason := pinsage_pipeline.shortfall(part):
-            self._skip(name, reason)
+            self.steps.skip(name, reason)
             return None
-        self.collections.append(publisher.vectors(part, self._forced(name)))
+        self.collections.append(publisher.vectors(part, self.steps.forced(name)))
         return part
 
     def _begin_searchsage(self, lanes: Lanes, space: Part) -> Outcome[Part] | None:
         """The query encoder, over the space that similar pins are served from."""
         name = searchsage_pipeline.MODEL
-        if name not in self.wanted or not self._may(name):
+        if not self.steps.takes(name):
             return None
-        return lanes.start(name, train_searchsage, space, force=self._forced(name))
+        return lanes.start(name, train_searchsage, space, force=self.steps.forced(name))
 
     def _searchsage(self, publisher: Publisher, learned: Outcome[Part] | None) -> None:
         """Search by meaning, its pins published where it learned enough to be served."""
@@ -286,26 +249,26 @@ class _Run:
         try:
             part = self.parts[name] = learned.result()
         except (TooFewQueries, NothingHeldOut, TransformersMissing) as reason:
-            self._skip(name, str(reason))
+            self.steps.skip(name, str(reason))
             return
         if reason := searchsage_pipeline.shortfall(part):
-            self._skip(name, reason)
+            self.steps.skip(name, reason)
             return
-        self.collections.append(publisher.vectors(part, self._forced(name)))
+        self.collections.append(publisher.vectors(part, self.steps.forced(name)))
 
     def _pixie(self, pins: Pins) -> None:
         name, content = pixie_pipeline.MODEL, self.parts[content_pipeline.MODEL]
-        if name in self.wanted and self._may(name):
+        if self.steps.takes(name):
             try:
-                self.parts[name] = train_pixie(self.ctx, content, pins, force=self._forced(name))
+                self.parts[name] = train_pixie(self.ctx, content, pins, force=self.steps.forced(name))
             except NothingToWalk as reason:
-                self._skip(name, str(reason))
+                self.steps.skip(name, str(reason))
 
     def _begin_retriever(self, lanes: Lanes, name: str) -> Outcome[Part] | None:
-        if name not in self.wanted or not self._may(name):
+        if not self.steps.takes(name):
             return None
         content = self.parts[content_pipeline.MODEL]
-        return lanes.start(name, RETRIEVERS[name], content, force=self._forced(name))
+        return lanes.start(name, RETRIEVERS[name], content, force=self.steps.forced(name))
 
     def _retriever(self, publisher: Publisher, name: str, learned: Outcome[Part] | None) -> None:
         """A learned retriever in a space of its own, published where it learned enough to be served."""
@@ -314,37 +277,37 @@ class _Run:
         try:
             part = learned.result()
         except (NothingHeldOut, NothingServed, TooFewLabels, NothingToPredict, TooFewEngagements) as reason:
-            self._skip(name, str(reason))
+            self.steps.skip(name, str(reason))
             return
         self.parts[name] = part
         if reason := retrievers.shortfall(part):
-            self._skip(name, reason)
+            self.steps.skip(name, reason)
             return
-        self.collections.append(publisher.vectors(part, self._forced(name)))
+        self.collections.append(publisher.vectors(part, self.steps.forced(name)))
         if name == PINNERFORMER:
-            publisher.users(part, self._forced(name))
+            publisher.users(part, self.steps.forced(name))
 
     def _pinnersage(self, publisher: Publisher, pins: Part) -> None:
         name = pinnersage_pipeline.MODEL
-        if name in self.wanted and self._may(name):
-            part = self.parts[name] = train_pinnersage(self.ctx, pins, force=self._forced(name))
-            publisher.interests(part, pins, self._forced(name))
+        if self.steps.takes(name):
+            part = self.parts[name] = train_pinnersage(self.ctx, pins, force=self.steps.forced(name))
+            publisher.interests(part, pins, self.steps.forced(name))
 
     def _ranking_rows(self, publisher: Publisher, pins: Pins) -> TrainingSet | None:
         """The rows of impressions that rankers learn from; None where none is to learn, or there are none."""
-        steps = [name for name in RANKERS if name in self.wanted and self._may(name)]
+        steps = [name for name in RANKERS if self.steps.takes(name)]
         if not steps:
             return None
         try:
             return build_training_set(self.ctx, publisher.store, self.parts[content_pipeline.MODEL], pins)
         except NoTrainingRows as reason:
             for name in steps:
-                self._skip(name, str(reason))
+                self.steps.skip(name, str(reason))
             return None
 
     def _learns(self, name: str) -> bool:
         """Whether a ranker learns from the rows, which `_ranking_rows` has made."""
-        return name in self.wanted and name not in self.skipped
+        return name in self.steps.wanted and name not in self.steps.skipped
 
     def _begin_pinnability(self, lanes: Lanes, rows: TrainingSet | None) -> dict[str, Outcome[Part]]:
         """The regression and the trees, by model."""
@@ -353,7 +316,7 @@ class _Run:
         content = self.parts[content_pipeline.MODEL]
         return {
             kind.model: lanes.start(
-                kind.model, train_pinnability, kind, rows, content, force=self._forced(kind.model)
+                kind.model, train_pinnability, kind, rows, content, force=self.steps.forced(kind.model)
             )
             for kind in Kind
             if self._learns(kind.model)
@@ -370,38 +333,39 @@ class _Run:
             with contextlib.suppress(Exception):  # what went wrong is said where it is published
                 pinnerformer.result()
         content = self.parts[content_pipeline.MODEL]
-        return {name: lanes.start(name, _ranker, train_transact, rows, content, self._forced(name))}
+        return {name: lanes.start(name, _ranker, train_transact, rows, content, self.steps.forced(name))}
 
     def _rankers(self, learned: dict[str, Outcome[Part]]) -> None:
         for name, ranker in learned.items():
             try:
                 self.parts[name] = ranker.result()
             except (TooShort, NothingToLearn, NothingForTransAct) as reason:
-                self._skip(name, str(reason))
+                self.steps.skip(name, str(reason))
 
     def _light(self, publisher: Publisher, pins: Pins) -> None:
         """The light ranker over the sources of the release that these versions make."""
         name = light_pipeline.MODEL
-        if name not in self.wanted or not self._may(name):
+        if not self.steps.takes(name):
             return
         try:
             sources = newest_sources(self.ctx)
             self.parts[name] = train_light(
-                self.ctx, FeastPointInTime(publisher.store), sources, pins, force=self._forced(name)
+                self.ctx, FeastPointInTime(publisher.store), sources, pins, force=self.steps.forced(name)
             )
         except (NothingHeldOut, NothingToLearn, NothingFetched) as reason:
-            self._skip(name, str(reason))
+            self.steps.skip(name, str(reason))
 
     def _begin_ads(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> Outcome[Part] | None:
-        if ADS not in self.wanted or not self._may(ADS):
+        name = ads_pipeline.MODEL
+        if not self.steps.takes(name):
             return None
         content = self.parts[content_pipeline.MODEL]
         try:
             rows = build_ads_set(self.ctx, publisher.store, content, pins)
         except NoTrainingRows as reason:
-            self._skip(ADS, str(reason))
+            self.steps.skip(name, str(reason))
             return None
-        return lanes.start(ADS, _ranker, train_ads, rows, content, self._forced(ADS))
+        return lanes.start(name, _ranker, train_ads, rows, content, self.steps.forced(name))
 
     def _ads(self, learned: Outcome[Part] | None) -> None:
         if learned is None:
@@ -409,26 +373,7 @@ class _Run:
         try:
             self.parts[ads_pipeline.MODEL] = learned.result()
         except (TooShort, NothingClicked) as reason:
-            self._skip(ADS, str(reason))
-
-    def _needed(self, step: str) -> bool:
-        """Whether a wanted step is this one or comes after it."""
-        return any(STEPS.index(wanted) >= STEPS.index(step) for wanted in self.wanted)
-
-    def _forced(self, step: str) -> bool:
-        return self.force and step in self.wanted
-
-    def _may(self, step: str) -> bool:
-        """Whether the lake has the tables the step needs; says so where it has not."""
-        lake = Lake(self.ctx.lake)
-        missing = [table for table in NEEDS[step] if not lake.has(table)]
-        if missing:
-            self._skip(step, f"the data has no {' and no '.join(missing)}")
-        return not missing
-
-    def _skip(self, step: str, reason: str) -> None:
-        self.skipped[step] = reason
-        self.ctx.progress(f"{step}: skipped, {reason}")
+            self.steps.skip(ads_pipeline.MODEL, str(reason))
 
 
 def _features(ctx: TrainingContext, force: bool) -> None:

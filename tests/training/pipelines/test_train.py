@@ -66,7 +66,7 @@ def test_a_stopped_run_goes_on_where_it_was(trained: Trained):
         "transact": 1,
         "light_gbdt": 1,
     }
-    assert trained.skipped == {"ads": "the data has no ads"}
+    assert trained.skipped == {"ads_multi_tower": "the data has no ads"}
 
 
 def test_parts_live_in_their_spaces(trained: Trained):
@@ -163,7 +163,7 @@ def test_rankers_without_rows_are_skipped_and_say_why(
     done = train(made)
     inside = {"pinsage", "searchsage", "pinnersage"}
     assert set(done.parts) == {"content", "lexical", *inside, "pixie", *LEARNED, "light_gbdt"}
-    no_ads = {"ads": "the data has no ads"}
+    no_ads = {"ads_multi_tower": "the data has no ads"}
     assert done.skipped == dict.fromkeys(RANKERS, "there is nothing to learn from") | no_ads
 
 

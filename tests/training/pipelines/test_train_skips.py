@@ -13,15 +13,11 @@ from tests.training.pipelines.small_run import Lines
 from training.context import TrainingContext
 from training.data.world import WorldPaths
 from training.pipelines import train as train_module
-from training.pipelines.train import STEPS, UnknownStep, train
+from training.pipelines.steps import STEPS
+from training.pipelines.train import train
 from validation.ingest import ingest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
-
-
-def test_an_unknown_step_is_named(made: TrainingContext):
-    with pytest.raises(UnknownStep, match="unknown step pinsaeg; the steps are features, content"):
-        train(made, models=["pinsaeg"])
 
 
 def test_pins_without_content_skip_what_stands_on_content(
