@@ -15,6 +15,7 @@ from rich.table import Table
 from infra import local
 from infra.console import Steps, console, live, say
 from infra.home import Home
+from infra.own_registry import own_aliases
 from validation.kept_release import notes
 
 if TYPE_CHECKING:
@@ -273,15 +274,16 @@ def champion(home: Home) -> int | None:
 
 
 def aliases(home: Home) -> dict[str, int]:
-    """Release aliases and their versions."""
-    if not (home.root / "mlflow").exists() and home.mlflow_uri.startswith("sqlite"):
-        return {}
-    from training.registry import Registry
+    """Release aliases and their versions. Raises RegistryUnreadable."""
     from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL
 
-    registry = Registry(home.mlflow_uri, home.mlflow_artifacts)
-    found = {alias: registry.alias(RELEASE_MODEL, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
-    return {alias: version for alias, version in found.items() if version is not None}
+    if home.mlflow_uri.startswith("sqlite:"):
+        found = own_aliases(home, RELEASE_MODEL)
+    else:
+        from training.registry import Registry
+
+        found = Registry(home.mlflow_uri, home.mlflow_artifacts).aliases(RELEASE_MODEL)
+    return {alias: found[alias] for alias in (CHAMPION, CHALLENGER, PREVIOUS) if alias in found}
 
 
 def need_lake(home: Home) -> None:

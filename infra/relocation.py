@@ -5,13 +5,13 @@ A copy that went on with the paths of its original would write into it, and clea
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from infra.console import say
 from infra.home import Home
+from infra.own_registry import own_database, tables_of
 from validation.kept_release import notes
 
 PLACES = (
@@ -24,25 +24,14 @@ PLACES = (
 """Tables and columns of MLflow's database that say where artifacts lie."""
 
 
-class RegistryUnreadable(RuntimeError):
-    """The home's MLflow database is locked, or is no database."""
-
-
 def settle(home: Home) -> bool:
     """Make the home's own registry name files of this home; True where it named another folder's.
 
     One transaction. A registry elsewhere, and artifacts that are no home's (a bucket), are left as they are.
     Raises RegistryUnreadable while another process holds the database for seconds, and where it is none.
     """
-    database = Path(home.mlflow_uri.removeprefix("sqlite:///"))
-    if not home.mlflow_uri.startswith("sqlite:") or not database.exists():
-        return False
-    try:
-        there = _moved(database, home.mlflow_artifacts.as_uri())
-    except sqlite3.DatabaseError as error:
-        raise RegistryUnreadable(
-            f"{database}: {error}; if it is locked, wait for the process that writes it, else put a backup back"
-        ) from error
+    with own_database(home) as db:
+        there = None if db is None else _moved(db, home.mlflow_artifacts.as_uri())
     if there is None:
         return False
     for note in notes(home.root):  # of files that lie there
@@ -52,22 +41,20 @@ def settle(home: Home) -> bool:
     return True
 
 
-def _moved(database: Path, here: str) -> str | None:
+def _moved(db: sqlite3.Connection, here: str) -> str | None:
     """Name `here` wherever another home's artifacts are named; which these were, None for none."""
-    with contextlib.closing(sqlite3.connect(database)) as db, db:
-        there = _elsewhere(db, here)
-        if there is None:
-            return None
-        for table, column in PLACES:
-            moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
-            db.execute(moved, (here, len(there) + 1, len(there), there))
+    there = _elsewhere(db, here)
+    if there is None:
+        return None
+    for table, column in PLACES:
+        moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+        db.execute(moved, (here, len(there) + 1, len(there), there))
     return there
 
 
 def _elsewhere(db: sqlite3.Connection, here: str) -> str | None:
     """The artifact folder of another home that the registry names; None where it names this one's."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables >= {table for table, _ in PLACES}:
+    if not tables_of(db) >= {table for table, _ in PLACES}:
         return None
     tail = here.rsplit("/", 2)
     named = [place for (place,) in db.execute("SELECT DISTINCT artifact_location FROM experiments")]

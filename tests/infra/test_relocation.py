@@ -11,7 +11,8 @@ import pytest
 
 from infra import relocation
 from infra.home import Home
-from infra.relocation import PLACES, RegistryUnreadable, settle
+from infra.own_registry import RegistryUnreadable
+from infra.relocation import PLACES, settle
 from tests.training import planted_releases as planted
 from training.model_log import FLAVOURS, ModelLog, columns_signature
 from training.models import MODEL_FILES
