@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bentos.interning import Codes, Interned
 from training.models.light_kernels import fit_places
-from training.models.light_ranking import Entries, falling
+from training.models.source_lists import Entries, falling
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -17,8 +17,7 @@ from bentos.candidates import KINDS, SOURCES, Candidates
 from bentos.failing import READ, why_missing
 from bentos.features import Floats
 from bentos.heads import Heads
-from bentos.last_good import LastGoodUsers
-from bentos.messages import (
+from bentos.hop_messages import (
     Brought,
     LightAnswer,
     LightRequest,
@@ -27,8 +26,9 @@ from bentos.messages import (
     RetrieveAnswer,
     RetrieveRequest,
     SeenAnswer,
-    SourceReport,
 )
+from bentos.last_good import LastGoodUsers
+from bentos.messages import SourceReport
 from bentos.pool import Pool
 from bentos.ranking_features import Depth, Seen
 from training.models.light_ranking import SHORTLIST

@@ -20,9 +20,9 @@ from bentos.messages import SourceReport, StageReport
 from bentos.release import ServingRelease
 from training.models.diversity import DiversityConfig
 from training.models.lexical import Reading
-from training.models.light_ranking import Entries
 from training.models.page_policy import PagePolicy
 from training.models.ranker import Past
+from training.models.source_lists import Entries
 from validation.events import Reached
 
 if TYPE_CHECKING:

@@ -14,10 +14,7 @@ from bentos.candidate_log import CandidateLog
 from bentos.candidates import Candidates
 from bentos.engines import Engines
 from bentos.errors import (
-    BoardNotFound,
-    LimitOutOfRange,
     OneSubject,
-    PinNotFound,
     RequestError,
     StoreUnavailable,
 )
@@ -26,10 +23,9 @@ from bentos.features import Card, rising
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS
 from bentos.impressions import Impressions, new_request_id
+from bentos.known import check_count, check_limit, known_board, known_pin
 from bentos.load import LoadShedder
 from bentos.messages import (
-    MAX_IDS,
-    MAX_LIMIT,
     ExternalId,
     FeedAnswer,
     FeedPin,
@@ -368,36 +364,3 @@ def run_blocking(feed: Feed, engines: Engines, stages: Sequence[Stage]) -> Feed:
     """`run` on a loop of its own, for a thread that has none (warming a release)."""
     asyncio.run(run(feed, engines, stages))
     return feed
-
-
-def known_pin(release: ServingRelease, given: ExternalId) -> int:
-    """The lake id of a pin of the catalogue. Raises PinNotFound, BadId."""
-    pin = release.ids.inside(EntityKind.PIN, given)
-    if not pin or pin not in release.features.cards(np.array([pin], np.int64)):
-        raise PinNotFound(f"pin {given!r} is not in the catalogue of release {release.version}")
-    return pin
-
-
-def known_board(release: ServingRelease, given: ExternalId) -> int:
-    """The lake id of a board that holds pins. Raises BoardNotFound, BadId."""
-    board = release.ids.inside(EntityKind.BOARD, given)
-    holds = board and (
-        len(release.features.boards([board]).get(board, ()))
-        or (release.walker is not None and len(release.walker.pins_of_board(board)))
-    )
-    if not holds:
-        name = release.contract.board_name
-        raise BoardNotFound(f"{name} {given!r} holds no pin that release {release.version} knows")
-    return board
-
-
-def check_limit(limit: int, what: str = "pins") -> None:
-    """Raises LimitOutOfRange."""
-    if not 1 <= limit <= MAX_LIMIT:
-        raise LimitOutOfRange(f"limit is {limit}; ask for 1 to {MAX_LIMIT} {what}")
-
-
-def check_count(name: str, values: Sequence[object], *, least: int = 0) -> None:
-    """Raises LimitOutOfRange."""
-    if not least <= len(values) <= MAX_IDS:
-        raise LimitOutOfRange(f"{name} names {len(values)} pins; name {least} to {MAX_IDS}")

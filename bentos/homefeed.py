@@ -23,20 +23,17 @@ from bentos.errors import LogUnavailable, NamedErrors, named_errors
 from bentos.events import Events
 from bentos.front import FrontParts, open_front
 from bentos.hop import holds, hop, speak_json
+from bentos.hop_messages import HeldRequest, LightAnswer, RankAnswer, RetrieveAnswer
 from bentos.loader import WHOLE, Role
 from bentos.messages import (
     EventsAnswer,
     EventsRequest,
     FeedAnswer,
     FeedRequest,
-    HeldRequest,
-    LightAnswer,
     PinsAnswer,
     PinsRequest,
-    RankAnswer,
     RelatedAdsRequest,
     RelatedRequest,
-    RetrieveAnswer,
     SearchRequest,
     SuggestionsAnswer,
     SuggestionsRequest,

@@ -13,7 +13,7 @@ from bentoml.exceptions import BentoMLException
 from pydantic import BaseModel
 
 from bentos.errors import RequestError
-from bentos.messages import HeldAnswer
+from bentos.hop_messages import HeldAnswer
 
 A = TypeVar("A", bound=BaseModel)
 

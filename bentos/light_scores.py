@@ -10,7 +10,8 @@ from bentos.candidates import Candidates
 from bentos.features import Floats
 from bentos.networks import Learned
 from bentos.user_inputs import histories
-from training.models.light_ranking import Asker, LightSpec, SourceList, fetched_of, request_rows
+from training.models.light_ranking import Asker, LightSpec, request_rows
+from training.models.source_lists import SourceList, fetched_of
 
 if TYPE_CHECKING:
     from bentos.feed import Feed

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import logging
 import os
 import queue
@@ -12,12 +10,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from bentos.breaker import Breakers, is_fault
 from bentos.calls import WAITS_S, Call, Group, Job, Outcome
+from bentos.drive import Drive, tell_loop, tell_nobody
 from bentos.flights import Flights
 from bentos.metrics import metrics
 
@@ -31,24 +29,6 @@ RAN = 0.5
 
 class Busy(RuntimeError):
     """Earlier calls, long past their deadline, still hold their share of the threads."""
-
-
-@dataclass(eq=False)
-class _Drive(Generic[T]):
-    """A coroutine on the pool's threads: one runs it, and its calls, until one of them does not come back."""
-
-    work: Coroutine[Any, Any, T]
-    tell: Callable[[T | None, BaseException | None], None]
-    """Takes its result, or what it raised."""
-    steps: Group = field(default_factory=Group)
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    given_up: bool = False
-
-    def go_on(self) -> Group:
-        """The calls that it waits for next. Raises StopIteration with its result, or what it raises."""
-        if self.given_up:
-            return self.context.run(self.work.throw, asyncio.CancelledError())  # type: ignore[no-any-return]
-        return self.context.run(self.work.send, None)  # type: ignore[no-any-return]
 
 
 class Pool:
@@ -136,7 +116,7 @@ class Pool:
             await Group(turn=True)
             return await work
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        drive = _Drive(work, partial(_tell, done))
+        drive = Drive(work, partial(tell_loop, done))
         with self._door:
             self._opens(drive)
             self._next_step(drive, self._arrivals.append)
@@ -157,7 +137,7 @@ class Pool:
 
         Raises RuntimeError where the pool is closed.
         """
-        drive = _Drive(work, tell)
+        drive = Drive(work, tell)
         with self._door:
             self._opens(drive)
         self._step(drive)
@@ -179,33 +159,33 @@ class Pool:
             self._flights.close()
 
     @property
-    def _driven(self) -> _Drive[Any] | None:
+    def _driven(self) -> Drive[Any] | None:
         """The coroutine that this thread runs."""
         return getattr(self._here, "drive", None)
 
     async def _waited_for(self, group: Group) -> None:
         """Make the group's calls, and wait on the event loop."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        group.wake = partial(_tell, done, None, None)
+        group.wake = partial(tell_loop, done, None, None)
         with self._door:
             taken = self._take(group, self._line.append)
             self._send()
         if taken:
             await done
 
-    def _opens(self, drive: _Drive[Any]) -> None:
+    def _opens(self, drive: Drive[Any]) -> None:
         if self._closed:
             drive.work.close()
             raise RuntimeError("the pool is closed")
         self._flights.add(drive.steps)
 
-    def _next_step(self, drive: _Drive[Any], join: Callable[[Group], None]) -> None:
+    def _next_step(self, drive: Drive[Any], join: Callable[[Group], None]) -> None:
         step = Job("drive", 0.0, partial(self._step, drive), drive.steps, waited=True)
         drive.steps.line.append(step)
         drive.steps.left += 1
         join(drive.steps)
 
-    def _step(self, drive: _Drive[Any]) -> None:
+    def _step(self, drive: Drive[Any]) -> None:
         """Go on with a coroutine until it waits for calls; they are then first in line, and so is the next step
         once they have ended."""
         self._here.drive = drive
@@ -225,10 +205,10 @@ class Pool:
         finally:
             self._here.drive = None
 
-    def _lands(self, drive: _Drive[Any], result: Any, error: BaseException | None) -> None:
+    def _lands(self, drive: Drive[Any], result: Any, error: BaseException | None) -> None:
         with self._door:
             self._flights.groups.discard(drive.steps)
-        tell, drive.tell = drive.tell, _tell_nobody  # an error's traceback leads to the drive
+        tell, drive.tell = drive.tell, tell_nobody  # an error's traceback leads to the drive
         tell(result, error)
 
     def _take(self, group: Group, join: Callable[[Group], None]) -> bool:
@@ -388,22 +368,3 @@ class Pool:
         if job.error is not None:
             return not is_fault(job.error)
         return True if job.ended else None
-
-
-def _tell_nobody(result: Any, error: BaseException | None) -> None:
-    """Whoever waited was told."""
-
-
-def _tell(waiting: asyncio.Future[Any], result: Any, error: BaseException | None = None) -> None:
-    """Give somebody on an event loop what they wait for."""
-
-    def tell() -> None:
-        if waiting.done():
-            return
-        if error is None:
-            waiting.set_result(result)
-        else:
-            waiting.set_exception(error)
-
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        waiting.get_loop().call_soon_threadsafe(tell)

@@ -22,9 +22,7 @@ from bentos.feast_features import FeastFeatures
 from bentos.features import Floats
 from bentos.feed import Feed, Surface
 from bentos.heads import Heads
-from bentos.last_good import LastGoodUsers
-from bentos.loader import Role
-from bentos.messages import (
+from bentos.hop_messages import (
     MAX_BROUGHT,
     MAX_CANDIDATES,
     HeldAnswer,
@@ -35,6 +33,8 @@ from bentos.messages import (
     RankRequest,
     SeenAnswer,
 )
+from bentos.last_good import LastGoodUsers
+from bentos.loader import Role
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool

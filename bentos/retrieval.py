@@ -16,9 +16,9 @@ from bentos.errors import NamedErrors, named_errors
 from bentos.feast_features import FeastFeatures
 from bentos.feed import Feed, Surface
 from bentos.funnel import sources_of
+from bentos.hop_messages import HeldAnswer, HeldRequest, RetrieveAnswer, RetrieveRequest
 from bentos.last_good import LastGoodUsers
 from bentos.loader import Role
-from bentos.messages import HeldAnswer, HeldRequest, RetrieveAnswer, RetrieveRequest
 from bentos.opened_service import OpenedService
 from bentos.parts import one_thread, open_holder
 from bentos.pool import Pool

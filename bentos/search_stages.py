@@ -11,7 +11,7 @@ from bentos.candidates import Candidates
 from bentos.features import Flags, Floats, Ints
 from bentos.sources import lexical, searchsage
 from bentos.stages import Merge, merge
-from training.models.light_ranking import DAMPING
+from training.models.source_lists import DAMPING
 
 if TYPE_CHECKING:
     from bentos.feed import Feed

@@ -21,8 +21,8 @@ from bentos.feed import Surface
 from bentos.last_good import LastGoodUsers
 from bentos.load import scaled
 from bentos.pool import Pool
-from training.models.light_ranking import DAMPING, NO_WEIGHTS, Entries, fuse
 from training.models.ranker import Past
+from training.models.source_lists import DAMPING, NO_WEIGHTS, Entries, fuse
 from validation.events import Reached
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from validation.rows import VECTORS
+from validation.column_rules import VECTORS
 from validation.tables import ACTION, TOPIC_ID, Polarity, Vocabulary
 
 POSITIVE = "is_positive"
@@ -61,10 +61,10 @@ def frame(rows: pa.Table, vocabulary: Vocabulary, known: Known, key: str | None 
     for name in rows.schema.names:
         column = rows.column(name).combine_chunks()
         if name in VECTORS:
-            columns[f"{name}_dim"] = _floats(pc.list_value_length(column))
+            columns[f"{name}_dim"] = floats(pc.list_value_length(column))
             columns[f"{name}_finite"] = ~_any_in_list(column, ~np.isfinite(_flat_floats(column)))
         elif name == "topics":
-            columns["topic_count"] = _floats(pc.fill_null(pc.list_value_length(column), 0))
+            columns["topic_count"] = floats(pc.fill_null(pc.list_value_length(column), 0))
             if known.topics is not None:
                 outside = ~np.isin(pc.list_flatten(column).to_numpy(), known.topics)
                 columns["topics_known"] = ~_any_in_list(column, outside)
@@ -112,7 +112,7 @@ def _nulls(column: pa.Array) -> np.ndarray:
     return column.is_null().to_numpy(zero_copy_only=False)
 
 
-def _floats(column: pa.Array) -> np.ndarray:
+def floats(column: pa.Array) -> np.ndarray:
     return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from validation import report
+from validation.column_rules import CLOCK_SKEW, UNKNOWN_ACTION, Rules
 from validation.errors import BadContractFile, CheckpointFailed, EmptyTable, IngestBusy, MissingTable, MixedIds
 from validation.forgotten import Forgotten
 from validation.frames import Flow, Inspection, Known, frame
@@ -32,7 +33,7 @@ from validation.lake import Lake
 from validation.merge import Verdicts, commit, conflicts, entering_sample, weigh
 from validation.outcome import CheckpointOutcome, IngestReport, TableOutcome
 from validation.quarantine import Quarantine
-from validation.rows import CLOCK_SKEW, UNKNOWN_ACTION, Rules, vector_dims
+from validation.rows import vector_dims
 from validation.settle import Status
 from validation.source import CONTRACT_FILE, Source, SourceTable, open_source
 from validation.staging import Spool, Staged, stage

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from validation.column_rules import Rules
 from validation.fingerprint import key_of, row_hash
 from validation.quarantine import Quarantine
-from validation.rows import Rules, check
+from validation.rows import check
 from validation.source import SourceTable
 from validation.tables import TIMESTAMP, USER_ID
 

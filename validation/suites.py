@@ -13,8 +13,8 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 import pandas as pd
 
+from validation.column_rules import CLOCK_SKEW, VECTORS
 from validation.frames import POSITIVE, Inspection
-from validation.rows import CLOCK_SKEW, VECTORS
 from validation.tables import (
     ACTION,
     ACTIONS,

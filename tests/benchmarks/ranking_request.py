@@ -35,9 +35,9 @@ from tests.benchmarks import ranking_stages
 from tests.benchmarks.ranking_stages import LightStage
 from tests.bentos.fakes import planted_release
 from training.models.calibration import Calibrator, HeadCalibration, Platt
-from training.models.light_ranking import keep
 from training.models.ranker import Candidates as Ranked
 from training.models.ranker import Request
+from training.models.source_lists import keep
 from training.models.transact.network import TransAct
 from training.models.transact.serving import Scorer, fitting_scorer
 from training.pipelines.light_fitting import LightConfig

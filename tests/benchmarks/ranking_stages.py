@@ -24,7 +24,8 @@ from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from tests.benchmarks.measuring import in_turns
 from training.models.calibration import Calibrator, HeadCalibration, Platt
 from training.models.diversity import diversify
-from training.models.light_ranking import LightRanker, LightSpec, SourceList, fetch, keep, topic_match
+from training.models.light_ranking import LightRanker, LightSpec, topic_match
+from training.models.source_lists import SourceList, fetch, keep
 from training.models.utility import DEFAULTS, UtilityWeights, utility
 from training.pipelines.light_fitting import LightConfig
 

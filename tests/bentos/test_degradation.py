@@ -19,8 +19,9 @@ from bentos.errors import StoreUnavailable
 from bentos.features import PinStats
 from bentos.feed_service import FeedService
 from bentos.funnel import FUNNELS
+from bentos.hop_messages import RetrieveAnswer, RetrieveRequest
 from bentos.last_good import LastGoodUsers
-from bentos.messages import FeedAnswer, FeedRequest, RelatedRequest, RetrieveAnswer, RetrieveRequest
+from bentos.messages import FeedAnswer, FeedRequest, RelatedRequest
 from bentos.networks import Learned
 from bentos.pool import Pool
 from bentos.popular_stage import OrPopular

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from bentos import ranking
 from bentos.errors import BadId, NamedErrors, StoreUnavailable, body
+from bentos.hop_messages import RankRequest, RetrieveRequest
 from bentos.ids import JSON_SAFE, Ids
 from bentos.impressions import ServedPins, impression_id, new_request_id
-from bentos.messages import FeedRequest, RankRequest, RelatedAdsRequest, RetrieveRequest
+from bentos.messages import FeedRequest, RelatedAdsRequest
 from bentos.opening import Opening
 from bentos.settings import Profile, Settings, SettingsError, profile, service_url
 from bentos.why import _short

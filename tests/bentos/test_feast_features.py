@@ -81,7 +81,8 @@ class Real:
 @pytest.fixture(scope="module")
 def real(world: features_world.World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     from bentos.release import ServingRelease, TopicName
-    from feature_repo.online.reader import Freshness, OnlineFeatures
+    from feature_repo.online.features import Freshness
+    from feature_repo.online.reader import OnlineFeatures
     from feature_repo.store import apply, materialize, open_store
 
     store = open_store(world.home)

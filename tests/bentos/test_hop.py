@@ -12,7 +12,7 @@ from bentos.engines import _twice
 from bentos.errors import StoreUnavailable, body, refusal
 from bentos.failing import why_missing
 from bentos.hop import HopRefused, holds, hop
-from bentos.messages import HeldAnswer
+from bentos.hop_messages import HeldAnswer
 from tests.bentos.conftest import run
 
 

@@ -17,7 +17,7 @@ from bentos.errors import BadId, LimitOutOfRange
 from bentos.feed import Feed, Surface
 from bentos.feed_service import run_blocking
 from bentos.funnel import HOMEFEED, sources_of
-from bentos.messages import MAX_BROUGHT, Brought, LightRequest
+from bentos.hop_messages import MAX_BROUGHT, Brought, LightRequest
 from bentos.networks import Networks
 from bentos.rehearsal import rehearse
 from bentos.serving import ReleaseRejected

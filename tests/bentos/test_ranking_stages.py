@@ -14,8 +14,9 @@ from bentos.engines import Engines, LocalRanking, LocalRetrieval, RemoteRanking
 from bentos.features import PinTable
 from bentos.feed import Feed, Surface
 from bentos.heads import Heads
+from bentos.hop_messages import RankAnswer
 from bentos.log_segments import read
-from bentos.messages import FeedAnswer, FeedRequest, RankAnswer
+from bentos.messages import FeedAnswer, FeedRequest
 from bentos.policy_file import ServedPolicy
 from bentos.ranking_stages import CALIBRATION_FEATURES, Calibrate, Diversify, Rank, Value, calibration_features
 from tests.bentos.conftest import run

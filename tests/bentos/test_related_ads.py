@@ -16,10 +16,11 @@ from bentos.campaigns import Campaigns
 from bentos.engines import Engines, RemoteRanking
 from bentos.errors import BadId, LimitOutOfRange, PinNotFound
 from bentos.feed_service import FeedService
+from bentos.hop_messages import RankRequest
 from bentos.impressions import STREAM
 from bentos.loader import check_release
 from bentos.log_segments import read
-from bentos.messages import FeedAnswer, RankRequest, RelatedAdsRequest, RelatedRequest
+from bentos.messages import FeedAnswer, RelatedAdsRequest, RelatedRequest
 from bentos.pool import Pool
 from bentos.ranking import RankingParts
 from bentos.serving import ReleaseRejected

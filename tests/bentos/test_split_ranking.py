@@ -14,8 +14,9 @@ from bentos.engines import Engines, LocalRetrieval, RemoteRanking, RemoteRetriev
 from bentos.event_log import EventLog
 from bentos.feed import Feed
 from bentos.heads import Heads
+from bentos.hop_messages import RankAnswer, RankRequest, RetrieveAnswer
 from bentos.log_segments import read
-from bentos.messages import FeedAnswer, FeedRequest, RankAnswer, RankRequest, RetrieveAnswer
+from bentos.messages import FeedAnswer, FeedRequest
 from bentos.ranking_features import FEATURES, seen
 from bentos.ranking_log import STREAM, RankingLog, is_drawn
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS

@@ -18,7 +18,8 @@ from bentos.failing import READ
 from bentos.features import User
 from bentos.feed import Feed, Surface
 from bentos.funnel import FUNNELS, HOMEFEED, RELATED, sources_of
-from bentos.messages import FeedRequest, LightAnswer, LightRequest, RetrieveAnswer
+from bentos.hop_messages import LightAnswer, LightRequest, RetrieveAnswer
+from bentos.messages import FeedRequest
 from bentos.networks import Networks
 from bentos.pool import Busy, Pool
 from bentos.stages import LightRank, Merge, ReadPins, ReadVectors, Retrieve, Shortlist, Source, merge

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from feature_repo import schema
-from feature_repo.online.reader import Freshness, OnlineFeatures
+from feature_repo.online.features import Freshness
+from feature_repo.online.reader import OnlineFeatures
 from feature_repo.store import REPOSITORY, definitions, open_store
 from feature_repo.views import VIEWS
 from tests.feature_repo.conftest import World

@@ -23,7 +23,8 @@ import pytest
 
 from bentos.log_segments import read
 from feature_repo.jobs.replay import replay_sequences
-from feature_repo.online.reader import Freshness, OnlineFeatures
+from feature_repo.online.features import Freshness
+from feature_repo.online.reader import OnlineFeatures
 from infra import jobs, local
 from infra.home import Home
 from tests.training.small_networks import SMALL_TRANSACT

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from tests.validation.conftest import NOW, Door, actions, ads, at, impressions, judgements, pins, times
+from validation.column_rules import Rules
 from validation.errors import CheckpointFailed
 from validation.frames import Flow, Inspection, Known, frame
 from validation.ingest import DATA_DOCS
 from validation.outcome import IngestReport
-from validation.rows import Rules, check
+from validation.rows import check
 from validation.tables import DEFAULT_VOCABULARY, TABLES, Contract
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from tests.validation.conftest import NOW, actions, ads, at, impressions, judgements, pins, times
+from validation.column_rules import CLOCK_SKEW, Rules
 from validation.ids import IdMap
-from validation.rows import CLOCK_SKEW, Checked, Rules, check, vector_dims
+from validation.rows import Checked, check, vector_dims
 from validation.tables import DEFAULT_VOCABULARY, EARLIEST, TABLES, EntityKind
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.retrieval import HeldOut
-from training.models.light_ranking import DAMPING
+from training.models.source_lists import DAMPING
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ ROUNDS = 20
 
 def fused(lists: Sequence[Ints], weights: Floats, k: int, damping: int = DAMPING) -> Ints:
     """The k pins of highest score, best first, (u, k), zero-padded; equal ones as sources taking turns would
-    bring them, as they are served (`light_ranking.fuse`).
+    bring them, as they are served (`source_lists.fuse`).
 
     `lists` are each source's pins for the same users, (u, n) each, distinct, best first, zero-padded.
     """

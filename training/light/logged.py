@@ -10,7 +10,7 @@ import pandas as pd
 
 from training.data.labels import attribute
 from training.light.rows import Outcome, Request
-from training.models.light_ranking import SourceList
+from training.models.source_lists import SourceList
 from validation.events import Reached
 from validation.lake import Lake
 from validation.tables import (

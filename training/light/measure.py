@@ -12,7 +12,8 @@ from training.evaluation.funnel_recall import FunnelRecall, funnel_recall
 from training.evaluation.served import Queries
 from training.light.replay import Replayed
 from training.light.rows import Request, World, candidates
-from training.models.light_ranking import LightRanker, source_scores
+from training.models.light_ranking import LightRanker
+from training.models.source_lists import source_scores
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -35,11 +35,11 @@ from training.evaluation.served import (
 from training.light.rule_sources import Popular
 from training.models.interactions import Pins
 from training.models.interests import InterestNetwork
-from training.models.light_ranking import SourceList
 from training.models.pin_board_graph import PinBoardGraph
 from training.models.pinnerformer import PinnerFormer
 from training.models.pinnersage import PinnerSageConfig, sample_medoids, user_interests
 from training.models.pixie import Pixie, ReleasedPixie
+from training.models.source_lists import SourceList
 from training.models.two_tower import TwoTower
 from training.pipelines.catalogues import catalogue_of, space_part
 from training.pipelines.pixie import released_graph_at

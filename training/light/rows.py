@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from feature_repo.sequence import SequenceLog
 from training.data.point_in_time import PointInTime
 from training.models.interactions import Pins
-from training.models.light_ranking import Asker, Fetched, LightSpec, SourceList, fetch, request_rows
+from training.models.light_ranking import Asker, LightSpec, request_rows
+from training.models.source_lists import Fetched, SourceList, fetch
 from training.pipelines.light_fitting import LightRows
 
 Ints = NDArray[np.int64]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.models.light_ranking import DAMPING
+from training.models.source_lists import DAMPING
 
 FILE = "fusion.json"
 

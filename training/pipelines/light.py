@@ -36,6 +36,7 @@ from training.light.replay import PIXIE, ROLES, Replayed, Sources, replay
 from training.light.rows import Outcome, Request, World, labelled
 from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature, pinned
 from training.models import light_ranking as light_ranking_module
+from training.models import source_lists as source_lists_module
 from training.models.interactions import Pins, polarity_signs
 from training.models.light_ranking import LightSpec
 from training.pipelines import figures, light_fitting
@@ -62,6 +63,7 @@ _MADE_BY = (
     rows_module,
     rule_sources_module,
     light_ranking_module,
+    source_lists_module,
     light_fitting,
 )
 CODE = (*(Path(module.__file__ or "") for module in _MADE_BY), Path(__file__))

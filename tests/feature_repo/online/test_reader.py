@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from feature_repo.history import History, whole_seconds
-from feature_repo.online.reader import Freshness, OnlineFeatures
+from feature_repo.online.features import Freshness
+from feature_repo.online.reader import OnlineFeatures
 from feature_repo.schema import HISTORY_LENGTH, PIN_SCALARS, USER_SCALARS
 from feature_repo.sequence import SequenceLog
 from tests.feature_repo.conftest import END, SPACE, World

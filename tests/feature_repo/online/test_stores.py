@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from feature_repo.jobs.forget import online_rows, remove_online
+from feature_repo.online.features import Freshness
 from feature_repo.online.layout import LayoutError
 from feature_repo.online.packed import Question
-from feature_repo.online.reader import Freshness, OnlineFeatures
+from feature_repo.online.reader import OnlineFeatures
 from feature_repo.online.spaces import drop_online, online_spaces
 from feature_repo.sequence import Event, Sequence, merge
 from feature_repo.store import FeatureStoreError, apply, definitions, materialize, open_config, open_store

@@ -15,7 +15,8 @@ from tests.training.light.planted import Counted, catalogue
 from training.light.logged import logged_requests
 from training.light.rows import Outcome, Request, World, candidates, labelled
 from training.models.interactions import polarity_signs
-from training.models.light_ranking import LightSpec, SourceList
+from training.models.light_ranking import LightSpec
+from training.models.source_lists import SourceList
 from validation.lake import Lake
 from validation.tables import DEFAULT_VOCABULARY
 

@@ -9,57 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
-from training.models import light_kernels, light_ranking
-from training.models.light_ranking import (
-    Entries,
-    LightRanker,
-    LightSpec,
-    SourceList,
-    fetch,
-    fetched_of,
-    fuse,
-    keep,
-    topic_match,
-)
+from tests.training.models.test_source_lists import lists
+from training.models.light_ranking import LightRanker, LightSpec, topic_match
 from training.models.light_trees import DEEPEST, FoldedTrees
+from training.models.source_lists import Fetched, SourceList, fetch
 
 SPEC = LightSpec(sources=("pixie", "pinnersage"), pin=("positives_7d",), user=("active_days_30d",))
 DAY = 86_400_000
-
-
-def lists() -> list[SourceList]:
-    return [
-        SourceList("pinnersage", np.array([7, 9, 4]), np.array([0.9, 0.8, 0.1], np.float32)),
-        SourceList("pixie", np.array([9, 3]), np.array([50, 20], np.float32)),
-        SourceList("fashion_of_the_day", np.array([4]), np.array([1], np.float32)),
-    ]
-
-
-def test_what_every_source_says_is_one_row_a_pin():
-    got = fetch(lists(), SPEC.sources)
-    assert got.pin_ids.tolist() == [7, 9, 4, 3]  # by turns: 7, 9, 4; 9 again, 3; 4 again
-    np.testing.assert_array_equal(
-        got.scores, np.array([[np.nan, 0.9], [50, 0.8], [np.nan, 0.1], [20, np.nan]], np.float32)
-    )
-    np.testing.assert_array_equal(
-        got.ranks, np.array([[np.nan, 0], [0, 1], [np.nan, 2], [1, np.nan]], np.float32)
-    )
-    assert got.brought.tolist() == [1, 2, 2, 1]
-    assert got.best_rank.tolist() == [0, 0, 0, 1]
-    np.testing.assert_allclose(got.fused, [1 / 61, 1 / 62 + 1 / 61, 1 / 63 + 1 / 61, 1 / 62])
-    assert fetched_of(lists(), SPEC.sources, np.array([4, 7])).brought.tolist() == [2, 1]
-    with pytest.raises(KeyError, match="pin 5 was brought by no source"):
-        fetched_of(lists(), SPEC.sources, np.array([7, 5]))
-
-
-def test_a_sample_of_a_list_keeps_the_places_that_its_pins_had():
-    whole, some = lists(), lists()
-    some[0] = SourceList("pinnersage", np.array([9, 4]), np.array([0.8, 0.1], np.float32), np.array([1, 2]))
-    for name in ("scores", "ranks", "best_rank", "fused", "brought"):
-        sampled, full = (
-            getattr(fetched_of(given, SPEC.sources, np.array([9, 4])), name) for given in (some, whole)
-        )
-        np.testing.assert_array_equal(sampled, full)
 
 
 def test_nothing_fetched_is_an_empty_block():
@@ -162,11 +118,6 @@ def test_topics_that_match():
     np.testing.assert_array_equal(topic_match(topics, np.empty(0, np.int64)), [0, 0, 0, 0])
 
 
-def test_the_best_are_kept_in_order():
-    assert keep(np.array([0.1, 0.9, 0.5, 0.9], np.float32), 3).tolist() == [1, 3, 2]
-    assert keep(np.array([0.1], np.float32), 500).tolist() == [0]
-
-
 @pytest.mark.parametrize("depth", [1, 3, 8])
 def test_folded_trees_say_what_the_library_says(depth):
     """Also where a value is missing, infinite or just at a threshold; deep trees are left to the library."""
@@ -189,7 +140,7 @@ def test_folded_trees_say_what_the_library_says(depth):
 def test_specs_that_have_assembled_rows_are_compared_and_copied_like_any_others():
     one, other = (LightSpec(sources=("a", "b")) for _ in range(2))
     columns, none = np.zeros((2, 1, 2), np.float32), np.zeros((3, 1), np.float32)
-    fetched = light_ranking.Fetched(np.ones(1, np.int64), *columns, *none)
+    fetched = Fetched(np.ones(1, np.int64), *columns, *none)
     for spec in (one, other):
         pins, user = np.zeros((1, len(PIN_SCALARS))), np.zeros(len(USER_SCALARS))
         rows = spec.assemble(fetched, pins, np.zeros(1), none[0], none[0], user, 1)
@@ -233,79 +184,3 @@ def test_blocks_that_do_not_belong_are_named():
 def test_a_spec_that_makes_no_sense_cannot_be_made(change: dict):
     with pytest.raises(ValidationError):
         LightSpec(**({"sources": ("pixie",)} | change))
-
-
-def test_rows_of_some_pins_are_those_of_all():
-    """Filters take candidates before light ranking: what sources say of the others does not change."""
-    rng = np.random.default_rng(0)
-    given = [
-        SourceList(source, rng.choice(60, 25, replace=False) + 1, rng.random(25, np.float32))
-        for source in ("pixie", "pinnersage", "dcm")
-    ]
-    whole = fetch(given, SPEC.sources)
-    rows = rng.permutation(len(whole))[:20]
-    some = fetched_of(given, SPEC.sources, whole.pin_ids[rows])
-    for name in ("pin_ids", "scores", "ranks", "brought", "best_rank", "fused"):
-        np.testing.assert_array_equal(getattr(some, name), getattr(whole.take(rows), name))
-
-
-def test_topics_are_counted_as_unique_counts_them() -> None:
-    topics = np.random.default_rng(0).integers(-1, 9, (40, 4))
-    wanted = dict(zip(*np.unique(topics[topics > 0], return_counts=True), strict=True))
-    assert dict(zip(*light_kernels.counted(topics), strict=True)) == wanted
-    assert [len(each) for each in light_kernels.counted(topics[:0])] == [0, 0]
-
-
-def test_rows_are_dealt_by_the_naive_rule() -> None:
-    rng = np.random.default_rng(0)
-    for rows, width in ((1, 1), (3, 7), (5, 200)):
-        ids = rng.integers(0, rows * width, (rows, width))
-        scores, shares = rng.random((rows, width), np.float32), rng.integers(0, 2 * width, rows)
-        wanted: dict[int, tuple[np.float32, int]] = {}
-        for place in range(width):
-            for row in range(rows):
-                if place < shares[row] and ids[row, place]:
-                    wanted.setdefault(ids[row, place], (scores[row, place], row))
-        found, said, owners = light_kernels.dealt(ids, scores, shares)
-        assert dict(zip(found, zip(said, owners, strict=True), strict=True)) == wanted
-        assert found.tolist() == list(wanted)
-
-
-def test_fit_places_by_the_naive_rule() -> None:
-    rng = np.random.default_rng(0)
-    for n, most in ((0, 3), (7, 3), (500, 40), (500, 500)):
-        ids, scores = rng.integers(-1, max(2, n // 2), n), rng.random(n, np.float32)
-        scores[rng.random(n) < 0.2] = np.nan
-        fit = [i for i in range(n) if ids[i] > 0 and np.isfinite(scores[i])]
-        wanted = [i for nth, i in enumerate(fit) if ids[i] not in ids[fit[:nth]]][:most]
-        places, unfit = light_kernels.fit_places(ids, scores, most)
-        assert places.tolist() == wanted and unfit == n - len(fit)
-
-
-def test_lists_laid_one_after_the_other_are_entries() -> None:
-    given = [SourceList("pixie", np.array([3, 5]), np.ones(2, np.float32)), *lists()]
-    laid = Entries.laid(
-        [one.source for one in given],
-        [len(one.pin_ids) for one in given],
-        np.concatenate([one.pin_ids for one in given]),
-        np.concatenate([one.scores for one in given]),
-    )
-    for name in ("names", "pin_ids", "ranks", "scores", "offsets"):
-        np.testing.assert_array_equal(getattr(laid, name), getattr(Entries.of(given), name))
-    np.testing.assert_array_equal(fuse(laid, 4), fuse(given, 4))
-
-
-def test_rows_among_pins_that_stand_twice() -> None:
-    rows = light_kernels.rows_among(np.array([5, 9, 3, 5]), np.array([3, 5, 5]))
-    assert rows.tolist() == [2, 3, 0, 2]
-
-
-def test_arrays_are_copied_only_where_no_kernel_is_compiled_for_them() -> None:
-    dense = np.arange(6.0, dtype=np.float32)
-    fixed = dense.copy()
-    fixed.flags.writeable = False
-    assert light_kernels.compiled(dense, np.float32) is dense
-    for other in (dense.astype(np.float64), dense[::2], fixed, dense.tolist()):
-        made = light_kernels.compiled(other, np.float32)
-        assert made.dtype == np.float32 and made.flags.carray and made is not other
-        np.testing.assert_array_equal(made, np.asarray(other))

@@ -10,7 +10,8 @@ import pytest
 
 from feature_repo.schema import PIN_SCALARS, USER_SCALARS
 from training.evaluation.funnel_recall import funnel_recall
-from training.models.light_ranking import Fetched, LightSpec
+from training.models.light_ranking import LightSpec
+from training.models.source_lists import Fetched
 from training.pipelines.fitting import NothingToLearn
 from training.pipelines.light_fitting import LightConfig, LightRows, fit_light, row_weights
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_repo.online.reader import Freshness, OnlineFeatures
+from feature_repo.online.features import Freshness
+from feature_repo.online.reader import OnlineFeatures
 from feature_repo.vectors.index import VectorIndexError
 from feature_repo.vectors.milvus import connect
 from tests.training.pipelines.conftest import context

@@ -9,8 +9,8 @@ import pytest
 
 from training.evaluation.blending import LISTED, fused
 from training.evaluation.judged_queries import JudgedQueries
-from training.models.light_ranking import SourceList, fuse
 from training.models.search_fusion import SearchFusion
+from training.models.source_lists import SourceList, fuse
 from training.searchsage.fusing import chosen_fusion
 
 QUERIES = 60
