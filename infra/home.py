@@ -72,11 +72,6 @@ class Home:
         return self.root / "features"
 
     @property
-    def feast(self) -> Path:
-        """Feast's registry and embedded online store."""
-        return self.root / "feast"
-
-    @property
     def datasets(self) -> Path:
         """Contract tables made by `corkboard datasets` and by the demo world."""
         return self.root / "datasets"

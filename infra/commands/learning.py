@@ -19,7 +19,8 @@ class Tunable(StrEnum):
 def train(
     context: typer.Context,
     models: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Only these steps (repeatable).")
+        list[str] | None,
+        typer.Option("--model", "-m", help="Only these steps (repeatable); a name that is none lists them."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run steps whose inputs have not changed.")] = False,
     keep_weights: Annotated[

@@ -17,7 +17,7 @@ from bentos.ids import JSON_SAFE, Ids
 from bentos.impressions import ServedPins, impression_id, new_request_id
 from bentos.messages import FeedRequest, RelatedAdsRequest
 from bentos.opening import Opening
-from bentos.settings import Profile, Settings, SettingsError, profile, service_url
+from bentos.settings import _VARIABLES, Profile, Settings, SettingsError, profile, service_url
 from bentos.why import _short
 from tests.bentos.conftest import run
 from tests.bentos.fakes import Stack
@@ -47,6 +47,11 @@ def test_settings_from_the_environment(tmp_path: Path) -> None:
     assert profile(given) is Profile.SEPARATE and profile({}) is Profile.COMPOSED
     assert service_url("events", {"CORKBOARD_EVENTS_URL": "http://e"}) == "http://e"
     assert service_url("events", {}) is None
+
+
+def test_the_readme_names_every_setting() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    assert not [name for name in _VARIABLES.values() if f"`{name}`" not in readme]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "1.5"])

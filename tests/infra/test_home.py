@@ -25,7 +25,7 @@ def test_two_homes_share_no_path(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("CORKBOARD_MILVUS_URI", raising=False)
     one, two = Home.at(tmp_path / "one"), Home.at(tmp_path / "two")
     assert one.mlflow_uri != two.mlflow_uri
-    for name in ("lake", "features", "feast", "events", "ledger", "milvus", "run"):
+    for name in ("lake", "features", "datasets", "events", "ledger", "milvus", "run"):
         assert getattr(one, name).is_relative_to(one.root)
         assert getattr(one, name) != getattr(two, name)
 
