@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -47,22 +46,17 @@ def largest_per_row(rows: Callable[[int, int], sparse.csr_matrix], pins: int, k:
     blocks = []
     for start in range(0, pins, ROWS):
         block = sparse.csr_matrix(rows(start, min(start + ROWS, pins)), dtype=np.float32)
-        _keep_largest(block.indptr, block.indices, block.data, start, k)
+        _keep_largest(block, start, k)
         block.eliminate_zeros()
         blocks.append(block)
     return sparse.vstack(blocks, format="csr")
 
 
-@numba.njit(cache=True)
-def _keep_largest(indptr, indices, data, first, k):
-    """Set what is not kept to zero."""
-    for row in range(len(indptr) - 1):
-        start, stop = indptr[row], indptr[row + 1]
-        for i in range(start, stop):
-            if indices[i] == first + row or data[i] < 0:
-                data[i] = 0
-        if stop - start > k:
-            least = np.partition(data[start:stop], stop - start - k)[stop - start - k]
-            for i in range(start, stop):
-                if data[i] < least:
-                    data[i] = 0
+def _keep_largest(block: sparse.csr_matrix, first: int, k: int) -> None:
+    """Set what is not kept to zero; `first` is the pin of the first row."""
+    lengths = np.diff(block.indptr)
+    own = np.repeat(np.arange(first, first + len(lengths)), lengths)
+    block.data[(block.indices == own) | (block.data < 0)] = 0
+    for row in np.flatnonzero(lengths > k):
+        entries = block.data[block.indptr[row] : block.indptr[row + 1]]
+        entries[entries < np.partition(entries, len(entries) - k)[len(entries) - k]] = 0
