@@ -196,7 +196,7 @@ def scores(data: Data, arm: str, changed: dict[str, int]) -> Scores:
     config = config_of(heads, AdSpec(**spec.model_dump(), beside=data.beside), recipe, known)
     actions = data.rows.info.action_names
     training = recipe.training.model_copy(update=changed)
-    start = begun(config, train, actions, 1.0, training.seed, recipe.attention_start)
+    start = begun(config, train, actions, training.seed, recipe.attention_start)
     network = train_network(config, train, actions, training, start=start).network
     curve = fit(
         predict(network, validation),
