@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, nargs=3, default=[14, 3, 7], help="of training, validation, test")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-rows", type=int, default=512, help="rows of a step; the recipe's are fewer")
+    parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tune_cpu(threads=1)
@@ -148,7 +149,7 @@ def main() -> None:
     print(f"{sizes} impressions train, calibrate, test; test clicks {int(data.clicks.sum())}", flush=True)
     print(f"order by the world's own chances: {expected(data.chances, data.chances)}\n", flush=True)
     runs: dict[str, list[Scores]] = {arm: [] for arm in args.arms}
-    changed = {"epochs": args.epochs, "batch_rows": args.batch_rows}
+    changed = {"epochs": args.epochs, "batch_rows": args.batch_rows, "learning_rate": args.rate}
     for seed in args.seeds:
         for arm in args.arms:
             made = _towers(data, seed) if arm == TOWERS else scores(data, arm, {"seed": seed, **changed})
@@ -181,7 +182,7 @@ def load(home: Home, days: tuple[int, int, int], with_users: bool) -> Data:
     return Data(rows, blocks, ads, known, tuple(np.unique(ads[0].sources).tolist()), chances)
 
 
-def scores(data: Data, arm: str, changed: dict[str, int]) -> Scores:
+def scores(data: Data, arm: str, changed: dict[str, float]) -> Scores:
     """One arm, trained as the recipe says but for `changed`: its probabilities of the test rows, before and
     after calibration."""
     long, short, interactions = ARMS[arm]
@@ -196,7 +197,7 @@ def scores(data: Data, arm: str, changed: dict[str, int]) -> Scores:
     config = config_of(heads, AdSpec(**spec.model_dump(), beside=data.beside), recipe, known)
     actions = data.rows.info.action_names
     training = recipe.training.model_copy(update=changed)
-    start = begun(config, train, actions, 1.0, training.seed, recipe.attention_start)
+    start = begun(config, train, actions, training.seed, recipe.attention_start)
     network = train_network(config, train, actions, training, start=start).network
     curve = fit(
         predict(network, validation),

@@ -9,10 +9,11 @@ tells its truth, *planted* HIT@3 adds up the chances of the answers instead, eac
 nothing answered are thinned in training alone. A difference is *shown* where it is outside both its 95 %
 interval over users (paired) and the spread of its seeds. Sizes are smaller than the paper's, so that a run
 takes a minute of one core; they are printed. PinnerFormer's vectors come from a network that knew the days
-before the training rows, made anew as of the first row of each part. Finished runs are kept in `--runs`, so
-that a run cut short goes on. The part `sequence` compares the recipe with the published form. With
-`--surface` the same runs are measured on that surface's test rows alone, and with `--card` the tables go into
-the card of the home's newest TransAct. The last line is one JSON object.
+before the training rows, made anew as of the first row of each part. Trees teach the ranker of the part
+`multi-task` alone (`training/transact/teacher.py`): elsewhere it is asked what a network finds by itself.
+Finished runs are kept in `--runs`, so that a run cut short goes on. The part `sequence` compares the recipe
+with the published form. With `--surface` the same runs are measured on that surface's test rows alone, and with
+`--card` the tables go into the card of the home's newest TransAct. The last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ from training.registry import Registry
 from training.transact.examples import Examples, Known, PinTable, UserVectors
 from training.transact.fitting import TransActRecipe, config_of
 from training.transact.starting import begun
+from training.transact.teacher import taught
 from training.transact.trainer import predict, train_network
 from validation.lake import Lake
 from validation.tables import SURFACE, Polarity
@@ -229,26 +230,30 @@ class Runs:
         return self.data.on(self.surface)
 
     def network(self, variant: Variant, seed: int) -> Run:
+        # what trees tell is the same whatever else a ranker reads: only the one with every feature is taught
+        recipe = self.recipe if variant.everything else self.recipe.model_copy(update={"teacher": None})
+
         def made() -> tuple[Floats, Floats]:
             train, *others = self.data.examples(variant)
-            network = self._trained(variant, train, seed)
+            network = self._trained(variant, recipe, train, seed)
             validation, test = (predict(network, part, batch_rows=256) for part in others)
             return restore_rate(validation, self.data.kept), restore_rate(test, self.data.kept)
 
-        recipe = self.recipe.model_dump_json(exclude={"max_reads"})  # the rows are `load`'s
-        return self._kept(variant.name, seed, (repr(variant), recipe), made)
+        left_out = {"max_reads", *(["teacher"] if recipe.teacher is None else [])}  # the rows are `load`'s
+        return self._kept(variant.name, seed, (repr(variant), recipe.model_dump_json(exclude=left_out)), made)
 
-    def _trained(self, variant: Variant, train: Examples, seed: int) -> TransAct:
-        data, recipe = self.data, self.recipe
+    def _trained(self, variant: Variant, recipe: TransActRecipe, train: Examples, seed: int) -> TransAct:
+        data = self.data
         sequence = SequenceConfig.model_validate(recipe.sequence.model_dump() | variant.sequence)
         heads = tuple(Head(action=head) for head in data.heads)
         changed = recipe.model_copy(update={"sequence": sequence})
         config = config_of(heads, data.spec(variant), changed, data.known(variant))
         config = TransActConfig.model_validate(config.model_dump() | variant.network)
         actions = data.rows.rows.info.action_names
-        # the rows are thinned already: what is linear is learned from them at the rate they have
         attention = None if variant.drawn else recipe.attention_start
-        start = begun(config, train, actions, 1.0, seed, attention)
+        start = begun(config, train, actions, seed, attention)
+        if recipe.teacher is not None:
+            train = replace(train, targets=taught(recipe.teacher, config, train, actions, seed))
         training = recipe.training.model_copy(update={"seed": seed, "epochs": recipe.max_epochs})
         return train_network(config, train, actions, training, start=start).network
 

@@ -101,6 +101,7 @@ class Examples:
     features: Floats  # (n, F)
     labels: NDArray[np.int8]  # (n, A) multi-hot, in the vocabulary's order
     weights: Floats  # (n,)
+    targets: Floats | None = None  # (n, H) what each head is to answer, in [0, 1]; None: its label
     users: UserVectors | None = None
     shown: ShownLog | None = None
     as_of_ms: Ints | None = None  # (n,) when each row's history was cut; None: at the last midnight
@@ -158,7 +159,7 @@ class Examples:
     def take(self, rows: Ints) -> Examples:
         """Those rows alone, beside the same actions and pins."""
         names = ["user_ids", "candidates", "request_ms", "features", "labels", "weights"]
-        names += [] if self.as_of_ms is None else ["as_of_ms"]
+        names += [name for name in ("targets", "as_of_ms") if getattr(self, name) is not None]
         return replace(self, chosen=None, **{name: getattr(self, name)[rows] for name in names})
 
     def chosen_by(self, settings: Lifelong) -> Examples:
@@ -205,9 +206,10 @@ class Examples:
             negatives=None if negatives is None else local[2],
         )
 
-    def targets(self, rows: Ints) -> tuple[Tensor, Tensor]:
-        """Labels (B, A) and row weights (B,)."""
-        return torch.from_numpy(self.labels[rows]), torch.from_numpy(self.weights[rows])
+    def answers(self, rows: Ints) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Labels (B, A), row weights (B,) and targets (B, H), None where labels are."""
+        targets = None if self.targets is None else torch.from_numpy(self.targets[rows])
+        return torch.from_numpy(self.labels[rows]), torch.from_numpy(self.weights[rows]), targets
 
     def _newest(self, rows: Ints, limit: int) -> tuple[Ints, Ints, Ints, Ints]:
         """(B, L) places, codes, surfaces and times of each row's last actions, newest first, 0 behind them."""

@@ -24,6 +24,7 @@ from training.models.transact import Head, Lifelong, NextAction, SequenceConfig,
 from training.models.transact.ranker import TransActRanker
 from training.transact.examples import Examples, Known
 from training.transact.starting import AttentionStart, begun
+from training.transact.teacher import Teacher, taught
 from training.transact.trainer import NothingToLearn, TransActTraining, train_network
 
 MIN_SHARE = 0.1
@@ -42,7 +43,7 @@ class LabelWeights(BaseModel):
 
 
 class TransActRecipe(BaseModel):
-    """What a TransAct ranker is made with. Defaults learn the demo world in about 120 CPU seconds."""
+    """What a TransAct ranker is made with. Defaults learn the demo world in about two CPU minutes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,19 +66,21 @@ class TransActRecipe(BaseModel):
     """Of every feature, in the wide part where there is one."""
     attention_start: AttentionStart | None = AttentionStart()
     """Begin with attention that compares pins with the candidate; None draws it as everything else."""
+    teacher: Teacher | None = Teacher()
+    """Trees whose answers are learned from beside the labels; None learns from labels alone."""
     next_action: NextAction | None = None
     """TransAct V2's loss beside the heads'; it needs `sequence.causal`."""
     lifelong: Lifelong | None = None
     """TransAct V2's selection from a history, as far as the feature store keeps it (`user_history`)."""
     training: TransActTraining = TransActTraining(
-        batch_rows=128, learning_rate=2e-3, weight_decay=0.01, average=0.25
+        batch_rows=128, learning_rate=1e-3, weight_decay=0.01, average=0.25
     )
     """Its epochs follow from `max_reads`, its seed is the run's."""
     label_weights: dict[str, LabelWeights] = {}
     """By head; heads that are not named count every row alike."""
     min_positives: int = Field(100, ge=1)
     """An action with fewer among the training rows gets no head."""
-    max_reads: int = Field(240_000, ge=1)
+    max_reads: int = Field(300_000, ge=1)
     """Rows read in all, those of every epoch together."""
     max_epochs: int = Field(2, ge=1)
     """Epochs at most; fewer where another would leave too few of the rows without an action."""
@@ -191,17 +194,19 @@ def fit_transact(
         missing = [action for action in actions if action not in config.actions]
         left_out = dict.fromkeys(missing, "the version gone on from has no head for it")
     epochs, rate = plan_reads(train.labels, recipe)
-    kept = thinned(train.labels, rate, seed)
+    kept = train.take(thinned(train.labels, rate, seed))
     users = known.users if config.user_dim else None
-    every = Examples.of(train, known.log, known.pins, spec, users, shown=known.shown)
-    every = with_engage(every, train.label)
+    examples = Examples.of(kept, known.log, known.pins, spec, users, shown=known.shown)
+    examples = with_engage(examples, kept.label)
     training = recipe.training.model_copy(update={"epochs": epochs, "seed": seed})
     labelled = (*actions, ENGAGE)
     if start is None:
-        start = begun(config, every, labelled, rate, seed, recipe.attention_start)
+        start = begun(config, examples, labelled, seed, recipe.attention_start)
+    if recipe.teacher is not None:
+        examples = replace(examples, targets=taught(recipe.teacher, config, examples, labelled, seed))
     trained = train_network(
         config,
-        every.take(kept),
+        examples,
         labelled,
         training,
         start=start,

@@ -10,7 +10,7 @@ and writes the kinds of action that it finds where no token holds anything. All 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.models.transact import TransAct, TransActConfig
+from training.models.transact import Head, TransAct, TransActConfig
 from training.models.transact.config import Fusion, SequenceConfig
 from training.models.transact.loss import label_matrix, row_weights
 from training.models.transact.network import seeded
-from training.pipelines.fitting import LogisticConfig, fit_logistic
-from training.pipelines.fitting import Rows as LinearRows
+from training.pipelines.fitting import LogisticConfig, Rows, fit_logistic
 from training.transact.examples import Examples
 
 LOUDNESS = 2.0
@@ -45,14 +44,12 @@ def begun(
     config: TransActConfig,
     examples: Examples,
     actions: Sequence[str],
-    rate: float,
     seed: int,
     attention: AttentionStart | None,
 ) -> TransAct:
     """A network drawn from `seed` that stands where learning begins; `actions` name the columns of the labels.
 
-    With a wide part it says what a logistic regression a head says. `rate` is the share of the rows without an
-    action that training will read: the regression is fitted to all rows, and its odds are made those of fewer.
+    With a wide part it says what a logistic regression a head says, fitted to the same rows.
     """
     network = seeded(config, examples.pins.content.shape[1], seed)
     network.learn_scale(torch.from_numpy(examples.features))
@@ -62,7 +59,7 @@ def begun(
         if config.sequence.encodes:
             compare(network, content, attention)
     if config.wide:
-        learn_logistic(network, examples, actions, rate)
+        learn_logistic(network, examples, actions)
     return network
 
 
@@ -179,24 +176,26 @@ def _write_kinds(network: TransAct, at: _Columns) -> None:
     layer.out.weight[at.found : at.found + many, :many] = LOUDNESS * torch.eye(many)
 
 
-def learn_logistic(network: TransAct, examples: Examples, actions: Sequence[str], rate: float) -> None:
+def learn_logistic(network: TransAct, examples: Examples, actions: Sequence[str]) -> None:
     """Let the network say what a logistic regression a head says.
 
-    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features. So it is
-    given every row; odds are then those of rows thinned to `rate`.
+    Newton's method finds in seconds what a gradient takes epochs to: what is linear in the features.
     """
-    config = network.config
-    matrix, base, columns = label_matrix(config.heads, actions)
-    labels = torch.from_numpy(examples.labels)
-    weights = row_weights(labels, matrix, base).numpy() * examples.weights[:, None]
-    fits = []
-    for head, column in enumerate(columns.tolist()):
-        label = examples.labels[:, column].astype(np.float32)
-        rows = LinearRows(examples.features, label, weights[:, head])
-        fits.append(fit_logistic(rows, config.spec, LogisticConfig()))
+    spec = network.config.spec
+    rows = head_rows(network.config.heads, examples, actions)
+    fits = [fit_logistic(own, spec, LogisticConfig()) for own in rows]
     scale, mean = network.scale.numpy(), network.mean.numpy()
     # the same features, standardised by other moments: what the weights are per unit must not change
     slopes = np.stack([f.weights / f.scale for f in fits])
     constants = np.array([f.bias for f in fits]) + (slopes * (mean - np.stack([f.mean for f in fits]))).sum(1)
-    constants -= np.log(rate)
     network.learn_linear(torch.from_numpy((slopes * scale).astype(np.float32)), torch.from_numpy(constants))
+
+
+def head_rows(heads: Sequence[Head], examples: Examples, actions: Sequence[str]) -> Iterator[Rows]:
+    """The features under each head's labels, a row weighing what the head's loss has it weigh; `actions` name
+    the columns of the labels."""
+    matrix, base, columns = label_matrix(heads, actions)
+    weights = row_weights(torch.from_numpy(examples.labels), matrix, base).numpy() * examples.weights[:, None]
+    for head, column in enumerate(columns.tolist()):
+        label = examples.labels[:, column].astype(np.float32)
+        yield Rows(examples.features, label, weights[:, head])

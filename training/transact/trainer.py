@@ -148,7 +148,7 @@ def train_step(
     """One step, the loss before it. Everything random is drawn from (seed, epoch, step)."""
     rng = np.random.default_rng([training.seed, *at])
     batch = examples.batch(rows, network.config, rng)
-    labels, weights = examples.targets(rows)
+    labels, weights, targets = examples.answers(rows)
     optimiser.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
@@ -156,7 +156,7 @@ def train_step(
         low = native_bfloat16() if training.bfloat16 is None else training.bfloat16
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             logits, encoded, pins = network.answer(batch, hours)
-        loss = multi_task_loss(logits, labels, *matrix, weights)
+        loss = multi_task_loss(logits, labels, *matrix, weights, targets)
         if network.config.next_action is not None:
             loss = loss + network.config.next_action.weight * network.next_action_loss(batch, encoded, pins)
         loss.backward()
@@ -203,6 +203,8 @@ def run_digest(
     arrays += [log.users, log.offsets, log.actions, log.surfaces, log.timestamps_ms]
     if (shown := examples.shown) is not None:
         arrays += [shown.users, shown.offsets, shown.pin_ids, shown.times_ms, shown.acted_ms]
+    if examples.targets is not None:
+        arrays.append(examples.targets)
     if examples.users is not None:
         arrays += [examples.users.ids, examples.users.as_of_ms, examples.users.vectors]
     arrays += [t.numpy() for t in network.state_dict().values()]

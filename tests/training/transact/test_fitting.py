@@ -194,7 +194,15 @@ def test_v2_is_learned_and_gone_on_from_where_its_selection_is_the_same() -> Non
     recipe = TransActRecipe.v2((2,))
     sequence = recipe.sequence.model_copy(update={"pin_dim": 8, "actions": 3, "ffn": 16})
     recipe = recipe.model_copy(
-        update={"sequence": sequence, "min_positives": 20, "max_reads": 800, "deep": (16,), "cross_layers": 1}
+        update={
+            "sequence": sequence,
+            "teacher": None,
+            "training": recipe.training.model_copy(update={"learning_rate": 2e-3}),
+            "min_positives": 20,
+            "max_reads": 800,
+            "deep": (16,),
+            "cross_layers": 1,
+        }
     )
     block, log = world(400)
     fitted = fit_transact(block, Known(log, pin_table()), ACTIONS, SPEC, recipe, seed=1)

@@ -35,7 +35,7 @@ def examples() -> Examples:
 def network(known: Examples | None = None, **changes: object) -> TransAct:
     sequence = SequenceConfig.model_validate(SEQUENCE.model_dump() | changes)
     config = TransActConfig(spec=SPEC, sequence=sequence, heads=HEADS, cross_layers=1, deep=(16,), wide=True)
-    return begun(config, known or examples(), ACTIONS, 1.0, 0, AttentionStart()).eval()
+    return begun(config, known or examples(), ACTIONS, 0, AttentionStart()).eval()
 
 
 def with_content(change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Examples:

@@ -45,11 +45,12 @@ def multi_task_loss(
     base: Tensor,
     columns: Tensor,
     user_weights: Tensor | None = None,
+    targets: Tensor | None = None,
 ) -> Tensor:
     """The loss, a scalar. `logits` (B, H) float32, `labels` (B, A) multi-hot, the rest by `label_matrix`;
-    `user_weights` (B,), 1 each by default."""
+    `user_weights` (B,), 1 each by default; `targets` (B, H) in [0, 1] stand where each head's labels do."""
     weights = row_weights(labels, matrix, base)
     if user_weights is not None:
         weights = weights * user_weights[:, None]
-    wanted = labels[:, columns].to(logits.dtype)
+    wanted = (labels[:, columns] if targets is None else targets).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, wanted, weight=weights, reduction="sum") / len(logits)
