@@ -28,6 +28,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.benchmarks.pixie_stops import cpu, early_stop
 from training.models.pin_board_graph import PinBoardGraph, from_codes
 from training.models.pixie import Pixie, PixieConfig, Query, importance_neighbours
 
@@ -166,13 +167,6 @@ def igraph_graph(graph: PinBoardGraph) -> Any:
     return igraph.Graph(n=graph.pins + graph.boards, edges=edges, directed=False)
 
 
-def cpu(run: Callable[[], object]) -> float:
-    """CPU seconds of this process for one call."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
 def speeds(graph: PinBoardGraph, steps: int, restart: float, rounds: int) -> dict[str, NDArray[np.float64]]:
     """CPU seconds per step of each walker, and of the floor's four reads, in each of the interleaved rounds."""
     rows = graph.rows
@@ -228,32 +222,6 @@ def latency(graph: PinBoardGraph, steps: int, restart: float, queries: int) -> N
         used = cpu(lambda query=query, i=i: pixie.recommend(query, 1000, seed=i))
         times.append((used * 1e3, (time.perf_counter() - wall) * 1e3))
     return np.array(times[10:])
-
-
-def early_stop(graph: PinBoardGraph, config: PixieConfig, queries: int) -> dict[str, float]:
-    """Overlap of the top 100 with the long walk's, and the share of its CPU time, over pins drawn by saves."""
-    long = Pixie(graph, config.model_copy(update={"stop_pins": 0}))
-    short = Pixie(graph, config)
-    pins = graph.ids_of(np.random.default_rng(3).choice(np.asarray(graph.rows.board_pins), queries))
-    overlaps, repeats, spent, taken = [], [], [0.0, 0.0], []
-    for i, pin in enumerate(pins):
-        query = Query.of(np.array([pin]))
-        for pixie in (long, short):
-            pixie.recommend(query, 100, seed=i)
-        spent[0] += cpu(lambda q=query, i=i: long.visits(q, seed=i))
-        spent[1] += cpu(lambda q=query, i=i: short.visits(q, seed=i))
-        full = long.recommend(query, 100, seed=i)
-        stopped = short.recommend(query, 100, seed=i)
-        again = long.recommend(query, 100, seed=i + 10_000)
-        taken.append(stopped.steps / full.steps)
-        overlaps.append(len(np.intersect1d(full.pin_ids, stopped.pin_ids)) / max(len(full), 1))
-        repeats.append(len(np.intersect1d(full.pin_ids, again.pin_ids)) / max(len(full), 1))
-    return {
-        "overlap": float(np.mean(overlaps)),
-        "time": spent[1] / spent[0],
-        "steps": float(np.mean(taken)),
-        "repeat": float(np.mean(repeats)),
-    }
 
 
 def mapped_ratio(graph: PinBoardGraph, steps: int, restart: float, rounds: int) -> float:
@@ -317,7 +285,7 @@ def main() -> None:
     del graph
     clustered = early_stop(random_graph(edges, seed=1, communities=edges // COMMUNITY_EDGES), stops, 100)
     for name, row in (("no communities", plain), ("communities", clustered)):
-        print(f"  {name:<20}{row['overlap']:20.2f}{row['time']:8.2f}{row['steps']:8.2f}{row['repeat']:25.2f}")
+        print(f"  {name:<20}{row.overlap:20.2f}{row.time:8.2f}{row.steps:8.2f}{row.repeat:25.2f}")
 
     results = {
         "steps_vs_scalar": ratio(took, "scalar"),
@@ -325,8 +293,8 @@ def main() -> None:
         "steps_vs_igraph": ratio(took, "igraph"),
         "over_floor": 1 / ratio(took, "floor"),
         "query_p99_ms": float(p99),
-        "early_stop_overlap": clustered["overlap"],
-        "early_stop_time": clustered["time"],
+        "early_stop_overlap": clustered.overlap,
+        "early_stop_time": clustered.time,
     }
     print()
     for key, value in results.items():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.benchmarks import pinnersage_rewards
 from tests.benchmarks.pinnersage_clusters import WAYS, Trees, at_equal_counts, nearness
 from training.evaluation.pinnersage_alpha import AlphaConfig
 from training.evaluation.pinnersage_protocol import METRICS, TableConfig, days_to_predict
@@ -27,6 +28,7 @@ from training.evaluation.user_embeddings import (
 from training.models.interactions import Pins
 from training.models.interest_clusters import ward_labels
 from training.models.pinnersage import MS_PER_DAY, History, PinnerSageConfig, user_interests
+from training.models.query_rewards import Record
 from training.pipelines.user_actions import UserActions
 
 END = 20_000 * MS_PER_DAY
@@ -196,3 +198,33 @@ def test_one_cluster_and_a_cluster_a_pin_are_the_same_by_every_clustering():
     near = np.array([nearness(pins, day, of, (1, 3)) for day, of in zip(days, trees, strict=True)]).mean(axis=0)
     assert near[0, 2] == 1 and 1 < near[1, 2] < 3, "a day's pins are of one to three topics"
     assert near[1, 1] > near[1, 0] > 0.9, "the mean of noisy pins is nearer than any of them"
+
+
+def test_rewards_draw_the_clusters_whose_pins_are_engaged_with():
+    """Users act on three topics alike, and answer what they are shown of those they act on next."""
+    pins, actions, _ = world(seed=6, users=10)
+    days = list(days_to_predict(pins, actions, None, END, CONFIG.model_copy(update={"days": 1})))
+    interests = [user_interests(day.past, day.midnight_ms, PinnerSageConfig(alpha=1.0)) for day in days]
+    users, rows, answered = [], [], []
+    for day in days:
+        alike = pins.vectors @ pins.vectors[day.held].T
+        for row in np.random.default_rng(day.user).choice(len(pins.ids), 400, replace=False):
+            users.append(int(actions.users[day.user]))
+            rows.append(row)
+            answered.append(END - 2 * MS_PER_DAY if alike[row].max() > 0.8 else np.iinfo(np.int64).max)
+    times = np.full(len(rows), END - 3 * MS_PER_DAY)
+    shown = pinnersage_rewards.Shown(np.array(users), np.array(rows), times, np.array(answered))
+
+    def records(midnight_ms: int) -> list[Record]:
+        pairs = zip(days, interests, strict=True)
+        return [shown.record(int(actions.users[day.user]), of, pins, midnight_ms) for day, of in pairs]
+
+    told = records(END - MS_PER_DAY)
+    assert all(0 < record.engagements.sum() <= record.impressions.sum() for record in told)
+    assert all(record.engagements.sum() == 0 for record in records(END - 2 * MS_PER_DAY)), "not yet answered"
+    assert all(record.impressions.sum() == 0 for record in records(times[0])), "not yet shown"
+    config = CONFIG.model_copy(update={"draws": 8})
+    sums = pinnersage_rewards.measure(pins, days, interests, told, actions.users, config, 1)
+    relevance = dict(zip(sums.methods, sums.values()[:, 0].tolist(), strict=True))
+    assert relevance[pinnersage_rewards.REWARDED] > relevance[pinnersage_rewards.IMPORTANCE] + 0.02
+    assert relevance[pinnersage_rewards.BOUND] > relevance[pinnersage_rewards.REWARDED]

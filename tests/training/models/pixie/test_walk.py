@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.benchmarks.pixie_stops import early_stop
 from tests.training.models.graphs import exact_visits, naive_walk, random_graph
 from training.models.pin_board_graph import PinBoardGraph, from_edges, label
 from training.models.pin_board_overlay import FreshSaves, GraphView
@@ -114,6 +115,16 @@ def test_early_stop_ends_when_enough_pins_have_enough_visits() -> None:
         pin_query(int(graph.pin_ids[0])), seed=1
     )
     assert (before.scores >= 6).sum() < 50
+
+
+def test_what_an_early_stop_keeps_is_measured_against_the_long_walk() -> None:
+    graph = random_graph(7, pins=400, boards=100, edges=4_000)
+    never = early_stop(graph, PixieConfig(steps=2_000, stop_pins=0), queries=10)
+    assert (never.overlap, never.error, never.steps) == (1.0, 0.0, 1.0)
+    assert never.other == never.repeat < 1
+    soon = early_stop(graph, PixieConfig(steps=2_000, stop_pins=5, stop_visits=3), queries=10)
+    assert soon.overlap < 0.9 and soon.steps < 0.5
+    assert soon.repeat == never.repeat > soon.other
 
 
 def test_each_query_pin_has_its_own_early_stop() -> None:
