@@ -253,7 +253,7 @@ class Runs:
         attention = None if variant.drawn else recipe.attention_start
         start = begun(config, train, actions, seed, attention)
         if recipe.teacher is not None:
-            train = replace(train, targets=taught(recipe.teacher, config, train, actions, seed))
+            train = replace(train, targets=taught(recipe.teacher, config, train, actions, seed)[0])
         training = recipe.training.model_copy(update={"seed": seed, "epochs": recipe.max_epochs})
         return train_network(config, train, actions, training, start=start).network
 

@@ -33,11 +33,16 @@ class Rows:
     def __len__(self) -> int:
         return len(self.label)
 
+    def outcomes(self) -> tuple[int, int]:
+        """Rows with label 0 and rows with label 1, of those that weigh something."""
+        positive = self.label[self.weight > 0] > 0
+        return int((~positive).sum()), int(positive.sum())
+
 
 class LogisticConfig(BaseModel):
     """Logistic regression: weighted log loss plus `l2` times half the squared weights, over the mean row."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     l2: float = Field(1e-4, ge=0)
     iterations: int = Field(50, ge=1)
@@ -46,7 +51,7 @@ class LogisticConfig(BaseModel):
 class GbdtConfig(BaseModel):
     """Gradient-boosted trees; `rounds` is an upper bound, the validation rows say when to stop."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rounds: int = Field(300, ge=1)
     depth: int = Field(6, ge=1, le=16)
@@ -203,8 +208,9 @@ def _moments(rows: Rows) -> tuple[Floats, Floats]:
 
 
 def _two_classes(rows: Rows) -> None:
-    positives = int((rows.label > 0).sum())
-    if positives in (0, len(rows)):
+    negatives, positives = rows.outcomes()
+    if not negatives or not positives:
         raise NothingToLearn(
-            f"{len(rows)} rows with {positives} positives cannot train a ranker: both outcomes are needed"
+            f"{negatives + positives} rows with {positives} positives cannot train a ranker: both outcomes are "
+            "needed, on rows of some weight"
         )

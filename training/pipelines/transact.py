@@ -297,6 +297,7 @@ def _facts(job: Job, fitted: Fitted, start: _Start | None) -> dict[str, object]:
         "final_loss": round(fitted.loss, 5),
         "started_from": "nothing" if start is None else f"{MODEL}@{start.kept.version}",
         **{f"no_head.{action}": why for action, why in fitted.left_out.items()},
+        **{f"not_taught.{action}": why for action, why in fitted.untaught.items()},
     }
 
 

@@ -43,7 +43,7 @@ class LabelWeights(BaseModel):
 
 
 class TransActRecipe(BaseModel):
-    """What a TransAct ranker is made with. Defaults learn the demo world in about two CPU minutes."""
+    """What a TransAct ranker is made with. Defaults learn the demo world in two to three CPU minutes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +67,7 @@ class TransActRecipe(BaseModel):
     attention_start: AttentionStart | None = AttentionStart()
     """Begin with attention that compares pins with the candidate; None draws it as everything else."""
     teacher: Teacher | None = Teacher()
-    """Trees whose answers are learned from beside the labels; None learns from labels alone."""
+    """Trees whose answers weights that start afresh learn from beside the labels; None: labels alone."""
     next_action: NextAction | None = None
     """TransAct V2's loss beside the heads'; it needs `sequence.causal`."""
     lifelong: Lifelong | None = None
@@ -128,6 +128,8 @@ class Fitted:
     ranker: TransActRanker
     left_out: Mapping[str, str]
     """Actions without a head, with the reason."""
+    untaught: Mapping[str, str]
+    """Heads that a recipe's teacher did not teach, with the reason."""
     negative_rate: float
     """Share of the rows without an action that were kept."""
     rows: int
@@ -184,7 +186,8 @@ def fit_transact(
 ) -> Fitted:
     """Train a ranker on `train`, whose label columns `actions` name.
 
-    With `start`, which fits (`misfit`), its weights are gone on from, under its heads. Raises NothingToLearn.
+    With `start`, which fits (`misfit`), its weights are gone on from, under its heads, by labels alone: trees
+    of the few rows since would unlearn what it knows. Raises NothingToLearn.
     """
     if start is None:
         heads, left_out = heads_of(train.labels, actions, recipe)
@@ -200,10 +203,12 @@ def fit_transact(
     examples = with_engage(examples, kept.label)
     training = recipe.training.model_copy(update={"epochs": epochs, "seed": seed})
     labelled = (*actions, ENGAGE)
+    untaught: dict[str, str] = {}
     if start is None:
         start = begun(config, examples, labelled, seed, recipe.attention_start)
-    if recipe.teacher is not None:
-        examples = replace(examples, targets=taught(recipe.teacher, config, examples, labelled, seed))
+        if recipe.teacher is not None:
+            targets, untaught = taught(recipe.teacher, config, examples, labelled, seed)
+            examples = replace(examples, targets=targets)
     trained = train_network(
         config,
         examples,
@@ -214,7 +219,7 @@ def fit_transact(
         progress=progress,
     )
     ranker = TransActRanker(trained.network, known.user_space if users is not None else None)
-    return Fitted(ranker, left_out, rate, len(kept), epochs, trained.losses[-1])
+    return Fitted(ranker, left_out, untaught, rate, len(kept), epochs, trained.losses[-1])
 
 
 def config_of(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 from sklearn.linear_model import LogisticRegression
 
 from training.evaluation.metrics import auc, ece
@@ -121,3 +124,12 @@ def test_one_outcome_only_is_named():
         fit_logistic(nothing, SPEC, LogisticConfig())
     with pytest.raises(NothingToLearn, match="100 rows with 0 positives"):
         fit_gbdt(train, nothing, SPEC, GbdtConfig(), seed=0)
+    weighs = replace(train, weight=train.label)
+    with pytest.raises(NothingToLearn, match=f"{int(train.label.sum())} rows with"):
+        fit_logistic(weighs, SPEC, LogisticConfig())
+
+
+@pytest.mark.parametrize(("kind", "name"), [(LogisticConfig, "l2"), (GbdtConfig, "min_child_weight")])
+def test_settings_are_finite(kind: type[BaseModel], name: str):
+    with pytest.raises(ValidationError, match="finite number"):
+        kind.model_validate({name: float("inf")})
