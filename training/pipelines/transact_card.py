@@ -104,9 +104,19 @@ def _notes(job: Job, spec: FeatureSpec, rate: float, calibrator: Calibrator, use
     uncalibrated = "".join(f" Uncalibrated: {why}." for why in calibrator.fallbacks.values())
     return (
         f"Rows: {job.rows.info.scheme_note}. Of the rows without an action {rate:.0%} were read, which "
-        f"calibration undoes. Calibrated on {calibrator.sample}; metrics are of "
+        f"calibration undoes.{_targets(job.config)} Calibrated on {calibrator.sample}; metrics are of "
         f"{job.split.test}.{uncalibrated} Positions: {position}. Long-term vectors of users: {users}. "
         f"Trained on what the logging policy chose to show. {Lake(job.ctx.lake).contract().notes}"
+    )
+
+
+def _targets(config: TransActPipeline) -> str:
+    """What is learned that is no label; nothing without a teacher."""
+    if config.teacher is None:
+        return ""
+    return (
+        f" Of a target, {config.teacher.share:.0%} is what boosted trees answer, where weights start afresh "
+        "and `not_taught` does not name the head."
     )
 
 

@@ -180,6 +180,7 @@ def test_transact_says_its_heads_its_thinning_and_why_it_reads_no_vectors_of_use
     assert "days of rows lie after that, 7 are needed" in params["user_vectors_of"]
     card = registry.client.get_run(version.run_id).data.tags and version.description
     assert "Calibrated on" in card and "heads/closeup/ece_raw" in card
+    assert "70% is what boosted trees answer" in card and "100 of each are needed" in params["not_taught.hide"]
     assert ranker.user_space is None
 
 
