@@ -27,6 +27,7 @@ def context(tmp_path: Path) -> TrainingContext:
 def test_a_home_that_says_nothing_learns_the_recipe(tmp_path: Path) -> None:
     assert settings_of(context(tmp_path), DEFAULT_VOCABULARY) == TransActPipeline()
     assert said(tmp_path, "max_reads: 5\nversion: v1") == TransActPipeline(max_reads=5)
+    assert said(tmp_path, "teacher: null") == TransActPipeline(teacher=None)
 
 
 def test_v2_selects_and_foretells_the_next_positive_action(tmp_path: Path) -> None:
