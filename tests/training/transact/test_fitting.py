@@ -28,6 +28,7 @@ from training.transact.fitting import (
     thinned,
     with_engage,
 )
+from training.transact.teacher import Teacher
 from training.transact.trainer import NothingToLearn, TransActTraining
 
 SPEC = FeatureSpec(user=(), pin=("actions_7d",), interactions=("cos_recent_max",), space="content@1")
@@ -36,6 +37,7 @@ RECIPE = TransActRecipe(
     cross_layers=1,
     deep=(32,),
     training=TransActTraining(batch_rows=64, learning_rate=5e-3, bfloat16=False),
+    teacher=Teacher(min_positives=10),
     min_positives=20,
 )
 
