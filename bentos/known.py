@@ -6,16 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bentos.errors import (
-    BoardNotFound,
-    LimitOutOfRange,
-    PinNotFound,
-)
-from bentos.messages import (
-    MAX_IDS,
-    MAX_LIMIT,
-    ExternalId,
-)
+from bentos.errors import BoardNotFound, LimitOutOfRange, PinNotFound
+from bentos.messages import MAX_IDS, MAX_LIMIT, ExternalId
 from bentos.release import ServingRelease
 from validation.tables import EntityKind
 

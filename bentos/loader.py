@@ -97,7 +97,8 @@ class ReleaseLoader:
         """Everything of release `version` that this process's role needs.
 
         Raises ReleaseRejected for a manifest this code cannot serve and for files that cannot be read or are
-        not those that were released, and whatever the registry or the vector store raises when it is down.
+        not those that were released, FilesGone for a version that is not there, and whatever the registry or
+        the vector store raises when it is down.
         """
         manifest = self.registry.manifest(version)
         if unknown := [part.name for part in manifest.parts.values() if part.files is None]:

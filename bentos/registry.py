@@ -10,14 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bentos.rejected import ReleaseRejected
 from bentos.settings import Settings
 from training.models import MODEL_FILES
 from validation.file_stamp import SETTLED_NS, file_stamp
-from validation.file_uri import folder_gone
+from validation.file_uri import folder_gone, sqlite_file
 from validation.kept_release import KeptRelease, note_of
 from validation.manifest import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
-from validation.part_files import mend_for
+from validation.part_files import FilesGone
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,8 +79,9 @@ class ModelRegistry:
         look every few seconds. Raises whatever MLflow's client raises where it cannot be asked.
         """
         now, stamp = time.time_ns(), ()
-        if self.uri.startswith("sqlite:///"):
-            stamp = _stamp(Path(self.uri.removeprefix("sqlite:///")))
+        database = sqlite_file(self.uri)
+        if database is not None:
+            stamp = _stamp(database)
             if not stamp:
                 return None  # asking would create an empty registry
             seen = self._seen.get(alias)
@@ -124,8 +124,8 @@ class ModelRegistry:
     def files(self, model: str, version: int) -> Path:
         """Folder of a version's weights and configuration.
 
-        Raises ReleaseRejected where the registry names a folder of this machine that is not there, and what
-        MLflow's client raises where it cannot be asked.
+        Raises FilesGone where the registry names a folder of this machine that is not there, and what MLflow's
+        client raises where it cannot be asked.
         """
         return self._download(model, version) / MODEL_FILES
 
@@ -147,7 +147,7 @@ class ModelRegistry:
                 gone = folder_gone(uri) if uri else None
                 if gone is None:
                     raise
-                raise ReleaseRejected(f"{name} has no files; {mend_for(model, gone)}") from error
+                raise FilesGone.of(model, version, gone) from error
             folder = Path(note.folders[name])
             logger.warning("%s is read where it was before: %r", name, error)
         self._folders[name] = folder

@@ -133,7 +133,7 @@ class ReleaseHolder:
         """Look at the alias once; True if another release is served now.
 
         A release that is rejected is left alone until the alias moves, or for AGAIN_S; an alias that cannot be
-        read, or files that cannot be fetched, are tried again at the next look.
+        read, or files that cannot be fetched or are gone, are tried again at the next look.
         """
         try:
             version = self._wanted()

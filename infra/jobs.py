@@ -71,12 +71,15 @@ def train(
     Models are learned in `lanes` processes side by side, by default one a core, LANES at most.
 
     With `keep_weights` new pins get their vectors from the encoders there are, and nothing is learned by them;
-    with `warm_start` TransAct learns on from its newest version. Raises JobError for both.
+    with `warm_start` TransAct learns on from its newest version. Raises JobError for both, UnknownStep before
+    anything is started.
     """
+    from training.pipelines.steps import check_names
     from training.pipelines.train import train as run
 
     if keep_weights and warm_start:
         raise JobError("--keep-weights learns nothing and --warm-start learns on; give one of the two")
+    check_names(models or ())
     need_lake(home)
     local.ensure_milvus(home)
     given = replace(
@@ -90,10 +93,11 @@ def train(
 
 def tune(home: Home, model: str, *, trials: int | None, minutes: float | None, seed: int = 0) -> None:
     """Choose settings of a model under a budget, on the rows of the last training run."""
+    from training.pipelines import ads
     from training.pipelines.ads_tuning import tune_ads
 
     need_lake(home)
-    {"ads": tune_ads}[model](context(home, seed=seed), trials=trials, minutes=minutes)
+    {ads.MODEL: tune_ads}[model](context(home, seed=seed), trials=trials, minutes=minutes)
 
 
 def release(home: Home, *, seed: int = 0) -> int:

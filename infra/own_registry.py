@@ -5,23 +5,24 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from infra.home import Home
+from validation.file_uri import sqlite_file
 
 
 class RegistryUnreadable(RuntimeError):
-    """The home's MLflow database is locked, or is no database."""
+    """The home's MLflow database is locked, may not be opened, or is no database."""
 
 
 @contextmanager
 def own_database(home: Home) -> Iterator[sqlite3.Connection | None]:
     """The database in one transaction; None where there is none yet, or the registry is elsewhere.
 
-    Raises RegistryUnreadable while another process holds it for seconds, and where it is no database.
+    Raises RegistryUnreadable while another process holds it for seconds, and where it is no database or may
+    not be opened.
     """
-    database = Path(home.mlflow_uri.removeprefix("sqlite:///"))
-    if not home.mlflow_uri.startswith("sqlite:") or not database.exists():
+    database = sqlite_file(home.mlflow_uri)
+    if database is None or not database.exists():
         yield None
         return
     try:

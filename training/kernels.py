@@ -7,21 +7,33 @@ little of what it is given in use: the types decide what is compiled, the number
 from __future__ import annotations
 
 import multiprocessing
+from contextlib import suppress
 
 import numpy as np
 
 
 def begin_compiling() -> None:
-    """Compile in a process of its own, which ends with this one."""
+    """Compile in a process of its own, which ends as this one exits; where this one is killed, after the kernel
+    that it is at. What fails there, or cannot be started at all, is left to those who need a kernel."""
     spawn = multiprocessing.get_context("spawn")  # threads of torch and numba do not survive a fork
-    spawn.Process(target=compile_kernels, name="kernels", daemon=True).start()
+    with suppress(OSError):
+        spawn.Process(target=_compile_beside, name="kernels", daemon=True).start()
 
 
 def compile_kernels() -> None:
     """What is waited for alone comes first. Seconds where everything is compiled already."""
-    encoder()
-    page()
-    clusters()
+    for kernel in KERNELS:
+        kernel()
+
+
+def _compile_beside() -> None:
+    """`compile_kernels` while the process that began it lives, without a word of what goes wrong."""
+    parent = multiprocessing.parent_process()
+    with suppress(Exception, KeyboardInterrupt):
+        for kernel in KERNELS:
+            if parent is not None and not parent.is_alive():
+                return
+            kernel()
 
 
 def encoder() -> None:
@@ -50,3 +62,6 @@ def clusters() -> None:
 
     rows, limits = np.arange(2), Limits(0, 2, 2, 0.01, 1.0, 2, 2, 2)
     cluster_users(rows + 1, np.eye(2, dtype=np.float32), rows, rows, np.array([0, 2]), limits)
+
+
+KERNELS = (encoder, page, clusters)

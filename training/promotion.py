@@ -24,9 +24,10 @@ from training.release_comparison import compare
 from training.release_files import released_files
 from training.release_parts import ReleaseError, newest_parts, registry_of
 from validation.gate_bounds import GateBounds
-from validation.gate_results import GateFailed, GateResult
+from validation.gate_results import Comparison, GateFailed, GateResult
 from validation.gates import run_gates
 from validation.manifest import CHALLENGER, CHAMPION, PREVIOUS, RELEASE_MODEL, ReleaseManifest
+from validation.part_files import FilesGone
 
 
 class NothingToPromote(RuntimeError):
@@ -136,10 +137,18 @@ def history(ledger: Path) -> tuple[LedgerEntry, ...]:
 def check(
     ctx: TrainingContext, manifest: ReleaseManifest, champion: int | None, bounds: GateBounds | None = None
 ) -> tuple[GateResult, ...]:
-    """Every gate's result for a release beside the champion of that version (None: the first release)."""
+    """Every gate's result for a release beside the champion of that version (None: the first release).
+
+    A champion whose manifest is gone fails a gate: nothing is compared.
+    """
     comparison = None
     if champion is not None:
-        comparison = compare(ctx, manifest, load_manifest(ctx, champion), champion)
+        try:
+            comparison = compare(ctx, manifest, load_manifest(ctx, champion), champion)
+        except FilesGone as gone:
+            comparison = Comparison(
+                champion=champion, evaluation=manifest.evaluation, metrics=(), missing={"manifest": str(gone)}
+            )
     return (
         parts_present(ctx, manifest),
         *collections_present(ctx, manifest),

@@ -11,17 +11,19 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.commit import git_commit
 from training.model_log import Dataset, ModelLog, model_card
 from training.models import MODEL_FILES
-from validation.file_uri import folder_gone, local_folder
-from validation.part_files import mend_for
+from validation.file_uri import local_folder, sqlite_file
+from validation.part_files import FilesGone
 
 if TYPE_CHECKING:
     import mlflow
@@ -52,10 +54,6 @@ TRAINED = "trained"
 
 class VersionDropped(LookupError):
     """A version whose files retention took away."""
-
-
-class FilesGone(FileNotFoundError):
-    """A version whose files somebody else took away: the registry answers, and its folder is not there."""
 
 
 @dataclass(frozen=True)
@@ -221,14 +219,21 @@ class Registry:
 
         if self.dropped(name, version):
             raise VersionDropped(f"the files of {name}@{version} were cleared away by `corkboard gc`")
-        try:
+        with self._naming_gone(name, version):
             root = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", tracking_uri=self.uri)
-        except mlflow.MlflowException as error:
-            gone = folder_gone(self._location(name, version))
-            if gone is None:
-                raise
-            raise FilesGone(f"{name}@{version} has no files; {mend_for(name, gone)}") from error
         return Path(root) / MODEL_FILES
+
+    def text(self, name: str, version: int, file: str) -> str:
+        """What a text file says that lies in the version's own folder.
+
+        Raises FilesGone, and what MLflow raises where it cannot be asked.
+        """
+        self._use()
+        import mlflow
+
+        with self._naming_gone(name, version, file):
+            location = self._location(name, version)
+            return str(mlflow.artifacts.load_text(f"{location.rstrip('/')}/{file}"))
 
     def aliases(self, name: str) -> dict[str, int]:
         """Every alias of a model and its version; empty for a model never registered."""
@@ -270,6 +275,21 @@ class Registry:
         get_artifact_repository(self._location(name, version)).delete_artifacts()
         self.client.set_model_version_tag(name, str(version), DROPPED_TAG, _DROPPED)
 
+    @contextmanager
+    def _naming_gone(self, name: str, version: int, file: str = "") -> Iterator[None]:
+        """Raises FilesGone in place of what MLflow raises where the version's folder (or `file` in it) is gone
+        from this machine."""
+        from mlflow import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            with suppress(MlflowException):  # where the registry cannot be asked, what it said first is raised
+                folder = local_folder(self._location(name, version))
+                if folder is not None and not (folder / file).exists():
+                    raise FilesGone.of(name, version, folder, file) from error
+            raise
+
     def _location(self, name: str, version: int) -> str:
         """Where a version's files lie, a URI."""
         found = self.version(name, version)
@@ -297,8 +317,9 @@ class Registry:
 
     def _use(self) -> None:
         """Make this the process's tracking store, its folder created where it is a SQLite file."""
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite_file(self.uri)
+        if database is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
@@ -322,10 +343,12 @@ def _mlflow_dataset(data: Dataset) -> Any:
     return MetaDataset(HTTPDatasetSource(source), name=data.name, digest=data.digest)
 
 
+@cache
 def _hold_back_advice() -> None:
     """MLflow's and alembic's lines of progress, and the plea for an example: signatures are ours.
 
-    For the whole process and for good: filters that are put back afterwards are put back for every thread.
+    For the whole process and for good, once: filters that are put back afterwards are put back for every
+    thread, and each that is set makes Python forget which warnings it has shown.
     """
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -51,6 +51,7 @@ from validation.manifest import (
     Part,
     ReleaseManifest,
 )
+from validation.part_files import FilesGone
 from validation.tables import PADDING_ID
 
 
@@ -71,9 +72,10 @@ def release(ctx: TrainingContext, ledger: Path) -> int:
 def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> ReleaseManifest:
     """Measure the parts together and write the manifest of their release; nothing is registered yet.
 
-    `parts` by role, `newest_parts` if left out. Raises ReleaseError for parts that do not belong together,
-    whose files are not those that a release was made of, and for a ranker whose calibrator is not its
-    own; CollectionMissing where a space was never built.
+    `parts` by role, `newest_parts` if left out. Releases before whose files are gone are named, and the digests
+    that they kept hold no part. Raises ReleaseError for parts that do not belong together, whose files are not
+    those that a release was made of, and for a ranker whose calibrator is not its own; CollectionMissing where
+    a space was never built.
     """
     skipped: dict[str, str] = {}
     if parts is None:
@@ -82,8 +84,8 @@ def compose(ctx: TrainingContext, parts: Mapping[str, Part] | None = None) -> Re
     parts, light_by = served_parts(parts, skipped)
     lake, bench = Lake(ctx.lake), Bench.of(ctx, parts.values())
     spaces = _spaces(bench.registry, parts)
-    before = reversed(bench.registry.versions(RELEASE_MODEL))
-    parts = with_digests(bench.registry, parts, (load_manifest(ctx, version) for version in before))
+    kept = (_kept(ctx, version) for version in reversed(bench.registry.versions(RELEASE_MODEL)))
+    parts = with_digests(bench.registry, parts, (before for before in kept if before is not None))
     if RANKER in parts:
         calibrated_ranker(bench.files(parts[RANKER]), parts[RANKER])
     sources = _sources(lake, parts, skipped)
@@ -144,7 +146,8 @@ def register(ctx: TrainingContext, manifest: ReleaseManifest) -> int:
     """
     registry = registry_of(ctx)
     newest = registry.latest(RELEASE_MODEL)
-    if newest is not None and _same(load_manifest(ctx, newest), manifest):
+    before = None if newest is None else _kept(ctx, newest)
+    if newest is not None and before is not None and _same(before, manifest):
         ctx.progress(f"release {newest} already says this")
         registry.set_alias(RELEASE_MODEL, CHALLENGER, newest)
         return newest
@@ -176,17 +179,16 @@ def register(ctx: TrainingContext, manifest: ReleaseManifest) -> int:
 
 
 def load_manifest(ctx: TrainingContext, release: int | str) -> ReleaseManifest:
-    """The manifest of a version, or of what an alias points at. Raises ReleaseError naming what there is."""
-    import mlflow
+    """The manifest of a version, or of what an alias points at.
 
+    Raises ReleaseError naming what there is, FilesGone where the version's folder is gone.
+    """
     registry = registry_of(ctx)
     version = registry.alias(RELEASE_MODEL, release) if isinstance(release, str) else release
     if version is None or version not in registry.versions(RELEASE_MODEL):
         known = ", ".join(map(str, registry.versions(RELEASE_MODEL))) or "none, run `corkboard release`"
         raise ReleaseError(f"there is no release {release}; releases: {known}")
-    source = registry.client.get_model_version_download_uri(RELEASE_MODEL, str(version))
-    text = mlflow.artifacts.load_text(f"{source.rstrip('/')}/{MANIFEST_FILE}")
-    return ReleaseManifest.model_validate_json(text)
+    return ReleaseManifest.model_validate_json(registry.text(RELEASE_MODEL, version, MANIFEST_FILE))
 
 
 def card(manifest: ReleaseManifest) -> str:
@@ -209,6 +211,15 @@ def card(manifest: ReleaseManifest) -> str:
     lines += ["", "| metric | value |", "|---|---|"]
     lines += [f"| {name} | {value:.5g} |" for name, value in sorted(manifest.metrics.items())]
     return "\n".join([*lines, ""])
+
+
+def _kept(ctx: TrainingContext, version: int) -> ReleaseManifest | None:
+    """The manifest of a release before; None, which is said, where its files are gone."""
+    try:
+        return load_manifest(ctx, version)
+    except FilesGone as gone:
+        ctx.progress(f"goes on without release {version}: {gone}")
+        return None
 
 
 def _checked(bench: Bench, spaces: Sequence[str]) -> tuple[CollectionCheck, ...]:

@@ -307,8 +307,8 @@ def relist(values: pa.Array, parents: np.ndarray, column: pa.Array) -> pa.Array:
     """Lists of `values`, grouped by ascending `parents`; null where `column` is null."""
     counts = np.bincount(parents, minlength=len(column))
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    mask = column.is_null() if column.null_count else None
-    return pa.ListArray.from_arrays(offsets, values, mask=mask)
+    absent = column.is_null() if column.null_count else None
+    return pa.ListArray.from_arrays(offsets, values, mask=absent)
 
 
 def to_int64(verdict: Verdict | None, column: pa.Array, name: str) -> pa.Array:

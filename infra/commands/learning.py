@@ -11,9 +11,9 @@ from infra.commands.state import Seed, named_errors
 
 
 class Tunable(StrEnum):
-    """What `tune` can choose settings of."""
+    """What `tune` can choose settings of: steps of `train`."""
 
-    ADS = "ads"
+    ADS = "ads_multi_tower"
 
 
 def train(

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.ads_quality --home .corkboard/demo              four arms, three seeds
     python -m tests.benchmarks.ads_quality --home H --arms towers mixed --seeds 1
-    python -m tests.benchmarks.ads_quality --home H --tuned                    with the settings of `tune ads`
+    python -m tests.benchmarks.ads_quality --home H --tuned                    with what `tune` chose
 
 Learns, calibrates and tests on the days that `train` uses. A figure is the mean over seeds with their standard
 deviation; `towers - arm` is the difference of means with its 95 % interval, from resampled users. The error a
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="of every network; the settings' own if left out")
-    parser.add_argument("--tuned", action="store_true", help="settings of `corkboard tune ads`")
+    parser.add_argument("--tuned", action="store_true", help="settings of `corkboard tune ads_multi_tower`")
     args = parser.parse_args()
     tune_cpu(threads=1)
     train, validation, test, training = examples_of(args.home, args.tuned)

@@ -17,6 +17,7 @@ from bentos.release import ServingRelease
 from bentos.serving import ReleaseHolder, ReleaseRejected
 from tests.bentos.fakes import Stack, planted_features, planted_release
 from validation.lease import Lease, leased
+from validation.part_files import FilesGone
 
 
 class World:
@@ -196,6 +197,19 @@ def test_a_release_whose_stores_were_down_is_tried_again_after_a_while(
     world.bad = set()
     assert not world.holder.refresh(), "not at once: a load takes a core"
     monkeypatch.setattr("bentos.rejected.AGAIN_S", 0.0)
+    assert world.holder.refresh() and world.holder.current().version == 1
+
+
+def test_a_release_whose_files_are_gone_is_tried_again_at_the_next_look(world: World, tmp_path: Path) -> None:
+    world.alias, load = 1, world.holder._load
+
+    def gone(version: int) -> ServingRelease:
+        raise FilesGone.of("pixie", 3, tmp_path / "unmounted")
+
+    world.holder._load = gone
+    assert not world.holder.refresh() and world.holder.rejected is None
+    assert "pixie@3 has no files; " in world.holder.why
+    world.holder._load = load
     assert world.holder.refresh() and world.holder.current().version == 1
 
 

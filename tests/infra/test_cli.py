@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from infra import local
+from infra import jobs, local
 from infra.cli import app
 from infra.commands import state
 from infra.console import console
@@ -60,7 +60,14 @@ def test_ingest_wants_exactly_one_source(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "retrain", "tune ads --trials 1", "demo", "datasets world", "datasets complete-journey"],
+    [
+        "train",
+        "retrain",
+        "tune ads_multi_tower --trials 1",
+        "demo",
+        "datasets world",
+        "datasets complete-journey",
+    ],
 )
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_no_generator_takes_is_refused_at_once(tmp_path: Path, command: str, seed: int) -> None:
@@ -162,6 +169,16 @@ def test_nothing_is_started_for_a_release_that_does_not_exist(
     give_registry(tmp_path)
     answer = CliRunner().invoke(app, ["--home", str(tmp_path), *command.split()], env={"COLUMNS": "300"})
     assert answer.exit_code == 1 and words in answer.output
+
+
+def test_nothing_is_started_for_a_step_that_there_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "need_lake", lambda home: None)
+    monkeypatch.setattr(local, "ensure_milvus", lambda home: pytest.fail("Milvus was started"))
+    command = ["--home", str(tmp_path), "train", "--model", "pixy"]
+    answer = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    assert answer.exit_code == 1 and "unknown step pixy; the steps are features, content, " in answer.output
 
 
 def test_a_line_in_a_pipe_is_one_line() -> None:

@@ -18,7 +18,8 @@ from training.model_log import FLAVOURS, Dataset, ModelLog, columns_signature, p
 from training.models import MODEL_FILES
 from training.models.pinnability import FeatureSpec, LogisticRanker
 from training.models.ranker import load_ranker
-from training.registry import COMMIT_TAG, INPUTS_TAG, FilesGone, Registry
+from training.registry import COMMIT_TAG, INPUTS_TAG, Registry, _hold_back_advice
+from validation.part_files import FilesGone
 
 NAME = "pinnability_logistic"
 SPEC = FeatureSpec(user=(), pin=(), interactions=("weekend", "cos_day_max"), position=False)
@@ -173,7 +174,28 @@ def test_filters_that_another_thread_sets_meanwhile_stay(
         return log_metrics(*args, **named)
 
     monkeypatch.setattr(mlflow, "log_metrics", meanwhile)
+    _hold_back_advice.cache_clear()  # pytest gives each test the filters of the start
     with warnings.catch_warnings():
         registry.log_model_version(log_of(tmp_path, "inputs-filters"))
         patterns = [said.pattern for _, said, *_ in warnings.filters if said is not None]
     assert "of another thread" in patterns and any("input example" in pattern for pattern in patterns)
+
+
+def test_advice_is_held_back_once_a_process(registry: Registry, version: int, monkeypatch: pytest.MonkeyPatch):
+    registry.download(NAME, version)
+    monkeypatch.setattr(warnings, "filterwarnings", lambda *given, **named: pytest.fail("set again"))
+    registry.download(NAME, version)
+
+
+def test_where_the_registry_fails_twice_its_first_error_is_told(
+    registry: Registry, version: int, monkeypatch: pytest.MonkeyPatch
+):
+    import mlflow
+
+    def fails(said: str) -> None:
+        raise mlflow.MlflowException(said)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda *given, **named: fails("first"))
+    monkeypatch.setattr(Registry, "_location", lambda *given: fails("second"))
+    with pytest.raises(mlflow.MlflowException, match="first"):
+        registry.download(NAME, version)

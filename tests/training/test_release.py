@@ -50,6 +50,7 @@ from training.pipelines.pinnerformer import PinnerFormerPipeline, train_pinnerfo
 from training.pipelines.pinnersage import train_pinnersage
 from training.pipelines.pixie import PixiePipeline, train_pixie
 from training.pipelines.retrievers import LEARNED
+from training.pipelines.steps import STEPS
 from training.pipelines.transact import train_transact
 from training.pipelines.transact_settings import TransActPipeline
 from training.pipelines.two_tower import TwoTowerPipeline, train_two_tower
@@ -229,6 +230,7 @@ def test_a_release_names_parts_of_one_space(trained: Trained) -> None:
     assert said.skipped["pinsage"] == said.skipped["searchsage"] == "the last training run left it out"
     assert "no light ranker is trained over the scores of pinnersage@1" in said.skipped["light"]
     assert set(said.skipped) == {"pinsage", "searchsage", "light"} and said.light_by == "two_tower"
+    assert {part.model for part in said.parts.values()} <= set(STEPS), "each can be trained by its name"
     models = sorted(["content", *LEARNED])
     assert said.spaces() == tuple(f"{model}@1" for model in models)
     assert [c.collection for c in said.collections] == [f"pins__{model}__1" for model in models]

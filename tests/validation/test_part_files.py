@@ -31,3 +31,5 @@ def test_a_part_without_digests_is_taken_on_trust(tmp_path: Path, kept: bool, sa
 def test_the_mend_names_the_folder_and_the_commands(tmp_path: Path, model: str, anew: str) -> None:
     said = mend_for(model, tmp_path)
     assert f"put back the files in {tmp_path}" in said and said.endswith(f"or run {anew}")
+    assert "if the home was moved" not in said
+    assert "run `corkboard status` if the home was moved, " in mend_for(model, tmp_path / "gone")

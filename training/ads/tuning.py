@@ -110,7 +110,7 @@ def tune(
     def told(search: Any, trial: Any) -> None:
         if progress is not None:
             loss = "pruned" if trial.value is None else f"loss {trial.value:.5f}"
-            progress(f"tune ads: trial {trial.number + 1}, {loss}")
+            progress(f"tune ads_multi_tower: trial {trial.number + 1}, {loss}")
 
     left = None if trials is None else max(0, trials - done)
     if left != 0:

@@ -36,7 +36,7 @@ SET = "ads"
 """Folder of the training set below the home's training sets."""
 
 TUNED = "ads_model.json"
-"""File in the home: the training that `corkboard tune ads` chose."""
+"""File in the home: the training that `corkboard tune ads_multi_tower` chose."""
 
 LEAST_AUC = 0.55
 
@@ -68,7 +68,7 @@ def split_of(info: TrainingSetInfo) -> TimeSplit:
 
 
 def training_of(ctx: TrainingContext) -> AdsTraining:
-    """What `corkboard tune ads` left in the home, or the defaults; with the run's seed."""
+    """What `corkboard tune ads_multi_tower` left in the home, or the defaults; with the run's seed."""
     file = Path(ctx.feast_home) / TUNED
     chosen = AdsTraining.model_validate_json(file.read_text()) if file.exists() else AdsTraining()
     return chosen.model_copy(update={"seed": ctx.seed})

@@ -1,4 +1,4 @@
-"""`corkboard tune ads`: search settings on the home's own rows, keep the best for the next `train`."""
+"""`corkboard tune ads_multi_tower`: search settings on the home's rows, keep the best for the next `train`."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def tune_ads(ctx: TrainingContext, *, trials: int | None = None, minutes: float 
     staged.replace(home / TUNED)
     _log(registry, found, study)
     ctx.progress(
-        f"tune ads: {len(found.trials)} trials, loss {found.first:.5f} -> {found.loss:.5f}; the next `train` "
-        f"uses {home / TUNED}"
+        f"tune ads_multi_tower: {len(found.trials)} trials, loss {found.first:.5f} -> {found.loss:.5f}; the"
+        f" next `train` uses {home / TUNED}"
     )
     return found
 

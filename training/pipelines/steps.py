@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from training.pipelines import ads, content, lexical, light, pinnersage, pinsage, pixie, searchsage, transact
@@ -44,7 +44,14 @@ class UnknownStep(ValueError):
     """A step was asked for that no run has."""
 
 
-@dataclass(frozen=True)
+def check_names(steps: Iterable[str]) -> None:
+    """Raises UnknownStep for those that are none, naming what there is."""
+    unknown = [name for name in steps if name not in STEPS]
+    if unknown:
+        raise UnknownStep(f"unknown step {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
+
+
+@dataclass
 class Chosen:
     """The steps of one run. Raises UnknownStep for one that there is not."""
 
@@ -57,9 +64,7 @@ class Chosen:
     """Steps left out, with the reason."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.wanted if name not in STEPS]
-        if unknown:
-            raise UnknownStep(f"unknown step {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
+        check_names(self.wanted)
 
     def reach(self, step: str) -> bool:
         """Whether a wanted step is this one or comes after it."""
@@ -68,16 +73,16 @@ class Chosen:
     def forced(self, step: str) -> bool:
         return self.force and step in self.wanted
 
-    def may(self, step: str) -> bool:
+    def can_or_skip(self, step: str) -> bool:
         """Whether the lake has the tables the step needs; skips it where it has not."""
         missing = [table for table in NEEDS[step] if not self.lake.has(table)]
         if missing:
             self.skip(step, f"the data has no {' and no '.join(missing)}")
         return not missing
 
-    def takes(self, step: str) -> bool:
-        """Whether the step is wanted, and may be."""
-        return step in self.wanted and self.may(step)
+    def take_or_skip(self, step: str) -> bool:
+        """Whether the step is wanted, and the lake has its tables; skips a wanted one where it has not."""
+        return step in self.wanted and self.can_or_skip(step)
 
     def skip(self, step: str, reason: str) -> None:
         self.skipped[step] = reason

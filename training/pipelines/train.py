@@ -138,7 +138,7 @@ class _Run:
         self.ctx.progress(f"training on {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d} (end exclusive)")
         with Lanes(self.ctx) as lanes:
             features = None
-            if self.steps.may(FEATURES):
+            if self.steps.can_or_skip(FEATURES):
                 features = lanes.start(FEATURES, _features, self.steps.forced(FEATURES))
             pins = self._content() if self.steps.reach(content_pipeline.MODEL) else None
             if features is not None:
@@ -176,7 +176,7 @@ class _Run:
     def _content(self) -> Pins | None:
         """Every pin in the content space; None where there is no such space."""
         name = content_pipeline.MODEL
-        if not self.steps.may(name):
+        if not self.steps.can_or_skip(name):
             return None
         part = self._content_part()
         pins = load_catalogue(self.ctx, part)
@@ -203,7 +203,7 @@ class _Run:
 
     def _lexical(self) -> None:
         name = lexical_pipeline.MODEL
-        if self.steps.takes(name):
+        if self.steps.take_or_skip(name):
             try:
                 self.parts[name] = train_lexical(self.ctx, force=self.steps.forced(name))
             except NoWords as reason:
@@ -212,7 +212,7 @@ class _Run:
     def _begin_pinsage(self, lanes: Lanes) -> Outcome[Part] | None:
         """PinSage where it is wanted, or what stands on it: PinnerSage and SearchSage."""
         name = pinsage_pipeline.MODEL
-        if not {name, *INSIDE} & set(self.steps.wanted) or not self.steps.may(name):
+        if not {name, *INSIDE} & set(self.steps.wanted) or not self.steps.can_or_skip(name):
             return None
         content = self.parts[content_pipeline.MODEL]
         return lanes.start(name, train_pinsage, content, force=self.steps.forced(name))
@@ -237,7 +237,7 @@ class _Run:
     def _begin_searchsage(self, lanes: Lanes, space: Part) -> Outcome[Part] | None:
         """The query encoder, over the space that similar pins are served from."""
         name = searchsage_pipeline.MODEL
-        if not self.steps.takes(name):
+        if not self.steps.take_or_skip(name):
             return None
         return lanes.start(name, train_searchsage, space, force=self.steps.forced(name))
 
@@ -258,14 +258,14 @@ class _Run:
 
     def _pixie(self, pins: Pins) -> None:
         name, content = pixie_pipeline.MODEL, self.parts[content_pipeline.MODEL]
-        if self.steps.takes(name):
+        if self.steps.take_or_skip(name):
             try:
                 self.parts[name] = train_pixie(self.ctx, content, pins, force=self.steps.forced(name))
             except NothingToWalk as reason:
                 self.steps.skip(name, str(reason))
 
     def _begin_retriever(self, lanes: Lanes, name: str) -> Outcome[Part] | None:
-        if not self.steps.takes(name):
+        if not self.steps.take_or_skip(name):
             return None
         content = self.parts[content_pipeline.MODEL]
         return lanes.start(name, RETRIEVERS[name], content, force=self.steps.forced(name))
@@ -289,13 +289,13 @@ class _Run:
 
     def _pinnersage(self, publisher: Publisher, pins: Part) -> None:
         name = pinnersage_pipeline.MODEL
-        if self.steps.takes(name):
+        if self.steps.take_or_skip(name):
             part = self.parts[name] = train_pinnersage(self.ctx, pins, force=self.steps.forced(name))
             publisher.interests(part, pins, self.steps.forced(name))
 
     def _ranking_rows(self, publisher: Publisher, pins: Pins) -> TrainingSet | None:
         """The rows of impressions that rankers learn from; None where none is to learn, or there are none."""
-        steps = [name for name in RANKERS if self.steps.takes(name)]
+        steps = [name for name in RANKERS if self.steps.take_or_skip(name)]
         if not steps:
             return None
         try:
@@ -345,7 +345,7 @@ class _Run:
     def _light(self, publisher: Publisher, pins: Pins) -> None:
         """The light ranker over the sources of the release that these versions make."""
         name = light_pipeline.MODEL
-        if not self.steps.takes(name):
+        if not self.steps.take_or_skip(name):
             return
         try:
             sources = newest_sources(self.ctx)
@@ -357,7 +357,7 @@ class _Run:
 
     def _begin_ads(self, publisher: Publisher, lanes: Lanes, pins: Pins) -> Outcome[Part] | None:
         name = ads_pipeline.MODEL
-        if not self.steps.takes(name):
+        if not self.steps.take_or_skip(name):
             return None
         content = self.parts[content_pipeline.MODEL]
         try:

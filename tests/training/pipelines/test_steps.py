@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from infra.commands.learning import Tunable
 from training.pipelines import ads, content
-from training.pipelines.retrievers import LEARNED
-from training.pipelines.steps import FEATURES, INSIDE, RANKERS, STEPS, Chosen, UnknownStep
+from training.pipelines.steps import FEATURES, STEPS, Chosen, UnknownStep
+from training.retention import MODELS
 
 LAKE: Any = SimpleNamespace(has=lambda table: table != "ads")
 
@@ -21,12 +22,17 @@ def chosen(*wanted: str, force: bool = False) -> tuple[Chosen, list[str]]:
 
 def test_every_model_is_a_step_by_its_name() -> None:
     """What is said of files at fault can be run: `corkboard train --model NAME --force`."""
-    assert {*LEARNED, *RANKERS, *INSIDE, ads.MODEL, content.MODEL} <= set(STEPS)
+    assert set(STEPS) == {FEATURES, *MODELS}, "all that releases are made of"
+    assert {tuned.value for tuned in Tunable} <= set(STEPS)
 
 
 def test_a_step_without_its_tables_is_skipped_and_says_so() -> None:
     steps, said = chosen(content.MODEL, ads.MODEL)
-    assert steps.takes(content.MODEL) and not steps.takes(ads.MODEL) and not steps.takes(FEATURES)
+    assert (
+        steps.take_or_skip(content.MODEL)
+        and not steps.take_or_skip(ads.MODEL)
+        and not steps.take_or_skip(FEATURES)
+    )
     assert steps.skipped == {ads.MODEL: "the data has no ads"}
     assert said == ["ads_multi_tower: skipped, the data has no ads"]
 

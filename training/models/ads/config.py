@@ -71,7 +71,7 @@ SHARED = "shared"
 
 
 class AdsModelConfig(BaseModel):
-    """Transforms and sizes; what `corkboard tune ads` chooses."""
+    """Transforms and sizes; what `corkboard tune ads_multi_tower` chooses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
