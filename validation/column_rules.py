@@ -213,10 +213,7 @@ def _probability(verdict: Verdict, column: pa.Array, name: str, rules: Rules) ->
 
 def _money(verdict: Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
     """Micro-currency, kept as float64. NaN is no amount, and not the absence of one either."""
-    values = floats(column)
-    given = mask(column.is_valid())
-    verdict.refuse(given & ~np.isfinite(values), f"{name} is not a finite number")
-    verdict.refuse(values < 0, f"negative {name}")
+    values, given = _finite_from_0(verdict, column, name)
     return pa.array(values, mask=~given)
 
 
@@ -235,11 +232,18 @@ def _finite(verdict: Verdict, column: pa.Array, name: str, rules: Rules) -> pa.A
 
 def _grade(verdict: Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
     """A required number from 0; NaN is no grade."""
+    values, given = _finite_from_0(verdict, column, name)
+    return pa.array(values.astype(np.float32), mask=~given)
+
+
+def _finite_from_0(verdict: Verdict, column: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers, (n,) float64, and which are given, (n,) bool; those given that are not finite, NaN among
+    them, or negative are refused."""
     values = floats(column)
     given = mask(column.is_valid())
     verdict.refuse(given & ~np.isfinite(values), f"{name} is not a finite number")
     verdict.refuse(values < 0, f"negative {name}")
-    return pa.array(values.astype(np.float32), mask=~given)
+    return values, given
 
 
 def _query(verdict: Verdict, column: pa.Array, name: str, rules: Rules) -> pa.Array:
